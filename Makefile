@@ -1,0 +1,34 @@
+# Everything runs in .venv, made from pinned versions on first use; PYTHON is any Python >= 3.11.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint types docs wheel-test clean
+.DEFAULT_GOAL := test
+
+.venv/ready: requirements-dev.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+demo: .venv/ready  ## post-tunes a text recogniser on edit distance; writes runs/text_recognition/
+	$(BIN)/python examples/text_recognition.py
+
+test: .venv/ready  ## the whole test suite
+	$(BIN)/python -m pytest
+
+lint: .venv/ready
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: .venv/ready
+	$(BIN)/mypy
+
+docs: .venv/ready  ## builds docs/_build/html
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+
+wheel-test: .venv/ready  ## the tests against the built wheel, from another folder
+	PYTHON=$(BIN)/python bash .ci/wheel-test
+
+clean:
+	rm -rf .venv dist docs/_build

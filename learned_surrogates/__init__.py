@@ -1,0 +1,11 @@
+"""Train a network on the metric that you care about, when that metric has no useful gradient."""
+
+from importlib.metadata import version
+
+from . import text as text
+from ._loss import LearnedSurrogateLoss as LearnedSurrogateLoss
+from ._metric import MetricError as MetricError
+from ._surrogate import EmbeddingDistance as EmbeddingDistance
+from ._task import Batch as Batch, Task as Task, Tensors as Tensors
+
+__version__ = version("learned-surrogates")

@@ -1,0 +1,268 @@
+"""The surrogate and all that fits it: replay buffer, optimizer, random stream, counters."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ._metric import Metric
+from ._objective import objective
+from ._replay import Replay
+from ._stats import agreement
+from ._task import Generator, Task
+
+# Pairs that the surrogate saw before it was fitted to them, from which its error is reported.
+UNSEEN = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How the surrogate is fitted; each field is the loss's argument of that name."""
+
+    data: Literal["local", "global", "local-global"]
+    warm_up_updates: int
+    update_steps: int
+    batch_size: int
+    learning_rate: float
+    penalty_weight: float
+    penalty_norm: float
+    penalty_every: int
+    replay_capacity: int
+    replay_bytes: int
+    seed: int
+
+
+class Learner:
+    """Fits a surrogate to a metric.
+
+    Not an `nn.Module`, nor does it hold anything where the loss's `parameters()`, `buffers()` or
+    `modules()` would find it: an optimizer given those would minimise the surrogate instead of
+    fitting it, and wrappers for distributed training would synchronise or shard it.
+
+    Args:
+        task: how predictions and targets are represented.
+        metric: the true metric, as an error.
+        generator: R of LS, for "global" data; None for "local".
+        surrogate: `S(z, y) -> (batch,)`; None takes the task's own, built from the first samples.
+        recipe: how it is fitted.
+    """
+
+    def __init__(
+        self,
+        task: Task[Any],
+        metric: Metric,
+        generator: Generator | None,
+        surrogate: nn.Module | None,
+        recipe: Recipe,
+    ):
+        self.task = task
+        self.metric = metric
+        self.generator = generator
+        self.recipe = recipe
+        self.given = surrogate is not None
+        self.surrogate = surrogate
+        self.optimizer: torch.optim.Optimizer | None = None
+        self.shapes: tuple[torch.Size, torch.Size] | None = None
+        self.scale = torch.ones(())
+        self.device = torch.device("cpu")
+        self.random = torch.Generator().manual_seed(recipe.seed)
+        self.replay = Replay(recipe.replay_capacity, recipe.replay_bytes)
+        self.unseen = Replay(UNSEEN, 16 * UNSEEN)
+        self.calls = 0
+        self.updates = 0
+        self.warm_up_left = recipe.warm_up_updates
+        self.skipped = 0
+        self.penalty = torch.tensor(torch.nan)
+        self.update_seconds = 0.0
+
+    # What the surrogate says
+
+    def value(self, z: Tensor, y: Tensor) -> Tensor:
+        """The surrogate, in the metric's units: `(batch,)` for z and expanded targets y."""
+        assert self.surrogate is not None
+        value: Tensor = self.surrogate(z, y)
+        if value.shape != z.shape[:1]:
+            raise ValueError(
+                f"the surrogate must return one value a sample, shape {tuple(z.shape[:1])}; it "
+                f"returned {tuple(value.shape)}"
+            )
+        return self.scale * value
+
+    def expand(self, target: Tensor) -> Tensor:
+        return self.task.expand(target).to(self.device, self.dtype)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The surrogate's floating-point type: float32, unless one of another type was given."""
+        parameters = self.surrogate.parameters() if self.surrogate is not None else iter(())
+        return next((p.dtype for p in parameters if p.is_floating_point()), torch.float32)
+
+    @contextmanager
+    def island(self) -> Iterator[None]:
+        """Where the surrogate computes: in its own precision, whatever the user's context is."""
+        with torch.autocast(self.device.type, enabled=False), torch.inference_mode(False):
+            yield
+
+    def prepare(self, z: Tensor, target: Tensor) -> None:
+        """Builds the surrogate for the first samples; checks the shapes of all others.
+
+        Args:
+            z: `(batch, ...)`, detached.
+            target: stored targets, `(batch, ...)`.
+
+        Raises:
+            ValueError: a sample's shape differs from the first one's.
+        """
+        shapes = (z.shape[1:], target.shape[1:])
+        if self.shapes is None:
+            self.attach(self.surrogate or self.make_surrogate(z, target), shapes)
+        elif self.task.ragged and all(
+            new[:-1] == old[:-1] for new, old in zip(shapes, self.shapes, strict=True)
+        ):
+            self.shapes = max(shapes, self.shapes, key=lambda pair: pair[0][-1])
+        elif shapes != self.shapes:
+            raise ValueError(
+                "samples must keep the shape of the first call: prediction "
+                f"{tuple(self.shapes[0])} and target {tuple(self.shapes[1])} without the batch; "
+                f"now they are {tuple(shapes[0])} and {tuple(shapes[1])}"
+            )
+
+    def make_surrogate(self, z: Tensor, target: Tensor) -> nn.Module:
+        """The task's surrogate for such samples, in float32, with weights from the seed."""
+        # The user's random stream is left alone: only the CPU generator is used, and restored.
+        with self.island(), torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            torch.default_generator.manual_seed(self.recipe.seed)
+            y = self.task.expand(target.cpu()).float()
+            return self.task.build_surrogate(z.cpu().float(), y).float()
+
+    def attach(self, surrogate: nn.Module, shapes: tuple[torch.Size, torch.Size]) -> None:
+        """Takes a surrogate for samples of these shapes, with an optimizer of its own."""
+        self.surrogate = surrogate.to(self.device)
+        self.shapes = shapes
+        parameters = [p for p in surrogate.parameters() if p.requires_grad]
+        if parameters:
+            self.optimizer = torch.optim.Adam(parameters, lr=self.recipe.learning_rate)
+
+    def detach(self) -> None:
+        """Back to before the first samples; a surrogate that was given keeps its weights."""
+        self.surrogate = self.surrogate if self.given else None
+        self.shapes = self.optimizer = None
+        self.scale = torch.ones((), device=self.device)
+
+    # What it is fitted to
+
+    def observe(self, values: Tensor, z: Tensor, target: Tensor, errors: Tensor) -> None:
+        """Remembers the model's predictions and what they scored, before any fit to them.
+
+        Args:
+            values: the surrogate's, `(batch,)`.
+            z: `(batch, ...)`.
+            target: stored targets, `(batch, ...)`.
+            errors: the true metric's, `(batch,)`.
+        """
+        errors = errors.to(values)
+        self.unseen.add(values, errors)
+        if self.recipe.data != "global":
+            self.replay.add(z, target, errors)
+
+    def generate(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Pairs of the random generator: z, stored targets, errors."""
+        assert self.generator is not None
+        seed = torch.randint(2**62, (), generator=self.random).item()
+        pairs = self.generator(count, np.random.default_rng(int(seed)))
+        errors, usable = self.metric(*pairs)
+        self.skipped += int((~usable).sum())
+        length = self.shapes[0][-1] if self.shapes is not None and self.shapes[0] else 0
+        z, target = self.task.encode(*pairs, length)
+        usable = usable.to(self.device)
+        z, target, errors = (part.to(self.device)[usable] for part in (z, target, errors))
+        return z.to(self.dtype), target, errors
+
+    def update(self, steps: int | None = None) -> None:
+        """Fits the surrogate by some gradient steps, the recipe's number by default."""
+        start = time.perf_counter()
+        with self.island(), torch.enable_grad():
+            for _ in range(self.recipe.update_steps if steps is None else steps):
+                self._step()
+        self.update_seconds = time.perf_counter() - start
+
+    def _step(self) -> None:
+        if self.optimizer is None:
+            return
+        recipe = self.recipe
+        sources: list[tuple[Tensor, ...]] = []
+        if recipe.data != "global" and self.replay.size:
+            sources.append(self.replay.sample(recipe.batch_size, self.random))
+        if recipe.data != "local":
+            sources.append(self.generate(recipe.batch_size))
+        if not sources:
+            return
+        z, target, errors = map(_concatenate, zip(*sources, strict=True))
+        errors = errors.to(z)
+        if self.updates == 0 and not self.given:
+            self.scale = _root_mean_square(errors)
+        penalised = self.updates % recipe.penalty_every == 0
+        loss, penalty = objective(
+            self.value,
+            z,
+            self.expand(target),
+            errors,
+            # A penalty that is computed seldom counts for the updates without it.
+            penalty_weight=recipe.penalty_weight * recipe.penalty_every if penalised else 0.0,
+            penalty_norm=recipe.penalty_norm,
+        )
+        parameters = self.optimizer.param_groups[0]["params"]
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.updates += 1
+        self.warm_up_left = max(0, self.warm_up_left - 1)
+        if penalty is not None:
+            self.penalty = penalty
+
+    def stats(self) -> dict[str, Any]:
+        values, errors = self.unseen.oldest_first() or (torch.empty(0), torch.empty(0))
+        return {
+            "updates": self.updates,
+            "replay_size": self.replay.size,
+            **agreement(values, errors),
+            "penalty": float(self.penalty),
+            "update_seconds": self.update_seconds,
+            "skipped": self.skipped,
+        }
+
+    # Where it lives
+
+    def to(self, device: torch.device) -> None:
+        if device == self.device:
+            return
+        self.device = device
+        self.scale = self.scale.to(device)
+        self.replay.to(device)
+        self.unseen.to(device)
+        if self.surrogate is not None:
+            self.surrogate.to(device)
+        if self.optimizer is not None:
+            # Loading moves Adam's state to where the parameters now are.
+            self.optimizer.load_state_dict(self.optimizer.state_dict())
+
+
+def _concatenate(parts: tuple[Tensor, ...]) -> Tensor:
+    """Joins batches, padded with zeros to one length."""
+    length = max(part.shape[-1] for part in parts) if parts[0].ndim > 1 else 0
+    if parts[0].ndim > 1:
+        parts = tuple(F.pad(part, (0, length - part.shape[-1])) for part in parts)
+    return torch.cat([part.to(parts[0]) for part in parts])
+
+
+def _root_mean_square(errors: Tensor) -> Tensor:
+    scale = errors.square().mean().sqrt()
+    return torch.where(scale > 0, scale, 1.0)

@@ -1,0 +1,428 @@
+"""The loss: when it learns, and what it returns."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+
+from . import _state
+from ._gradient import with_known_gradient
+from ._learner import Learner, Recipe
+from ._metric import Metric
+from ._task import Batch, Generator, Task, Tensors
+
+REDUCTIONS = ("none", "mean", "sum")
+DATA = ("local", "global", "local-global")
+SURROGATES = ("embedding",)
+# Calls over which the warm-up is spread, so that it sees more than one batch of predictions.
+WARM_UP_CALLS = 10
+
+
+class LearnedSurrogateLoss(nn.Module):
+    r"""A loss that learns to stand in for a metric, and trains the model on it.
+
+    The metric :math:`e(z, y)` of prediction z and target y has no useful gradient. A surrogate,
+    by default :math:`\hat e(z, y) = \|h(z) - h(y)\|_2` with an embedding net h, is fitted to it
+    beside the model, by
+
+    .. math:: (\hat e(z, y) - e(z, y))^2 + \lambda (\|\partial \hat e / \partial z\|_2 - 1)^2
+
+    (Learning Surrogates via Deep Embedding, Eq. 3 and 6), and the model follows its gradient. A
+    call decodes the prediction, evaluates the metric, returns the surrogate's value and gradient,
+    and remembers the pair in a replay buffer; every `update_every` calls, the surrogate is fitted
+    to pairs from that buffer ("local") and from a random generator ("global"): Algorithm 1,
+    without its extra inferences.
+
+    It learns only in training mode, with gradients enabled, on a prediction that requires them.
+    Anywhere else it returns the surrogate's value and changes nothing. Until it has made
+    `warm_up_updates` updates, the gradient that it hands back is zero; the updates are made within
+    the first ten calls, or in `warm_up`.
+
+    Neither `parameters()` nor `buffers()` shows the surrogate, so no optimizer of yours can move
+    it; `state_dict()` does hold it, with its optimizer and the replay buffer. It follows its input
+    to any device and computes in float32 under autocast too.
+
+    Args:
+        metric: `metric(predictions, targets)` -> one number a sample, as a tensor, array or list
+            `(batch,)`. It may take one sample at a time instead. What it gets is the task's
+            business: tensors, or lists of strings for text.
+        task: what predictions and targets look like, and with it how the loss is called:
+            `text.CTC(alphabet)`, `text.Characters(alphabet)`; None means plain tensors, called as
+            `criterion(prediction, target)` (see `Tensors`).
+        surrogate: "embedding", or a module `S(z, y) -> (batch,)` of your own.
+        data: what the surrogate is fitted to: "local" (the model's predictions), "global" (the
+            generator's pairs) or "local-global". None is the last where there is a generator.
+        generator: the random data generator, `generator(count, rng) -> (predictions, targets)` in
+            the form in which the metric takes them; None takes the task's own, if it has one.
+        higher_is_better: whether a higher metric is better; None asks the metric's attribute of
+            this name, and is False without one. The error that is learned is `best - metric`.
+        best: the metric's value for a perfect prediction; None asks the metric's attribute of this
+            name, and is 0 for a metric where lower is better.
+        batched: whether the metric takes a batch (True) or one sample (False); None finds out.
+        on_metric_error: "raise", or "skip": leave such samples out, counted in `stats`.
+        update_every: the surrogate is updated at every such call.
+        update_steps: gradient steps of the surrogate an update.
+        batch_size: pairs of each source ("local", "global") a gradient step.
+        learning_rate: of the surrogate's Adam.
+        penalty_weight: :math:`\lambda`; None takes the task's (0.1 for text as in the papers, 0
+            for tensors).
+        penalty_norm: the gradient norm that the penalty asks for, 1 in the papers.
+        penalty_every: gradient steps of the surrogate a computed penalty, which then weighs as
+            much as if it had been computed at each.
+        warm_up_updates: gradient steps of the surrogate before its gradient is handed back.
+        replay_capacity: the most pairs that the replay buffer keeps.
+        replay_bytes: the most bytes that it keeps, 64 MiB by default. See `repr` for what a pair
+            takes.
+        save_replay: whether `state_dict()` holds the replay buffer. Without it, a resumed run
+            starts with an empty one.
+        reduction: "none", "mean" or "sum" over the batch.
+        seed: of the surrogate's weights, the generator and the draws from replay. PyTorch's own
+            random stream is neither used nor changed.
+
+    Raises:
+        TypeError, ValueError: an argument, here or at a call, is of the wrong kind or value.
+        MetricError: at a call, the metric failed.
+
+    Example:
+        >>> import torch
+        >>> from learned_surrogates import LearnedSurrogateLoss, text
+        >>> criterion = LearnedSurrogateLoss(
+        ...     text.edit_distance, task=text.CTC("abc"), warm_up_updates=20
+        ... )
+        >>> log_probs = torch.randn(12, 2, 4).log_softmax(-1).requires_grad_()
+        >>> targets = torch.tensor([[1, 2, 3], [3, 1, 0]])
+        >>> loss = criterion(log_probs, targets, torch.tensor([12, 12]), torch.tensor([3, 2]))
+        >>> loss.backward()
+        >>> criterion.stats["calls"], criterion.stats["replay_size"]
+        (1, 2)
+
+    References:
+        Patel, Hodaň, Matas: Learning Surrogates via Deep Embedding. ECCV 2020.
+    """
+
+    def __init__(
+        self,
+        metric: Callable[..., Any],
+        *,
+        task: Task[Any] | None = None,
+        surrogate: Literal["embedding"] | nn.Module = "embedding",
+        data: Literal["local", "global", "local-global"] | None = None,
+        generator: Generator | None = None,
+        higher_is_better: bool | None = None,
+        best: float | None = None,
+        batched: bool | None = None,
+        on_metric_error: Literal["raise", "skip"] = "raise",
+        update_every: int = 4,
+        update_steps: int = 1,
+        batch_size: int = 64,
+        learning_rate: float = 1e-3,
+        penalty_weight: float | None = None,
+        penalty_norm: float = 1.0,
+        penalty_every: int = 1,
+        warm_up_updates: int = 500,
+        replay_capacity: int = 20_000,
+        replay_bytes: int = 64 * 2**20,
+        save_replay: bool = True,
+        reduction: Literal["none", "mean", "sum"] = "mean",
+        seed: int = 0,
+    ):
+        super().__init__()
+        task = Tensors() if task is None else task
+        if not isinstance(task, Task):
+            raise TypeError(
+                f"task must be a Task such as text.CTC(alphabet); got {task!r}"
+                + (", the class itself: call it" if isinstance(task, type) else "")
+            )
+        generator = task.generator() if generator is None else generator
+        if data is None:
+            data = "local" if generator is None else "local-global"
+        _check_choice("data", data, DATA)
+        _check_choice("reduction", reduction, REDUCTIONS)
+        if not isinstance(surrogate, nn.Module):
+            _check_choice("surrogate", surrogate, SURROGATES)
+        if data != "local" and generator is None:
+            raise ValueError(
+                f"data={data!r} needs generator=, a random data generator: {task!r} has none"
+            )
+        if penalty_weight is None:
+            penalty_weight = task.penalty_weight
+        for name, count in {
+            "update_every": update_every,
+            "update_steps": update_steps,
+            "batch_size": batch_size,
+            "penalty_every": penalty_every,
+            "replay_capacity": replay_capacity,
+            "replay_bytes": replay_bytes,
+        }.items():
+            _check_number(name, count, 1)
+        _check_number("warm_up_updates", warm_up_updates, 0)
+        _check_number("learning_rate", learning_rate, 0, integer=False)
+        _check_number("penalty_weight", penalty_weight, 0, integer=False)
+        _check_number("penalty_norm", penalty_norm, 0, integer=False)
+        self.task = task
+        self.update_every = update_every
+        self.save_replay = save_replay
+        self.reduction = reduction
+        self._learner = Learner(
+            task,
+            Metric(metric, higher_is_better, best, batched, on_metric_error),
+            generator,
+            surrogate if isinstance(surrogate, nn.Module) else None,
+            Recipe(
+                data=data,
+                warm_up_updates=warm_up_updates,
+                update_steps=update_steps,
+                batch_size=batch_size,
+                learning_rate=learning_rate,
+                penalty_weight=penalty_weight,
+                penalty_norm=penalty_norm,
+                penalty_every=penalty_every,
+                replay_capacity=replay_capacity,
+                replay_bytes=replay_bytes,
+                seed=seed,
+            ),
+        )
+        #: Figures of how the surrogate does; see `Stats` in the documentation. Refreshed when the
+        #: surrogate is updated.
+        self.stats: dict[str, Any] = {}
+        self._metric_seconds = 0.0
+        self._metric_mean = float("nan")
+        self._refresh_stats()
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The loss, called as the task says.
+
+        Returns:
+            `()`, or `(batch,)` with `reduction="none"`; float32, unless a surrogate of another
+            type was given. In the metric's units, as an error: lower is better for every metric.
+        """
+        batch = self.task.read(*args, **kwargs)
+        learner = self._learner
+        learner.to(batch.prediction.device)
+        differentiable = torch.is_grad_enabled() and batch.prediction.requires_grad
+        learning = differentiable and self.training and _is_first_forward() and len(batch.target)
+        if learning:
+            start = time.perf_counter()
+            # A metric that raises does so before anything has changed.
+            errors, usable = learner.metric(*self.task.decode(batch))
+            self._metric_seconds = time.perf_counter() - start
+        warming_up = learner.warm_up_left > 0
+        value, z, gradient = self._evaluate(batch, differentiable)
+        if learning:
+            learner.calls += 1
+            self._remember(batch, value, z, errors, usable)
+            self._update(warming_up)
+        if gradient is not None:
+            if warming_up:
+                gradient = torch.zeros_like(gradient)
+            value = with_known_gradient(batch.prediction, value, gradient, batch.batch_dim)
+        return self._reduce(value, batch)
+
+    def warm_up(
+        self,
+        batches: Iterable[Any] | None = None,
+        *,
+        updates: int = 1000,
+        progress: bool = False,
+    ) -> dict[str, Any]:
+        """Fits the surrogate before its gradients are used, in place of the first calls' warm-up.
+
+        Args:
+            batches: what the loss would be called with, as tuples of positional or dicts of
+                keyword arguments; one is read before each update until there are no more. A
+                generator expression that runs the model serves, under `torch.no_grad()`. None
+                fits to the random generator alone.
+            updates: gradient steps of the surrogate.
+            progress: show a progress bar (needs `tqdm`).
+
+        Returns:
+            `stats`; the errors are those of predictions before they were fitted to or, without
+            batches, of fresh pairs from the generator.
+
+        Raises:
+            ValueError: neither batches nor a generator.
+            MetricError: the metric failed.
+
+        Example:
+            >>> import torch
+            >>> from learned_surrogates import LearnedSurrogateLoss, text
+            >>> criterion = LearnedSurrogateLoss(text.edit_distance, task=text.CTC("abc"))
+            >>> stats = criterion.warm_up(updates=20)
+            >>> stats["updates"]
+            20
+        """
+        _check_number("updates", updates, 0)
+        learner = self._learner
+        if batches is None and learner.recipe.data == "local":
+            raise ValueError(
+                "warm_up needs batches, what the loss would be called with, or data='global' or "
+                "'local-global' with a generator"
+            )
+        remaining = iter(() if batches is None else batches)
+        for _ in _progress_bar(updates) if progress else range(updates):
+            arguments = next(remaining, None)
+            if arguments is not None:
+                self._observe(arguments)
+            elif learner.shapes is None and batches is None:
+                learner.prepare(*learner.generate(learner.recipe.batch_size)[:2])
+            learner.update(1)
+        learner.warm_up_left = 0
+        self._refresh_stats()
+        return self.stats
+
+    def _evaluate(self, batch: Batch, differentiable: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The surrogate's values `(batch,)`, z, and d values / d prediction, all detached."""
+        learner = self._learner
+        with learner.island(), torch.set_grad_enabled(differentiable):
+            prediction = batch.prediction.detach().to(learner.dtype).requires_grad_(differentiable)
+            z = self.task.represent(prediction, batch)
+            learner.prepare(z.detach(), batch.target)
+            value = learner.value(z, learner.expand(batch.target))
+            gradient = None
+            if differentiable:
+                (gradient,) = torch.autograd.grad(value.sum(), prediction)
+        # A NaN in a sample's prediction must show in its loss, whatever the surrogate makes of it.
+        finite = z.detach().flatten(1).isfinite().all(1)
+        return value.detach().where(finite, torch.nan), z.detach(), gradient
+
+    def _observe(self, arguments: Any) -> None:
+        """Remembers a batch of predictions without a gradient: one call, less the loss."""
+        if isinstance(arguments, Mapping):
+            batch = self.task.read(**arguments)
+        else:
+            batch = self.task.read(*arguments)
+        self._learner.to(batch.prediction.device)
+        errors, usable = self._learner.metric(*self.task.decode(batch))
+        value, z, _ = self._evaluate(batch, differentiable=False)
+        self._remember(batch, value, z, errors, usable)
+
+    def _remember(
+        self, batch: Batch, value: Tensor, z: Tensor, errors: Tensor, usable: Tensor
+    ) -> None:
+        learner = self._learner
+        self._metric_mean = learner.metric.value(errors[usable]).mean().item()
+        usable = usable.to(value.device) & value.isfinite()
+        learner.skipped += int((~usable).sum())
+        with learner.island():
+            errors = errors.to(value.device)
+            learner.observe(value[usable], z[usable], batch.target[usable], errors[usable])
+
+    def _update(self, warming_up: bool) -> None:
+        """Fits the surrogate if this call is one that does."""
+        learner = self._learner
+        steps = 0
+        if warming_up:
+            steps = -(-learner.recipe.warm_up_updates // WARM_UP_CALLS)
+        elif learner.calls % self.update_every == 0:
+            steps = learner.recipe.update_steps
+        if steps:
+            learner.update(steps)
+            self._refresh_stats()
+
+    def _refresh_stats(self) -> None:
+        self.stats = {
+            "calls": self._learner.calls,
+            "metric": self._metric_mean,
+            "metric_seconds": self._metric_seconds,
+            "warming_up": self._learner.warm_up_left > 0,
+            **self._learner.stats(),
+        }
+
+    def _reduce(self, value: Tensor, batch: Batch) -> Tensor:
+        if self.reduction == "mean":
+            return value.mean()
+        if self.reduction == "sum":
+            return value.sum()
+        return value.squeeze(0) if batch.batch_dim is None else value
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves the surrogate along with the module; its type stays what it is."""
+        super()._apply(fn, recurse)
+        device = fn(torch.empty(0, device=self._learner.device)).device
+        if device.type != "meta":
+            self._learner.to(device)
+        return self
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for key, tensor in _state.save(self._learner, with_replay=self.save_replay).items():
+            destination[prefix + key] = tensor
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        prefix: str,
+        local_metadata: Mapping[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        own = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
+        faults = _state.load(self._learner, own, strict=strict)
+        missing_keys += [prefix + key for key in faults.missing]
+        unexpected_keys += [prefix + key for key in faults.unexpected]
+        error_msgs += [f"{self._get_name()}: {error}" for error in faults.errors]
+        self._refresh_stats()
+
+    def extra_repr(self) -> str:
+        learner = self._learner
+        metric, replay, recipe = learner.metric, learner.replay, learner.recipe
+        surrogate = "not built: that follows the first call"
+        if learner.surrogate is not None:
+            parameters = sum(p.numel() for p in learner.surrogate.parameters())
+            surrogate = f"{type(learner.surrogate).__name__}, {parameters:,} parameters"
+        held = f"{replay.size:,} of {replay.capacity:,} pairs"
+        if replay.fields:
+            names = ("prediction", "target", "error")
+            fields = ", ".join(
+                f"{name} {tuple(field.shape[1:])} {str(field.dtype).removeprefix('torch.')}"
+                for name, field in zip(names, replay.fields, strict=True)
+            )
+            held += f" in {replay.capacity * replay.sample_bytes / 2**20:.1f} MiB: {fields}"
+        better = "higher" if metric.higher_is_better else "lower"
+        lines = [
+            f"metric: {metric.name} ({better} is better, best {metric.best:g})",
+            f"task: {self.task!r}",
+            f"surrogate: {surrogate}",
+            f"data: {recipe.data}, {recipe.update_steps} x {recipe.batch_size} of each "
+            f"every {self.update_every} calls",
+            f"replay: {held}",
+            f"calls: {learner.calls:,}, updates: {learner.updates:,}"
+            + (", warming up" if learner.warm_up_left else ""),
+        ]
+        if learner.unseen.size:
+            relative = self.stats["relative_error"]
+            lines.append(f"error: {relative:.2f} of a constant predictor's, on unseen pairs")
+        return "\n".join(lines)
+
+
+def _is_first_forward() -> bool:
+    """Whether this is the user's own forward pass: not inference, not a recompute in backward."""
+    in_backward = torch._C._current_graph_task_id() != -1
+    return not (in_backward or torch.is_inference_mode_enabled())
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
+
+
+def _check_number(name: str, value: float, least: float, *, integer: bool = True) -> None:
+    if isinstance(value, bool) or not isinstance(value, int if integer else (int, float)):
+        wanted = "an integer" if integer else "a number"
+        raise TypeError(f"{name} must be {wanted}; got {value!r}")
+    if not value >= least:
+        raise ValueError(f"{name} must be at least {least}; got {value!r}")
+
+
+def _progress_bar(steps: int) -> Iterable[int]:
+    try:
+        from tqdm.auto import trange
+    except ImportError as error:
+        raise ImportError("progress=True needs tqdm: pip install tqdm") from error
+    return trange(steps, desc="fitting the surrogate")

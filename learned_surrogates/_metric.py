@@ -1,0 +1,185 @@
+"""The user's metric: called safely, checked, and turned into an error."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+METRIC_HELP = (
+    "A metric takes (predictions, targets) and returns one finite number a sample, or takes one "
+    "sample at a time and returns one number. With on_metric_error='skip' such samples are left "
+    "out and counted in stats['skipped']."
+)
+# How far an error may fall below zero by rounding, relative to the metric's value.
+ROUNDING = 1e-5
+
+
+class MetricError(RuntimeError):
+    """The metric raised, or returned something that is not one finite number a sample.
+
+    The message names the metric, the sample, and the shapes and dtypes that it was given; the
+    metric's own exception, if there was one, is the `__cause__`. The loss is left as it was before
+    the call and may be called again.
+    """
+
+
+class Metric:
+    """The user's callable as `(predictions, targets) -> errors (batch,), usable (batch,)`.
+
+    Args:
+        function: the metric, batched or for one sample.
+        higher_is_better: None asks the function's attribute of this name.
+        best: what a perfect prediction scores; None asks the function's attribute of this name,
+            and takes 0 for a metric where lower is better.
+        batched: whether the function takes whole batches; None finds out at the first call.
+        on_error: "raise" or "skip".
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        higher_is_better: bool | None,
+        best: float | None,
+        batched: bool | None,
+        on_error: str,
+    ):
+        if not callable(function):
+            raise TypeError(
+                f"metric must be callable as metric(predictions, targets); got {function!r}"
+            )
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_metric_error must be 'raise' or 'skip'; got {on_error!r}")
+        if higher_is_better is None:
+            higher_is_better = bool(getattr(function, "higher_is_better", False))
+        if best is None:
+            best = getattr(function, "best", None)
+        if best is None and higher_is_better:
+            raise ValueError(
+                "a metric where higher is better needs best=, the value of a perfect prediction: "
+                "the error that is learned is best - metric. For an IoU or an accuracy, best=1.0"
+            )
+        self.function = function
+        self.name = getattr(function, "__name__", type(function).__name__)
+        self.higher_is_better = higher_is_better
+        self.best = 0.0 if best is None else float(best)
+        self.batched = batched
+        self.on_error = on_error
+
+    @torch.no_grad()
+    def __call__(self, predictions: Any, targets: Any) -> tuple[Tensor, Tensor]:
+        """The errors, float64 on the CPU and never negative, and which samples have one.
+
+        Raises:
+            MetricError: a sample has none, unless told to skip.
+        """
+        count = len(targets)
+        undecided = self.batched is None
+        if undecided:
+            refusal = _refusal_of_batches(self.function, predictions, targets)
+            self.batched = refusal is None
+        values, causes = self._evaluate(predictions, targets, count)
+        if undecided and causes:
+            # A failing metric does not tell which form it has: ask again at the next call.
+            self.batched = None
+            for cause in causes.values():
+                cause.add_note(f"Called with a batch, it had raised {refusal!r}")
+        errors = self.best - values if self.higher_is_better else values - self.best
+        slack = ROUNDING * (1 + values.abs() + abs(self.best))
+        bad = ~torch.isfinite(errors) | (errors < -slack)
+        if bad.any() and self.on_error == "raise":
+            sample = int(bad.nonzero()[0])
+            self._raise(sample, float(values[sample]), causes.get(sample), predictions, targets)
+        return errors.clamp(min=0), ~bad
+
+    def value(self, errors: Tensor) -> Tensor:
+        """Errors, turned back into the metric's own values."""
+        return self.best - errors if self.higher_is_better else self.best + errors
+
+    def _evaluate(
+        self, predictions: Any, targets: Any, count: int
+    ) -> tuple[Tensor, dict[int, Exception]]:
+        """Values (NaN where there is none), and what was raised by which sample."""
+        if self.batched:
+            try:
+                return _as_values(self.function(predictions, targets), count), {}
+            except Exception:  # noqa: BLE001 - one sample may have caused it: find out which
+                pass
+        values, causes = torch.full((count,), torch.nan, dtype=torch.float64), {}
+        for sample in range(count):
+            window = slice(sample, sample + 1) if self.batched else sample
+            try:
+                value = self.function(predictions[window], targets[window])
+                values[sample] = _as_values(value, 1 if self.batched else None)
+            except Exception as error:  # noqa: BLE001 - whatever a user's metric raises
+                causes[sample] = error
+                if self.on_error == "raise":
+                    break
+        if self.batched and not causes:
+            # Every sample alone is fine, so the batch as a whole is not: its own error says more.
+            try:
+                _as_values(self.function(predictions, targets), count)
+            except Exception as error:  # noqa: BLE001
+                values.fill_(torch.nan)
+                causes = dict.fromkeys(range(count), error)
+        return values, causes
+
+    def _raise(
+        self, sample: int, value: float, cause: Exception | None, predictions: Any, targets: Any
+    ) -> None:
+        if cause is not None:
+            what = f"raised {type(cause).__name__}: {cause}"
+        elif not np.isfinite(value):
+            what = f"returned {value}"
+        else:
+            what = (
+                f"returned {value:g}, better than the best value {self.best:g}: pass best=, or "
+                f"higher_is_better={not self.higher_is_better} if it is the other way round"
+            )
+        raise MetricError(
+            f"metric {self.name!r} {what} (sample {sample} of {len(targets)}; "
+            f"prediction {_describe(predictions[sample])}, target {_describe(targets[sample])}). "
+            f"{METRIC_HELP}"
+        ) from cause
+
+
+def _refusal_of_batches(
+    function: Callable[..., Any], predictions: Any, targets: Any
+) -> Exception | None:
+    """Why the function gives no value a sample for a batch of one and of two; None if it does."""
+    for samples in ((0,), (0, -1)) if len(targets) else ():
+        try:
+            result = function(_take(predictions, samples), _take(targets, samples))
+            _as_values(result, len(samples))
+        except Exception as error:  # noqa: BLE001 - then it may take one sample at a time
+            return error
+    return None
+
+
+def _as_values(result: Any, count: int | None) -> Tensor:
+    """A metric's result as float64 of shape `(count,)`, or `()` if count is None."""
+    if isinstance(result, Tensor):
+        values = result.detach().to("cpu", torch.float64)
+    else:
+        values = torch.from_numpy(np.asarray(result, dtype=np.float64))
+    expected = () if count is None else (count,)
+    if count is None and values.numel() == 1:
+        values = values.reshape(())
+    if tuple(values.shape) != expected:
+        wanted = "one number" if count is None else f"shape ({count},)"
+        raise ValueError(f"expected {wanted}, got shape {tuple(values.shape)}")
+    return values
+
+
+def _take(objects: Any, samples: Sequence[int]) -> Any:
+    if isinstance(objects, Tensor):
+        return objects[list(samples)]
+    return [objects[sample] for sample in samples]
+
+
+def _describe(sample: Any) -> str:
+    if isinstance(sample, Tensor):
+        return f"{tuple(sample.shape)} {str(sample.dtype).removeprefix('torch.')}"
+    text = repr(sample)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,92 @@
+"""The surrogate of the papers, the distance of two embeddings, and nets for plain tensors."""
+
+import torch
+from torch import Tensor, nn
+
+from ._objective import norm
+
+
+class EmbeddingDistance(nn.Module):
+    """`S(z, y) = ||h(z) - h(y)||_2`: LS (Patel, Hodaň, Matas, ECCV 2020), Eq. 3.
+
+    Args:
+        net: the embedding h, `(batch, ...) -> (batch, embedding)`.
+        target_net: the embedding of targets, where they need one of their own; None shares `net`.
+
+    Example:
+        >>> import torch
+        >>> surrogate = EmbeddingDistance(torch.nn.Linear(4, 16))
+        >>> surrogate(torch.randn(8, 4), torch.randn(8, 4)).shape
+        torch.Size([8])
+    """
+
+    def __init__(self, net: nn.Module, target_net: nn.Module | None = None):
+        super().__init__()
+        self.net = net
+        self.target_net = target_net
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        """Distances `(batch,)` of predictions z and targets y, `(batch, ...)` each."""
+        # Not one call for both: where only z needs a gradient, none is computed for y.
+        return norm(self.net(z) - (self.target_net or self.net)(y))
+
+
+class Standardise(nn.Module):
+    """`(x - mean) / std` over the batch (and all positions), features and channels apart.
+
+    The statistics are those of the samples given at construction, and are part of the state.
+    A feature that did not vary there keeps its scale.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, samples: Tensor):
+        super().__init__()
+        dims = [0, *range(2, samples.ndim)]
+        mean = samples.mean(dims, keepdim=True)[0]
+        std = samples.std(dims, keepdim=True, correction=0)[0]
+        self.register_buffer("mean", mean.nan_to_num())
+        self.register_buffer("std", torch.where(std > 0, std, 1.0).nan_to_num(1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+
+def embedding_net(samples: Tensor, width: int = 128, embedding_size: int = 32) -> nn.Module:
+    """An embedding net for samples of such a shape, standardised by these samples.
+
+    Five layers of 128, the last to 32 features, served rotated boxes best among those tried.
+
+    Args:
+        samples: `(batch,)`, `(batch, features)`, `(batch, channels, length)` or
+            `(batch, channels, height, width)`, floating point.
+        width: units of a hidden layer.
+        embedding_size: features of the embedding.
+
+    Raises:
+        ValueError: samples of more than three dimensions.
+    """
+    if samples.ndim == 1:
+        return nn.Sequential(
+            nn.Unflatten(0, (-1, 1)), embedding_net(samples[:, None], width, embedding_size)
+        )
+    if samples.ndim == 2:
+        hidden: list[nn.Module] = [nn.Linear(samples.shape[1], width), nn.LeakyReLU()]
+        for _ in range(3):
+            hidden += [nn.Linear(width, width), nn.LeakyReLU()]
+    elif samples.ndim in (3, 4):
+        line = samples.ndim == 3
+        convolution = nn.Conv1d if line else nn.Conv2d
+        channels, bins = width // 2, 8 if line else 4 * 4
+        hidden = []
+        for inputs in (samples.shape[1], channels, channels):
+            hidden += [convolution(inputs, channels, 3, padding=1, stride=2), nn.LeakyReLU()]
+        hidden += [nn.AdaptiveAvgPool1d(8) if line else nn.AdaptiveAvgPool2d(4), nn.Flatten()]
+        hidden += [nn.Linear(channels * bins, width), nn.LeakyReLU()]
+    else:
+        raise ValueError(
+            f"there is no default embedding net for samples of shape {tuple(samples.shape[1:])}: "
+            "give one, surrogate=EmbeddingDistance(net), or reshape to (channels, height, width)"
+        )
+    return nn.Sequential(Standardise(samples), *hidden, nn.Linear(width, embedding_size))

@@ -1,0 +1,159 @@
+"""What predictions and targets look like: the seam between the loss and a domain."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ._surrogate import EmbeddingDistance, embedding_net
+
+#: A random data generator R: `generator(count, rng)` returns `count` predictions and `count`
+#: targets, in the form in which the metric takes them, spread over the metric's range.
+Generator = Callable[[int, np.random.Generator], tuple[Any, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """The arguments of one call of the loss, read and checked by its task.
+
+    Attributes:
+        prediction: the user's tensor, as it came; the gradient goes to it.
+        target: `(batch, ...)`, the targets as the replay buffer stores them (see `Task.expand`).
+        batch_dim: the prediction's batch dimension; None for one sample without one.
+    """
+
+    prediction: Tensor
+    target: Tensor
+    batch_dim: int | None = 0
+
+
+BatchType = TypeVar("BatchType", bound=Batch)
+
+
+class Task(ABC, Generic[BatchType]):
+    """How one kind of prediction and target is read, represented, and decoded for the metric.
+
+    The *representation* is what the surrogate sees: z of the prediction and y of the target, each
+    `(batch, ...)`. Sample i of z must depend on sample i of the prediction alone. A task holds no
+    state, so one object may serve several losses.
+    """
+
+    #: Weight of the gradient penalty (LS, Eq. 6) where the user gives none.
+    penalty_weight: float = 0.0
+    #: Whether representations may differ in their last dimension, padded with zeros.
+    ragged: bool = False
+
+    @abstractmethod
+    def read(self, *args: Any, **kwargs: Any) -> BatchType:
+        """Checks the arguments of a call.
+
+        Raises:
+            TypeError: an argument is of the wrong kind.
+            ValueError: an argument has a wrong shape or value.
+        """
+
+    @abstractmethod
+    def represent(self, prediction: Tensor, batch: BatchType) -> Tensor:
+        """z `(batch, ...)`, differentiable in the prediction."""
+
+    @abstractmethod
+    def decode(self, batch: BatchType) -> tuple[Any, Any]:
+        """Predictions and targets as the metric takes them: batched tensors or lists of objects."""
+
+    @abstractmethod
+    def encode(self, predictions: Any, targets: Any, length: int) -> tuple[Tensor, Tensor]:
+        """A generator's pairs as z and stored targets.
+
+        Args:
+            predictions: what `decode` would return, first part.
+            targets: what `decode` would return, second part.
+            length: last dimension of the representations seen so far, 0 before the first; a
+                ragged task may return more.
+        """
+
+    @abstractmethod
+    def build_surrogate(self, z: Tensor, y: Tensor) -> nn.Module:
+        """The default surrogate for such z and y: the first ones seen, which may set its scale."""
+
+    def expand(self, target: Tensor) -> Tensor:
+        """Stored targets as y, the form in which the surrogate takes them."""
+        return target
+
+    def generator(self) -> Generator | None:
+        """The task's own random data generator; None if it has none."""
+        return None
+
+
+class Tensors(Task[Batch]):
+    """Predictions and targets are tensors with a batch dimension, and the metric gets them as such.
+
+    The task of a loss that is given none. It is called as `criterion(prediction, target)`; the
+    metric gets copies of both. The embedding net follows from the shape of the first call's
+    samples: fully connected for `()` and `(features,)`, 1D convolutions for `(channels, length)`,
+    2D convolutions for `(channels, height, width)`. Inputs are standardised by the first batch. A
+    target of another shape than the prediction gets an embedding net of its own. Class indices
+    are numbers here: where they are names, give one-hot vectors.
+
+    Raises:
+        TypeError: at a call, an argument is no tensor, or the prediction is not floating point.
+        ValueError: at a call, the batch sizes differ.
+
+    Example:
+        >>> import torch
+        >>> from learned_surrogates import LearnedSurrogateLoss
+        >>> def largest_error(prediction, target):
+        ...     return (prediction - target).abs().amax(dim=-1)
+        >>> criterion = LearnedSurrogateLoss(largest_error)
+        >>> prediction = torch.randn(8, 4, requires_grad=True)
+        >>> criterion(prediction, torch.randn(8, 4)).backward()
+        >>> prediction.grad.shape
+        torch.Size([8, 4])
+    """
+
+    def __repr__(self) -> str:
+        return "Tensors()"
+
+    def read(self, prediction: Tensor, target: Tensor) -> Batch:
+        for name, tensor in (("prediction", prediction), ("target", target)):
+            if not isinstance(tensor, Tensor):
+                raise TypeError(
+                    f"{name} must be a tensor with a batch dimension; got "
+                    f"{type(tensor).__name__}. For text, give the loss a task: text.CTC(...) or "
+                    "text.Characters(...)"
+                )
+            if tensor.ndim == 0:
+                raise ValueError(f"{name} must have a batch dimension; its shape is ()")
+        if not prediction.is_floating_point():
+            raise TypeError(
+                f"prediction must be floating point to carry a gradient; it is {prediction.dtype}. "
+                "Give the loss the model's output before any argmax or threshold"
+            )
+        if len(prediction) != len(target):
+            raise ValueError(
+                f"prediction and target must have the same batch size; their shapes are "
+                f"{tuple(prediction.shape)} and {tuple(target.shape)}"
+            )
+        return Batch(prediction=prediction, target=target.detach().to(prediction.device))
+
+    def represent(self, prediction: Tensor, batch: Batch) -> Tensor:
+        return prediction
+
+    def decode(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        prediction = batch.prediction.detach()
+        # numpy, and with it most metrics, has no bfloat16.
+        if prediction.dtype in (torch.float16, torch.bfloat16):
+            prediction = prediction.float()
+        # Copies, so that a metric that works in place leaves the user's tensors alone.
+        return prediction.clone(), batch.target.clone()
+
+    def encode(self, predictions: Any, targets: Any, length: int) -> tuple[Tensor, Tensor]:
+        return torch.as_tensor(predictions), torch.as_tensor(targets)
+
+    def build_surrogate(self, z: Tensor, y: Tensor) -> nn.Module:
+        if z.shape[1:] == y.shape[1:]:
+            return EmbeddingDistance(embedding_net(torch.cat([z, y])))
+        return EmbeddingDistance(embedding_net(z), embedding_net(y))

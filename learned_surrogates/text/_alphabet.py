@@ -1,0 +1,61 @@
+"""Class indices and the characters that they stand for."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+
+class Alphabet:
+    """The characters of a recogniser, one class each, with one class kept for a special symbol.
+
+    Args:
+        characters: a string, or a list of strings (word pieces, say), without the special symbol.
+        special: the special symbol's class; the characters take the other classes in order, so
+            0 puts it before them and `len(characters)` behind.
+        role: what the special symbol is called, for messages.
+
+    Raises:
+        TypeError: the characters are not strings.
+        ValueError: no characters, one of them empty or there twice, or a class out of range.
+    """
+
+    def __init__(self, characters: Sequence[str], special: int, role: str):
+        tokens = list(characters)
+        if not all(isinstance(token, str) for token in tokens):
+            raise TypeError(f"alphabet must be a string or a list of strings; got {characters!r}")
+        if not tokens or not all(tokens):
+            raise ValueError("alphabet must hold at least one character, and no empty one")
+        repeated = sorted(token for token, count in Counter(tokens).items() if count > 1)
+        if repeated:
+            raise ValueError(f"alphabet has {', '.join(map(repr, repeated))} more than once")
+        if not isinstance(special, int) or not 0 <= special <= len(tokens):
+            raise ValueError(
+                f"{role} must be a class index in 0..{len(tokens)}, as the {len(tokens)} "
+                f"characters take the other classes; got {special!r}"
+            )
+        self.characters = tokens
+        self.special = special
+        self.classes = len(tokens) + 1
+        self._tokens = [*tokens[:special], "", *tokens[special:]]
+        self._classes = {token: index for index, token in enumerate(self._tokens) if token}
+        longest_first = sorted(map(re.escape, tokens), key=len, reverse=True)
+        self._pattern = re.compile("|".join(longest_first), re.DOTALL)
+
+    def __len__(self) -> int:
+        return len(self.characters)
+
+    def decode(self, classes: Iterable[int]) -> str:
+        """The text of class indices; the special symbol's is empty."""
+        return "".join([self._tokens[index] for index in classes])
+
+    def encode(self, text: str) -> list[int]:
+        """The class indices of a text, longest characters first.
+
+        Raises:
+            ValueError: the text has something that is not in the alphabet.
+        """
+        found = self._pattern.findall(text)
+        if sum(map(len, found)) != len(text):
+            unknown = sorted(set(self._pattern.sub("", text)))
+            raise ValueError(f"{text!r} has {unknown} which the alphabet lacks")
+        return [self._classes[token] for token in found]

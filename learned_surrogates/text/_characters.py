@@ -1,0 +1,128 @@
+"""The task of a recogniser with one softmax per character position."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ._alphabet import Alphabet
+from ._text_task import TextBatch, TextTask, as_integers, check_classes, check_output
+
+
+class Characters(TextTask):
+    """A recogniser with one softmax per position; the loss is called like `nn.CrossEntropyLoss`.
+
+    `criterion(input, target)`, with
+
+    - `input`: logits `(batch, classes, length)`, or `(classes, length)` for one sample;
+      `(batch, length, classes)` and `(length, classes)` with `classes_last`;
+    - `target`: class indices `(batch, length)`, or `(length,)`. The text ends at the first end
+      symbol; whatever follows it counts as more of the same.
+
+    The metric gets lists of strings: the best class of each position up to the first end symbol,
+    and the target's text. The surrogate sees probabilities and one-hot targets,
+    `(batch, classes, length)` each. Positions where the target is `ignore_index` are left out of
+    both, as in `nn.CrossEntropyLoss`: pad with the end symbol rather, if the metric shall see what
+    the recogniser reads behind the text.
+
+    Args:
+        alphabet: the characters without the end symbol, a string or a list of strings. They take
+            the classes in order, the end's left out: with `end=0`, `alphabet[0]` is class 1.
+        end: class index of the end symbol.
+        ignore_index: the target's value at positions to leave out.
+        classes_last: whether the classes are the input's last dimension.
+
+    Raises:
+        TypeError, ValueError: here for an unusable alphabet or end; at a call, for arguments of a
+            wrong kind or shape, or targets with an unknown class.
+
+    Example:
+        >>> import torch
+        >>> from learned_surrogates import LearnedSurrogateLoss
+        >>> task = Characters("ab")
+        >>> criterion = LearnedSurrogateLoss(edit_distance, task=task, warm_up_updates=10)
+        >>> logits = torch.randn(1, 3, 4, requires_grad=True)
+        >>> criterion(logits, torch.tensor([[1, 2, 0, 0]])).backward()
+        >>> logits.grad.shape
+        torch.Size([1, 3, 4])
+    """
+
+    def __init__(
+        self,
+        alphabet: Sequence[str],
+        end: int = 0,
+        *,
+        ignore_index: int = -100,
+        classes_last: bool = False,
+    ):
+        self.alphabet = Alphabet(alphabet, end, "end")
+        self.ignore_index = ignore_index
+        self.classes_last = classes_last
+
+    def __repr__(self) -> str:
+        return f"Characters({len(self.alphabet)} characters, end={self.alphabet.special})"
+
+    def read(self, input: Tensor, target: Any) -> TextBatch:
+        class_dim = -1 if self.classes_last else -2
+        check_output("input", input, class_dim, self.alphabet.classes)
+        batched = input.ndim == 3
+        classes = as_integers("target", target)
+        length = input.shape[-2 if self.classes_last else -1]
+        expected = (len(input), length) if batched else (length,)
+        if tuple(classes.shape) != expected:
+            raise ValueError(
+                f"target must hold class indices of shape {expected} for an input of shape "
+                f"{tuple(input.shape)}; its shape is {tuple(classes.shape)}"
+            )
+        classes = classes if batched else classes[None]
+        present = classes != self.ignore_index
+        for sample, (row, kept) in enumerate(zip(classes, present, strict=True)):
+            check_classes("target", sample, row[kept].tolist(), self.alphabet)
+        ended = ((classes == self.alphabet.special) & present).cumsum(1) > 0
+        classes = classes.where(~ended, self.alphabet.special).where(present, -1)
+        return TextBatch(
+            prediction=input,
+            target=self.store(classes.numpy()).to(input.device),
+            batch_dim=0 if batched else None,
+            present=present.to(input.device),
+            texts=self._texts(classes),
+        )
+
+    def represent(self, prediction: Tensor, batch: TextBatch) -> Tensor:
+        return self._classes_first(prediction).softmax(1) * batch.present[:, None]
+
+    def decode(self, batch: TextBatch) -> tuple[list[str], list[str]]:
+        best = self._classes_first(batch.prediction.detach()).argmax(1)
+        return self._texts(best.where(batch.present, -1).cpu()), batch.texts
+
+    def encode(
+        self, predictions: list[str], targets: list[str], length: int
+    ) -> tuple[Tensor, Tensor]:
+        sides = [[self.alphabet.encode(text) for text in side] for side in (predictions, targets)]
+        # Room for every text and its end.
+        length = max([length, *(len(text) + 1 for side in sides for text in side)])
+        z, target = (self.store(self._ended(side, length)) for side in sides)
+        return self.expand(z).float(), target
+
+    def _ended(self, labels: list[list[int]], length: int) -> NDArray[np.int64]:
+        classes = np.full((len(labels), length), self.alphabet.special)
+        for row, text in zip(classes, labels, strict=True):
+            row[: len(text)] = text
+        return classes
+
+    def _classes_first(self, prediction: Tensor) -> Tensor:
+        """`(batch, classes, length)`."""
+        prediction = prediction if prediction.ndim == 3 else prediction[None]
+        return prediction.transpose(1, 2) if self.classes_last else prediction
+
+    def _texts(self, classes: Tensor) -> list[str]:
+        """Class indices `(batch, length)` up to the first end, those of -1 left out."""
+        texts = []
+        for row in classes.tolist():
+            kept = [label for label in row if label >= 0]
+            if self.alphabet.special in kept:
+                kept = kept[: kept.index(self.alphabet.special)]
+            texts.append(self.alphabet.decode(kept))
+        return texts

@@ -1,0 +1,174 @@
+"""The task of a CTC recogniser."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ._alignment import Labels, extend, fit_to_frames, force_align, spread_evenly
+from ._alphabet import Alphabet
+from ._text_task import TextBatch, TextTask, as_integers, check_classes, check_output
+
+# In the place of log 0 when a generated text, which is certain of itself, is aligned.
+LEAST_PROBABILITY = 1e-6
+
+
+class CTC(TextTask):
+    """A recogniser with CTC outputs; the loss is called exactly like `nn.CTCLoss`.
+
+    `criterion(log_probs, targets, input_lengths, target_lengths)`, with
+
+    - `log_probs`: `(time, batch, classes)`, or `(time, classes)` for one sample;
+    - `targets`: class indices, padded `(batch, length)` or concatenated `(sum of lengths,)`;
+    - `input_lengths`, `target_lengths`: `(batch,)` tensors, lists or tuples.
+
+    The metric gets lists of strings: the greedy reading (the best class of each frame, repeats
+    merged, blanks dropped), and the target's text. The surrogate sees the frames' probabilities
+    and the target laid over the same frames, `(batch, classes, time)` each. A target that is too
+    long for its frames, for which `nn.CTCLoss` is infinite, is laid out as far as it fits.
+
+    Args:
+        alphabet: the characters without the blank, a string or a list of strings. They take the
+            classes in order, the blank's left out: with `blank=0`, `alphabet[0]` is class 1.
+        blank: class index of the blank.
+        layout: how a target is laid over the frames: "aligned", along the most probable path that
+            spells it, or "even", evenly spaced.
+
+    Raises:
+        TypeError, ValueError: here for an unusable alphabet or blank; at a call, for arguments of
+            a wrong kind, shape or length, or targets with a blank or an unknown class.
+
+    Example:
+        >>> import torch
+        >>> from learned_surrogates import LearnedSurrogateLoss
+        >>> criterion = LearnedSurrogateLoss(edit_distance, task=CTC("ab"), warm_up_updates=10)
+        >>> logits = torch.randn(8, 1, 3, requires_grad=True)
+        >>> log_probs = logits.log_softmax(dim=-1)
+        >>> criterion(log_probs, torch.tensor([[1, 2]]), [8], [2]).backward()
+        >>> logits.grad.shape
+        torch.Size([8, 1, 3])
+    """
+
+    def __init__(
+        self,
+        alphabet: Sequence[str],
+        blank: int = 0,
+        *,
+        layout: Literal["aligned", "even"] = "aligned",
+    ):
+        if layout not in ("aligned", "even"):
+            raise ValueError(f"layout must be 'aligned' or 'even'; got {layout!r}")
+        self.alphabet = Alphabet(alphabet, blank, "blank")
+        self.layout = layout
+
+    def __repr__(self) -> str:
+        return f"CTC({len(self.alphabet)} characters, blank={self.alphabet.special})"
+
+    def read(
+        self, log_probs: Tensor, targets: Any, input_lengths: Any, target_lengths: Any
+    ) -> TextBatch:
+        check_output("log_probs", log_probs, -1, self.alphabet.classes)
+        batched = log_probs.ndim == 3
+        frames_first = log_probs.detach() if batched else log_probs.detach()[:, None]
+        time, batch = frames_first.shape[:2]
+        frames = self._lengths("input_lengths", input_lengths, batch, time)
+        labels = self._labels(as_integers("targets", targets), target_lengths, batch)
+        path = self._lay_out(frames_first, labels, frames)
+        present = torch.arange(time) < torch.from_numpy(frames)[:, None]
+        return TextBatch(
+            prediction=log_probs,
+            target=self.store(path).to(log_probs.device),
+            batch_dim=1 if batched else None,
+            present=present.to(log_probs.device),
+            texts=[self.alphabet.decode(text) for text in labels],
+        )
+
+    def represent(self, prediction: Tensor, batch: TextBatch) -> Tensor:
+        frames_first = prediction if prediction.ndim == 3 else prediction[:, None]
+        # The same as exp for log-probabilities, and right for logits given by mistake.
+        return frames_first.softmax(-1).permute(1, 2, 0) * batch.present[:, None]
+
+    def decode(self, batch: TextBatch) -> tuple[list[str], list[str]]:
+        best = batch.prediction.detach().argmax(-1)
+        path = (best.T if best.ndim == 2 else best[None]).cpu()
+        new = torch.ones_like(path, dtype=torch.bool)
+        new[:, 1:] = path[:, 1:] != path[:, :-1]
+        kept = new & (path != self.alphabet.special) & batch.present.cpu()
+        readings = zip(path.tolist(), kept.tolist(), strict=True)
+        return [
+            self.alphabet.decode([label for label, keep in zip(*reading, strict=True) if keep])
+            for reading in readings
+        ], batch.texts
+
+    def encode(
+        self, predictions: list[str], targets: list[str], length: int
+    ) -> tuple[Tensor, Tensor]:
+        readings = [self.alphabet.encode(text) for text in predictions]
+        labels = [self.alphabet.encode(text) for text in targets]
+        # Room for every text with a blank around each character.
+        length = max([length, *(2 * len(text) + 1 for text in (*readings, *labels))])
+        frames = np.full(len(labels), length)
+        spoken = self.store(spread_evenly(readings, frames, length, self.alphabet.special))
+        z = self.expand(spoken).float()
+        log_probs = z.clamp(min=LEAST_PROBABILITY).log().permute(2, 0, 1)
+        return z, self.store(self._lay_out(log_probs, labels, frames))
+
+    def _lay_out(
+        self, log_probs: Tensor, labels: Labels, frames: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Each target as a class a frame, `(batch, time)`, -1 beyond a sample's frames."""
+        labels = fit_to_frames(labels, frames)
+        if self.layout == "even":
+            return spread_evenly(labels, frames, len(log_probs), self.alphabet.special)
+        extended = extend(labels, self.alphabet.special)
+        states = torch.from_numpy(extended).to(log_probs.device)
+        # Only the classes that a target has leave the device.
+        of_states = log_probs.float().gather(2, states.expand(len(log_probs), -1, -1))
+        # A frame that is not a number says nothing about where the target lies.
+        scores = of_states.nan_to_num(0.0, neginf=-1e4).cpu().numpy()
+        counts = np.array([len(text) for text in labels], dtype=np.int64)
+        return force_align(scores, extended, counts, frames)
+
+    def _lengths(self, name: str, lengths: Any, batch: int, most: int) -> NDArray[np.int64]:
+        values = as_integers(name, lengths).reshape(-1).numpy()
+        if len(values) != batch:
+            raise ValueError(f"{name} has {len(values)} entries for a batch of {batch}")
+        if batch and not 0 <= values.min() <= values.max() <= most:
+            sample = int(np.argmax((values < 0) | (values > most)))
+            raise ValueError(
+                f"{name} of sample {sample} is {values[sample]}; it must be in 0..{most}"
+            )
+        return values
+
+    def _labels(self, targets: Tensor, target_lengths: Any, batch: int) -> Labels:
+        """Each sample's class indices, from padded or concatenated targets."""
+        if targets.ndim == 2 or (targets.ndim == 1 and batch == 1):
+            rows = targets.reshape(batch, -1) if targets.ndim == 1 else targets
+            if len(rows) != batch:
+                raise ValueError(f"targets have {len(rows)} rows for a batch of {batch}")
+            counts = self._lengths("target_lengths", target_lengths, batch, rows.shape[1])
+            labels = [row[:n] for row, n in zip(rows.tolist(), counts.tolist(), strict=True)]
+        elif targets.ndim == 1:
+            counts = self._lengths("target_lengths", target_lengths, batch, len(targets))
+            if counts.sum() != len(targets):
+                raise ValueError(
+                    f"concatenated targets have {len(targets)} entries and target_lengths add up "
+                    f"to {counts.sum()}"
+                )
+            labels = [part.tolist() for part in targets.split(counts.tolist())]
+        else:
+            raise ValueError(
+                "targets must be padded, (batch, length), or concatenated, (sum of lengths,); "
+                f"their shape is {tuple(targets.shape)}"
+            )
+        for sample, text in enumerate(labels):
+            check_classes("targets", sample, text, self.alphabet)
+            if self.alphabet.special in text:
+                raise ValueError(
+                    f"targets of sample {sample} have the blank, class {self.alphabet.special}, "
+                    "within its target length: targets are spelt without it"
+                )
+        return labels

@@ -1,0 +1,85 @@
+"""Edit distances, as metrics ready to hand over."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rapidfuzz.distance import Levenshtein
+from rapidfuzz.process import cpdist
+
+
+def edit_distance(predictions: Sequence[str], targets: Sequence[str]) -> NDArray[np.float64]:
+    """Levenshtein's distance in characters: additions, deletions and substitutions, each 1.
+
+    Args:
+        predictions: `(batch,)` strings.
+        targets: `(batch,)` strings.
+
+    Returns:
+        `(batch,)`, 0 to the longer string's length.
+
+    Raises:
+        TypeError: a string where a list of strings is due.
+        ValueError: lists of different lengths.
+
+    Example:
+        >>> edit_distance(["kitten", "same"], ["sitting", "same"])
+        array([3., 0.])
+    """
+    return _compare(predictions, targets, Levenshtein.distance)
+
+
+def normalized_edit_distance(
+    predictions: Sequence[str], targets: Sequence[str]
+) -> NDArray[np.float64]:
+    """`edit_distance` over the longer string's length, 0 to 1; two empty strings have 0.
+
+    The "NED" of text recognition papers is one minus this.
+
+    Example:
+        >>> normalized_edit_distance(["abcd", ""], ["abce", ""])
+        array([0.25, 0.  ])
+    """
+    return _compare(predictions, targets, Levenshtein.normalized_distance)
+
+
+def word_edit_distance(predictions: Sequence[str], targets: Sequence[str]) -> NDArray[np.float64]:
+    """Levenshtein's distance in words, which white space separates.
+
+    Example:
+        >>> word_edit_distance(["the cat sat"], ["the cats sat down"])
+        array([2.])
+    """
+    return _compare(predictions, targets, Levenshtein.distance, str.split)
+
+
+def normalized_word_edit_distance(
+    predictions: Sequence[str], targets: Sequence[str]
+) -> NDArray[np.float64]:
+    """`word_edit_distance` over the number of words of the longer string, 0 to 1.
+
+    Example:
+        >>> normalized_word_edit_distance(["the cat sat"], ["the cats sat down"])
+        array([0.5])
+    """
+    return _compare(predictions, targets, Levenshtein.normalized_distance, str.split)
+
+
+def _compare(
+    predictions: Sequence[str],
+    targets: Sequence[str],
+    scorer: Callable[..., Any],
+    split: Callable[[str], Sequence[str]] = str,
+) -> NDArray[np.float64]:
+    for name, strings in (("predictions", predictions), ("targets", targets)):
+        if isinstance(strings, str):
+            raise TypeError(f"{name} must be a list of strings; got the string {strings!r}")
+    if len(predictions) != len(targets):
+        raise ValueError(f"{len(predictions)} predictions for {len(targets)} targets")
+    return cpdist(
+        [split(prediction) for prediction in predictions],
+        [split(target) for target in targets],
+        scorer=scorer,
+        dtype=np.float64,
+    )

@@ -1,0 +1,102 @@
+"""The random data generator R for text."""
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+from rapidfuzz.distance import Levenshtein
+
+# Edits tried for one pair before its distance is taken as it is: reached only where an alphabet of
+# a few characters leaves no room for the distance drawn.
+MOST_EDITS = 400
+
+
+class RandomEdits:
+    """Pairs of words whose true edit distance is uniform over 0..`max_distance`.
+
+    A word is drawn, then distorted by random additions, deletions and substitutions of characters
+    until its edit distance to the original is the one drawn for the pair (LS, section 4.2: uniform
+    over the error, lest the surrogate overfits to a part of its range). The original is the
+    target and the distorted word the prediction.
+
+    Args:
+        alphabet: the characters to add and substitute, a string or a list of strings.
+        words: a list of words to start from; None draws random strings over the alphabet.
+        max_distance: the largest edit distance, in characters; at most `max_length`.
+        max_length: the most characters of a word, distorted or not; longer ones of `words` are
+            left out.
+
+    Raises:
+        ValueError: no word is left, or the distance cannot be reached.
+
+    Example:
+        >>> import numpy as np
+        >>> generator = RandomEdits("abcdefgh", max_distance=4)
+        >>> predictions, targets = generator(100, np.random.default_rng(0))
+        >>> from learned_surrogates.text import edit_distance
+        >>> sorted(set(edit_distance(predictions, targets)))
+        [0.0, 1.0, 2.0, 3.0, 4.0]
+    """
+
+    def __init__(
+        self,
+        alphabet: Sequence[str],
+        words: Sequence[str] | None = None,
+        *,
+        max_distance: int = 10,
+        max_length: int = 10,
+    ):
+        if not 0 < max_distance <= max_length:
+            raise ValueError(
+                f"max_distance must be in 1..max_length={max_length}, as no two words of that "
+                f"length are further apart; got {max_distance}"
+            )
+        self.alphabet = list(alphabet)
+        self.words = None if words is None else [word for word in words if len(word) <= max_length]
+        if self.words is not None and not self.words:
+            raise ValueError(f"there is no word of at most max_length={max_length} characters")
+        self.max_distance = max_distance
+        self.max_length = max_length
+
+    def __repr__(self) -> str:
+        source = "random strings" if self.words is None else f"{len(self.words):,} words"
+        return (
+            f"RandomEdits({source}, {len(self.alphabet)} characters, "
+            f"max_distance={self.max_distance}, max_length={self.max_length})"
+        )
+
+    def __call__(self, count: int, rng: np.random.Generator) -> tuple[list[str], list[str]]:
+        """`count` predictions and their targets."""
+        # The standard library draws single numbers several times faster than numpy.
+        draw = random.Random(int(rng.integers(2**62)))
+        pairs = [self._pair(draw) for _ in range(count)]
+        return ["".join(prediction) for prediction, _ in pairs], ["".join(t) for _, t in pairs]
+
+    def _pair(self, draw: random.Random) -> tuple[list[str], list[str]]:
+        if self.words is None:
+            target = draw.choices(self.alphabet, k=draw.randint(1, self.max_length))
+        else:
+            target = list(draw.choice(self.words))
+        wanted = draw.randint(0, self.max_distance)
+        prediction, distance = target, 0
+        for _ in range(MOST_EDITS):
+            if distance == wanted:
+                break
+            edited = self._edit(prediction, draw)
+            # An edit changes the distance by at most 1, so the one that is wanted is not jumped.
+            new = Levenshtein.distance(edited, target)
+            if new >= distance:
+                prediction, distance = edited, new
+        return prediction, target
+
+    def _edit(self, word: list[str], draw: random.Random) -> list[str]:
+        """One random addition, deletion or substitution, where the length allows it."""
+        kind = draw.randrange(3)
+        position = draw.randrange(len(word) + (kind == 0)) if word or kind == 0 else -1
+        if kind == 0 and len(word) < self.max_length:
+            return [*word[:position], draw.choice(self.alphabet), *word[position:]]
+        if kind == 1 and position >= 0:
+            return word[:position] + word[position + 1 :]
+        if kind == 2 and position >= 0:
+            return [*word[:position], draw.choice(self.alphabet), *word[position + 1 :]]
+        return word
