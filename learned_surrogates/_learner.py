@@ -10,12 +10,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
 from ._metric import Metric
 from ._objective import objective
 from ._replay import Replay
 from ._stats import agreement
-from ._task import Generator, Task
+from ._task import Batch, Generator, Task
 
 # Pairs that the surrogate saw before it was fitted to them, from which its error is reported.
 UNSEEN = 1024
@@ -69,7 +70,7 @@ class Learner:
         self.surrogate = surrogate
         self.optimizer: torch.optim.Optimizer | None = None
         self.shapes: tuple[torch.Size, torch.Size] | None = None
-        self.scale = torch.ones(())
+        self.scale = torch.ones((), dtype=torch.float32, device="cpu")
         self.device = torch.device("cpu")
         self.random = torch.Generator().manual_seed(recipe.seed)
         self.replay = Replay(recipe.replay_capacity, recipe.replay_bytes)
@@ -78,7 +79,9 @@ class Learner:
         self.updates = 0
         self.warm_up_left = recipe.warm_up_updates
         self.skipped = 0
-        self.penalty = torch.tensor(torch.nan)
+        self.penalty = torch.full((), torch.nan, dtype=torch.float32, device="cpu")
+        self.metric_mean = float("nan")
+        self.metric_seconds = 0.0
         self.update_seconds = 0.0
 
     # What the surrogate says
@@ -105,41 +108,56 @@ class Learner:
 
     @contextmanager
     def island(self) -> Iterator[None]:
-        """Where the surrogate computes: in its own precision, whatever the user's context is."""
-        with torch.autocast(self.device.type, enabled=False), torch.inference_mode(False):
+        """Where the surrogate and the metric compute, whatever the user's context is.
+
+        In their own precision; with tensors that may be kept; and out of reach of hooks on saved
+        tensors, by which activation checkpointing would count ours among the user's.
+        """
+        with (
+            torch.autocast(self.device.type, enabled=False),
+            torch.inference_mode(False),
+            saved_tensors_hooks(Tensor.detach, lambda tensor: tensor),
+        ):
             yield
 
-    def prepare(self, z: Tensor, target: Tensor) -> None:
+    def prepare(self, z: Tensor, target: Tensor) -> bool:
         """Builds the surrogate for the first samples; checks the shapes of all others.
 
         Args:
-            z: `(batch, ...)`, detached.
+            z: `(batch, ...)`, detached and finite.
             target: stored targets, `(batch, ...)`.
+
+        Returns:
+            Whether there is a surrogate; there is none before the first sample.
 
         Raises:
             ValueError: a sample's shape differs from the first one's.
         """
         shapes = (z.shape[1:], target.shape[1:])
         if self.shapes is None:
+            if not len(z):
+                return False
             self.attach(self.surrogate or self.make_surrogate(z, target), shapes)
-        elif self.task.ragged and all(
-            new[:-1] == old[:-1] for new, old in zip(shapes, self.shapes, strict=True)
-        ):
-            self.shapes = max(shapes, self.shapes, key=lambda pair: pair[0][-1])
-        elif shapes != self.shapes:
+        elif shapes != self.shapes and not (self.task.ragged and _alike(shapes, self.shapes)):
             raise ValueError(
                 "samples must keep the shape of the first call: prediction "
                 f"{tuple(self.shapes[0])} and target {tuple(self.shapes[1])} without the batch; "
                 f"now they are {tuple(shapes[0])} and {tuple(shapes[1])}"
             )
+        return True
 
     def make_surrogate(self, z: Tensor, target: Tensor) -> nn.Module:
         """The task's surrogate for such samples, in float32, with weights from the seed."""
+        default = torch.get_default_dtype()
         # The user's random stream is left alone: only the CPU generator is used, and restored.
         with self.island(), torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.default_generator.manual_seed(self.recipe.seed)
-            y = self.task.expand(target.cpu()).float()
-            return self.task.build_surrogate(z.cpu().float(), y).float()
+            torch.set_default_dtype(torch.float32)
+            try:
+                y = self.task.expand(target.cpu()).float()
+                return self.task.build_surrogate(z.cpu().float(), y).float()
+            finally:
+                torch.set_default_dtype(default)
 
     def attach(self, surrogate: nn.Module, shapes: tuple[torch.Size, torch.Size]) -> None:
         """Takes a surrogate for samples of these shapes, with an optimizer of its own."""
@@ -148,14 +166,24 @@ class Learner:
         parameters = [p for p in surrogate.parameters() if p.requires_grad]
         if parameters:
             self.optimizer = torch.optim.Adam(parameters, lr=self.recipe.learning_rate)
+        else:
+            self.warm_up_left = 0
 
     def detach(self) -> None:
         """Back to before the first samples; a surrogate that was given keeps its weights."""
         self.surrogate = self.surrogate if self.given else None
         self.shapes = self.optimizer = None
-        self.scale = torch.ones((), device=self.device)
+        self.scale = torch.ones((), dtype=torch.float32, device=self.device)
 
     # What it is fitted to
+
+    def measure(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The true metric of a batch: errors `(batch,)`, and which samples have one."""
+        start = time.perf_counter()
+        with self.island(), torch.no_grad():
+            errors, usable = self.metric(*self.task.decode(batch))
+        self.metric_seconds = time.perf_counter() - start
+        return errors, usable
 
     def observe(self, values: Tensor, z: Tensor, target: Tensor, errors: Tensor) -> None:
         """Remembers the model's predictions and what they scored, before any fit to them.
@@ -170,11 +198,13 @@ class Learner:
         self.unseen.add(values, errors)
         if self.recipe.data != "global":
             self.replay.add(z, target, errors)
+            if self.replay.fields:
+                self.shapes = (self.replay.fields[0].shape[1:], self.replay.fields[1].shape[1:])
 
     def generate(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Pairs of the random generator: z, stored targets, errors."""
         assert self.generator is not None
-        seed = torch.randint(2**62, (), generator=self.random).item()
+        seed = torch.randint(2**62, (), generator=self.random, device="cpu").item()
         pairs = self.generator(count, np.random.default_rng(int(seed)))
         errors, usable = self.metric(*pairs)
         self.skipped += int((~usable).sum())
@@ -229,15 +259,31 @@ class Learner:
             self.penalty = penalty
 
     def stats(self) -> dict[str, Any]:
-        values, errors = self.unseen.oldest_first() or (torch.empty(0), torch.empty(0))
+        """The figures that `LearnedSurrogateLoss.stats` shows."""
         return {
+            "calls": self.calls,
             "updates": self.updates,
+            "warming_up": self.warm_up_left > 0,
             "replay_size": self.replay.size,
-            **agreement(values, errors),
+            "metric": self.metric_mean,
+            **agreement(*(self.unseen.oldest_first() or self._unseen_generated())),
             "penalty": float(self.penalty),
+            "metric_seconds": self.metric_seconds,
             "update_seconds": self.update_seconds,
             "skipped": self.skipped,
         }
+
+    def _unseen_generated(self) -> tuple[Tensor, Tensor]:
+        """Values and errors of fresh pairs, where there were no predictions yet."""
+        if self.updates == 0 or self.generator is None:
+            return torch.zeros(0, device="cpu"), torch.zeros(0, device="cpu")
+        before = self.random.get_state(), self.skipped
+        with self.island(), torch.no_grad():
+            z, target, errors = self.generate(4 * self.recipe.batch_size)
+            values = self.value(z, self.expand(target))
+        self.random.set_state(before[0])
+        self.skipped = before[1]
+        return values, errors
 
     # Where it lives
 
@@ -263,6 +309,11 @@ def _concatenate(parts: tuple[Tensor, ...]) -> Tensor:
     return torch.cat([part.to(parts[0]) for part in parts])
 
 
+def _alike(a: tuple[torch.Size, ...], b: tuple[torch.Size, ...]) -> bool:
+    """Whether shapes differ in their last dimension at most."""
+    return all(x[:-1] == y[:-1] for x, y in zip(a, b, strict=True))
+
+
 def _root_mean_square(errors: Tensor) -> Tensor:
     scale = errors.square().mean().sqrt()
-    return torch.where(scale > 0, scale, 1.0)
+    return torch.where(scale > 0, scale, torch.ones_like(scale))

@@ -1,6 +1,5 @@
 """The loss: when it learns, and what it returns."""
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, Self
 
@@ -142,6 +141,11 @@ class LearnedSurrogateLoss(nn.Module):
         _check_choice("reduction", reduction, REDUCTIONS)
         if not isinstance(surrogate, nn.Module):
             _check_choice("surrogate", surrogate, SURROGATES)
+        if generator is not None and not callable(generator):
+            raise TypeError(
+                "generator must be callable as generator(count, rng) -> (predictions, targets); "
+                f"got {generator!r}"
+            )
         if data != "local" and generator is None:
             raise ValueError(
                 f"data={data!r} needs generator=, a random data generator: {task!r} has none"
@@ -157,6 +161,7 @@ class LearnedSurrogateLoss(nn.Module):
             "replay_bytes": replay_bytes,
         }.items():
             _check_number(name, count, 1)
+        _check_number("seed", seed, 0)
         _check_number("warm_up_updates", warm_up_updates, 0)
         _check_number("learning_rate", learning_rate, 0, integer=False)
         _check_number("penalty_weight", penalty_weight, 0, integer=False)
@@ -187,8 +192,6 @@ class LearnedSurrogateLoss(nn.Module):
         #: Figures of how the surrogate does; see `Stats` in the documentation. Refreshed when the
         #: surrogate is updated.
         self.stats: dict[str, Any] = {}
-        self._metric_seconds = 0.0
-        self._metric_mean = float("nan")
         self._refresh_stats()
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -202,14 +205,14 @@ class LearnedSurrogateLoss(nn.Module):
         learner = self._learner
         learner.to(batch.prediction.device)
         differentiable = torch.is_grad_enabled() and batch.prediction.requires_grad
-        learning = differentiable and self.training and _is_first_forward() and len(batch.target)
+        learning = (
+            differentiable and self.training and _is_first_forward() and len(batch.target) > 0
+        )
         if learning:
-            start = time.perf_counter()
-            # A metric that raises does so before anything has changed.
-            errors, usable = learner.metric(*self.task.decode(batch))
-            self._metric_seconds = time.perf_counter() - start
-        warming_up = learner.warm_up_left > 0
+            # Before anything changes: a metric that raises leaves the loss as it was.
+            errors, usable = learner.measure(batch)
         value, z, gradient = self._evaluate(batch, differentiable)
+        warming_up = learner.warm_up_left > 0
         if learning:
             learner.calls += 1
             self._remember(batch, value, z, errors, usable)
@@ -278,13 +281,15 @@ class LearnedSurrogateLoss(nn.Module):
         with learner.island(), torch.set_grad_enabled(differentiable):
             prediction = batch.prediction.detach().to(learner.dtype).requires_grad_(differentiable)
             z = self.task.represent(prediction, batch)
-            learner.prepare(z.detach(), batch.target)
+            finite = z.detach().flatten(1).isfinite().all(1)
+            if not learner.prepare(z.detach()[finite], batch.target[finite]):
+                gradient = torch.zeros_like(prediction) if differentiable else None
+                return z.new_full((len(z),), torch.nan), z.detach(), gradient
             value = learner.value(z, learner.expand(batch.target))
             gradient = None
             if differentiable:
                 (gradient,) = torch.autograd.grad(value.sum(), prediction)
         # A NaN in a sample's prediction must show in its loss, whatever the surrogate makes of it.
-        finite = z.detach().flatten(1).isfinite().all(1)
         return value.detach().where(finite, torch.nan), z.detach(), gradient
 
     def _observe(self, arguments: Any) -> None:
@@ -294,7 +299,7 @@ class LearnedSurrogateLoss(nn.Module):
         else:
             batch = self.task.read(*arguments)
         self._learner.to(batch.prediction.device)
-        errors, usable = self._learner.metric(*self.task.decode(batch))
+        errors, usable = self._learner.measure(batch)
         value, z, _ = self._evaluate(batch, differentiable=False)
         self._remember(batch, value, z, errors, usable)
 
@@ -302,7 +307,7 @@ class LearnedSurrogateLoss(nn.Module):
         self, batch: Batch, value: Tensor, z: Tensor, errors: Tensor, usable: Tensor
     ) -> None:
         learner = self._learner
-        self._metric_mean = learner.metric.value(errors[usable]).mean().item()
+        learner.metric_mean = learner.metric.value(errors[usable]).mean().item()
         usable = usable.to(value.device) & value.isfinite()
         learner.skipped += int((~usable).sum())
         with learner.island():
@@ -322,13 +327,7 @@ class LearnedSurrogateLoss(nn.Module):
             self._refresh_stats()
 
     def _refresh_stats(self) -> None:
-        self.stats = {
-            "calls": self._learner.calls,
-            "metric": self._metric_mean,
-            "metric_seconds": self._metric_seconds,
-            "warming_up": self._learner.warm_up_left > 0,
-            **self._learner.stats(),
-        }
+        self.stats = self._learner.stats()
 
     def _reduce(self, value: Tensor, batch: Batch) -> Tensor:
         if self.reduction == "mean":
@@ -363,10 +362,16 @@ class LearnedSurrogateLoss(nn.Module):
         error_msgs: list[str],
     ) -> None:
         own = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
-        faults = _state.load(self._learner, own, strict=strict)
+        if not own:
+            missing_keys.append(prefix + "version")
+            return
+        faults = _state.load(self._learner, own)
         missing_keys += [prefix + key for key in faults.missing]
         unexpected_keys += [prefix + key for key in faults.unexpected]
         error_msgs += [f"{self._get_name()}: {error}" for error in faults.errors]
+        if faults:
+            # Also with strict=False: half a state is none, and must not be left out in silence.
+            error_msgs.append(f"{self._get_name()}: nothing was loaded, it goes on as it was")
         self._refresh_stats()
 
     def extra_repr(self) -> str:

@@ -1,5 +1,6 @@
 """The user's metric: called safely, checked, and turned into an error."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -51,6 +52,9 @@ class Metric:
             )
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_metric_error must be 'raise' or 'skip'; got {on_error!r}")
+        for name, value in (("higher_is_better", higher_is_better), ("batched", batched)):
+            if value not in (None, True, False):
+                raise TypeError(f"{name} must be True, False or None; got {value!r}")
         if higher_is_better is None:
             higher_is_better = bool(getattr(function, "higher_is_better", False))
         if best is None:
@@ -60,6 +64,10 @@ class Metric:
                 "a metric where higher is better needs best=, the value of a perfect prediction: "
                 "the error that is learned is best - metric. For an IoU or an accuracy, best=1.0"
             )
+        if best is not None and not isinstance(best, (int, float)):
+            raise TypeError(f"best must be a number, the metric's best value; got {best!r}")
+        if best is not None and not math.isfinite(best):
+            raise ValueError(f"best must be finite; got {best!r}")
         self.function = function
         self.name = getattr(function, "__name__", type(function).__name__)
         self.higher_is_better = higher_is_better
@@ -75,6 +83,10 @@ class Metric:
             MetricError: a sample has none, unless told to skip.
         """
         count = len(targets)
+        if not count:
+            return torch.zeros(0, dtype=torch.float64, device="cpu"), torch.zeros(
+                0, dtype=torch.bool, device="cpu"
+            )
         undecided = self.batched is None
         if undecided:
             refusal = _refusal_of_batches(self.function, predictions, targets)
@@ -106,7 +118,7 @@ class Metric:
                 return _as_values(self.function(predictions, targets), count), {}
             except Exception:  # noqa: BLE001 - one sample may have caused it: find out which
                 pass
-        values, causes = torch.full((count,), torch.nan, dtype=torch.float64), {}
+        values, causes = torch.full((count,), torch.nan, dtype=torch.float64, device="cpu"), {}
         for sample in range(count):
             window = slice(sample, sample + 1) if self.batched else sample
             try:
@@ -148,7 +160,7 @@ def _refusal_of_batches(
     function: Callable[..., Any], predictions: Any, targets: Any
 ) -> Exception | None:
     """Why the function gives no value a sample for a batch of one and of two; None if it does."""
-    for samples in ((0,), (0, -1)) if len(targets) else ():
+    for samples in ((0,), (0, -1)):
         try:
             result = function(_take(predictions, samples), _take(targets, samples))
             _as_values(result, len(samples))
@@ -162,7 +174,10 @@ def _as_values(result: Any, count: int | None) -> Tensor:
     if isinstance(result, Tensor):
         values = result.detach().to("cpu", torch.float64)
     else:
-        values = torch.from_numpy(np.asarray(result, dtype=np.float64))
+        array = np.asarray(result)
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"expected numbers, got {result!r}")
+        values = torch.from_numpy(array.astype(np.float64))
     expected = () if count is None else (count,)
     if count is None and values.numel() == 1:
         values = values.reshape(())

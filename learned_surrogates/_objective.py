@@ -30,7 +30,7 @@ def objective(
 
     Args:
         surrogate: `S(z, y) -> (batch,)`.
-        z: represented predictions, `(batch, ...)`.
+        z: represented predictions, `(batch, ..., features)`.
         y: represented targets, `(batch, ...)`.
         error: the true metric as an error, `(batch,)`.
         penalty_weight: 0 leaves the penalty out, and with it the double backward that it costs.

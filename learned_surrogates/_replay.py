@@ -49,7 +49,7 @@ class Replay:
         samples = tuple(map(_pad_to, samples, self.fields))
         samples = tuple(sample[-self.capacity :] for sample in samples)
         count = len(samples[0])
-        slots = (self._next + torch.arange(count)) % self.capacity
+        slots = (self._next + torch.arange(count, device="cpu")) % self.capacity
         for field, sample in zip(self.fields, samples):
             field[slots.to(field.device)] = sample.to(field)
         self._next = (self._next + count) % self.capacity
@@ -61,13 +61,13 @@ class Replay:
         Draws are by age, not by slot, so that a buffer restored from `oldest_first` gives the same
         samples as the one that was saved.
         """
-        age = torch.randint(self.size, (count,), generator=generator)
+        age = torch.randint(self.size, (count,), generator=generator, device="cpu")
         slots = self._slots(age)
         return tuple(field[slots.to(field.device)] for field in self.fields)
 
     def oldest_first(self) -> tuple[Tensor, ...]:
         """A copy of the samples, in the order in which they came."""
-        slots = self._slots(torch.arange(self.size))
+        slots = self._slots(torch.arange(self.size, device="cpu"))
         return tuple(field[slots.to(field.device)] for field in self.fields)
 
     def to(self, device: torch.device) -> None:

@@ -14,93 +14,145 @@ from ._learner import Learner
 
 VERSION = 1
 COUNTERS = ("calls", "updates", "skipped", "warm_up_left")
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+# What the state of a loss that has not been called has.
 ALWAYS = ("version", "counters", "random")
-FITTED = ("z_shape", "target_shape", "scale", "penalty")
+
+# A dimension of any size.
+ANY = -1
 
 
 def save(learner: Learner, *, with_replay: bool) -> dict[str, Tensor]:
-    """The state: counters, random stream, weights, Adam's moments, replay buffer.
+    """The state: counters, random stream, weights, Adam's moments, ring buffers.
 
-    A loss that has not been called yet has no weights and no replay to save.
+    A loss that has not been called yet has no weights and no pairs to save.
     """
     state = {
-        "version": torch.tensor(VERSION),
-        "counters": torch.tensor([getattr(learner, name) for name in COUNTERS]),
+        "version": _tensor(VERSION),
+        "counters": _tensor([getattr(learner, name) for name in COUNTERS]),
         "random": learner.random.get_state(),
     }
     if learner.shapes is None or learner.surrogate is None:
         return state
-    for name, shape in zip(("z_shape", "target_shape"), learner.shapes, strict=True):
-        state[name] = torch.tensor(shape, dtype=torch.int64)
-    state |= {"scale": learner.scale, "penalty": learner.penalty}
+    state |= {
+        "z_shape": _tensor(list(learner.shapes[0])),
+        "target_shape": _tensor(list(learner.shapes[1])),
+        "scale": learner.scale,
+        "penalty": learner.penalty,
+        "metric": torch.tensor(learner.metric_mean, dtype=torch.float64, device="cpu"),
+    }
     state |= {f"surrogate.{k}": v for k, v in learner.surrogate.state_dict().items()}
-    for name, moments in _adam_moments(learner).items():
-        state |= {f"adam.{name}.{key}": moment for key, moment in moments.items()}
-    rings = {"unseen": learner.unseen} | ({"replay": learner.replay} if with_replay else {})
-    for ring, replay in rings.items():
-        state |= {f"{ring}.{i}": samples for i, samples in enumerate(replay.oldest_first())}
+    moments = {} if learner.optimizer is None else learner.optimizer.state
+    for name, parameter in learner.surrogate.named_parameters():
+        if parameter in moments:
+            state |= {f"adam.{name}.{key}": moments[parameter][key] for key in MOMENTS}
+    for ring, replay in (("unseen", learner.unseen), ("replay", learner.replay)):
+        if ring != "replay" or with_replay:
+            state |= {f"{ring}.{i}": samples for i, samples in enumerate(replay.oldest_first())}
     return state
 
 
 @dataclass
 class Faults:
-    """What is wrong with a state; falsy if nothing is."""
+    """What is wrong with a state: keys that are missing or unknown, and other errors."""
 
     missing: list[str] = field(default_factory=list)
     unexpected: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.unexpected or self.errors)
 
-def load(learner: Learner, state: dict[str, Tensor], *, strict: bool) -> Faults:
-    """Takes a saved state, unless it has faults: then the learner is left as it was.
 
-    With `strict=False`, keys that are not known do not keep the rest from being loaded.
-    """
-    faults = Faults(missing=[key for key in ALWAYS if key not in state])
+def load(learner: Learner, state: dict[str, Tensor]) -> Faults:
+    """Takes a saved state, unless it has faults: then the learner is left as it was."""
+    fitted = any(key not in ALWAYS for key in state)
+    faults = _check(state, _header_shapes(learner, fitted))
     if not faults.missing and int(state["version"]) != VERSION:
-        faults.errors.append(
-            f"the state has version {int(state['version'])} and this package reads {VERSION}: "
-            "load it with the version of learned-surrogates that saved it"
-        )
+        faults.errors = [
+            f"the state has version {int(state['version'])} and this package reads version "
+            f"{VERSION}: load it with the version of learned-surrogates that saved it"
+        ]
     if faults.missing or faults.errors:
         return faults
-    if "z_shape" not in state:
-        faults.unexpected = sorted(set(state) - set(ALWAYS))
-        if not (strict and faults.unexpected):
-            learner.detach()
-            _load_rest(learner, state)
+    if not fitted:
+        learner.detach()
+        _load_rest(learner, state)
         return faults
 
-    faults.missing = [key for key in FITTED if key not in state]
-    if faults.missing:
-        return faults
-    shapes = tuple(torch.Size(state[key].tolist()) for key in ("z_shape", "target_shape"))
+    shapes = (torch.Size(state["z_shape"].tolist()), torch.Size(state["target_shape"].tolist()))
     surrogate = learner.surrogate or learner.make_surrogate(
-        torch.zeros(1, *shapes[0]), torch.zeros(1, *shapes[1], dtype=torch.int64)
+        torch.zeros(1, *shapes[0], device="cpu"),
+        torch.zeros(1, *shapes[1], dtype=torch.int64, device="cpu"),
     )
-    expected = {f"surrogate.{k}": v for k, v in surrogate.state_dict().items()}
-    names = [name for name, p in surrogate.named_parameters() if p.requires_grad]
-    adam = {f"adam.{name}.{key}" for name in names for key in ("step", "exp_avg", "exp_avg_sq")}
-    rings = {f"unseen.{i}" for i in range(2)} | {f"replay.{i}" for i in range(3)}
-    given = {key for key in state if key.startswith("adam.")}
-    faults.missing = sorted((set(expected) | (adam if given else set())) - set(state))
-    faults.unexpected = sorted(set(state) - set(expected) - adam - rings - {*ALWAYS, *FITTED})
-    faults.errors = [
-        f"{key} has shape {tuple(state[key].shape)} in the state and {tuple(value.shape)} here"
-        for key, value in expected.items()
-        if key in state and state[key].shape != value.shape
-    ]
-    if faults.missing or faults.errors or (strict and faults.unexpected):
+    faults = _check(state, _header_shapes(learner, fitted) | _body_shapes(state, surrogate, shapes))
+    if faults:
         return faults
-
     surrogate.load_state_dict(_part(state, "surrogate."))
-    learner.attach(surrogate, (shapes[0], shapes[1]))
-    if given:
-        _load_adam(learner, surrogate, names, _part(state, "adam."))
+    learner.attach(surrogate, shapes)
+    if learner.optimizer is not None and _part(state, "adam."):
+        _load_adam(learner.optimizer, surrogate, _part(state, "adam."))
     learner.scale = state["scale"].to(learner.device, copy=True)
     learner.penalty = state["penalty"].clone()
+    learner.metric_mean = float(state["metric"])
     _load_rest(learner, state)
     return faults
+
+
+def _check(state: dict[str, Tensor], expected: dict[str, tuple[int, ...]]) -> Faults:
+    """Holds a state against the shapes that it must have."""
+    wrong = [
+        f"{key} must have shape {tuple('any' if n == ANY else n for n in shape)}; in the state it "
+        f"has {tuple(state[key].shape)}"
+        for key, shape in expected.items()
+        if key in state and not _fits(state[key].shape, shape)
+    ]
+    return Faults(
+        missing=[key for key in expected if key not in state],
+        unexpected=[key for key in state if key not in expected],
+        errors=wrong,
+    )
+
+
+def _fits(shape: torch.Size, expected: tuple[int, ...]) -> bool:
+    return len(shape) == len(expected) and all(
+        wanted in (n, ANY) for n, wanted in zip(shape, expected, strict=True)
+    )
+
+
+def _header_shapes(learner: Learner, fitted: bool) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {
+        "version": (),
+        "counters": (len(COUNTERS),),
+        "random": tuple(learner.random.get_state().shape),
+    }
+    if fitted:
+        shapes |= {"z_shape": (ANY,), "target_shape": (ANY,)}
+        shapes |= {"scale": (), "penalty": (), "metric": ()}
+    return shapes
+
+
+def _body_shapes(
+    state: dict[str, Tensor], surrogate: nn.Module, samples: tuple[torch.Size, torch.Size]
+) -> dict[str, tuple[int, ...]]:
+    """The shapes of weights, moments and ring buffers, as far as the state must have them."""
+    shapes = {f"surrogate.{k}": tuple(v.shape) for k, v in surrogate.state_dict().items()}
+    for name, parameter in surrogate.named_parameters():
+        moments = {f"adam.{name}.{key}": tuple(parameter.shape) for key in MOMENTS}
+        moments[f"adam.{name}.step"] = ()
+        if any(key in state for key in moments):  # none before the parameter's first gradient
+            shapes |= moments
+    fields: dict[str, tuple[torch.Size | tuple[()], ...]] = {
+        "unseen": ((), ()),
+        "replay": (*samples, ()),
+    }
+    for ring, parts in fields.items():
+        keys = [f"{ring}.{i}" for i in range(len(parts))]
+        held = [state[key] for key in keys if key in state]
+        if held:  # all fields or none: a buffer may be empty, or left out of the state
+            count = len(held[0]) if held[0].ndim else ANY
+            shapes |= {key: (count, *part) for key, part in zip(keys, parts, strict=True)}
+    return shapes
 
 
 def _load_rest(learner: Learner, state: dict[str, Tensor]) -> None:
@@ -114,25 +166,22 @@ def _load_rest(learner: Learner, state: dict[str, Tensor]) -> None:
     learner.random.set_state(state["random"].cpu())
 
 
+def _load_adam(
+    optimizer: torch.optim.Optimizer, surrogate: nn.Module, moments: dict[str, Tensor]
+) -> None:
+    names = [name for name, p in surrogate.named_parameters() if p.requires_grad]
+    state: dict[str, Any] = optimizer.state_dict()
+    state["state"] = {
+        index: {key: moments[f"{name}.{key}"].clone() for key in MOMENTS}
+        for index, name in enumerate(names)
+        if f"{name}.step" in moments
+    }
+    optimizer.load_state_dict(state)
+
+
 def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
-def _adam_moments(learner: Learner) -> dict[str, dict[str, Tensor]]:
-    assert learner.surrogate is not None
-    if learner.optimizer is None:
-        return {}
-    state = learner.optimizer.state
-    return {name: state[p] for name, p in learner.surrogate.named_parameters() if p in state}
-
-
-def _load_adam(
-    learner: Learner, surrogate: nn.Module, names: list[str], moments: dict[str, Tensor]
-) -> None:
-    assert learner.optimizer is not None
-    state: dict[str, Any] = learner.optimizer.state_dict()
-    state["state"] = {
-        index: {key: moments[f"{name}.{key}"].clone() for key in ("step", "exp_avg", "exp_avg_sq")}
-        for index, name in enumerate(names)
-    }
-    learner.optimizer.load_state_dict(state)
+def _tensor(values: int | list[int]) -> Tensor:
+    return torch.tensor(values, dtype=torch.int64, device="cpu")

@@ -44,10 +44,9 @@ class Standardise(nn.Module):
     def __init__(self, samples: Tensor):
         super().__init__()
         dims = [0, *range(2, samples.ndim)]
-        mean = samples.mean(dims, keepdim=True)[0]
         std = samples.std(dims, keepdim=True, correction=0)[0]
-        self.register_buffer("mean", mean.nan_to_num())
-        self.register_buffer("std", torch.where(std > 0, std, 1.0).nan_to_num(1.0))
+        self.register_buffer("mean", samples.mean(dims, keepdim=True)[0])
+        self.register_buffer("std", torch.where(std > 0, std, torch.ones_like(std)))
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.std
@@ -59,7 +58,7 @@ def embedding_net(samples: Tensor, width: int = 128, embedding_size: int = 32) -
     Five layers of 128, the last to 32 features, served rotated boxes best among those tried.
 
     Args:
-        samples: `(batch,)`, `(batch, features)`, `(batch, channels, length)` or
+        samples: `(batch, features)`, `(batch, channels, length)` or
             `(batch, channels, height, width)`, floating point.
         width: units of a hidden layer.
         embedding_size: features of the embedding.
@@ -67,10 +66,6 @@ def embedding_net(samples: Tensor, width: int = 128, embedding_size: int = 32) -
     Raises:
         ValueError: samples of more than three dimensions.
     """
-    if samples.ndim == 1:
-        return nn.Sequential(
-            nn.Unflatten(0, (-1, 1)), embedding_net(samples[:, None], width, embedding_size)
-        )
     if samples.ndim == 2:
         hidden: list[nn.Module] = [nn.Linear(samples.shape[1], width), nn.LeakyReLU()]
         for _ in range(3):

@@ -38,8 +38,8 @@ class Task(ABC, Generic[BatchType]):
     """How one kind of prediction and target is read, represented, and decoded for the metric.
 
     The *representation* is what the surrogate sees: z of the prediction and y of the target, each
-    `(batch, ...)`. Sample i of z must depend on sample i of the prediction alone. A task holds no
-    state, so one object may serve several losses.
+    of two dimensions or more, the batch first. Sample i of z must depend on sample i of the
+    prediction alone. A task holds no state, so one object may serve several losses.
     """
 
     #: Weight of the gradient penalty (LS, Eq. 6) where the user gives none.
@@ -140,7 +140,10 @@ class Tensors(Task[Batch]):
         return Batch(prediction=prediction, target=target.detach().to(prediction.device))
 
     def represent(self, prediction: Tensor, batch: Batch) -> Tensor:
-        return prediction
+        return _with_features(prediction)
+
+    def expand(self, target: Tensor) -> Tensor:
+        return _with_features(target)
 
     def decode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         prediction = batch.prediction.detach()
@@ -151,9 +154,14 @@ class Tensors(Task[Batch]):
         return prediction.clone(), batch.target.clone()
 
     def encode(self, predictions: Any, targets: Any, length: int) -> tuple[Tensor, Tensor]:
-        return torch.as_tensor(predictions), torch.as_tensor(targets)
+        return _with_features(torch.as_tensor(predictions)), torch.as_tensor(targets)
 
     def build_surrogate(self, z: Tensor, y: Tensor) -> nn.Module:
         if z.shape[1:] == y.shape[1:]:
             return EmbeddingDistance(embedding_net(torch.cat([z, y])))
         return EmbeddingDistance(embedding_net(z), embedding_net(y))
+
+
+def _with_features(samples: Tensor) -> Tensor:
+    """`(batch,)` as `(batch, 1)`; other shapes as they are."""
+    return samples[:, None] if samples.ndim == 1 else samples

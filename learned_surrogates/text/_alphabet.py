@@ -20,7 +20,7 @@ class Alphabet:
     """
 
     def __init__(self, characters: Sequence[str], special: int, role: str):
-        tokens = list(characters)
+        tokens = list(characters) if isinstance(characters, Iterable) else [characters]
         if not all(isinstance(token, str) for token in tokens):
             raise TypeError(f"alphabet must be a string or a list of strings; got {characters!r}")
         if not tokens or not all(tokens):

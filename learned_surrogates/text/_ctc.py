@@ -77,7 +77,7 @@ class CTC(TextTask):
         frames = self._lengths("input_lengths", input_lengths, batch, time)
         labels = self._labels(as_integers("targets", targets), target_lengths, batch)
         path = self._lay_out(frames_first, labels, frames)
-        present = torch.arange(time) < torch.from_numpy(frames)[:, None]
+        present = torch.arange(time, device="cpu") < torch.from_numpy(frames)[:, None]
         return TextBatch(
             prediction=log_probs,
             target=self.store(path).to(log_probs.device),

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
-# Edits tried for one pair before its distance is taken as it is: reached only where an alphabet of
-# a few characters leaves no room for the distance drawn.
-MOST_EDITS = 400
+# After so many rounds of edits a pair's distance is taken as it is: only where an alphabet of a few
+# characters leaves hardly any word at the distance drawn.
+MOST_ROUNDS = 400
 
 
 class RandomEdits:
@@ -34,8 +34,8 @@ class RandomEdits:
         >>> generator = RandomEdits("abcdefgh", max_distance=4)
         >>> predictions, targets = generator(100, np.random.default_rng(0))
         >>> from learned_surrogates.text import edit_distance
-        >>> sorted(set(edit_distance(predictions, targets)))
-        [0.0, 1.0, 2.0, 3.0, 4.0]
+        >>> np.unique(edit_distance(predictions, targets))
+        array([0., 1., 2., 3., 4.])
     """
 
     def __init__(
@@ -51,6 +51,8 @@ class RandomEdits:
                 f"max_distance must be in 1..max_length={max_length}, as no two words of that "
                 f"length are further apart; got {max_distance}"
             )
+        if not len(alphabet):
+            raise ValueError("alphabet must hold at least one character")
         self.alphabet = list(alphabet)
         self.words = None if words is None else [word for word in words if len(word) <= max_length]
         if self.words is not None and not self.words:
@@ -79,24 +81,25 @@ class RandomEdits:
             target = list(draw.choice(self.words))
         wanted = draw.randint(0, self.max_distance)
         prediction, distance = target, 0
-        for _ in range(MOST_EDITS):
+        for _ in range(MOST_ROUNDS):
             if distance == wanted:
                 break
-            edited = self._edit(prediction, draw)
-            # An edit changes the distance by at most 1, so the one that is wanted is not jumped.
-            new = Levenshtein.distance(edited, target)
-            if new >= distance:
-                prediction, distance = edited, new
+            # An edit changes the distance by at most 1: so many cannot pass the one wanted.
+            edited = list(prediction)
+            for _ in range(wanted - distance):
+                self._edit(edited, draw)
+            reached = Levenshtein.distance(edited, target)
+            if reached >= distance:
+                prediction, distance = edited, reached
         return prediction, target
 
-    def _edit(self, word: list[str], draw: random.Random) -> list[str]:
+    def _edit(self, word: list[str], draw: random.Random) -> None:
         """One random addition, deletion or substitution, where the length allows it."""
-        kind = draw.randrange(3)
-        position = draw.randrange(len(word) + (kind == 0)) if word or kind == 0 else -1
+        kind = int(3 * draw.random())
+        position = int((len(word) + (kind == 0)) * draw.random())
         if kind == 0 and len(word) < self.max_length:
-            return [*word[:position], draw.choice(self.alphabet), *word[position:]]
-        if kind == 1 and position >= 0:
-            return word[:position] + word[position + 1 :]
-        if kind == 2 and position >= 0:
-            return [*word[:position], draw.choice(self.alphabet), *word[position + 1 :]]
-        return word
+            word.insert(position, draw.choice(self.alphabet))
+        elif kind == 1 and word:
+            del word[position]
+        elif kind == 2 and word:
+            word[position] = draw.choice(self.alphabet)

@@ -82,7 +82,7 @@ def as_integers(name: str, values: object) -> Tensor:
         TypeError: they are not integers.
     """
     try:
-        tensor = torch.as_tensor(values).detach().cpu()
+        tensor = torch.as_tensor(values, device="cpu").detach()
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name} must be integers; got {values!r}") from error
     # An empty list makes a float tensor.

@@ -1,0 +1,88 @@
+"""Step time with the surrogate loss over step time with the proxy loss, side by side in one run.
+
+Steps of the demo recogniser alternate between the losses, so that a machine that slows down slows
+them all; the ratio of each round's times is taken, then the median over the rounds.
+
+Example:
+    python examples/benchmarks/step_time.py --head ctc --every 1 4 16
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from post_tuning import BATCH, Objective, surrogate_objective
+from recogniser import ALPHABET, Recogniser, proxy_loss
+from word_images import WordImages
+
+from learned_surrogates import LearnedSurrogateLoss, text
+
+
+def step(model: Recogniser, objective: Objective, images: torch.Tensor, labels: list[str]) -> None:
+    """One training step, rendering apart."""
+    loss = objective(model(images), labels)
+    model.zero_grad()
+    loss.backward()
+
+
+def seconds(work: Callable[[], None], repeat: int) -> float:
+    """Mean wall time of a call."""
+    start = time.perf_counter()
+    for _ in range(repeat):
+        work()
+    return (time.perf_counter() - start) / repeat
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--head", choices=["ctc", "characters"], default="ctc")
+    parser.add_argument("--every", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--penalty-every", type=int, nargs="+", default=[1])
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+
+    task = text.CTC(ALPHABET) if options.head == "ctc" else text.Characters(ALPHABET)
+    images, labels = WordImages("train", 0).batch(BATCH)
+    model = Recogniser(options.head)
+    cases: dict[str, Objective] = {"proxy loss": proxy_loss(options.head)}
+    for every in options.every:
+        for penalty_every in options.penalty_every:
+            criterion = LearnedSurrogateLoss(
+                text.edit_distance,
+                task=task,
+                update_every=every,
+                penalty_every=penalty_every,
+                warm_up_updates=0,
+            )
+            name = f"surrogate, k = {every}, penalty every {penalty_every}"
+            cases[name] = surrogate_objective(criterion, options.head, 0.0)
+    # Whole cycles: every case makes as many updates as its k asks for.
+    repeat = max(16, *options.every)
+    times: dict[str, list[float]] = {name: [] for name in cases}
+    for round_ in range(options.rounds + 1):
+        for name, objective in cases.items():
+            took = seconds(lambda o=objective: step(model, o, images, labels), repeat)
+            if round_:  # the first round warms up
+                times[name].append(took)
+    proxy = times["proxy loss"]
+    print(f"{options.head} head, batch {BATCH}, {options.threads} threads")
+    print("| loss | ms a step, median | over the proxy's, median (least to most) |\n|---|---|---|")
+    for name, took in times.items():
+        ratios = sorted(a / b for a, b in zip(took, proxy, strict=True))
+        median = statistics.median(ratios)
+        spread = f"{median:.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        print(f"| {name} | {1000 * statistics.median(took):.1f} | {spread} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""The page that shows how a post-tuning went: pictures in one HTML file."""
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib
+from matplotlib.figure import Figure
+from torch import Tensor
+
+# Okabe and Ito's colours, which differ for colour-blind readers too.
+COLOURS = {"control": "#0072B2", "surrogate": "#D55E00"}
+SAMPLES = 24
+
+PAGE = jinja2.Template(
+    """<!doctype html>
+<meta charset="utf-8">
+<title>Post-tuning on edit distance</title>
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+table { border-collapse: collapse; margin: 1rem 0 }
+td, th { padding: .3rem .8rem; border-bottom: 1px solid #ccc; text-align: right }
+td:first-child, th:first-child { text-align: left }
+img { max-width: 100% } .verdict { font-weight: bold } small { color: #555 }
+</style>
+<h1>Post-tuning a text recogniser on edit distance</h1>
+<p>A recogniser ({{ settings.head }} head), trained with its proxy loss, was trained for
+{{ settings.steps }} more steps: with the proxy loss (the control), and with
+<code>LearnedSurrogateLoss</code>. All read {{ count }} images of words and fonts that no training
+ever showed.</p>
+<table>
+{% for row in rows %}{% set tag = "th" if loop.first else "td" %}
+<tr>{% for cell in row %}<{{ tag }}>{{ cell }}</{{ tag }}>{% endfor %}</tr>
+{% endfor %}</table>
+<p class="verdict">{{ verdict }}</p>
+<p><small>accuracy: words without an error. NED: mean of 1 - edit distance / longer length. TED:
+total edit distance, lower is better. Spread: standard deviation over the seeds.</small></p>
+{% for title, text, image in pictures %}<h2>{{ title }}</h2><p>{{ text }}</p>
+<img alt="{{ title }}" src="data:image/png;base64,{{ image }}">{% endfor %}
+<h2>Settings</h2>
+<table>{% for key, value in settings.items() %}<tr><td>{{ key }}</td><td>{{ value }}</td></tr>
+{% endfor %}</table>
+""",
+    autoescape=True,
+)
+
+
+def write_report(
+    path: Path,
+    result: dict[str, Any],
+    table: str,
+    verdict: str,
+    test: tuple[Tensor, list[str]],
+) -> Path:
+    """Writes the page.
+
+    Args:
+        path: the HTML file.
+        result: the figures, as `text_recognition.py` writes them to result.json.
+        table: the comparison, in Markdown.
+        verdict: a sentence.
+        test: images `(count, 1, height, width)` and their labels.
+    """
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    first = result["surrogate"]["runs"][0]
+    pictures = [
+        (
+            "What they read",
+            "Test images on which the three models disagree, in the order of the split; wrong "
+            "readings are red. From the first seed.",
+            samples(result, test),
+        ),
+        (
+            "Validation, over the steps",
+            "Total edit distance on validation words, one line a seed.",
+            validation(result),
+        ),
+        (
+            "How well the surrogate fits",
+            "Left: the surrogate's error on predictions that it was not yet fitted to, mean of "
+            "|surrogate - edit distance|. Right: the gradient penalty, before its weight. The "
+            "dashed line is the end of the warm-up; the model moves behind it.",
+            fit(first["followed"]),
+        ),
+        (
+            "Surrogate against edit distance",
+            "Each point is a validation word, read by the tuned model (spread sideways a little). "
+            "On the line, the surrogate is right; dotted: within 0.25, the band that the filter "
+            "of FEDS keeps.",
+            agreement(first["held out"]),
+        ),
+    ]
+    page = PAGE.render(
+        settings=result["settings"],
+        count=len(test[1]),
+        rows=[rows[0], *rows[2:]],
+        verdict=verdict,
+        pictures=[(title, text, _png(figure)) for title, text, figure in pictures],
+    )
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def samples(result: dict[str, Any], test: tuple[Tensor, list[str]]) -> Figure:
+    """Images with what each model reads, where they disagree."""
+    readings = {
+        "checkpoint": result["checkpoint"]["reads"],
+        "control": result["control"]["runs"][0]["test"]["reads"],
+        "surrogate": result["surrogate"]["runs"][0]["test"]["reads"],
+    }
+    images, labels = test
+    candidates = range(len(readings["checkpoint"]))
+    differ = [i for i in candidates if len({reads[i] for reads in readings.values()}) > 1]
+    chosen = (differ + [i for i in candidates if i not in differ])[:SAMPLES]
+    columns = 4
+    lines = -(-len(chosen) // columns)
+    figure = Figure(figsize=(11, 1.55 * lines))
+    for place, index in enumerate(chosen):
+        axes = figure.add_subplot(lines, columns, place + 1)
+        axes.imshow(images[index, 0], cmap="gray", vmin=0, vmax=1)
+        axes.set_title(labels[index], fontsize=9, fontweight="bold", pad=3)
+        axes.set_axis_off()
+        for line, (name, reads) in enumerate(readings.items()):
+            colour = "black" if reads[index] == labels[index] else "#C00000"
+            text = f"{name}: {reads[index]}"
+            place_of_line = (0, -0.22 - 0.3 * line)
+            axes.text(*place_of_line, text, transform=axes.transAxes, fontsize=8, color=colour)
+    figure.tight_layout(h_pad=2.2)
+    return figure
+
+
+def validation(result: dict[str, Any]) -> Figure:
+    """Total edit distance over the steps."""
+    figure = Figure(figsize=(7, 3.5))
+    axes = figure.add_subplot()
+    for name, colour in COLOURS.items():
+        for seed, run in enumerate(result[name]["runs"]):
+            points = run["validation over steps"]
+            steps, ted = zip(*[(point["step"], point["TED"]) for point in points], strict=True)
+            axes.plot(steps, ted, ".-", color=colour, label=name if seed == 0 else None)
+    axes.set(xlabel="step", ylabel="TED, validation")
+    axes.legend()
+    figure.tight_layout()
+    return figure
+
+
+def fit(followed: list[dict[str, Any]]) -> Figure:
+    """Error and penalty over the surrogate's updates: LS, figure 2."""
+    figure = Figure(figsize=(11, 3.5))
+    updates = [stats["updates"] for stats in followed]
+    warm_up = max(
+        (stats["updates"] for stats in followed if stats["step"] == 0), default=updates[0]
+    )
+    labels = {"surrogate_error": "mean |surrogate - metric|", "penalty": "gradient penalty"}
+    for place, (key, label) in enumerate(labels.items()):
+        axes = figure.add_subplot(1, 2, place + 1)
+        axes.plot(updates, [stats[key] for stats in followed], color=COLOURS["surrogate"])
+        axes.axvline(warm_up, color="gray", linestyle="--", linewidth=1)
+        axes.set(xlabel="surrogate updates", ylabel=label, ylim=(0, None))
+    figure.tight_layout()
+    return figure
+
+
+def agreement(held_out: dict[str, list[float]]) -> Figure:
+    """Surrogate against metric: thesis, figure 4.4."""
+    figure = Figure(figsize=(6, 5))
+    axes = figure.add_subplot()
+    metric, surrogate = held_out["metric"], held_out["surrogate"]
+    # Edit distances are whole numbers: points would lie on each other. Spread by index, not chance.
+    sideways = [value + 0.3 * ((7 * i) % 11 / 10 - 0.5) for i, value in enumerate(metric)]
+    axes.scatter(sideways, surrogate, s=8, alpha=0.4, color=COLOURS["surrogate"], linewidths=0)
+    most = max([1.0, *metric, *surrogate])
+    axes.plot([0, most], [0, most], color="black", linewidth=1)
+    for offset in (-0.25, 0.25):
+        axes.plot([0, most], [offset, most + offset], "k:", linewidth=1)
+    axes.set(xlabel="edit distance", ylabel="surrogate", ylim=(min(0, *surrogate), most))
+    figure.tight_layout()
+    return figure
+
+
+def _png(figure: Figure) -> str:
+    """A figure as base64, for the page to hold."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"savefig.dpi": 110}):
+        figure.savefig(buffer, format="png", bbox_inches="tight")
+    return base64.b64encode(buffer.getvalue()).decode()

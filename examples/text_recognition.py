@@ -1,0 +1,266 @@
+"""Post-tune a text recogniser on edit distance, beside the control that could embarrass it.
+
+Starts from a checkpoint that was trained with the proxy loss. From there, the same number of
+further steps, on the same images, with the same optimizer: once with the proxy loss (the control),
+once with `LearnedSurrogateLoss`. Then all three read words and fonts that were held out. Each run
+is repeated for every seed; each loss may be given several learning rates, of which the one with the
+lowest total edit distance on the validation words is kept.
+
+Writes report.html (pictures) and result.json (every figure) to the output folder.
+
+Example:
+    python examples/text_recognition.py
+    python examples/text_recognition.py --head characters --steps 1500 --seeds 5
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from post_tuning import (
+    BATCH,
+    LabelledImages,
+    Objective,
+    Run,
+    post_tune,
+    surrogate_arguments,
+    surrogate_objective,
+)
+from recogniser import ALPHABET, Recogniser, load, proxy_loss
+from report import write_report
+from scoring import predict, scores
+from torch import Tensor
+from word_images import WordImages
+
+from learned_surrogates import LearnedSurrogateLoss, text
+
+EXAMPLES = Path(__file__).parent
+# Apart from every training seed: the same images for all models.
+EVALUATION_SEED = 2020
+# Readings kept for the report.
+SHOWN = 200
+# Parts of the warm-up, after each of which the surrogate's error is noted.
+WARM_UP_PARTS = 20
+NAMES = {"control: proxy loss": "control", "LearnedSurrogateLoss": "surrogate"}
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--head", choices=["ctc", "characters"], default="ctc", help="default: %(default)s")
+    add("--checkpoint", type=Path, help="default: the head's in examples/checkpoints")
+    add("--steps", type=int, default=600, help="post-tuning steps of 64 images (%(default)s)")
+    add("--seeds", type=int, default=1, help="repetitions (default: %(default)s)")
+    add("--proxy-rates", type=float, nargs="+", default=[3e-4], metavar="RATE", help="%(default)s")
+    add("--rates", type=float, nargs="+", default=[3e-4], metavar="RATE", help="%(default)s")
+    add(
+        "--proxy-weight",
+        type=float,
+        default=0.0,
+        help="weight of the proxy loss added to the surrogate's (default: %(default)s)",
+    )
+    add(
+        "--label-noise",
+        type=float,
+        default=0.0,
+        help="fraction of training labels with 1 to 3 random edits (default: %(default)s)",
+    )
+    add("--data", choices=["local", "global", "local-global"], default="local-global")
+    add("--update-every", type=int, default=4, help="calls a surrogate update (%(default)s)")
+    add("--warm-up", type=int, default=1000, help="surrogate updates before (%(default)s)")
+    add("--test-images", type=int, default=3000, help="default: %(default)s")
+    add("--threads", type=int, default=torch.get_num_threads(), help="default: %(default)s")
+    add("--output", type=Path, default=Path("runs/text_recognition"), help="default: %(default)s")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Post-tune, score, report."""
+    options = parse()
+    torch.set_num_threads(options.threads)
+    study = Study(options)
+    print(f"{options.head} head, {options.steps} steps from {study.checkpoint.name}", flush=True)
+    result = study.run()
+    print("\n" + table(result) + "\n\n" + verdict(result))
+    options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / "result.json").write_text(json.dumps(result, indent=1))
+    report = write_report(
+        options.output / "report.html", result, table(result), verdict(result), study.test
+    )
+    print(f"\n{report} shows it; result.json beside it has every figure.")
+
+
+class Study:
+    """The runs of one comparison, all on the same images."""
+
+    def __init__(self, options: argparse.Namespace):
+        self.options = options
+        self.checkpoint = (
+            options.checkpoint or EXAMPLES / "checkpoints" / f"{options.head}.safetensors"
+        )
+        self.validation: LabelledImages = WordImages("validation", EVALUATION_SEED).batch(1000)
+        self.test: LabelledImages = WordImages("test", EVALUATION_SEED).batch(options.test_images)
+
+    def run(self) -> dict[str, Any]:
+        """Every figure of the comparison, ready for JSON."""
+        model = load(self.checkpoint)
+        return {
+            "settings": {key: str(value) for key, value in vars(self.options).items()},
+            "torch": torch.__version__,
+            "checkpoint": self.score(model),
+            "control": self.best_rate("proxy loss", self.options.proxy_rates, self.control),
+            "surrogate": self.best_rate("surrogate", self.options.rates, self.surrogate),
+        }
+
+    def best_rate(self, name: str, rates: list[float], one_run: Any) -> dict[str, Any]:
+        """The runs at the learning rate whose mean TED on the validation words is lowest."""
+        tried = {}
+        for rate in rates:
+            runs = []
+            for seed in range(self.options.seeds):
+                runs.append(one_run(rate, seed))
+                ted = runs[-1]["validation"]["TED"]
+                pace = 1000 * runs[-1]["seconds"] / self.options.steps
+                line = f"{name}, rate {rate:g}, seed {seed}: validation TED {ted:.0f}"
+                print(f"{line}, {pace:.0f} ms a step", flush=True)
+            tried[rate] = runs
+        mean_ted = {
+            rate: statistics.mean(run["validation"]["TED"] for run in runs)
+            for rate, runs in tried.items()
+        }
+        best = min(mean_ted, key=mean_ted.__getitem__)
+        return {"rate": best, "validation TED by rate": mean_ted, "runs": tried[best]}
+
+    def control(self, rate: float, seed: int) -> dict[str, Any]:
+        """The proxy loss for the same number of steps."""
+        run = self.post_tune(proxy_loss(self.options.head), rate, seed)
+        return self.figures(run)
+
+    def surrogate(self, rate: float, seed: int) -> dict[str, Any]:
+        """`LearnedSurrogateLoss`, warmed up on the checkpoint's predictions."""
+        options = self.options
+        task = text.CTC(ALPHABET) if options.head == "ctc" else text.Characters(ALPHABET)
+        criterion = LearnedSurrogateLoss(
+            text.edit_distance,
+            task=task,
+            data=options.data,
+            generator=text.RandomEdits(ALPHABET, WordImages("train", seed).words),
+            update_every=options.update_every,
+            seed=seed,
+        )
+        followed = [dict(criterion.stats)]
+
+        def follow(step: int = 0) -> None:
+            if criterion.stats["updates"] > followed[-1]["updates"]:
+                followed.append({"step": step} | criterion.stats)
+
+        model = load(self.checkpoint)
+        batches = surrogate_batches(model, WordImages("train", seed))
+        with torch.no_grad():
+            for _ in range(WARM_UP_PARTS):
+                criterion.warm_up(batches, updates=options.warm_up // WARM_UP_PARTS)
+                follow()
+        objective = surrogate_objective(criterion, options.head, options.proxy_weight)
+        run = self.post_tune(objective, rate, seed, follow)
+        return self.figures(run) | {
+            "followed": followed[1:],
+            "held out": self.held_out(criterion, run.model),
+        }
+
+    def post_tune(self, objective: Objective, rate: float, seed: int, *after_step: Any) -> Run:
+        """One run from the checkpoint; runs of one seed see the same images."""
+        options = self.options
+        return post_tune(
+            load(self.checkpoint),
+            objective,
+            WordImages("train", 1000 + seed, options.label_noise),
+            self.validation,
+            steps=options.steps,
+            rate=rate,
+            evaluate_every=max(1, options.steps // 6),
+            after_step=after_step[0] if after_step else lambda step: None,
+        )
+
+    def figures(self, run: Run) -> dict[str, Any]:
+        """What is kept of a run."""
+        validation = [{"step": step} | score for step, score in run.history]
+        return {
+            "test": self.score(run.model),
+            "validation": validation[-1],
+            "validation over steps": validation,
+            "seconds": run.seconds,
+        }
+
+    def score(self, model: Recogniser) -> dict[str, Any]:
+        """Scores on the test split, and the first readings."""
+        texts = predict(model, self.test[0])
+        return scores(texts, self.test[1]) | {"reads": texts[:SHOWN]}
+
+    def held_out(
+        self, criterion: LearnedSurrogateLoss, model: Recogniser
+    ) -> dict[str, list[float]]:
+        """Surrogate against metric, on the tuned model's predictions for validation words."""
+        images, labels = self.validation
+        criterion.reduction = "none"
+        with torch.no_grad():
+            output = model.eval()(images)
+            values = criterion.eval()(*surrogate_arguments(output, labels, model.head))
+        errors = text.edit_distance(predict(model, images), labels)
+        return {"surrogate": values.tolist(), "metric": errors.tolist()}
+
+
+def surrogate_batches(model: Recogniser, stream: WordImages) -> Iterator[tuple[Tensor, ...]]:
+    """What the loss would be called with, without end."""
+    while True:
+        images, labels = stream.batch(BATCH)
+        yield surrogate_arguments(model(images), labels, model.head)
+
+
+def table(result: dict[str, Any]) -> str:
+    """The comparison as a Markdown table; mean and standard deviation over the seeds."""
+    rows = [
+        "| test split | learning rate | accuracy | NED | TED |",
+        "|---|---|---|---|---|",
+        "| checkpoint | | {accuracy:.2%} | {NED:.4f} | {TED:.0f} |".format(**result["checkpoint"]),
+    ]
+    for name, key in NAMES.items():
+        runs = [run["test"] for run in result[key]["runs"]]
+        cells = [
+            spread([run[score] for run in runs], form)
+            for score, form in (("accuracy", ".2%"), ("NED", ".4f"), ("TED", ".0f"))
+        ]
+        rows.append(f"| {name} | {result[key]['rate']:g} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def spread(values: list[float], form: str) -> str:
+    """Mean, and standard deviation if there are several."""
+    mean = format(statistics.mean(values), form)
+    return mean if len(values) == 1 else f"{mean} ± {format(statistics.stdev(values), form)}"
+
+
+def verdict(result: dict[str, Any]) -> str:
+    """Whether the surrogate helped, against the control, seed by seed."""
+    control, surrogate = (
+        [run["test"]["TED"] for run in result[key]["runs"]] for key in NAMES.values()
+    )
+    change = statistics.mean(surrogate) / statistics.mean(control) - 1
+    better = sum(s < c for s, c in zip(surrogate, control, strict=True))
+    seeds = f"in {better} of {len(control)} seeds" if len(control) > 1 else "(one seed)"
+    if change < 0:
+        return f"The surrogate's TED is {-change:.1%} below the control's; lower {seeds}."
+    return (
+        f"The surrogate did not help: its TED is {change:.1%} above that of as many further steps "
+        f"with the proxy loss; lower {seeds}."
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Losses and data small enough that a surrogate is fitted in milliseconds."""
+
+import hypothesis
+import torch
+from torch import Tensor
+
+from learned_surrogates import LearnedSurrogateLoss, text
+
+torch.set_num_threads(1)
+hypothesis.settings.register_profile(
+    "suite", deadline=None, max_examples=60, derandomize=True, database=None
+)
+hypothesis.settings.load_profile("suite")
+
+ALPHABET = "abcdef"
+CLASSES = len(ALPHABET) + 1
+CASES = ("tensors", "ctc", "characters")
+
+
+def l1(prediction: Tensor, target: Tensor) -> Tensor:
+    return (prediction - target).abs().sum(-1)
+
+
+def make_loss(case: str = "tensors", metric=None, **options) -> LearnedSurrogateLoss:
+    """A loss that updates at each call and has no warm-up, unless told otherwise."""
+    if metric is None:
+        metric = l1 if case == "tensors" else text.edit_distance
+    task = {"tensors": None, "ctc": text.CTC(ALPHABET), "characters": text.Characters(ALPHABET)}
+    options = {
+        "task": task[case],
+        "warm_up_updates": 0,
+        "update_every": 1,
+        "batch_size": 8,
+        "replay_capacity": 32,
+        **options,
+    }
+    return LearnedSurrogateLoss(metric, **options)
+
+
+def make_arguments(case: str = "tensors", seed: int = 0, batch: int = 4, length: int = 9) -> tuple:
+    """What a loss of this case is called with; the prediction, a leaf, comes first."""
+    random = torch.Generator().manual_seed(seed)
+    if case == "tensors":
+        prediction = torch.randn(batch, 3, generator=random)
+        rest = (torch.randn(batch, 3, generator=random),)
+    elif case == "ctc":
+        prediction = (2 * torch.randn(length, batch, CLASSES, generator=random)).log_softmax(-1)
+        targets = torch.randint(1, CLASSES, (batch, 4), generator=random)
+        input_lengths = torch.randint(6, length + 1, (batch,), generator=random)
+        target_lengths = torch.randint(1, 5, (batch,), generator=random)
+        rest = (targets, input_lengths, target_lengths)
+    else:
+        prediction = 2 * torch.randn(batch, CLASSES, length, generator=random)
+        rest = (torch.randint(0, CLASSES, (batch, length), generator=random),)
+    return (prediction.requires_grad_(), *rest)
+
+
+def step(criterion: LearnedSurrogateLoss, arguments: tuple) -> tuple[Tensor, Tensor]:
+    """The loss of one call and the gradient that it hands back to the prediction."""
+    loss = criterion(*arguments)
+    (gradient,) = torch.autograd.grad(loss.sum(), arguments[0])
+    return loss.detach(), gradient
+
+
+def train(criterion: LearnedSurrogateLoss, case: str, seeds) -> list[tuple[Tensor, Tensor]]:
+    return [step(criterion, make_arguments(case, seed)) for seed in seeds]
+
+
+def snapshot(criterion: torch.nn.Module) -> dict[str, Tensor]:
+    return {key: tensor.clone() for key, tensor in criterion.state_dict().items()}
+
+
+def figures(criterion: LearnedSurrogateLoss) -> dict[str, object]:
+    """The stats that do not depend on how fast the machine is."""
+    return {k: v for k, v in criterion.stats.items() if not k.endswith("_seconds")}
+
+
+def assert_identical(actual, expected) -> None:
+    torch.testing.assert_close(actual, expected, rtol=0, atol=0, equal_nan=True)
+
+
+def with_input_grad(arguments: tuple, requires_grad: bool) -> tuple:
+    return (arguments[0].detach().requires_grad_(requires_grad), *arguments[1:])

@@ -1,0 +1,142 @@
+import pytest
+import torch
+from conftest import CASES, assert_identical, make_arguments, make_loss, snapshot, step, train
+from torch import nn
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+def on_gpu(arguments):
+    prediction, *rest = arguments
+    return (
+        prediction.detach().cuda().requires_grad_(),
+        *(part.cuda() for part in rest),
+    )
+
+
+def places(criterion):
+    learner = criterion._learner
+    moments = [
+        state[key]
+        for state in learner.optimizer.state.values()
+        for key in ("exp_avg", "exp_avg_sq")
+    ]
+    fields = [*learner.replay.fields, *learner.unseen.fields]
+    tensors = [*learner.surrogate.state_dict().values(), *moments, *fields, learner.scale]
+    return {tensor.device.type for tensor in tensors}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_values_and_gradients_agree_with_the_cpu(case):
+    cpu, gpu = make_loss(case), make_loss(case)
+    for seed in range(4):
+        arguments = make_arguments(case, seed)
+        expected, expected_gradient = step(cpu, arguments)
+        loss, gradient = step(gpu, on_gpu(arguments))
+        assert loss.device.type == gradient.device.type == "cuda"
+        torch.testing.assert_close(loss.cpu(), expected, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(gradient.cpu(), expected_gradient, rtol=1e-2, atol=1e-3)
+    assert places(gpu) == {"cuda"}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_it_follows_its_input_from_device_to_device(case):
+    criterion = make_loss(case)
+    train(criterion, case, range(2))
+    assert places(criterion) == {"cpu"}
+    for seed in range(2):
+        loss, _ = step(criterion, on_gpu(make_arguments(case, seed)))
+        assert loss.isfinite()
+    assert places(criterion) == {"cuda"}
+    train(criterion, case, range(2))
+    assert places(criterion) == {"cpu"}
+    assert criterion.stats["replay_size"] == 24
+
+
+def test_it_moves_with_its_parent():
+    model = nn.ModuleDict({"head": nn.Linear(2, 3), "criterion": make_loss()})
+    train(model["criterion"], "tensors", range(2))
+    before = snapshot(model["criterion"])
+    model.cuda()
+    assert places(model["criterion"]) == {"cuda"}
+    step(model["criterion"], on_gpu(make_arguments(seed=5)))
+    model["criterion"].load_state_dict(before)
+    assert places(model["criterion"].cpu()) == {"cpu"}
+    assert_identical(snapshot(model["criterion"]), before)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_state_of_the_gpu_loads_on_the_cpu(case, tmp_path):
+    gpu, cpu = make_loss(case), make_loss(case)
+    for seed in range(3):
+        step(gpu, on_gpu(make_arguments(case, seed)))
+    torch.save(gpu.state_dict(), tmp_path / "state.pt")
+    cpu.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert places(cpu) == {"cpu"}
+    arguments = make_arguments(case, 7)
+    loss, gradient = step(gpu, on_gpu(arguments))
+    expected, expected_gradient = step(cpu, arguments)
+    torch.testing.assert_close(loss.cpu(), expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(gradient.cpu(), expected_gradient, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("called", [True, False])
+def test_a_call_in_inference_mode_may_be_the_first_on_the_gpu(case, called):
+    criterion = make_loss(case)
+    if called:
+        train(criterion, case, range(2))
+    arguments = on_gpu(make_arguments(case))
+    with torch.inference_mode():
+        criterion(*arguments)
+    for _ in range(3):
+        loss, gradient = step(criterion, arguments)
+        assert loss.isfinite()
+        assert gradient.abs().sum() > 0
+
+
+def test_the_cuda_random_stream_is_left_alone():
+    arguments = on_gpu(make_arguments("ctc"))
+    before = torch.cuda.get_rng_state()
+    train_on_gpu = make_loss("ctc")
+    step(train_on_gpu, arguments)
+    train_on_gpu.warm_up(updates=2)
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_default_device_may_be_the_gpu(case):
+    arguments = [on_gpu(make_arguments(case, seed)) for seed in range(3)]
+    criterion = make_loss(case)
+    with torch.device("cuda"):
+        for some in arguments:
+            assert step(criterion, some)[0].isfinite()
+
+
+@pytest.mark.parametrize("form", ["tensor", "list", "one sample"])
+def test_metrics_may_return_tensors_on_the_gpu(form):
+    def metric(prediction, target):
+        assert prediction.ndim == (1 if form == "one sample" else 2)
+        errors = (prediction - target).abs().sum(-1)
+        return list(errors) if form == "list" else errors
+
+    criterion = make_loss(metric=metric)
+    assert step(criterion, on_gpu(make_arguments()))[0].isfinite()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("case", CASES)
+def test_autocast_and_loss_scaling(case, dtype):
+    criterion = make_loss(case)
+    prediction, *rest = on_gpu(make_arguments(case))
+    scaler = torch.amp.GradScaler("cuda", enabled=dtype == torch.float16)
+    parameter = nn.Parameter(prediction.detach().clone())
+    optimizer = torch.optim.SGD([parameter], lr=0.1)
+    for _ in range(3):
+        with torch.autocast("cuda", dtype=dtype):
+            loss = criterion(parameter.to(dtype), *rest)
+        assert loss.dtype == torch.float32
+        scaler.scale(loss).backward()
+        assert parameter.grad.isfinite().all()
+        scaler.step(optimizer)
+        scaler.update()

@@ -1,0 +1,47 @@
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+
+import learned_surrogates
+
+
+def all_modules():
+    yield learned_surrogates
+    for found in pkgutil.walk_packages(learned_surrogates.__path__, "learned_surrogates."):
+        yield importlib.import_module(found.name)
+
+
+def public_names(module):
+    return {name: value for name, value in vars(module).items() if not name.startswith("_")}
+
+
+def examples():
+    for module in all_modules():
+        names = public_names(learned_surrogates) | public_names(learned_surrogates.text)
+        for test in doctest.DocTestFinder().find(module, extraglobs=names | vars(module)):
+            if test.examples:
+                yield test
+
+
+EXAMPLES = list(examples())
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+def test_example_of_docstring(example):
+    report = []
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    result = runner.run(example, out=report.append)
+    assert result.failed == 0, "".join(report)
+
+
+def test_the_main_classes_have_examples():
+    names = {example.name.rsplit(".", 1)[-1] for example in EXAMPLES}
+    assert {"LearnedSurrogateLoss", "CTC", "Characters", "Tensors", "warm_up"} <= names
+
+
+def test_every_public_object_is_documented():
+    for module in (learned_surrogates, learned_surrogates.text):
+        for name, value in public_names(module).items():
+            assert value.__doc__, name

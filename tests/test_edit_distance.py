@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+
+from learned_surrogates.text import (
+    edit_distance,
+    normalized_edit_distance,
+    normalized_word_edit_distance,
+    word_edit_distance,
+)
+
+words = st.text("ab ", max_size=8)
+METRICS = (
+    edit_distance,
+    normalized_edit_distance,
+    word_edit_distance,
+    normalized_word_edit_distance,
+)
+
+
+def textbook(a, b):
+    """Wagner and Fischer's table."""
+    table = [[max(i, j) if not i * j else 0 for j in range(len(b) + 1)] for i in range(len(a) + 1)]
+    for i in range(1, len(a) + 1):
+        for j in range(1, len(b) + 1):
+            table[i][j] = min(
+                table[i - 1][j] + 1,
+                table[i][j - 1] + 1,
+                table[i - 1][j - 1] + (a[i - 1] != b[j - 1]),
+            )
+    return table[-1][-1]
+
+
+@given(st.lists(st.tuples(words, words), max_size=5))
+def test_distances_equal_the_textbook(pairs):
+    predictions, targets = [a for a, _ in pairs], [b for _, b in pairs]
+    characters = [textbook(a, b) for a, b in pairs]
+    split = [(a.split(), b.split()) for a, b in pairs]
+    in_words = [textbook(a, b) for a, b in split]
+    longest = [max(len(a), len(b), 1) for a, b in pairs]
+    most_words = [max(len(a), len(b), 1) for a, b in split]
+    np.testing.assert_array_equal(edit_distance(predictions, targets), characters)
+    np.testing.assert_array_equal(word_edit_distance(predictions, targets), in_words)
+    np.testing.assert_allclose(
+        normalized_edit_distance(predictions, targets), np.divide(characters, longest)
+    )
+    np.testing.assert_allclose(
+        normalized_word_edit_distance(predictions, targets), np.divide(in_words, most_words)
+    )
+
+
+@given(words, words, words)
+def test_edit_distances_are_metrics(a, b, c):
+    for distance in (edit_distance, word_edit_distance):
+        ab, ba, bc, ac, aa = distance([a, b, b, a, a], [b, a, c, c, a])
+        assert aa == 0
+        assert ab == ba
+        assert ac <= ab + bc
+    assert (edit_distance([a], [b])[0] == 0) == (a == b)
+    assert (word_edit_distance([a], [b])[0] == 0) == (a.split() == b.split())
+
+
+@given(words, words)
+def test_edit_distances_are_bounded(a, b):
+    assert abs(len(a) - len(b)) <= edit_distance([a], [b])[0] <= max(len(a), len(b))
+    assert 0 <= normalized_edit_distance([a], [b])[0] <= 1
+    assert 0 <= normalized_word_edit_distance([a], [b])[0] <= 1
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_result_is_one_float_a_pair(metric):
+    result = metric(["ab", "c", ""], ["ab", "d", "x y"])
+    assert result.dtype == np.float64
+    assert result.shape == (3,)
+    assert metric([], []).shape == (0,)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_string_in_place_of_a_list_is_refused(metric):
+    with pytest.raises(TypeError, match="predictions must be a list of strings"):
+        metric("abc", ["abc"])
+    with pytest.raises(TypeError, match="targets must be a list of strings"):
+        metric(["abc"], "abc")
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_lists_of_different_lengths_are_refused(metric):
+    with pytest.raises(ValueError, match="2 predictions for 1 targets"):
+        metric(["a", "b"], ["a"])

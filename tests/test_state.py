@@ -1,0 +1,278 @@
+import copy
+import io
+import pickle
+import re
+
+import pytest
+import safetensors.torch
+import torch
+from conftest import (
+    CASES,
+    assert_identical,
+    figures,
+    l1,
+    make_arguments,
+    make_loss,
+    snapshot,
+    step,
+    train,
+)
+from test_loss import Weighted
+from torch import nn
+
+
+def through_torch(state):
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def through_safetensors(state, folder):
+    safetensors.torch.save_file(state, folder / "state.safetensors")
+    return safetensors.torch.load_file(folder / "state.safetensors")
+
+
+ROUTES = {
+    "memory": lambda state, folder: copy.deepcopy(state),
+    "torch": lambda state, folder: through_torch(state),
+    "safetensors": through_safetensors,
+}
+
+
+def assert_goes_on_alike(actual, expected, case):
+    assert_identical(snapshot(actual), snapshot(expected))
+    assert_identical(train(actual, case, range(10, 14)), train(expected, case, range(10, 14)))
+    assert_identical(snapshot(actual), snapshot(expected))
+    assert figures(actual) == pytest.approx(figures(expected), nan_ok=True, rel=0, abs=0)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("case", CASES)
+def test_training_goes_on_bit_for_bit(case, route, tmp_path):
+    options = {"update_every": 2, "penalty_every": 2, "penalty_weight": 0.1}
+    criterion, restored = make_loss(case, **options), make_loss(case, **options)
+    # More than the 32 pairs that replay keeps: its ring has wrapped around.
+    train(criterion, case, range(9))
+    state = ROUTES[route](dict(criterion.state_dict()), tmp_path)
+    assert list(restored.load_state_dict(state, strict=True)) == [[], []]
+    assert_goes_on_alike(restored, criterion, case)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_loss_that_has_learned_other_things_can_be_loaded_into(case):
+    criterion, restored = make_loss(case), make_loss(case, seed=8)
+    train(criterion, case, range(3))
+    train(restored, case, range(20, 22))
+    restored.load_state_dict(snapshot(criterion))
+    assert_goes_on_alike(restored, criterion, case)
+
+
+def test_stats_are_there_right_after_loading():
+    criterion, restored = make_loss(), make_loss()
+    train(criterion, "tensors", range(3))
+    restored.load_state_dict(snapshot(criterion))
+    assert figures(restored) == pytest.approx(figures(criterion), nan_ok=True)
+
+
+def test_replay_with_ragged_lengths_is_restored():
+    criterion, restored = make_loss("ctc"), make_loss("ctc")
+    for length in (7, 12, 9):
+        step(criterion, make_arguments("ctc", seed=length, length=length))
+    restored.load_state_dict(snapshot(criterion))
+    assert_goes_on_alike(restored, criterion, "ctc")
+
+
+def test_state_in_the_middle_of_the_warm_up():
+    criterion, restored = make_loss(warm_up_updates=10), make_loss(warm_up_updates=10)
+    train(criterion, "tensors", range(4))
+    restored.load_state_dict(snapshot(criterion))
+    assert restored.stats["warming_up"]
+    assert_identical(train(restored, "tensors", range(9)), train(criterion, "tensors", range(9)))
+    assert not restored.stats["warming_up"]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_state_is_contiguous_tensors_that_share_nothing(case):
+    criterion = make_loss(case)
+    for calls in range(3):
+        state = criterion.state_dict()
+        assert all(type(tensor) is torch.Tensor for tensor in state.values())
+        assert not any(tensor.requires_grad for tensor in state.values())
+        assert all(tensor.is_contiguous() for tensor in state.values())
+        pointers = [tensor.data_ptr() for tensor in state.values() if tensor.numel()]
+        assert len(pointers) == len(set(pointers))
+        assert ("version" in state) and (("scale" in state) == (calls > 0))
+        train(criterion, case, [calls])
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_as_a_child_of_a_model(route, tmp_path):
+    def make_model():
+        model = nn.Module()
+        model.head, model.criterion = nn.Linear(2, 3), make_loss()
+        return model
+
+    model, restored = make_model(), make_model()
+    train(model.criterion, "tensors", range(3))
+    state = ROUTES[route](dict(model.state_dict()), tmp_path)
+    assert {key.split(".")[0] for key in state} == {"head", "criterion"}
+    restored.load_state_dict(state, strict=True)
+    assert_identical(restored.head.weight, model.head.weight)
+    assert_goes_on_alike(restored.criterion, model.criterion, "tensors")
+
+
+@pytest.mark.parametrize("called", [True, False])
+@pytest.mark.parametrize("case", CASES)
+def test_state_from_before_any_call(case, called):
+    saved = make_loss(case)
+    state = ROUTES["torch"](saved.state_dict(), None)
+    restored = make_loss(case)
+    if called:
+        train(restored, case, range(3))
+    restored.load_state_dict(state, strict=True)
+    assert_goes_on_alike(restored, saved, case)
+
+
+def test_without_replay_the_surrogate_is_restored_and_goes_on():
+    criterion = make_loss(save_replay=False)
+    train(criterion, "tensors", range(3))
+    state = snapshot(criterion)
+    assert not any(key.startswith("replay") for key in state)
+    restored = make_loss(save_replay=False)
+    restored.load_state_dict(state, strict=True)
+    assert restored.stats["replay_size"] == 0
+    arguments = make_arguments(seed=7)
+    assert_identical(step(restored.eval(), arguments), step(criterion.eval(), arguments))
+    train(restored.train(), "tensors", range(3))
+    assert restored.stats["updates"] == 6
+
+
+def test_a_given_surrogate_is_restored():
+    criterion, restored = make_loss(surrogate=Weighted()), make_loss(surrogate=Weighted())
+    train(criterion, "tensors", range(3))
+    restored.load_state_dict(snapshot(criterion), strict=True)
+    assert_goes_on_alike(restored, criterion, "tensors")
+
+
+def loaded_with_fault(state, fault):
+    """The message of the error; asserts that the loss works on as if nothing had been loaded."""
+    criterion, undisturbed = make_loss("tensors", seed=8), make_loss("tensors", seed=8)
+    for loss in (criterion, undisturbed):
+        train(loss, "tensors", range(30, 32))
+    with pytest.raises(RuntimeError, match=re.escape(fault)) as caught:
+        criterion.load_state_dict(state)
+    assert_goes_on_alike(criterion, undisturbed, "tensors")
+    return str(caught.value)
+
+
+def saved_state():
+    criterion = make_loss()
+    train(criterion, "tensors", range(3))
+    return snapshot(criterion)
+
+
+# The embedding net has the same parts in each layer: the first stands for the others.
+KEYS = [key for key in saved_state() if not re.search(r"net\.(3|5|7|9)\.", key)]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_missing_key_is_named(key):
+    state = saved_state()
+    del state[key]
+    assert "Missing key" in loaded_with_fault(state, f'"{key}"')
+
+
+@pytest.mark.parametrize("key", [key for key in KEYS if key != "version"])
+def test_a_wrong_shape_is_named(key):
+    state = saved_state()
+    state[key] = torch.cat([state[key].reshape(-1)] * 2)[:-1].reshape(1, 1, -1)
+    loaded_with_fault(state, key)
+
+
+@pytest.mark.parametrize("called", [True, False])
+def test_an_unexpected_key_is_named(called):
+    state = saved_state() if called else snapshot(make_loss())
+    state["momentum"] = torch.ones(3)
+    assert "Unexpected key" in loaded_with_fault(state, '"momentum"')
+
+
+def test_another_version_is_named():
+    state = saved_state()
+    state["version"] = torch.tensor(99)
+    assert "99" in loaded_with_fault(state, "version")
+
+
+def test_the_state_of_another_task_is_refused():
+    criterion = make_loss("ctc")
+    train(criterion, "ctc", range(2))
+    loaded_with_fault(snapshot(criterion), "surrogate.")
+
+
+def test_faults_name_the_key_within_the_model():
+    model = nn.ModuleDict({"criterion": make_loss()})
+    state = {f"criterion.{key}": tensor for key, tensor in saved_state().items()}
+    del state["criterion.counters"]
+    with pytest.raises(RuntimeError, match=r"criterion\.counters"):
+        model.load_state_dict(state)
+
+
+def test_a_state_with_unknown_keys_is_never_left_out_in_silence():
+    state, criterion = saved_state(), make_loss()
+    before = snapshot(criterion)
+    try:
+        criterion.load_state_dict({**state, "momentum": torch.ones(3)}, strict=False)
+    except RuntimeError:
+        assert_identical(snapshot(criterion), before)
+    else:
+        assert_identical(snapshot(criterion), state)
+
+
+def test_a_checkpoint_from_before_the_loss_was_added_loads_when_not_strict():
+    model = nn.ModuleDict({"head": nn.Linear(2, 3), "criterion": make_loss()})
+    train(model["criterion"], "tensors", range(2))
+    before = snapshot(model["criterion"])
+    model.load_state_dict({"head.bias": torch.ones(3)}, strict=False)
+    assert_identical(snapshot(model["criterion"]), before)
+    assert model["head"].bias.tolist() == [1, 1, 1]
+
+
+def test_a_loaded_state_is_not_shared():
+    criterion, restored = make_loss(), make_loss()
+    train(criterion, "tensors", range(3))
+    live = criterion.state_dict()
+    restored.load_state_dict(live)
+    before = snapshot(criterion)
+    train(restored, "tensors", range(3))
+    assert_identical(snapshot(criterion), before)
+
+
+def pickled(criterion):
+    return pickle.loads(pickle.dumps(criterion))
+
+
+@pytest.mark.parametrize("calls", [0, 3])
+@pytest.mark.parametrize("make_copy", [copy.deepcopy, pickled])
+@pytest.mark.parametrize("case", CASES)
+def test_a_copy_goes_on_alike_and_on_its_own(case, make_copy, calls):
+    criterion = make_loss(case)
+    train(criterion, case, range(calls))
+    twin = make_copy(criterion)
+    before = snapshot(criterion)
+    train(twin, case, range(20, 22))
+    assert_identical(snapshot(criterion), before)
+    assert_goes_on_alike(make_copy(criterion), criterion, case)
+
+
+def test_a_copied_surrogate_is_the_one_its_optimizer_moves():
+    criterion = make_loss()
+    train(criterion, "tensors", range(2))
+    learner = copy.deepcopy(criterion)._learner
+    moved = learner.optimizer.param_groups[0]["params"]
+    assert [id(p) for p in moved] == [id(p) for p in learner.surrogate.parameters()]
+
+
+def test_the_metric_is_not_part_of_the_state():
+    criterion = make_loss(metric=lambda p, t: l1(p, t))
+    train(criterion, "tensors", range(2))
+    make_loss().load_state_dict(through_torch(criterion.state_dict()))

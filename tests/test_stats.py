@@ -1,0 +1,58 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, strategies as st
+
+from learned_surrogates._stats import agreement
+
+numbers = st.integers(-3, 3).map(float)
+
+
+def plain_ranks(values):
+    below = [sum(other < value for other in values) for value in values]
+    equal = [values.count(value) for value in values]
+    return [b + (e - 1) / 2 for b, e in zip(below, equal, strict=True)]
+
+
+def plain_spearman(a, b):
+    a, b = plain_ranks(a), plain_ranks(b)
+    mean = (len(a) - 1) / 2
+    covariance = sum((x - mean) * (y - mean) for x, y in zip(a, b, strict=True))
+    spread = math.sqrt(sum((x - mean) ** 2 for x in a) * sum((y - mean) ** 2 for y in b))
+    return covariance / spread if spread else math.nan
+
+
+@given(st.lists(st.tuples(numbers, numbers), min_size=2, max_size=12))
+def test_rank_correlation_is_spearmans_with_ties(pairs):
+    values, errors = [v for v, _ in pairs], [e for _, e in pairs]
+    actual = agreement(torch.tensor(values), torch.tensor(errors))["rank_correlation"]
+    assert actual == pytest.approx(plain_spearman(values, errors), nan_ok=True, abs=1e-9)
+
+
+@given(st.lists(st.tuples(numbers, numbers), min_size=1, max_size=12))
+def test_errors_are_those_of_a_plain_computation(pairs):
+    values, errors = [v for v, _ in pairs], [e for _, e in pairs]
+    actual = agreement(torch.tensor(values), torch.tensor(errors))
+    absolute = sum(abs(v - e) for v, e in pairs) / len(pairs)
+    assert actual["surrogate_error"] == pytest.approx(absolute)
+    best_constant = min(sum(abs(e - c) for e in errors) / len(errors) for c in errors)
+    expected = absolute / best_constant if best_constant else math.nan
+    assert actual["relative_error"] == pytest.approx(expected, nan_ok=True)
+
+
+def test_a_perfect_surrogate():
+    errors = torch.tensor([0.0, 1.0, 5.0])
+    assert agreement(errors, errors) == {
+        "surrogate_error": 0.0,
+        "relative_error": 0.0,
+        "rank_correlation": pytest.approx(1.0),
+    }
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_too_few_samples_give_nan(count):
+    figures = agreement(torch.ones(count), torch.ones(count))
+    assert math.isnan(figures["relative_error"])
+    assert math.isnan(figures["rank_correlation"])
+    assert math.isnan(figures["surrogate_error"]) == (count == 0)
