@@ -291,14 +291,16 @@ class Learner:
         if device == self.device:
             return
         self.device = device
-        self.scale = self.scale.to(device)
-        self.replay.to(device)
-        self.unseen.to(device)
-        if self.surrogate is not None:
-            self.surrogate.to(device)
-        if self.optimizer is not None:
-            # Loading moves Adam's state to where the parameters now are.
-            self.optimizer.load_state_dict(self.optimizer.state_dict())
+        with self.island():
+            self.scale = self.scale.to(device)
+            self.penalty = self.penalty.to(device)
+            self.replay.to(device)
+            self.unseen.to(device)
+            if self.surrogate is not None:
+                self.surrogate.to(device)
+            if self.optimizer is not None:
+                # Loading moves Adam's state to where the parameters now are.
+                self.optimizer.load_state_dict(self.optimizer.state_dict())
 
 
 def _concatenate(parts: tuple[Tensor, ...]) -> Tensor:

@@ -1,5 +1,6 @@
 """The loss: when it learns, and what it returns."""
 
+import numbers
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, Self
 
@@ -271,7 +272,8 @@ class LearnedSurrogateLoss(nn.Module):
             elif learner.shapes is None and batches is None:
                 learner.prepare(*learner.generate(learner.recipe.batch_size)[:2])
             learner.update(1)
-        learner.warm_up_left = 0
+        if learner.updates:
+            learner.warm_up_left = 0
         self._refresh_stats()
         return self.stats
 
@@ -362,6 +364,8 @@ class LearnedSurrogateLoss(nn.Module):
         error_msgs: list[str],
     ) -> None:
         own = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
+        # A subclass may have modules of its own, which load themselves.
+        own = {k: v for k, v in own.items() if k.partition(".")[0] not in self._modules}
         if not own:
             missing_keys.append(prefix + "version")
             return
@@ -417,11 +421,12 @@ def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
 
 
-def _check_number(name: str, value: float, least: float, *, integer: bool = True) -> None:
-    if isinstance(value, bool) or not isinstance(value, int if integer else (int, float)):
+def _check_number(name: str, value: Any, least: float, *, integer: bool = True) -> None:
+    kind = numbers.Integral if integer else numbers.Real
+    if isinstance(value, bool) or not isinstance(value, kind):
         wanted = "an integer" if integer else "a number"
         raise TypeError(f"{name} must be {wanted}; got {value!r}")
-    if not value >= least:
+    if not float(value) >= least:
         raise ValueError(f"{name} must be at least {least}; got {value!r}")
 
 

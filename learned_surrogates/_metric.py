@@ -1,6 +1,7 @@
 """The user's metric: called safely, checked, and turned into an error."""
 
 import math
+import numbers
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -42,7 +43,7 @@ class Metric:
         self,
         function: Callable[..., Any],
         higher_is_better: bool | None,
-        best: float | None,
+        best: Any,
         batched: bool | None,
         on_error: str,
     ):
@@ -64,7 +65,7 @@ class Metric:
                 "a metric where higher is better needs best=, the value of a perfect prediction: "
                 "the error that is learned is best - metric. For an IoU or an accuracy, best=1.0"
             )
-        if best is not None and not isinstance(best, (int, float)):
+        if best is not None and not isinstance(best, numbers.Real):
             raise TypeError(f"best must be a number, the metric's best value; got {best!r}")
         if best is not None and not math.isfinite(best):
             raise ValueError(f"best must be finite; got {best!r}")
@@ -171,6 +172,8 @@ def _refusal_of_batches(
 
 def _as_values(result: Any, count: int | None) -> Tensor:
     """A metric's result as float64 of shape `(count,)`, or `()` if count is None."""
+    if isinstance(result, (list, tuple)) and result and isinstance(result[0], Tensor):
+        result = torch.stack(list(result))
     if isinstance(result, Tensor):
         values = result.detach().to("cpu", torch.float64)
     else:
@@ -188,7 +191,7 @@ def _as_values(result: Any, count: int | None) -> Tensor:
 
 
 def _take(objects: Any, samples: Sequence[int]) -> Any:
-    if isinstance(objects, Tensor):
+    if isinstance(objects, (Tensor, np.ndarray)):
         return objects[list(samples)]
     return [objects[sample] for sample in samples]
 

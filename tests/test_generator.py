@@ -80,3 +80,8 @@ def test_repr_tells_the_source_and_the_range():
     assert "random strings" in repr(RandomEdits(LETTERS))
     assert "9 words" in repr(RandomEdits(LETTERS, WORDS, max_distance=4))
     assert "max_distance=4" in repr(RandomEdits(LETTERS, WORDS, max_distance=4))
+
+
+def test_words_of_another_alphabet_are_left_out():
+    generator = RandomEdits("abc", ["cab", "don't", "ab"], max_distance=2)
+    assert set(generator(50, np.random.default_rng(0))[1]) == {"cab", "ab"}

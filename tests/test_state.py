@@ -20,6 +20,8 @@ from conftest import (
 from test_loss import Weighted
 from torch import nn
 
+from learned_surrogates import LearnedSurrogateLoss
+
 
 def through_torch(state):
     file = io.BytesIO()
@@ -276,3 +278,15 @@ def test_the_metric_is_not_part_of_the_state():
     criterion = make_loss(metric=lambda p, t: l1(p, t))
     train(criterion, "tensors", range(2))
     make_loss().load_state_dict(through_torch(criterion.state_dict()))
+
+
+def test_a_subclass_with_modules_of_its_own_is_restored():
+    class WithWeight(LearnedSurrogateLoss):
+        def __init__(self):
+            super().__init__(l1, warm_up_updates=0)
+            self.head = nn.Linear(2, 2)
+
+    saved, restored = WithWeight(), WithWeight()
+    train(saved, "tensors", range(2))
+    restored.load_state_dict(saved.state_dict())
+    assert_identical(restored.state_dict(), saved.state_dict())

@@ -497,3 +497,15 @@ def test_a_metric_that_fails_on_strings_shows_them():
 
     with pytest.raises(MetricError, match=re.escape("target 'aaa'")):
         make_loss("ctc", metric=failing)(LOG_PROBS, TARGETS, [9, 9], [3, 3])
+
+
+@pytest.mark.parametrize("task", ["ctc", "characters"])
+def test_outputs_without_positions_are_named(task):
+    arguments = {
+        "ctc": (torch.zeros(0, 2, 7), torch.ones(2, 3, dtype=torch.long), [0, 0], [3, 3]),
+        "characters": (torch.zeros(2, 7, 0), torch.ones(2, 0, dtype=torch.long)),
+    }
+    tasks = {"ctc": text.CTC("abcdef"), "characters": text.Characters("abcdef")}
+    criterion = LearnedSurrogateLoss(text.edit_distance, task=tasks[task])
+    with pytest.raises(ValueError, match=r"no (frames|positions)"):
+        criterion(*arguments[task])

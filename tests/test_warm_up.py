@@ -174,3 +174,8 @@ def test_no_penalty_without_a_weight():
     criterion = make_loss(penalty_weight=0)
     train(criterion, "tensors", range(2))
     assert math.isnan(criterion.stats["penalty"])
+
+
+def test_a_warm_up_without_batches_leaves_the_gradient_withheld():
+    criterion = make_loss(warm_up_updates=20)
+    assert criterion.warm_up([], updates=5)["warming_up"]

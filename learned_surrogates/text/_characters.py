@@ -70,6 +70,8 @@ class Characters(TextTask):
         batched = input.ndim == 3
         classes = as_integers("target", target)
         length = input.shape[-2 if self.classes_last else -1]
+        if not length:
+            raise ValueError(f"input has no positions: its shape is {tuple(input.shape)}")
         expected = (len(input), length) if batched else (length,)
         if tuple(classes.shape) != expected:
             raise ValueError(

@@ -74,6 +74,8 @@ class CTC(TextTask):
         batched = log_probs.ndim == 3
         frames_first = log_probs.detach() if batched else log_probs.detach()[:, None]
         time, batch = frames_first.shape[:2]
+        if not time:
+            raise ValueError(f"log_probs has no frames: its shape is {tuple(log_probs.shape)}")
         frames = self._lengths("input_lengths", input_lengths, batch, time)
         labels = self._labels(as_integers("targets", targets), target_lengths, batch)
         path = self._lay_out(frames_first, labels, frames)

@@ -21,10 +21,11 @@ class RandomEdits:
 
     Args:
         alphabet: the characters to add and substitute, a string or a list of strings.
-        words: a list of words to start from; None draws random strings over the alphabet.
-        max_distance: the largest edit distance, in characters; at most `max_length`.
-        max_length: the most characters of a word, distorted or not; longer ones of `words` are
-            left out.
+        words: a list of words to start from; None draws random strings over the alphabet. Words
+            that are too long or have other characters are left out.
+        max_distance: the largest edit distance, in characters of the alphabet (word pieces, if it
+            has those); at most `max_length`.
+        max_length: the most characters of a word, distorted or not.
 
     Raises:
         ValueError: no word is left, or the distance cannot be reached.
@@ -54,9 +55,14 @@ class RandomEdits:
         if not len(alphabet):
             raise ValueError("alphabet must hold at least one character")
         self.alphabet = list(alphabet)
-        self.words = None if words is None else [word for word in words if len(word) <= max_length]
-        if self.words is not None and not self.words:
-            raise ValueError(f"there is no word of at most max_length={max_length} characters")
+        known = set(self.alphabet)
+        self.words = words and [
+            word for word in words if len(word) <= max_length and known.issuperset(word)
+        ]
+        if words is not None and not self.words:
+            raise ValueError(
+                f"no word has at most max_length={max_length} characters, all of the alphabet"
+            )
         self.max_distance = max_distance
         self.max_length = max_length
 

@@ -72,6 +72,7 @@ def check_output(name: str, output: object, class_dim: int, classes: int) -> Non
             f"{name} has shape {tuple(output.shape)}, with {output.shape[class_dim]} classes in "
             f"dimension {class_dim % output.ndim}; the alphabet and its special symbol make "
             f"{classes}"
+            + (". Two dimensions are one sample, not a flattened batch" if output.ndim == 2 else "")
         )
 
 
