@@ -26,7 +26,7 @@ class Run:
 
     Attributes:
         model: as it is after the last step.
-        history: `(step, scores)` on the validation images.
+        history: `(step, scores)` on the validation images, from step 0.
         seconds: wall time of the steps alone, without evaluation.
     """
 
@@ -89,7 +89,9 @@ def post_tune(
         ],
         [rise],
     )
-    run = Run(model.train())
+    run = Run(model)
+    run.history.append((0, scores(predict(model, validation[0]), validation[1])))
+    model.train()
     for step in range(1, steps + 1):
         start = time.perf_counter()
         images, labels = stream.batch(BATCH)

@@ -80,7 +80,8 @@ def write_report(
         (
             "How well the surrogate fits",
             "Left: the surrogate's error on predictions that it was not yet fitted to, mean of "
-            "|surrogate - edit distance|. Right: the gradient penalty, before its weight. The "
+            "|surrogate - edit distance|; grey: that of the best constant, which "
+            "falls as the model gets better. Right: the gradient penalty, before its weight. The "
             "dashed line is the end of the warm-up; the model moves behind it.",
             fit(first["followed"]),
         ),
@@ -158,7 +159,12 @@ def fit(followed: list[dict[str, Any]]) -> Figure:
         axes = figure.add_subplot(1, 2, place + 1)
         axes.plot(updates, [stats[key] for stats in followed], color=COLOURS["surrogate"])
         axes.axvline(warm_up, color="gray", linestyle="--", linewidth=1)
-        axes.set(xlabel="surrogate updates", ylabel=label, ylim=(0, None))
+        axes.set(xlabel="surrogate updates", ylabel=label)
+        axes.set_ylim(bottom=0)
+        if key == "surrogate_error":
+            constant = [stats[key] / stats["relative_error"] for stats in followed]
+            axes.plot(updates, constant, color="gray", label="the best constant's")
+            axes.legend()
     figure.tight_layout()
     return figure
 

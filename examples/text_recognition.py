@@ -184,7 +184,7 @@ class Study:
             self.validation,
             steps=options.steps,
             rate=rate,
-            evaluate_every=max(1, options.steps // 6),
+            evaluate_every=-(-options.steps // 6),
             after_step=after_step[0] if after_step else lambda step: None,
         )
 
@@ -253,12 +253,16 @@ def verdict(result: dict[str, Any]) -> str:
     )
     change = statistics.mean(surrogate) / statistics.mean(control) - 1
     better = sum(s < c for s, c in zip(surrogate, control, strict=True))
-    seeds = f"in {better} of {len(control)} seeds" if len(control) > 1 else "(one seed)"
+    seeds = (
+        f"It is lower in {better} of {len(control)} seeds."
+        if len(control) > 1
+        else "This is one seed: see --seeds."
+    )
     if change < 0:
-        return f"The surrogate's TED is {-change:.1%} below the control's; lower {seeds}."
+        return f"The surrogate's TED is {-change:.1%} below the control's. {seeds}"
     return (
         f"The surrogate did not help: its TED is {change:.1%} above that of as many further steps "
-        f"with the proxy loss; lower {seeds}."
+        f"with the proxy loss. {seeds}"
     )
 
 
