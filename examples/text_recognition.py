@@ -72,6 +72,8 @@ def parse() -> argparse.Namespace:
         default=0.0,
         help="fraction of training labels with 1 to 3 random edits (default: %(default)s)",
     )
+    add("--surrogate", choices=["embedding", "grid"], default="embedding", help="%(default)s")
+    add("--draws", type=int, default=0, help="draws of the expected metric (%(default)s)")
     add("--data", choices=["local", "global", "local-global"], default="local-global")
     add("--update-every", type=int, default=4, help="calls a surrogate update (%(default)s)")
     add("--warm-up", type=int, default=1000, help="surrogate updates before (%(default)s)")
@@ -150,6 +152,8 @@ class Study:
         criterion = LearnedSurrogateLoss(
             text.edit_distance,
             task=task,
+            surrogate=options.surrogate,
+            draws=options.draws,
             data=options.data,
             generator=text.RandomEdits(ALPHABET, WordImages("train", seed).words),
             update_every=options.update_every,

@@ -8,13 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from ._metric import Metric
+from ._metric import Metric, MetricError
 from ._objective import objective
-from ._replay import Replay
+from ._replay import Replay, common_shape, pad_to
 from ._stats import agreement
 from ._task import Batch, Generator, Task
 
@@ -28,6 +27,7 @@ class Recipe:
 
     data: Literal["local", "global", "local-global"]
     warm_up_updates: int
+    draws: int
     update_steps: int
     batch_size: int
     learning_rate: float
@@ -37,6 +37,21 @@ class Recipe:
     replay_capacity: int
     replay_bytes: int
     seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What the metric says of a batch: `(batch,)` each.
+
+    Attributes:
+        errors: of the predictions as they are decoded.
+        expected: what the surrogate is fitted to: the mean over draws or, without draws, `errors`.
+        usable: which samples have both.
+    """
+
+    errors: Tensor
+    expected: Tensor
+    usable: Tensor
 
 
 class Learner:
@@ -177,29 +192,47 @@ class Learner:
 
     # What it is fitted to
 
-    def measure(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The true metric of a batch: errors `(batch,)`, and which samples have one."""
-        start = time.perf_counter()
-        with self.island(), torch.no_grad():
-            errors, usable = self.metric(*self.task.decode(batch))
+    def measure(self, batch: Batch) -> Measurement:
+        """Evaluates the true metric on a batch, and on draws if the recipe has them."""
+        start, before = time.perf_counter(), self.random.get_state()
+        try:
+            with self.island(), torch.no_grad():
+                errors, usable = self.metric(*self.task.decode(batch))
+                expected = errors
+                if self.recipe.draws:
+                    expected = torch.zeros_like(errors)
+                for _ in range(self.recipe.draws):
+                    drawn, drawn_usable = self.metric(*self.task.sample(batch, self.random))
+                    expected = expected + drawn / self.recipe.draws
+                    usable = usable & drawn_usable
+        except MetricError:
+            self.random.set_state(before)
+            raise
         self.metric_seconds = time.perf_counter() - start
-        return errors, usable
+        return Measurement(errors=errors, expected=expected, usable=usable)
 
-    def observe(self, values: Tensor, z: Tensor, target: Tensor, errors: Tensor) -> None:
-        """Remembers the model's predictions and what they scored, before any fit to them.
+    def observe(self, values: Tensor, z: Tensor, target: Tensor, measured: Measurement) -> None:
+        """Remembers predictions and what they scored, before any fit to them.
+
+        Samples without a finite value or a usable score are left out, and counted.
 
         Args:
             values: the surrogate's, `(batch,)`.
             z: `(batch, ...)`.
             target: stored targets, `(batch, ...)`.
-            errors: the true metric's, `(batch,)`.
+            measured: what the metric said.
         """
-        errors = errors.to(values)
-        self.unseen.add(values, errors)
-        if self.recipe.data != "global":
-            self.replay.add(z, target, errors)
-            if self.replay.fields:
-                self.shapes = (self.replay.fields[0].shape[1:], self.replay.fields[1].shape[1:])
+        kept = measured.usable.to(values.device) & values.isfinite()
+        self.skipped += int((~kept).sum())
+        self.metric_mean = self.metric.value(measured.errors[measured.usable]).mean().item()
+        with self.island():
+            expected = measured.expected.to(values)[kept]
+            self.unseen.add(values[kept], expected)
+            if self.recipe.data != "global":
+                self.replay.add(z[kept], target[kept], expected)
+                if self.replay.fields:
+                    z, target, _ = self.replay.fields
+                    self.shapes = (z.shape[1:], target.shape[1:])
 
     def generate(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Pairs of the random generator: z, stored targets, errors."""
@@ -208,8 +241,7 @@ class Learner:
         pairs = self.generator(count, np.random.default_rng(int(seed)))
         errors, usable = self.metric(*pairs)
         self.skipped += int((~usable).sum())
-        length = self.shapes[0][-1] if self.shapes is not None and self.shapes[0] else 0
-        z, target = self.task.encode(*pairs, length)
+        z, target = self.task.encode(*pairs, None if self.shapes is None else self.shapes[0])
         usable = usable.to(self.device)
         z, target, errors = (part.to(self.device)[usable] for part in (z, target, errors))
         return z.to(self.dtype), target, errors
@@ -304,16 +336,14 @@ class Learner:
 
 
 def _concatenate(parts: tuple[Tensor, ...]) -> Tensor:
-    """Joins batches, padded with zeros to one length."""
-    length = max(part.shape[-1] for part in parts) if parts[0].ndim > 1 else 0
-    if parts[0].ndim > 1:
-        parts = tuple(F.pad(part, (0, length - part.shape[-1])) for part in parts)
-    return torch.cat([part.to(parts[0]) for part in parts])
+    """Joins batches, padded with zeros to one shape."""
+    shape = common_shape(parts)
+    return torch.cat([pad_to(part, shape).to(parts[0]) for part in parts])
 
 
 def _alike(a: tuple[torch.Size, ...], b: tuple[torch.Size, ...]) -> bool:
-    """Whether shapes differ in their last dimension at most."""
-    return all(x[:-1] == y[:-1] for x, y in zip(a, b, strict=True))
+    """Whether z has as many classes or channels, and both as many dimensions."""
+    return a[0][:1] == b[0][:1] and all(len(x) == len(y) for x, y in zip(a, b, strict=True))
 
 
 def _root_mean_square(errors: Tensor) -> Tensor:

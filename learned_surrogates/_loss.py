@@ -15,7 +15,6 @@ from ._task import Batch, Generator, Task, Tensors
 
 REDUCTIONS = ("none", "mean", "sum")
 DATA = ("local", "global", "local-global")
-SURROGATES = ("embedding",)
 # Calls over which the warm-up is spread, so that it sees more than one batch of predictions.
 WARM_UP_CALLS = 10
 
@@ -51,7 +50,11 @@ class LearnedSurrogateLoss(nn.Module):
         task: what predictions and targets look like, and with it how the loss is called:
             `text.CTC(alphabet)`, `text.Characters(alphabet)`; None means plain tensors, called as
             `criterion(prediction, target)` (see `Tensors`).
-        surrogate: "embedding", or a module `S(z, y) -> (batch,)` of your own.
+        surrogate: "embedding", or another that the task has ("grid" for text), or a module
+            `S(z, y) -> (batch,)` of your own, for what the task shows to "embedding".
+        draws: random draws from a prediction's own distribution, over which the metric is averaged
+            before the surrogate is fitted to it; 0 takes the metric of the prediction as it is
+            decoded, as the papers do. The metric is called `1 + draws` times a learning call.
         data: what the surrogate is fitted to: "local" (the model's predictions), "global" (the
             generator's pairs) or "local-global". None is the last where there is a generator.
         generator: the random data generator, `generator(count, rng) -> (predictions, targets)` in
@@ -107,7 +110,8 @@ class LearnedSurrogateLoss(nn.Module):
         metric: Callable[..., Any],
         *,
         task: Task[Any] | None = None,
-        surrogate: Literal["embedding"] | nn.Module = "embedding",
+        surrogate: Literal["embedding", "grid"] | nn.Module = "embedding",
+        draws: int = 0,
         data: Literal["local", "global", "local-global"] | None = None,
         generator: Generator | None = None,
         higher_is_better: bool | None = None,
@@ -141,7 +145,8 @@ class LearnedSurrogateLoss(nn.Module):
         _check_choice("data", data, DATA)
         _check_choice("reduction", reduction, REDUCTIONS)
         if not isinstance(surrogate, nn.Module):
-            _check_choice("surrogate", surrogate, SURROGATES)
+            _check_choice("surrogate", surrogate, tuple(task.surrogates))
+            task = task.seen_by(surrogate)
         if generator is not None and not callable(generator):
             raise TypeError(
                 "generator must be callable as generator(count, rng) -> (predictions, targets); "
@@ -163,6 +168,12 @@ class LearnedSurrogateLoss(nn.Module):
         }.items():
             _check_number(name, count, 1)
         _check_number("seed", seed, 0)
+        _check_number("draws", draws, 0)
+        if draws and not task.samples:
+            raise ValueError(
+                f"draws={draws} needs a task with a distribution to draw from; {task!r} has none. "
+                "Plain tensors have one with task=Tensors(noise=...)"
+            )
         _check_number("warm_up_updates", warm_up_updates, 0)
         _check_number("learning_rate", learning_rate, 0, integer=False)
         _check_number("penalty_weight", penalty_weight, 0, integer=False)
@@ -179,6 +190,7 @@ class LearnedSurrogateLoss(nn.Module):
             Recipe(
                 data=data,
                 warm_up_updates=warm_up_updates,
+                draws=draws,
                 update_steps=update_steps,
                 batch_size=batch_size,
                 learning_rate=learning_rate,
@@ -211,12 +223,12 @@ class LearnedSurrogateLoss(nn.Module):
         )
         if learning:
             # Before anything changes: a metric that raises leaves the loss as it was.
-            errors, usable = learner.measure(batch)
+            measured = learner.measure(batch)
         value, z, gradient = self._evaluate(batch, differentiable)
         warming_up = learner.warm_up_left > 0
         if learning:
             learner.calls += 1
-            self._remember(batch, value, z, errors, usable)
+            learner.observe(value, z, batch.target, measured)
             self._update(warming_up)
         if gradient is not None:
             if warming_up:
@@ -301,20 +313,9 @@ class LearnedSurrogateLoss(nn.Module):
         else:
             batch = self.task.read(*arguments)
         self._learner.to(batch.prediction.device)
-        errors, usable = self._learner.measure(batch)
+        measured = self._learner.measure(batch)
         value, z, _ = self._evaluate(batch, differentiable=False)
-        self._remember(batch, value, z, errors, usable)
-
-    def _remember(
-        self, batch: Batch, value: Tensor, z: Tensor, errors: Tensor, usable: Tensor
-    ) -> None:
-        learner = self._learner
-        learner.metric_mean = learner.metric.value(errors[usable]).mean().item()
-        usable = usable.to(value.device) & value.isfinite()
-        learner.skipped += int((~usable).sum())
-        with learner.island():
-            errors = errors.to(value.device)
-            learner.observe(value[usable], z[usable], batch.target[usable], errors[usable])
+        self._learner.observe(value, z, batch.target, measured)
 
     def _update(self, warming_up: bool) -> None:
         """Fits the surrogate if this call is one that does."""

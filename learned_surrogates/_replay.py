@@ -1,5 +1,7 @@
 """The ring buffer of what the loss has seen."""
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -8,9 +10,9 @@ from torch import Tensor
 class Replay:
     """The newest samples, each a tuple of tensors (its *fields*), up to a number and a size.
 
-    Storage is allocated at the first `add`, on the device of what is added. A field may be ragged
-    in its last dimension: shorter samples are padded with zeros, longer ones widen the storage,
-    which may push the oldest samples out.
+    Storage is allocated at the first `add`, on the device of what is added. Samples may differ in
+    size: smaller ones are padded with zeros, larger ones widen the storage, which may push the
+    oldest samples out.
 
     Args:
         capacity: the most samples kept.
@@ -42,11 +44,12 @@ class Replay:
             return
         if not self.fields:
             self._allocate(samples)
-        elif any(_width(sample) > _width(field) for sample, field in zip(samples, self.fields)):
+        shapes = [common_shape(pair) for pair in zip(samples, self.fields, strict=True)]
+        if any(shape != field.shape[1:] for shape, field in zip(shapes, self.fields, strict=True)):
             kept = self.oldest_first()
-            self._allocate(tuple(map(_like_wider, samples, self.fields)))
+            self._allocate(tuple(map(pad_to, samples, shapes)))
             self.add(*kept)
-        samples = tuple(map(_pad_to, samples, self.fields))
+        samples = tuple(map(pad_to, samples, shapes))
         samples = tuple(sample[-self.capacity :] for sample in samples)
         count = len(samples[0])
         slots = (self._next + torch.arange(count, device="cpu")) % self.capacity
@@ -86,13 +89,12 @@ class Replay:
         self.size = self._next = 0
 
 
-def _width(sample: Tensor) -> int:
-    return sample.shape[-1] if sample.ndim > 1 else 0
+def common_shape(batches: Iterable[Tensor]) -> torch.Size:
+    """The smallest shape that holds a sample of each of the batches `(batch, ...)`."""
+    return torch.Size(map(max, zip(*(batch.shape[1:] for batch in batches), strict=True)))
 
 
-def _pad_to(sample: Tensor, like: Tensor) -> Tensor:
-    return F.pad(sample, (0, _width(like) - _width(sample))) if sample.ndim > 1 else sample
-
-
-def _like_wider(sample: Tensor, field: Tensor) -> Tensor:
-    return (sample if _width(sample) > _width(field) else field)[:1]
+def pad_to(batch: Tensor, shape: torch.Size) -> Tensor:
+    """The batch with zeros behind, such that its samples have this shape."""
+    missing = [most - size for size, most in zip(batch.shape[1:], shape, strict=True)]
+    return F.pad(batch, [n for size in reversed(missing) for n in (0, size)])

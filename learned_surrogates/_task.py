@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 import torch
@@ -44,8 +44,13 @@ class Task(ABC, Generic[BatchType]):
 
     #: Weight of the gradient penalty (LS, Eq. 6) where the user gives none.
     penalty_weight: float = 0.0
-    #: Whether representations may differ in their last dimension, padded with zeros.
+    #: Names of the surrogates that the task has: how it can represent predictions and targets.
+    surrogates: tuple[str, ...] = ("embedding",)
+    #: Whether representations may differ in size, but for their first dimension after the batch;
+    #: they are padded with zeros.
     ragged: bool = False
+    #: Whether `sample` can draw from a prediction's distribution.
+    samples: bool = False
 
     @abstractmethod
     def read(self, *args: Any, **kwargs: Any) -> BatchType:
@@ -65,19 +70,33 @@ class Task(ABC, Generic[BatchType]):
         """Predictions and targets as the metric takes them: batched tensors or lists of objects."""
 
     @abstractmethod
-    def encode(self, predictions: Any, targets: Any, length: int) -> tuple[Tensor, Tensor]:
+    def encode(
+        self, predictions: Any, targets: Any, shape: torch.Size | None
+    ) -> tuple[Tensor, Tensor]:
         """A generator's pairs as z and stored targets.
 
         Args:
             predictions: what `decode` would return, first part.
             targets: what `decode` would return, second part.
-            length: last dimension of the representations seen so far, 0 before the first; a
-                ragged task may return more.
+            shape: that of a sample of z so far, None before the first; a ragged task may go beyond.
         """
 
     @abstractmethod
     def build_surrogate(self, z: Tensor, y: Tensor) -> nn.Module:
         """The default surrogate for such z and y: the first ones seen, which may set its scale."""
+
+    def sample(self, batch: BatchType, random: torch.Generator) -> tuple[Any, Any]:
+        """What `decode` returns, for a random draw from each prediction's distribution.
+
+        Args:
+            batch: as `read` gave it.
+            random: a generator on the CPU, the only source of chance.
+        """
+        raise NotImplementedError
+
+    def seen_by(self, surrogate: str) -> Self:
+        """The task, with the representation that one of its `surrogates` takes."""
+        return self
 
     def expand(self, target: Tensor) -> Tensor:
         """Stored targets as y, the form in which the surrogate takes them."""
@@ -98,6 +117,10 @@ class Tensors(Task[Batch]):
     target of another shape than the prediction gets an embedding net of its own. Class indices
     are numbers here: where they are names, give one-hot vectors.
 
+    Args:
+        noise: standard deviation, in the prediction's units, of the Gaussian noise that makes the
+            loss's `draws`.
+
     Raises:
         TypeError: at a call, an argument is no tensor, or the prediction is not floating point.
         ValueError: at a call, the batch sizes differ.
@@ -114,8 +137,14 @@ class Tensors(Task[Batch]):
         torch.Size([8, 4])
     """
 
+    def __init__(self, *, noise: float = 0.0):
+        if not noise >= 0:
+            raise ValueError(f"noise must be at least 0; got {noise!r}")
+        self.noise = noise
+        self.samples = noise > 0
+
     def __repr__(self) -> str:
-        return "Tensors()"
+        return f"Tensors(noise={self.noise})" if self.noise else "Tensors()"
 
     def read(self, prediction: Tensor, target: Tensor) -> Batch:
         for name, tensor in (("prediction", prediction), ("target", target)):
@@ -153,7 +182,14 @@ class Tensors(Task[Batch]):
         # Copies, so that a metric that works in place leaves the user's tensors alone.
         return prediction.clone(), batch.target.clone()
 
-    def encode(self, predictions: Any, targets: Any, length: int) -> tuple[Tensor, Tensor]:
+    def sample(self, batch: Batch, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        prediction, target = self.decode(batch)
+        noise = torch.randn(prediction.shape, generator=random, device="cpu")
+        return prediction + self.noise * noise.to(prediction), target
+
+    def encode(
+        self, predictions: Any, targets: Any, shape: torch.Size | None
+    ) -> tuple[Tensor, Tensor]:
         return _with_features(torch.as_tensor(predictions)), torch.as_tensor(targets)
 
     def build_surrogate(self, z: Tensor, y: Tensor) -> nn.Module:

@@ -216,10 +216,10 @@ def test_generated_pairs_decode_to_themselves(case):
     """Their representation is what the task makes of a certain model's output."""
     task = make_loss(case).task
     readings, targets = ["", "abba", "aab", "fff"], ["a", "", "abba", "cdefab"]
-    z, stored = task.encode(readings, targets, 0)
+    z, stored = task.encode(readings, targets, None)
     assert z.shape[-1] == stored.shape[-1]
     assert (z.sum(1) == 1).all()
-    longer, _ = task.encode(readings, targets, 30)
+    longer, _ = task.encode(readings, targets, torch.Size((7, 30)))
     assert longer.shape[-1] == 30
     if case == "ctc":
         classes = [[ALPHABET.index(c) + 1 for c in target] for target in targets]
@@ -471,7 +471,7 @@ def test_repr_of_a_task(make, name):
 def test_a_large_alphabet_is_stored_exactly():
     alphabet = [chr(0x4E00 + i) for i in range(2**15)]
     task = text.Characters(alphabet)
-    _, target = task.encode([alphabet[-1]], [alphabet[-1]], 0)
+    _, target = task.encode([alphabet[-1]], [alphabet[-1]], None)
     assert int(target[0, 0]) - 1 == 2**15
 
 

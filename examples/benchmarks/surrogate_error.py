@@ -13,6 +13,7 @@ Example:
 """
 
 import argparse
+import itertools
 import statistics
 import sys
 import time
@@ -29,7 +30,7 @@ from post_tuning import BATCH, surrogate_arguments
 from recogniser import ALPHABET, Recogniser, load, proxy_loss, read
 from word_images import WordImages
 
-from learned_surrogates import EmbeddingDistance, LearnedSurrogateLoss, text
+from learned_surrogates import LearnedSurrogateLoss, text
 
 Batch = tuple[tuple[Tensor, ...], list[str]]
 
@@ -87,13 +88,13 @@ def main() -> None:
     add("--head", choices=["ctc", "characters"], default="ctc")
     add("--updates", type=int, default=1000)
     add("--seeds", type=int, default=3)
-    add("--draws", type=int, default=192, help="samples of the expected metric")
+    add("--truth-draws", type=int, default=192, help="samples of the expected metric, twice")
     add("--data", nargs="+", default=["local", "global", "local-global"])
     add("--layout", nargs="+", default=["aligned"], help="of CTC targets: aligned, even")
-    add("--penalty", type=float, nargs="+", default=[0.1])
+    add("--penalty", type=float, nargs="+", default=[None], help="default: the task's")
     add("--penalty-every", type=int, default=1)
-    add("--width", type=int, nargs="+", default=[64])
-    add("--embedding", type=int, nargs="+", default=[256])
+    add("--surrogate", nargs="+", default=["embedding"], help="embedding, grid")
+    add("--draws", type=int, nargs="+", default=[0])
     add("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -104,7 +105,9 @@ def main() -> None:
     images, labels = WordImages("validation", 2021).batch(256)
     output = model(images)
     truth = [
-        weight_gradient(model, expected_metric_gradient(output, labels, model.head, options.draws))
+        weight_gradient(
+            model, expected_metric_gradient(output, labels, model.head, options.truth_draws)
+        )
         for _ in range(2)
     ]
     cosine = torch.nn.functional.cosine_similarity
@@ -112,17 +115,10 @@ def main() -> None:
     print(f"two estimates of the truth agree to {cosine(*truth, dim=0):.3f}")
     true_gradient = truth[0] + truth[1]
     print(f"proxy loss: cosine {cosine(proxy, true_gradient, dim=0):.3f}\n")
-    print("| data | layout | penalty | width | embedding | abs. | relative | cosine | s |")
+    print("| surrogate | draws | data | layout | penalty | abs. | relative | cosine | s |")
     print("|---|---|---|---|---|---|---|---|---|")
-    cases = [
-        (data, layout, penalty, width, embedding)
-        for data in options.data
-        for layout in options.layout
-        for penalty in options.penalty
-        for width in options.width
-        for embedding in options.embedding
-    ]
-    for data, layout, penalty, width, embedding in cases:
+    swept = (options.surrogate, options.draws, options.data, options.layout, options.penalty)
+    for surrogate, draws, data, layout, penalty in itertools.product(*swept):
         rows: list[dict[str, Any]] = []
         for seed in range(options.seeds):
             task = (
@@ -130,12 +126,11 @@ def main() -> None:
                 if options.head == "ctc"
                 else text.Characters(ALPHABET)
             )
-            torch.manual_seed(seed)
-            net = text.CharCNN(len(ALPHABET) + 1, width, embedding)
             criterion = LearnedSurrogateLoss(
                 text.edit_distance,
                 task=task,
-                surrogate=EmbeddingDistance(net),
+                surrogate=surrogate,
+                draws=draws,
                 data=data,
                 generator=text.RandomEdits(ALPHABET, WordImages("train", 0).words),
                 penalty_weight=penalty,
@@ -156,7 +151,7 @@ def main() -> None:
             for key in ("absolute", "relative", "cosine")
         ]
         took = statistics.mean(row["seconds"] for row in rows)
-        settings = f"{data} | {layout} | {penalty} | {width} | {embedding}"
+        settings = f"{surrogate} | {draws} | {data} | {layout} | {penalty}"
         print(f"| {settings} | {' | '.join(cells)} | {took:.0f} |", flush=True)
     print(f"\na constant predictor's error: {rows[0]['constant']:.3f}")
 

@@ -3,12 +3,19 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
 from torch import Tensor
 
+from ._alignment import Labels
 from ._alphabet import Alphabet
-from ._text_task import TextBatch, TextTask, as_integers, check_classes, check_output
+from ._text_task import (
+    TextBatch,
+    TextTask,
+    as_integers,
+    check_classes,
+    check_output,
+    padded,
+)
 
 
 class Characters(TextTask):
@@ -86,45 +93,41 @@ class Characters(TextTask):
         classes = classes.where(~ended, self.alphabet.special).where(present, -1)
         return TextBatch(
             prediction=input,
-            target=self.store(classes.numpy()).to(input.device),
+            target=self._target(classes).to(input.device),
             batch_dim=0 if batched else None,
             present=present.to(input.device),
-            texts=self._texts(classes),
+            texts=self.texts(classes),
         )
 
-    def represent(self, prediction: Tensor, batch: TextBatch) -> Tensor:
-        return self._classes_first(prediction).softmax(1) * batch.present[:, None]
-
-    def decode(self, batch: TextBatch) -> tuple[list[str], list[str]]:
-        best = self._classes_first(batch.prediction.detach()).argmax(1)
-        return self._texts(best.where(batch.present, -1).cpu()), batch.texts
-
-    def encode(
-        self, predictions: list[str], targets: list[str], length: int
-    ) -> tuple[Tensor, Tensor]:
-        sides = [[self.alphabet.encode(text) for text in side] for side in (predictions, targets)]
-        # Room for every text and its end.
-        length = max([length, *(len(text) + 1 for side in sides for text in side)])
-        z, target = (self.store(self._ended(side, length)) for side in sides)
-        return self.expand(z).float(), target
-
-    def _ended(self, labels: list[list[int]], length: int) -> NDArray[np.int64]:
-        classes = np.full((len(labels), length), self.alphabet.special)
-        for row, text in zip(classes, labels, strict=True):
-            row[: len(text)] = text
-        return classes
-
-    def _classes_first(self, prediction: Tensor) -> Tensor:
-        """`(batch, classes, length)`."""
+    def logits(self, prediction: Tensor) -> Tensor:
         prediction = prediction if prediction.ndim == 3 else prediction[None]
         return prediction.transpose(1, 2) if self.classes_last else prediction
 
-    def _texts(self, classes: Tensor) -> list[str]:
+    def texts(self, classes: Tensor) -> list[str]:
+        return [self.alphabet.decode(row) for row in self._labels(classes)]
+
+    def encode(
+        self, predictions: list[str], targets: list[str], shape: torch.Size | None
+    ) -> tuple[Tensor, Tensor]:
+        sides = [[self.alphabet.encode(text) for text in side] for side in (predictions, targets)]
+        # Room for every text and its end.
+        length = max([shape[1] if shape else 0, *(len(t) + 1 for side in sides for t in side)])
+        said, meant = (padded(side, length, self.alphabet.special) for side in sides)
+        target = self._target(torch.from_numpy(meant))
+        return self.see(self.one_hot(said), target), target
+
+    def _target(self, classes: Tensor) -> Tensor:
+        """Targets as replay stores them: a class a position, or the text alone for the grid."""
+        if self.surrogate == "grid":
+            return self.store(padded(self._labels(classes)))
+        return self.store(classes.numpy())
+
+    def _labels(self, classes: Tensor) -> Labels:
         """Class indices `(batch, length)` up to the first end, those of -1 left out."""
-        texts = []
+        labels = []
         for row in classes.tolist():
             kept = [label for label in row if label >= 0]
             if self.alphabet.special in kept:
                 kept = kept[: kept.index(self.alphabet.special)]
-            texts.append(self.alphabet.decode(kept))
-        return texts
+            labels.append(kept)
+        return labels

@@ -10,7 +10,14 @@ from torch import Tensor
 
 from ._alignment import Labels, extend, fit_to_frames, force_align, spread_evenly
 from ._alphabet import Alphabet
-from ._text_task import TextBatch, TextTask, as_integers, check_classes, check_output
+from ._text_task import (
+    TextBatch,
+    TextTask,
+    as_integers,
+    check_classes,
+    check_output,
+    padded,
+)
 
 # In the place of log 0 when a generated text, which is certain of itself, is aligned.
 LEAST_PROBABILITY = 1e-6
@@ -78,45 +85,46 @@ class CTC(TextTask):
             raise ValueError(f"log_probs has no frames: its shape is {tuple(log_probs.shape)}")
         frames = self._lengths("input_lengths", input_lengths, batch, time)
         labels = self._labels(as_integers("targets", targets), target_lengths, batch)
-        path = self._lay_out(frames_first, labels, frames)
         present = torch.arange(time, device="cpu") < torch.from_numpy(frames)[:, None]
         return TextBatch(
             prediction=log_probs,
-            target=self.store(path).to(log_probs.device),
+            target=self._target(frames_first, labels, frames).to(log_probs.device),
             batch_dim=1 if batched else None,
             present=present.to(log_probs.device),
             texts=[self.alphabet.decode(text) for text in labels],
         )
 
-    def represent(self, prediction: Tensor, batch: TextBatch) -> Tensor:
+    def logits(self, prediction: Tensor) -> Tensor:
         frames_first = prediction if prediction.ndim == 3 else prediction[:, None]
-        # The same as exp for log-probabilities, and right for logits given by mistake.
-        return frames_first.softmax(-1).permute(1, 2, 0) * batch.present[:, None]
+        return frames_first.permute(1, 2, 0)
 
-    def decode(self, batch: TextBatch) -> tuple[list[str], list[str]]:
-        best = batch.prediction.detach().argmax(-1)
-        path = (best.T if best.ndim == 2 else best[None]).cpu()
-        new = torch.ones_like(path, dtype=torch.bool)
-        new[:, 1:] = path[:, 1:] != path[:, :-1]
-        kept = new & (path != self.alphabet.special) & batch.present.cpu()
-        readings = zip(path.tolist(), kept.tolist(), strict=True)
+    def texts(self, classes: Tensor) -> list[str]:
+        new = torch.ones_like(classes, dtype=torch.bool)
+        new[:, 1:] = classes[:, 1:] != classes[:, :-1]
+        kept = new & (classes != self.alphabet.special) & (classes >= 0)
         return [
-            self.alphabet.decode([label for label, keep in zip(*reading, strict=True) if keep])
-            for reading in readings
-        ], batch.texts
+            self.alphabet.decode([label for label, keep in zip(*row, strict=True) if keep])
+            for row in zip(classes.tolist(), kept.tolist(), strict=True)
+        ]
 
     def encode(
-        self, predictions: list[str], targets: list[str], length: int
+        self, predictions: list[str], targets: list[str], shape: torch.Size | None
     ) -> tuple[Tensor, Tensor]:
         readings = [self.alphabet.encode(text) for text in predictions]
         labels = [self.alphabet.encode(text) for text in targets]
         # Room for every text with a blank around each character.
-        length = max([length, *(2 * len(text) + 1 for text in (*readings, *labels))])
+        length = max([shape[1] if shape else 0, *(2 * len(t) + 1 for t in (*readings, *labels))])
         frames = np.full(len(labels), length)
-        spoken = self.store(spread_evenly(readings, frames, length, self.alphabet.special))
-        z = self.expand(spoken).float()
+        z = self.one_hot(spread_evenly(readings, frames, length, self.alphabet.special))
         log_probs = z.clamp(min=LEAST_PROBABILITY).log().permute(2, 0, 1)
-        return z, self.store(self._lay_out(log_probs, labels, frames))
+        target = self._target(log_probs, labels, frames)
+        return self.see(z, target), target
+
+    def _target(self, log_probs: Tensor, labels: Labels, frames: NDArray[np.int64]) -> Tensor:
+        """Targets as replay stores them: laid over the frames, or as they are for the grid."""
+        if self.surrogate == "grid":
+            return self.store(padded(labels))
+        return self.store(self._lay_out(log_probs, labels, frames))
 
     def _lay_out(
         self, log_probs: Tensor, labels: Labels, frames: NDArray[np.int64]

@@ -1,7 +1,10 @@
 """What the recognisers' heads share."""
 
+import copy
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -11,14 +14,16 @@ from torch import Tensor, nn
 
 from .._surrogate import EmbeddingDistance
 from .._task import Batch, Task
+from ._alignment import Labels
 from ._alphabet import Alphabet
 from ._char_cnn import CharCNN
 from ._generator import RandomEdits
+from ._match_grid import MatchGridNet, match_grid
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextBatch(Batch):
-    """A batch of texts: the positions of each sample that count, and its text."""
+    """A batch of texts: which positions of each count, `(batch, length)`, and what it is."""
 
     present: Tensor
     texts: list[str]
@@ -27,15 +32,52 @@ class TextBatch(Batch):
 class TextTask(Task[TextBatch]):
     """A recogniser's output as distributions over classes, `(batch, classes, length)`.
 
-    z holds probabilities and y one-hot columns; a column of zeros is padding. Replay stores a
-    target as its class indices plus one, so that the zeros that it pads with are padding here too.
+    To "embedding", z is the probabilities, and y one-hot columns of the same length; a column of
+    zeros is padding. To "grid", z is their match grid. Replay stores a target as its class indices
+    plus one, so that the zeros that it pads with are padding here too.
     """
 
     penalty_weight = 0.1
+    surrogates = ("embedding", "grid")
     ragged = True
+    samples = True
     alphabet: Alphabet
+    surrogate = "embedding"
+
+    def seen_by(self, surrogate: str) -> Self:
+        task = copy.copy(self)
+        task.surrogate = surrogate
+        if surrogate == "grid":
+            task.penalty_weight = 0.0  # the papers' is for the gradient in the probabilities
+        return task
+
+    @abstractmethod
+    def logits(self, prediction: Tensor) -> Tensor:
+        """The prediction as `(batch, classes, length)`, unnormalised."""
+
+    @abstractmethod
+    def texts(self, classes: Tensor) -> list[str]:
+        """Reads a class a position, `(batch, length)` on the CPU, -1 where there is none."""
+
+    def represent(self, prediction: Tensor, batch: TextBatch) -> Tensor:
+        probabilities = self.logits(prediction).softmax(1)
+        return self.see(probabilities * batch.present[:, None], batch.target)
+
+    def decode(self, batch: TextBatch) -> tuple[list[str], list[str]]:
+        best = self.logits(batch.prediction.detach()).argmax(1)
+        return self.texts(best.where(batch.present, -1).cpu()), batch.texts
+
+    def sample(self, batch: TextBatch, random: torch.Generator) -> tuple[list[str], list[str]]:
+        cumulative = self.logits(batch.prediction.detach().float()).softmax(1).cumsum(1)
+        shares = torch.rand((len(cumulative), cumulative.shape[2]), generator=random, device="cpu")
+        # The draw is the class within whose part of 0..1 the random number falls.
+        below = cumulative < shares.to(cumulative)[:, None] * cumulative[:, -1:]
+        drawn = below.sum(1).clamp(max=self.alphabet.classes - 1)
+        return self.texts(drawn.where(batch.present, -1).cpu()), batch.texts
 
     def expand(self, target: Tensor) -> Tensor:
+        if self.surrogate == "grid":
+            return target
         one_hot = F.one_hot(target.long(), self.alphabet.classes + 1)[..., 1:]
         return one_hot.transpose(1, 2)
 
@@ -43,13 +85,38 @@ class TextTask(Task[TextBatch]):
         return RandomEdits(self.alphabet.characters)
 
     def build_surrogate(self, z: Tensor, y: Tensor) -> nn.Module:
+        if self.surrogate == "grid":
+            return MatchGridNet()
         return EmbeddingDistance(CharCNN(self.alphabet.classes))
+
+    def one_hot(self, classes: NDArray[np.int64]) -> Tensor:
+        """Certain predictions: `(batch, classes, length)` of class indices `(batch, length)`."""
+        columns = F.one_hot(torch.from_numpy(classes), self.alphabet.classes)
+        return columns.transpose(1, 2).float()
+
+    def see(self, probabilities: Tensor, target: Tensor) -> Tensor:
+        """z of probabilities `(batch, classes, length)` and stored targets."""
+        if self.surrogate == "grid":
+            return match_grid(probabilities, target, self.alphabet.special)
+        return probabilities
 
     def store(self, classes: NDArray[np.int64]) -> Tensor:
         """Class indices `(batch, length)`, -1 for padding, as replay stores them."""
         return torch.from_numpy(classes + 1).to(
             torch.int16 if self.alphabet.classes < 2**15 else torch.int32
         )
+
+
+def padded(labels: Labels, length: int = 0, value: int = -1) -> NDArray[np.int64]:
+    """Texts as class indices `(batch, length)`, the value behind them.
+
+    The length is that of the longest text, if that is more.
+    """
+    length = max([length, *map(len, labels)])
+    classes = np.full((len(labels), length), value)
+    for row, text in zip(classes, labels, strict=True):
+        row[: len(text)] = text
+    return classes
 
 
 def check_output(name: str, output: object, class_dim: int, classes: int) -> None:
