@@ -184,7 +184,7 @@ class Tensors(Task[Batch]):
 
     def sample(self, batch: Batch, random: torch.Generator) -> tuple[Tensor, Tensor]:
         prediction, target = self.decode(batch)
-        noise = torch.randn(prediction.shape, generator=random, device="cpu")
+        noise = torch.randn(prediction.shape, generator=random, dtype=torch.float32, device="cpu")
         return prediction + self.noise * noise.to(prediction), target
 
     def encode(

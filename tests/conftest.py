@@ -14,7 +14,7 @@ hypothesis.settings.load_profile("suite")
 
 ALPHABET = "abcdef"
 CLASSES = len(ALPHABET) + 1
-CASES = ("tensors", "ctc", "characters")
+CASES = ("tensors", "ctc", "characters", "ctc-grid", "characters-grid")
 
 
 def l1(prediction: Tensor, target: Tensor) -> Tensor:
@@ -25,9 +25,11 @@ def make_loss(case: str = "tensors", metric=None, **options) -> LearnedSurrogate
     """A loss that updates at each call and has no warm-up, unless told otherwise."""
     if metric is None:
         metric = l1 if case == "tensors" else text.edit_distance
+    case, _, form = case.partition("-")
     task = {"tensors": None, "ctc": text.CTC(ALPHABET), "characters": text.Characters(ALPHABET)}
     options = {
         "task": task[case],
+        **({"surrogate": "grid", "draws": 2} if form == "grid" else {}),
         "warm_up_updates": 0,
         "update_every": 1,
         "batch_size": 8,
@@ -39,6 +41,7 @@ def make_loss(case: str = "tensors", metric=None, **options) -> LearnedSurrogate
 
 def make_arguments(case: str = "tensors", seed: int = 0, batch: int = 4, length: int = 9) -> tuple:
     """What a loss of this case is called with; the prediction, a leaf, comes first."""
+    case = case.partition("-")[0]
     random = torch.Generator().manual_seed(seed)
     if case == "tensors":
         prediction = torch.randn(batch, 3, generator=random)

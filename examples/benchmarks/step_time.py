@@ -45,7 +45,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--head", choices=["ctc", "characters"], default="ctc")
     parser.add_argument("--every", type=int, nargs="+", default=[1, 4, 16])
-    parser.add_argument("--penalty-every", type=int, nargs="+", default=[1])
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
@@ -55,16 +54,17 @@ def main() -> None:
     images, labels = WordImages("train", 0).batch(BATCH)
     model = Recogniser(options.head)
     cases: dict[str, Objective] = {"proxy loss": proxy_loss(options.head)}
-    for every in options.every:
-        for penalty_every in options.penalty_every:
+    for surrogate, draws in (("embedding", 0), ("grid", 4)):
+        for every in options.every:
             criterion = LearnedSurrogateLoss(
                 text.edit_distance,
                 task=task,
+                surrogate=surrogate,
+                draws=draws,
                 update_every=every,
-                penalty_every=penalty_every,
                 warm_up_updates=0,
             )
-            name = f"surrogate, k = {every}, penalty every {penalty_every}"
+            name = f"{surrogate}, {draws} draws, k = {every}"
             cases[name] = surrogate_objective(criterion, options.head, 0.0)
     # Whole cycles: every case makes as many updates as its k asks for.
     repeat = max(16, *options.every)

@@ -69,7 +69,8 @@ class TextTask(Task[TextBatch]):
 
     def sample(self, batch: TextBatch, random: torch.Generator) -> tuple[list[str], list[str]]:
         cumulative = self.logits(batch.prediction.detach().float()).softmax(1).cumsum(1)
-        shares = torch.rand((len(cumulative), cumulative.shape[2]), generator=random, device="cpu")
+        size = (len(cumulative), cumulative.shape[2])
+        shares = torch.rand(size, generator=random, dtype=torch.float32, device="cpu")
         # The draw is the class within whose part of 0..1 the random number falls.
         below = cumulative < shares.to(cumulative)[:, None] * cumulative[:, -1:]
         drawn = below.sum(1).clamp(max=self.alphabet.classes - 1)

@@ -1,0 +1,103 @@
+"""The expected metric: the surrogate is fitted to a mean over random draws."""
+
+import pytest
+import torch
+from conftest import assert_identical, l1, make_arguments, make_loss, snapshot, step, train
+from torch import Tensor
+
+from learned_surrogates import LearnedSurrogateLoss, MetricError, Tensors, text
+
+
+def certain(probability: float, batch: int) -> Tensor:
+    """Logits of a CTC output that says "a" in one frame with this probability, else nothing."""
+    log_probs = torch.tensor([1 - probability, probability]).log().expand(1, batch, 2)
+    return log_probs.clone().requires_grad_()
+
+
+def test_the_mean_over_draws_is_the_expected_metric():
+    """Standard error of the mean over 4 draws of 2,000 samples: .005; tolerance: 4 of them."""
+    criterion = LearnedSurrogateLoss(
+        text.edit_distance, task=text.CTC("a"), data="local", draws=4, warm_up_updates=0
+    )
+    ones = torch.ones(2000, dtype=torch.long)
+    criterion(certain(0.3, 2000), ones[:, None], ones, ones)
+    _, _, errors = criterion._learner.replay.oldest_first()
+    assert errors.mean().item() == pytest.approx(0.7, abs=0.02)
+    assert set(errors.tolist()) == {0.0, 0.25, 0.5, 0.75, 1.0}
+
+
+@pytest.mark.parametrize("special", [0, 2])
+def test_draws_of_characters_follow_the_probabilities(special):
+    task = text.Characters("abc", end=special)
+    probabilities = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    logits = probabilities.log()[None, :, None].expand(4000, 4, 1)
+    batch = task.read(logits, torch.full((4000, 1), special))
+    readings, _ = task.sample(batch, torch.Generator().manual_seed(0))
+    for index, share in enumerate(probabilities.tolist()):
+        character = task.alphabet.decode([index])
+        assert readings.count(character) / 4000 == pytest.approx(share, abs=0.03)
+
+
+def test_positions_that_do_not_count_are_never_drawn():
+    task = text.CTC("ab")
+    log_probs = torch.randn(6, 1, 3).log_softmax(-1)
+    batch = task.read(log_probs, torch.zeros(1, 0, dtype=torch.long), [0], [0])
+    assert task.sample(batch, torch.Generator().manual_seed(0))[0] == [""]
+
+
+def test_noise_of_tensors_has_the_width_asked_for():
+    task = Tensors(noise=0.5)
+    prediction = torch.zeros(4000, 2)
+    drawn, _ = task.sample(task.read(prediction, prediction), torch.Generator().manual_seed(0))
+    assert drawn.std().item() == pytest.approx(0.5, abs=0.02)
+
+
+def test_the_metric_reported_is_that_of_the_prediction_itself():
+    criterion = make_loss("ctc", draws=3, warm_up_updates=0, update_every=1)
+    plain = make_loss("ctc", warm_up_updates=0, update_every=1)
+    for loss in (criterion, plain):
+        step(loss, make_arguments("ctc"))
+    assert criterion.stats["metric"] == plain.stats["metric"]
+
+
+def test_calls_of_the_metric_are_one_and_the_draws():
+    calls = []
+
+    def metric(predictions, targets):
+        calls.append(len(targets))
+        return text.edit_distance(predictions, targets)
+
+    criterion = LearnedSurrogateLoss(
+        metric, task=text.CTC("abcdef"), data="local", draws=3, batched=True, warm_up_updates=0
+    )
+    arguments = make_arguments("ctc")
+    criterion(*arguments)
+    assert calls == [arguments[0].shape[1]] * 4
+
+
+def test_a_metric_that_raises_on_a_draw_changes_nothing():
+    failing = [False]
+
+    def metric(predictions, targets):
+        if failing[0] and len(calls) % 2:
+            raise RuntimeError("no")
+        calls.append(1)
+        return text.edit_distance(predictions, targets)
+
+    calls = []
+    criterion = LearnedSurrogateLoss(
+        metric, task=text.CTC("abcdef"), data="local", draws=2, batched=True, warm_up_updates=0
+    )
+    train(criterion, "ctc", range(2))
+    before = snapshot(criterion)
+    failing[0], calls[:] = True, []
+    with pytest.raises(MetricError):
+        step(criterion, make_arguments("ctc", seed=9))
+    assert_identical(snapshot(criterion), before)
+
+
+def test_tensors_without_noise_have_no_draws():
+    with pytest.raises(ValueError, match="noise"):
+        LearnedSurrogateLoss(l1, draws=2)
+    with pytest.raises(ValueError, match="noise"):
+        Tensors(noise=-1)
