@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,30 +13,13 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from ._metric import Metric, MetricError
 from ._objective import objective
+from ._recipe import Recipe
 from ._replay import Replay, common_shape, pad_to
 from ._stats import agreement
 from ._task import Batch, Generator, Task
 
 # Pairs that the surrogate saw before it was fitted to them, from which its error is reported.
 UNSEEN = 1024
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How the surrogate is fitted; each field is the loss's argument of that name."""
-
-    data: Literal["local", "global", "local-global"]
-    warm_up_updates: int
-    draws: int
-    update_steps: int
-    batch_size: int
-    learning_rate: float
-    penalty_weight: float
-    penalty_norm: float
-    penalty_every: int
-    replay_capacity: int
-    replay_bytes: int
-    seed: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,24 +118,25 @@ class Learner:
         ):
             yield
 
-    def prepare(self, z: Tensor, target: Tensor) -> bool:
+    def prepare(self, z: Tensor, target: Tensor, finite: Tensor) -> bool:
         """Builds the surrogate for the first samples; checks the shapes of all others.
 
         Args:
-            z: `(batch, ...)`, detached and finite.
+            z: `(batch, ...)`, detached.
             target: stored targets, `(batch, ...)`.
+            finite: which samples of z may set the surrogate's scale, `(batch,)`.
 
         Returns:
-            Whether there is a surrogate; there is none before the first sample.
+            Whether there is a surrogate; there is none before the first finite sample.
 
         Raises:
             ValueError: a sample's shape differs from the first one's.
         """
         shapes = (z.shape[1:], target.shape[1:])
         if self.shapes is None:
-            if not len(z):
+            if not finite.any():
                 return False
-            self.attach(self.surrogate or self.make_surrogate(z, target), shapes)
+            self.attach(self.surrogate or self.make_surrogate(z[finite], target[finite]), shapes)
         elif shapes != self.shapes and not (self.task.ragged and _alike(shapes, self.shapes)):
             raise ValueError(
                 "samples must keep the shape of the first call: prediction "

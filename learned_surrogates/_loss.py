@@ -1,6 +1,5 @@
 """The loss: when it learns, and what it returns."""
 
-import numbers
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, Self
 
@@ -9,12 +8,11 @@ from torch import Tensor, nn
 
 from . import _state
 from ._gradient import with_known_gradient
-from ._learner import Learner, Recipe
+from ._learner import Learner
 from ._metric import Metric
+from ._recipe import Recipe, check_choice, check_number
 from ._task import Batch, Generator, Task, Tensors
 
-REDUCTIONS = ("none", "mean", "sum")
-DATA = ("local", "global", "local-global")
 # Calls over which the warm-up is spread, so that it sees more than one batch of predictions.
 WARM_UP_CALLS = 10
 
@@ -139,47 +137,43 @@ class LearnedSurrogateLoss(nn.Module):
                 f"task must be a Task such as text.CTC(alphabet); got {task!r}"
                 + (", the class itself: call it" if isinstance(task, type) else "")
             )
-        generator = task.generator() if generator is None else generator
-        if data is None:
-            data = "local" if generator is None else "local-global"
-        _check_choice("data", data, DATA)
-        _check_choice("reduction", reduction, REDUCTIONS)
         if not isinstance(surrogate, nn.Module):
-            _check_choice("surrogate", surrogate, tuple(task.surrogates))
+            check_choice("surrogate", surrogate, task.surrogates)
             task = task.seen_by(surrogate)
+        generator = task.generator() if generator is None else generator
         if generator is not None and not callable(generator):
             raise TypeError(
                 "generator must be callable as generator(count, rng) -> (predictions, targets); "
                 f"got {generator!r}"
             )
+        if data is None:
+            data = "local" if generator is None else "local-global"
+        check_choice("reduction", reduction, ("none", "mean", "sum"))
+        recipe = Recipe(
+            data=data,
+            draws=draws,
+            update_every=update_every,
+            update_steps=update_steps,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            penalty_weight=task.penalty_weight if penalty_weight is None else penalty_weight,
+            penalty_norm=penalty_norm,
+            penalty_every=penalty_every,
+            warm_up_updates=warm_up_updates,
+            replay_capacity=replay_capacity,
+            replay_bytes=replay_bytes,
+            seed=seed,
+        )
         if data != "local" and generator is None:
             raise ValueError(
                 f"data={data!r} needs generator=, a random data generator: {task!r} has none"
             )
-        if penalty_weight is None:
-            penalty_weight = task.penalty_weight
-        for name, count in {
-            "update_every": update_every,
-            "update_steps": update_steps,
-            "batch_size": batch_size,
-            "penalty_every": penalty_every,
-            "replay_capacity": replay_capacity,
-            "replay_bytes": replay_bytes,
-        }.items():
-            _check_number(name, count, 1)
-        _check_number("seed", seed, 0)
-        _check_number("draws", draws, 0)
         if draws and not task.samples:
             raise ValueError(
                 f"draws={draws} needs a task with a distribution to draw from; {task!r} has none. "
                 "Plain tensors have one with task=Tensors(noise=...)"
             )
-        _check_number("warm_up_updates", warm_up_updates, 0)
-        _check_number("learning_rate", learning_rate, 0, integer=False)
-        _check_number("penalty_weight", penalty_weight, 0, integer=False)
-        _check_number("penalty_norm", penalty_norm, 0, integer=False)
         self.task = task
-        self.update_every = update_every
         self.save_replay = save_replay
         self.reduction = reduction
         self._learner = Learner(
@@ -187,20 +181,7 @@ class LearnedSurrogateLoss(nn.Module):
             Metric(metric, higher_is_better, best, batched, on_metric_error),
             generator,
             surrogate if isinstance(surrogate, nn.Module) else None,
-            Recipe(
-                data=data,
-                warm_up_updates=warm_up_updates,
-                draws=draws,
-                update_steps=update_steps,
-                batch_size=batch_size,
-                learning_rate=learning_rate,
-                penalty_weight=penalty_weight,
-                penalty_norm=penalty_norm,
-                penalty_every=penalty_every,
-                replay_capacity=replay_capacity,
-                replay_bytes=replay_bytes,
-                seed=seed,
-            ),
+            recipe,
         )
         #: Figures of how the surrogate does; see `Stats` in the documentation. Refreshed when the
         #: surrogate is updated.
@@ -269,7 +250,7 @@ class LearnedSurrogateLoss(nn.Module):
             >>> stats["updates"]
             20
         """
-        _check_number("updates", updates, 0)
+        check_number("updates", updates, 0)
         learner = self._learner
         if batches is None and learner.recipe.data == "local":
             raise ValueError(
@@ -282,7 +263,8 @@ class LearnedSurrogateLoss(nn.Module):
             if arguments is not None:
                 self._observe(arguments)
             elif learner.shapes is None and batches is None:
-                learner.prepare(*learner.generate(learner.recipe.batch_size)[:2])
+                z, target, errors = learner.generate(learner.recipe.batch_size)
+                learner.prepare(z, target, errors.isfinite())
             learner.update(1)
         if learner.updates:
             learner.warm_up_left = 0
@@ -296,7 +278,7 @@ class LearnedSurrogateLoss(nn.Module):
             prediction = batch.prediction.detach().to(learner.dtype).requires_grad_(differentiable)
             z = self.task.represent(prediction, batch)
             finite = z.detach().flatten(1).isfinite().all(1)
-            if not learner.prepare(z.detach()[finite], batch.target[finite]):
+            if not learner.prepare(z.detach(), batch.target, finite):
                 gradient = torch.zeros_like(prediction) if differentiable else None
                 return z.new_full((len(z),), torch.nan), z.detach(), gradient
             value = learner.value(z, learner.expand(batch.target))
@@ -323,7 +305,7 @@ class LearnedSurrogateLoss(nn.Module):
         steps = 0
         if warming_up:
             steps = -(-learner.recipe.warm_up_updates // WARM_UP_CALLS)
-        elif learner.calls % self.update_every == 0:
+        elif learner.calls % learner.recipe.update_every == 0:
             steps = learner.recipe.update_steps
         if steps:
             learner.update(steps)
@@ -400,7 +382,7 @@ class LearnedSurrogateLoss(nn.Module):
             f"task: {self.task!r}",
             f"surrogate: {surrogate}",
             f"data: {recipe.data}, {recipe.update_steps} x {recipe.batch_size} of each "
-            f"every {self.update_every} calls",
+            f"every {recipe.update_every} calls",
             f"replay: {held}",
             f"calls: {learner.calls:,}, updates: {learner.updates:,}"
             + (", warming up" if learner.warm_up_left else ""),
@@ -415,20 +397,6 @@ def _is_first_forward() -> bool:
     """Whether this is the user's own forward pass: not inference, not a recompute in backward."""
     in_backward = torch._C._current_graph_task_id() != -1
     return not (in_backward or torch.is_inference_mode_enabled())
-
-
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
-
-
-def _check_number(name: str, value: Any, least: float, *, integer: bool = True) -> None:
-    kind = numbers.Integral if integer else numbers.Real
-    if isinstance(value, bool) or not isinstance(value, kind):
-        wanted = "an integer" if integer else "a number"
-        raise TypeError(f"{name} must be {wanted}; got {value!r}")
-    if not float(value) >= least:
-        raise ValueError(f"{name} must be at least {least}; got {value!r}")
 
 
 def _progress_bar(steps: int) -> Iterable[int]:
