@@ -28,8 +28,10 @@ img { max-width: 100% } .verdict { font-weight: bold } small { color: #555 }
 <h1>Post-tuning a text recogniser on edit distance</h1>
 <p>A recogniser ({{ settings.head }} head), trained with its proxy loss, was trained for
 {{ settings.steps }} more steps: with the proxy loss (the control), and with
-<code>LearnedSurrogateLoss</code>. All read {{ count }} images of words and fonts that no training
-ever showed.</p>
+<code>LearnedSurrogateLoss</code> (surrogate "{{ settings.surrogate }}", draws:
+{{ settings.draws }}). Share of training labels that are wrong, as pseudo labels are:
+{{ settings.label_noise }}. All read {{ count }} images of words and fonts that no training ever
+showed, whose labels are right.</p>
 <table>
 {% for row in rows %}{% set tag = "th" if loop.first else "td" %}
 <tr>{% for cell in row %}<{{ tag }}>{{ cell }}</{{ tag }}>{% endfor %}</tr>
@@ -89,7 +91,8 @@ def write_report(
             "Surrogate against edit distance",
             "Each point is a validation word, read by the tuned model (spread sideways a little). "
             "On the line, the surrogate is right; dotted: within 0.25, the band that the filter "
-            "of FEDS keeps.",
+            "of FEDS keeps. With draws, the surrogate stands for the mean over draws, which is "
+            "above 0 wherever the model is not sure.",
             agreement(first["held out"]),
         ),
     ]

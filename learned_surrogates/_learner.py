@@ -77,6 +77,7 @@ class Learner:
         self.updates = 0
         self.warm_up_left = recipe.warm_up_updates
         self.skipped = 0
+        self.kept = torch.full((), torch.nan, dtype=torch.float32, device="cpu")
         self.penalty = torch.full((), torch.nan, dtype=torch.float32, device="cpu")
         self.metric_mean = float("nan")
         self.metric_seconds = 0.0
@@ -218,6 +219,24 @@ class Learner:
                     z, target, _ = self.replay.fields
                     self.shapes = (z.shape[1:], target.shape[1:])
 
+    def filter(
+        self, gradient: Tensor, batch_dim: int | None, values: Tensor, measured: Measurement
+    ) -> Tensor:
+        """The gradient, zero for samples that the surrogate gets wrong or the metric failed on.
+
+        FEDS (Patel, Matas, ICDAR 2021), Eq. 4.7, taken as what it says of the gradient. Taken
+        literally, min(|surrogate - metric|, threshold) rewards agreement, not a lower metric.
+        """
+        if self.recipe.filter is None:
+            return gradient
+        wrong = (values - measured.expected.to(values)).abs()
+        keep = (wrong <= self.recipe.filter) & measured.usable.to(values.device)
+        self.kept = keep.float().mean()
+        shape = [1] * gradient.ndim
+        if batch_dim is not None:
+            shape[batch_dim] = -1
+        return gradient * keep.view(shape)
+
     def generate(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """Pairs of the random generator: z, stored targets, errors."""
         assert self.generator is not None
@@ -281,6 +300,7 @@ class Learner:
             "updates": self.updates,
             "warming_up": self.warm_up_left > 0,
             "replay_size": self.replay.size,
+            "kept": float(self.kept),
             "metric": self.metric_mean,
             **agreement(*(self.unseen.oldest_first() or self._unseen_generated())),
             "penalty": float(self.penalty),

@@ -53,6 +53,10 @@ class LearnedSurrogateLoss(nn.Module):
         draws: random draws from a prediction's own distribution, over which the metric is averaged
             before the surrogate is fitted to it; 0 takes the metric of the prediction as it is
             decoded, as the papers do. The metric is called `1 + draws` times a learning call.
+        filter: the surrogate's largest error on a sample, in the metric's units, with which it
+            still gives a gradient: a sample that it gets more wrong hands back zero, as in FEDS,
+            Eq. 4.7 (0.25 there, for edit distance). Its error is against what it is fitted to,
+            the mean over draws if there are any. None keeps all samples.
         data: what the surrogate is fitted to: "local" (the model's predictions), "global" (the
             generator's pairs) or "local-global". None is the last where there is a generator.
         generator: the random data generator, `generator(count, rng) -> (predictions, targets)` in
@@ -101,6 +105,8 @@ class LearnedSurrogateLoss(nn.Module):
 
     References:
         Patel, Hodaň, Matas: Learning Surrogates via Deep Embedding. ECCV 2020.
+
+        Patel, Matas: FEDS - Filtered Edit Distance Surrogate. ICDAR 2021.
     """
 
     def __init__(
@@ -110,6 +116,7 @@ class LearnedSurrogateLoss(nn.Module):
         task: Task[Any] | None = None,
         surrogate: Literal["embedding", "grid"] | nn.Module = "embedding",
         draws: int = 0,
+        filter: float | None = None,
         data: Literal["local", "global", "local-global"] | None = None,
         generator: Generator | None = None,
         higher_is_better: bool | None = None,
@@ -151,6 +158,7 @@ class LearnedSurrogateLoss(nn.Module):
         check_choice("reduction", reduction, ("none", "mean", "sum"))
         recipe = Recipe(
             data=data,
+            filter=filter,
             draws=draws,
             update_every=update_every,
             update_steps=update_steps,
@@ -207,13 +215,15 @@ class LearnedSurrogateLoss(nn.Module):
             measured = learner.measure(batch)
         value, z, gradient = self._evaluate(batch, differentiable)
         warming_up = learner.warm_up_left > 0
+        if gradient is not None and warming_up:
+            gradient = torch.zeros_like(gradient)
         if learning:
+            assert gradient is not None
+            gradient = learner.filter(gradient, batch.batch_dim, value, measured)
             learner.calls += 1
             learner.observe(value, z, batch.target, measured)
             self._update(warming_up)
         if gradient is not None:
-            if warming_up:
-                gradient = torch.zeros_like(gradient)
             value = with_known_gradient(batch.prediction, value, gradient, batch.batch_dim)
         return self._reduce(value, batch)
 

@@ -29,6 +29,7 @@ class Recipe:
     """
 
     data: Literal["local", "global", "local-global"]
+    filter: float | None
     draws: int
     update_every: int
     update_steps: int
@@ -46,6 +47,8 @@ class Recipe:
         check_choice("data", self.data, ("local", "global", "local-global"))
         for name, least in LEAST_INTEGERS.items():
             check_number(name, getattr(self, name), least)
+        if self.filter is not None:
+            check_number("filter", self.filter, 0, integer=False)
         for name, least in LEAST_NUMBERS.items():
             check_number(name, getattr(self, name), least, integer=False)
 

@@ -1,0 +1,68 @@
+"""The filter of FEDS: no gradient from samples on which the surrogate is wrong."""
+
+import pytest
+import torch
+from conftest import assert_identical, l1, make_arguments, make_loss, snapshot, step, train
+from torch import nn
+
+from learned_surrogates import LearnedSurrogateLoss
+
+
+class Known(nn.Module):
+    """Right by a known amount: the L1 distance, and `off` more where the target's sum is odd."""
+
+    off = 0.5
+
+    def forward(self, z, y):
+        return (z - y).abs().sum(-1) + self.off * (y.sum(-1) % 2)
+
+
+def arguments():
+    prediction = torch.tensor([[0.5, 2.0], [1.5, 0.0], [2.5, 1.0]], requires_grad=True)
+    return prediction, torch.tensor([[1.0, 0.0], [2.0, 2.0], [0.0, 3.0]])
+
+
+@pytest.mark.parametrize(("threshold", "kept"), [(0.6, [1, 1, 1]), (0.4, [0, 1, 0])])
+def test_samples_beyond_the_threshold_give_no_gradient(threshold, kept):
+    filtered = LearnedSurrogateLoss(l1, surrogate=Known(), filter=threshold, update_every=1)
+    plain = LearnedSurrogateLoss(l1, surrogate=Known(), update_every=1)
+    loss, gradient = step(filtered, arguments())
+    whole_loss, whole = step(plain, arguments())
+    assert loss == whole_loss
+    torch.testing.assert_close(gradient, whole * torch.tensor(kept)[:, None])
+    assert filtered.stats["kept"] == pytest.approx(sum(kept) / 3)
+
+
+@pytest.mark.parametrize("case", ["ctc", "characters", "ctc-grid"])
+def test_the_filter_is_over_the_batch_dimension(case):
+    """With a threshold in the middle of the errors, whole samples keep or lose their gradient."""
+    plain, filtered = make_loss(case, reduction="sum"), make_loss(case, reduction="sum", filter=0.8)
+    for criterion in (plain, filtered):
+        train(criterion, case, range(20))
+    taken = make_arguments(case, seed=99)
+    _, whole = step(plain, taken)
+    _, gradient = step(filtered, taken)
+    batch_dim = 1 if case.startswith("ctc") else 0
+    samples = list(zip(gradient.unbind(batch_dim), whole.unbind(batch_dim), strict=True))
+    assert all(torch.equal(mine, its) or not mine.any() for mine, its in samples)
+    kept = sum(torch.equal(mine, its) for mine, its in samples)
+    assert filtered.stats["kept"] == pytest.approx(kept / len(samples))
+
+
+def test_outside_of_training_nothing_is_filtered():
+    criterion = LearnedSurrogateLoss(l1, surrogate=Known(), filter=0.4).eval()
+    _, gradient = step(criterion, arguments())
+    assert gradient.any(1).all()
+
+
+def test_learning_is_the_same_with_and_without():
+    plain, filtered = make_loss(), make_loss(filter=0.1)
+    for criterion in (plain, filtered):
+        train(criterion, "tensors", range(5))
+    assert_identical(snapshot(plain), snapshot(filtered))
+
+
+@pytest.mark.parametrize(("value", "error"), [(-0.1, ValueError), ("all", TypeError)])
+def test_a_wrong_filter_is_named(value, error):
+    with pytest.raises(error, match="filter"):
+        LearnedSurrogateLoss(l1, filter=value)
