@@ -8,8 +8,10 @@ from torch import Tensor, nn
 
 from . import _state
 from ._gradient import with_known_gradient
+from ._island import island
 from ._learner import Learner
 from ._metric import Metric
+from ._pairs import Pairs
 from ._recipe import Recipe, check_choice, check_number
 from ._task import Batch, Generator, Task, Tensors
 
@@ -184,12 +186,10 @@ class LearnedSurrogateLoss(nn.Module):
         self.task = task
         self.save_replay = save_replay
         self.reduction = reduction
+        checked = Metric(metric, higher_is_better, best, batched, on_metric_error)
         self._learner = Learner(
-            task,
-            Metric(metric, higher_is_better, best, batched, on_metric_error),
-            generator,
+            Pairs(task, checked, generator, recipe),
             surrogate if isinstance(surrogate, nn.Module) else None,
-            recipe,
         )
         #: Figures of how the surrogate does; see `Stats` in the documentation. Refreshed when the
         #: surrogate is updated.
@@ -212,7 +212,7 @@ class LearnedSurrogateLoss(nn.Module):
         )
         if learning:
             # Before anything changes: a metric that raises leaves the loss as it was.
-            measured = learner.measure(batch)
+            measured = learner.pairs.measure(batch)
         value, z, gradient = self._evaluate(batch, differentiable)
         warming_up = learner.warm_up_left > 0
         if gradient is not None and warming_up:
@@ -221,7 +221,7 @@ class LearnedSurrogateLoss(nn.Module):
             assert gradient is not None
             gradient = learner.filter(gradient, batch.batch_dim, value, measured)
             learner.calls += 1
-            learner.observe(value, z, batch.target, measured)
+            learner.pairs.observe(value, z, batch.target, measured)
             self._update(warming_up)
         if gradient is not None:
             value = with_known_gradient(batch.prediction, value, gradient, batch.batch_dim)
@@ -272,8 +272,8 @@ class LearnedSurrogateLoss(nn.Module):
             arguments = next(remaining, None)
             if arguments is not None:
                 self._observe(arguments)
-            elif learner.shapes is None and batches is None:
-                z, target, errors = learner.generate(learner.recipe.batch_size)
+            elif learner.pairs.shapes is None and batches is None:
+                z, target, errors = learner.pairs.generate(learner.recipe.batch_size)
                 learner.prepare(z, target, errors.isfinite())
             learner.update(1)
         if learner.updates:
@@ -284,7 +284,7 @@ class LearnedSurrogateLoss(nn.Module):
     def _evaluate(self, batch: Batch, differentiable: bool) -> tuple[Tensor, Tensor, Tensor | None]:
         """The surrogate's values `(batch,)`, z, and d values / d prediction, all detached."""
         learner = self._learner
-        with learner.island(), torch.set_grad_enabled(differentiable):
+        with island(learner.device), torch.set_grad_enabled(differentiable):
             prediction = batch.prediction.detach().to(learner.dtype).requires_grad_(differentiable)
             z = self.task.represent(prediction, batch)
             finite = z.detach().flatten(1).isfinite().all(1)
@@ -305,9 +305,9 @@ class LearnedSurrogateLoss(nn.Module):
         else:
             batch = self.task.read(*arguments)
         self._learner.to(batch.prediction.device)
-        measured = self._learner.measure(batch)
+        measured = self._learner.pairs.measure(batch)
         value, z, _ = self._evaluate(batch, differentiable=False)
-        self._learner.observe(value, z, batch.target, measured)
+        self._learner.pairs.observe(value, z, batch.target, measured)
 
     def _update(self, warming_up: bool) -> None:
         """Fits the surrogate if this call is one that does."""
@@ -373,7 +373,7 @@ class LearnedSurrogateLoss(nn.Module):
 
     def extra_repr(self) -> str:
         learner = self._learner
-        metric, replay, recipe = learner.metric, learner.replay, learner.recipe
+        recipe, metric, replay = learner.recipe, learner.pairs.metric, learner.pairs.replay
         surrogate = "not built: that follows the first call"
         if learner.surrogate is not None:
             parameters = sum(p.numel() for p in learner.surrogate.parameters())
@@ -397,7 +397,7 @@ class LearnedSurrogateLoss(nn.Module):
             f"calls: {learner.calls:,}, updates: {learner.updates:,}"
             + (", warming up" if learner.warm_up_left else ""),
         ]
-        if learner.unseen.size:
+        if learner.pairs.unseen.size:
             relative = self.stats["relative_error"]
             lines.append(f"error: {relative:.2f} of a constant predictor's, on unseen pairs")
         return "\n".join(lines)

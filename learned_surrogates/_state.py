@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from ._learner import Learner
 
 VERSION = 1
-COUNTERS = ("calls", "updates", "skipped", "warm_up_left")
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 # What the state of a loss that has not been called has.
 ALWAYS = ("version", "counters", "random")
@@ -29,24 +28,26 @@ def save(learner: Learner, *, with_replay: bool) -> dict[str, Tensor]:
     """
     state = {
         "version": _tensor(VERSION),
-        "counters": _tensor([getattr(learner, name) for name in COUNTERS]),
-        "random": learner.random.get_state(),
+        "counters": _tensor(
+            [learner.calls, learner.updates, learner.pairs.skipped, learner.warm_up_left]
+        ),
+        "random": learner.pairs.random.get_state(),
     }
-    if learner.shapes is None or learner.surrogate is None:
+    if learner.pairs.shapes is None or learner.surrogate is None:
         return state
     state |= {
-        "z_shape": _tensor(list(learner.shapes[0])),
-        "target_shape": _tensor(list(learner.shapes[1])),
+        "z_shape": _tensor(list(learner.pairs.shapes[0])),
+        "target_shape": _tensor(list(learner.pairs.shapes[1])),
         "scale": learner.scale,
         "penalty": learner.penalty,
-        "metric": torch.tensor(learner.metric_mean, dtype=torch.float64, device="cpu"),
+        "metric": torch.tensor(learner.pairs.metric_mean, dtype=torch.float64, device="cpu"),
     }
     state |= {f"surrogate.{k}": v for k, v in learner.surrogate.state_dict().items()}
     moments = {} if learner.optimizer is None else learner.optimizer.state
     for name, parameter in learner.surrogate.named_parameters():
         if parameter in moments:
             state |= {f"adam.{name}.{key}": moments[parameter][key] for key in MOMENTS}
-    for ring, replay in (("unseen", learner.unseen), ("replay", learner.replay)):
+    for ring, replay in (("unseen", learner.pairs.unseen), ("replay", learner.pairs.replay)):
         if ring != "replay" or with_replay:
             state |= {f"{ring}.{i}": samples for i, samples in enumerate(replay.oldest_first())}
     return state
@@ -94,7 +95,7 @@ def load(learner: Learner, state: dict[str, Tensor]) -> Faults:
         _load_adam(learner.optimizer, surrogate, _part(state, "adam."))
     learner.scale = state["scale"].to(learner.device, copy=True)
     learner.penalty = state["penalty"].clone()
-    learner.metric_mean = float(state["metric"])
+    learner.pairs.metric_mean = float(state["metric"])
     _load_rest(learner, state)
     return faults
 
@@ -123,8 +124,8 @@ def _fits(shape: torch.Size, expected: tuple[int, ...]) -> bool:
 def _header_shapes(learner: Learner, fitted: bool) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {
         "version": (),
-        "counters": (len(COUNTERS),),
-        "random": tuple(learner.random.get_state().shape),
+        "counters": (4,),
+        "random": tuple(learner.pairs.random.get_state().shape),
     }
     if fitted:
         shapes |= {"z_shape": (ANY,), "target_shape": (ANY,)}
@@ -156,14 +157,14 @@ def _body_shapes(
 
 
 def _load_rest(learner: Learner, state: dict[str, Tensor]) -> None:
-    for ring, replay in (("replay.", learner.replay), ("unseen.", learner.unseen)):
+    for ring, replay in (("replay.", learner.pairs.replay), ("unseen.", learner.pairs.unseen)):
         replay.clear()
         part = _part(state, ring)
         if part:
             replay.add(*(part[key].to(learner.device) for key in sorted(part)))
-    for name, count in zip(COUNTERS, state["counters"].tolist(), strict=True):
-        setattr(learner, name, count)
-    learner.random.set_state(state["random"].cpu())
+    counters = state["counters"].tolist()
+    learner.calls, learner.updates, learner.pairs.skipped, learner.warm_up_left = counters
+    learner.pairs.random.set_state(state["random"].cpu())
 
 
 def _load_adam(

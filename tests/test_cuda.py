@@ -21,7 +21,7 @@ def places(criterion):
         for state in learner.optimizer.state.values()
         for key in ("exp_avg", "exp_avg_sq")
     ]
-    fields = [*learner.replay.fields, *learner.unseen.fields]
+    fields = [*learner.pairs.replay.fields, *learner.pairs.unseen.fields]
     tensors = [*learner.surrogate.state_dict().values(), *moments, *fields, learner.scale]
     return {tensor.device.type for tensor in tensors}
 

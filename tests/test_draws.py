@@ -21,7 +21,7 @@ def test_the_mean_over_draws_is_the_expected_metric():
     )
     ones = torch.ones(2000, dtype=torch.long)
     criterion(certain(0.3, 2000), ones[:, None], ones, ones)
-    _, _, errors = criterion._learner.replay.oldest_first()
+    _, _, errors = criterion._learner.pairs.replay.oldest_first()
     assert errors.mean().item() == pytest.approx(0.7, abs=0.02)
     assert set(errors.tolist()) == {0.0, 0.25, 0.5, 0.75, 1.0}
 

@@ -21,7 +21,7 @@ def surrogate_dtypes(criterion):
     learner = criterion._learner
     states = learner.optimizer.state.values()
     moments = [state[key] for state in states for key in ("exp_avg", "exp_avg_sq")]
-    tensors = [*learner.surrogate.state_dict().values(), *moments, learner.replay.fields[0]]
+    tensors = [*learner.surrogate.state_dict().values(), *moments, learner.pairs.replay.fields[0]]
     return {tensor.dtype for tensor in tensors}
 
 

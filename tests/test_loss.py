@@ -63,12 +63,12 @@ def test_the_first_call_may_be_outside_of_training(case, passive):
     assert value.isfinite()
     assert value.dtype == torch.float32
     learner = criterion.train()._learner
-    assert (learner.calls, learner.updates, learner.replay.size, learner.unseen.size) == (0,) * 4
+    assert (learner.calls, learner.updates, learner.pairs.replay.size, learner.pairs.unseen.size) == (0,) * 4
     for loss, gradient in train(criterion, case, range(3)):
         assert loss.isfinite()
         assert gradient.abs().sum() > 0
     assert criterion.stats["updates"] == 3
-    assert not any(field.is_inference() for field in learner.replay.fields)
+    assert not any(field.is_inference() for field in learner.pairs.replay.fields)
 
 
 def test_the_metric_is_not_called_outside_of_training():
@@ -255,7 +255,7 @@ def test_a_prediction_that_is_not_finite_shows_in_its_own_loss_alone():
     loss, gradient = step(criterion, (prediction, target))
     assert loss.isnan().tolist() == [False, True, False, False]
     assert gradient[[0, 2, 3]].isfinite().all()
-    assert criterion._learner.replay.oldest_first()[0].isfinite().all()
+    assert criterion._learner.pairs.replay.oldest_first()[0].isfinite().all()
     assert criterion.stats["skipped"] == 1
 
 
@@ -397,13 +397,13 @@ def test_memory_stays_constant():
     criterion = make_loss(replay_capacity=40, update_every=5)
     train(criterion, "tensors", range(20))
     tensors = live_tensors()
-    storage = criterion._learner.replay.fields[0].data_ptr()
+    storage = criterion._learner.pairs.replay.fields[0].data_ptr()
     for seed in range(300):
         criterion(*make_arguments(seed=seed)).backward()
-        assert criterion._learner.replay.size <= 40
+        assert criterion._learner.pairs.replay.size <= 40
     assert live_tensors() <= tensors
-    assert criterion._learner.replay.fields[0].data_ptr() == storage
-    assert criterion._learner.unseen.size <= 1024
+    assert criterion._learner.pairs.replay.fields[0].data_ptr() == storage
+    assert criterion._learner.pairs.unseen.size <= 1024
     assert criterion.stats["replay_size"] == 40
 
 

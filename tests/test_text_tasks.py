@@ -170,7 +170,7 @@ def test_ragged_batches_share_one_replay(case):
         assert gradient.isfinite().all()
         batch = criterion.task.read(*arguments)
         kept += list(criterion.task.represent(arguments[0].detach(), batch))
-    z, target, errors = criterion._learner.replay.oldest_first()
+    z, target, errors = criterion._learner.pairs.replay.oldest_first()
     assert z.shape == (12, CLASSES, 12)
     assert target.shape == (12, 12)
     for stored, own in zip(z, kept, strict=True):
