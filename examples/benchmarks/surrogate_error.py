@@ -99,6 +99,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 
+    torch.manual_seed(0)  # of the draws that estimate the truth
     model = load(EXAMPLES / "checkpoints" / f"{options.head}.safetensors")
     train = batches(model, WordImages("train", 77), 150)
     test = batches(model, WordImages("validation", 2020), 16)
