@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def write_report(
             "How well the surrogate fits",
             "Left: the surrogate's error on predictions that it was not yet fitted to, mean of "
             "|surrogate - edit distance|; grey: that of the best constant, which "
-            "falls as the model gets better. Right: the gradient penalty, before its weight. The "
+            "falls as the model gets better. Right, if there is one: the gradient penalty, before its weight. The "
             "dashed line is the end of the warm-up; the model moves behind it.",
             fit(first["followed"]),
         ),
@@ -158,7 +159,9 @@ def fit(followed: list[dict[str, Any]]) -> Figure:
         (stats["updates"] for stats in followed if stats["step"] == 0), default=updates[0]
     )
     labels = {"surrogate_error": "mean |surrogate - metric|", "penalty": "gradient penalty"}
-    for place, (key, label) in enumerate(labels.items()):
+    # Without a penalty there is none to show.
+    shown = {k: v for k, v in labels.items() if not math.isnan(followed[-1][k])}
+    for place, (key, label) in enumerate(shown.items()):
         axes = figure.add_subplot(1, 2, place + 1)
         axes.plot(updates, [stats[key] for stats in followed], color=COLOURS["surrogate"])
         axes.axvline(warm_up, color="gray", linestyle="--", linewidth=1)

@@ -173,7 +173,7 @@ class Study:
                 followed.append({"step": step} | criterion.stats)
 
         model = load(self.checkpoint)
-        batches = surrogate_batches(model, WordImages("train", seed))
+        batches = surrogate_batches(model, WordImages("train", seed, options.label_noise))
         with torch.no_grad():
             for _ in range(WARM_UP_PARTS):
                 criterion.warm_up(batches, updates=options.warm_up // WARM_UP_PARTS)
