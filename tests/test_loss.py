@@ -63,7 +63,8 @@ def test_the_first_call_may_be_outside_of_training(case, passive):
     assert value.isfinite()
     assert value.dtype == torch.float32
     learner = criterion.train()._learner
-    assert (learner.calls, learner.updates, learner.pairs.replay.size, learner.pairs.unseen.size) == (0,) * 4
+    rings = (learner.pairs.replay.size, learner.pairs.unseen.size)
+    assert (learner.calls, learner.updates, *rings) == (0,) * 4
     for loss, gradient in train(criterion, case, range(3)):
         assert loss.isfinite()
         assert gradient.abs().sum() > 0
