@@ -83,7 +83,7 @@ def write_report(
         (
             "How well the surrogate fits",
             "Left: the surrogate's error on predictions that it was not yet fitted to, mean of "
-            "|surrogate - edit distance|; grey: that of the best constant, which falls as the model "
+            "|surrogate - edit distance|; grey: that of the best constant, lower as the model "
             "gets better. Right, if there is one: the gradient penalty, before its weight. The "
             "dashed line is the end of the warm-up; the model moves behind it.",
             fit(first["followed"]),
