@@ -509,3 +509,17 @@ def test_outputs_without_positions_are_named(task):
     criterion = LearnedSurrogateLoss(text.edit_distance, task=tasks[task])
     with pytest.raises(ValueError, match=r"no (frames|positions)"):
         criterion(*arguments[task])
+
+
+@pytest.mark.parametrize("case", ["ctc", "ctc-grid"])
+def test_nan_in_padding_reaches_neither_value_nor_gradient(case):
+    criterion = make_loss(case, reduction="none")
+    train(criterion, case, range(2))
+    log_probs, targets, _, target_lengths = make_arguments(case, seed=7)
+    lengths = [9, 8, 7, 9]
+    clean = criterion.eval()(log_probs, targets, lengths, target_lengths)
+    with torch.no_grad():
+        log_probs[8, 1], log_probs[7:, 2] = torch.nan, torch.nan
+    loss, gradient = step(criterion, (log_probs, targets, lengths, target_lengths))
+    torch.testing.assert_close(loss, clean.detach())
+    assert gradient.isfinite().all()

@@ -60,8 +60,10 @@ class TextTask(Task[TextBatch]):
         """Reads a class a position, `(batch, length)` on the CPU, -1 where there is none."""
 
     def represent(self, prediction: Tensor, batch: TextBatch) -> Tensor:
-        probabilities = self.logits(prediction).softmax(1)
-        return self.see(probabilities * batch.present[:, None], batch.target)
+        present = batch.present[:, None]
+        # Before the softmax: what is not a number in padding reaches neither value nor gradient.
+        probabilities = self.logits(prediction).where(present, 0.0).softmax(1)
+        return self.see(probabilities * present, batch.target)
 
     def decode(self, batch: TextBatch) -> tuple[list[str], list[str]]:
         best = self.logits(batch.prediction.detach()).argmax(1)
