@@ -6,10 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ._history import History
 from ._island import island
 from ._objective import objective
 from ._pairs import Measurement, Pairs
 from ._stats import agreement
+from ._trust import FEWEST_PAIRS, Trust
+
+# Calls over which the warm-up is spread, so that it sees more than one batch of predictions.
+WARM_UP_CALLS = 10
 
 
 class Learner:
@@ -34,6 +39,9 @@ class Learner:
         self.scale = torch.ones((), dtype=torch.float32, device="cpu")
         self.kept = torch.full((), torch.nan, dtype=torch.float32, device="cpu")
         self.penalty = torch.full((), torch.nan, dtype=torch.float32, device="cpu")
+        self.trust = Trust(*self.recipe.trusted, self.recipe.base_weight)
+        self.history = History()
+        self.mean_error = float("nan")
         self.calls = 0
         self.updates = 0
         self.warm_up_left = self.recipe.warm_up_updates
@@ -110,33 +118,67 @@ class Learner:
         """Back to before the first samples; a surrogate that was given keeps its weights."""
         self.surrogate = self.surrogate if self.given else None
         self.pairs.shapes = self.optimizer = None
+        self.trust = Trust(*self.recipe.trusted, self.recipe.base_weight)
+        self.history = History()
+        self.mean_error = float("nan")
         self.scale = torch.ones((), dtype=torch.float32, device=self.device)
 
-    # What it is fitted to
+    # What is followed
 
     def filter(
         self, gradient: Tensor, batch_dim: int | None, values: Tensor, measured: Measurement
     ) -> Tensor:
-        """The gradient, zero for samples that the surrogate gets wrong or the metric failed on.
+        """The gradient, less that of samples which the recipe's filter leaves out.
 
-        FEDS (Patel, Matas, ICDAR 2021), Eq. 4.7, taken as what it says of the gradient. Taken
-        literally, min(|surrogate - metric|, threshold) rewards agreement, not a lower metric.
+        Samples on which the metric failed are left out too, as nothing tells what is right.
         """
         if self.recipe.filter is None:
             return gradient
-        wrong = (values - measured.expected.to(values)).abs()
-        keep = (wrong <= self.recipe.filter) & measured.usable.to(values.device)
-        self.kept = keep.float().mean()
+        expected = measured.expected.where(measured.usable, torch.nan)
+        factors = self.recipe.filter.factors(values - expected.to(values), self.mean_error)
+        self.kept = (factors != 0).float().mean()
         shape = [1] * gradient.ndim
         if batch_dim is not None:
             shape[batch_dim] = -1
-        return gradient * keep.view(shape)
+        return gradient * factors.to(gradient).view(shape)
 
-    def update(self, steps: int | None = None) -> None:
-        """Fits the surrogate by some gradient steps, the recipe's number by default."""
+    def needs_base(self, learning: bool) -> bool:
+        """Whether the base loss's gradient has a say in this call.
+
+        It is followed, or will be compared in norm, which calls that update do.
+        """
+        last = learning and (self.calls + 1) % self.recipe.update_every == 0
+        return last or self.warm_up_left > 0 or self.trust.weight < 1
+
+    def followed(self, surrogate: Tensor, base: Tensor | None) -> Tensor:
+        """The gradient to hand back, of both losses' gradients."""
+        if self.warm_up_left:
+            return torch.zeros_like(surrogate) if base is None else base
+        return self.trust.blend(surrogate, base)
+
+    # What it is fitted to
+
+    def observe(self, values: Tensor, z: Tensor, target: Tensor, measured: Measurement) -> None:
+        """Takes samples with what they scored, from before any fit to them."""
+        self.pairs.observe(values, z, target, measured)
+        if self.warm_up_left or not self.trust.judged:
+            self._end_warm_up_if_right()
+
+    def learn(self) -> bool:
+        """Fits the surrogate if this call is one that does; whether it was."""
+        if self.warm_up_left:
+            self.update(-(-self.recipe.warm_up_updates // WARM_UP_CALLS))
+        elif self.calls % self.recipe.update_every == 0:
+            self.update(self.recipe.update_steps)
+        else:
+            return False
+        return True
+
+    def update(self, steps: int) -> None:
+        """Fits the surrogate by some gradient steps."""
         start = time.perf_counter()
         with island(self.device), torch.enable_grad():
-            for _ in range(self.recipe.update_steps if steps is None else steps):
+            for _ in range(steps):
                 self._step()
         self.update_seconds = time.perf_counter() - start
 
@@ -148,7 +190,7 @@ class Learner:
             return
         z, target, errors = pairs[0].to(self.dtype), pairs[1], pairs[2].to(self.dtype)
         if self.updates == 0 and not self.given:
-            self.scale = _root_mean_square(errors)
+            self.scale = self._first_scale(z, target, errors)
         penalised = self.updates % recipe.penalty_every == 0
         loss, penalty = objective(
             self.value,
@@ -170,6 +212,38 @@ class Learner:
         if penalty is not None:
             self.penalty = penalty
 
+    def _end_warm_up_if_right(self) -> None:
+        """Ends the warm-up if predictions so far show that the surrogate is right already.
+
+        So a surrogate that comes fitted is followed from the first call on.
+        """
+        unseen = self.pairs.unseen
+        if unseen.size >= FEWEST_PAIRS:
+            self.trust.judge(agreement(*unseen.oldest_first())["relative_error"])
+            if self.trust.level == 1:
+                self.warm_up_left = 0
+
+    def _first_scale(self, z: Tensor, target: Tensor, errors: Tensor) -> Tensor:
+        """What brings the surrogate's first values to the size of the metric's."""
+        scale = _root_mean_square(errors)
+        if not self.pairs.task.fitted:
+            return scale
+        if self.trust.level:  # it was fitted to this very metric
+            return self.scale
+        with torch.no_grad():
+            return scale / _root_mean_square(self.value(z, self.expand(target)))
+
+    def conclude(self, *, has_base_loss: bool) -> dict[str, Any]:
+        """Draws the consequences of an update, and gives the figures after it."""
+        stats = self.stats()
+        self.mean_error = stats["surrogate_error"]
+        if not self.warm_up_left and self.pairs.unseen.size >= FEWEST_PAIRS:
+            self.trust.judge(stats["relative_error"])
+            self.trust.warn_if_lost(stats["relative_error"], has_base_loss)
+            stats["trust"] = self.trust.level
+        self.history.add(stats)
+        return stats
+
     def stats(self) -> dict[str, Any]:
         """The figures that `LearnedSurrogateLoss.stats` shows."""
         return {
@@ -178,6 +252,8 @@ class Learner:
             "warming_up": self.warm_up_left > 0,
             "replay_size": self.pairs.replay.size,
             "kept": float(self.kept),
+            "trust": self.trust.level,
+            "balance": float(self.trust.balance),
             "metric": self.pairs.metric_mean,
             **agreement(*(self.pairs.unseen.oldest_first() or self._on_generated())),
             "penalty": float(self.penalty),
@@ -209,6 +285,7 @@ class Learner:
             self.scale = self.scale.to(device)
             self.penalty = self.penalty.to(device)
             self.kept = self.kept.to(device)
+            self.trust.to(device)
             self.pairs.to(device)
             if self.surrogate is not None:
                 self.surrogate.to(device)

@@ -1,22 +1,25 @@
 """The loss: when it learns, and what it returns."""
 
+import os
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from . import _state
+from ._base_loss import base_gradient
+from ._check import Check, GradientCheck
+from ._checks import check_choice, check_number
+from ._filter import Filter
 from ._gradient import with_known_gradient
 from ._island import island
 from ._learner import Learner
 from ._metric import Metric
 from ._pairs import Pairs
-from ._recipe import Recipe, check_choice, check_number
+from ._recipe import Recipe
 from ._task import Batch, Generator, Task, Tensors
-
-# Calls over which the warm-up is spread, so that it sees more than one batch of predictions.
-WARM_UP_CALLS = 10
 
 
 class LearnedSurrogateLoss(nn.Module):
@@ -35,9 +38,12 @@ class LearnedSurrogateLoss(nn.Module):
     without its extra inferences.
 
     It learns only in training mode, with gradients enabled, on a prediction that requires them.
-    Anywhere else it returns the surrogate's value and changes nothing. Until it has made
-    `warm_up_updates` updates, the gradient that it hands back is zero; the updates are made within
-    the first ten calls, or in `warm_up`.
+    Anywhere else it returns the surrogate's value and changes nothing. While it warms up, for
+    `warm_up_updates` updates within the first ten calls (or in `warm_up`), it hands back the base
+    loss's gradient or, without one, zero. A surrogate that comes fitted, as that of text does, is
+    followed from the first call on if it is right about those predictions.
+
+    Whatever the gradient, the value is the surrogate's: an estimate of the metric.
 
     Neither `parameters()` nor `buffers()` shows the surrogate, so no optimizer of yours can move
     it; `state_dict()` does hold it, with its optimizer and the replay buffer. It follows its input
@@ -50,17 +56,27 @@ class LearnedSurrogateLoss(nn.Module):
         task: what predictions and targets look like, and with it how the loss is called:
             `text.CTC(alphabet)`, `text.Characters(alphabet)`; None means plain tensors, called as
             `criterion(prediction, target)` (see `Tensors`).
-        surrogate: "embedding", or another that the task has ("grid" for text), or a module
-            `S(z, y) -> (batch,)` of your own, for what the task shows to "embedding".
+        base_loss: the loss that trained the model so far (`nn.CTCLoss()`, `nn.SmoothL1Loss()`),
+            called as this one is, returning `()` or `(batch,)`. Its gradient is handed back where
+            the surrogate is not trusted; see `trusted`.
+        base_weight: least weight of the base loss's gradient, 0 to 1, however good the surrogate.
+        trusted: relative errors of the surrogate (`stats["relative_error"]`) up to which it is
+            followed alone, and from which the base loss is; between them, the weight goes from one
+            to the other in proportion, the surrogate's gradient scaled to the base loss's norm.
+        surrogate: one that the task has ("grid", "embedding", "conditioned" or "pair" for text;
+            the last three for tensors), or a module `S(z, y) -> (batch,)` of your own, for what
+            the task shows to "embedding". None takes the task's first.
         draws: random draws from a prediction's own distribution, over which the metric is averaged
             before the surrogate is fitted to it; 0 takes the metric of the prediction as it is
             decoded, as the papers do. The metric is called `1 + draws` times a learning call.
+            None takes the task's number: 4 for text, 0 for tensors (1 with `Tensors(noise=)`).
         filter: the surrogate's largest error on a sample, in the metric's units, with which it
             still gives a gradient: a sample that it gets more wrong hands back zero, as in FEDS,
             Eq. 4.7 (0.25 there, for edit distance). Its error is against what it is fitted to,
-            the mean over draws if there are any. None keeps all samples.
+            the mean over draws if there are any. None keeps all samples; see `Filter` for more.
         data: what the surrogate is fitted to: "local" (the model's predictions), "global" (the
-            generator's pairs) or "local-global". None is the last where there is a generator.
+            generator's pairs) or "local-global". None is the last where there is a generator, but
+            "local" for a surrogate that comes fitted, unless the generator is given.
         generator: the random data generator, `generator(count, rng) -> (predictions, targets)` in
             the form in which the metric takes them; None takes the task's own, if it has one.
         higher_is_better: whether a higher metric is better; None asks the metric's attribute of
@@ -72,13 +88,15 @@ class LearnedSurrogateLoss(nn.Module):
         update_every: the surrogate is updated at every such call.
         update_steps: gradient steps of the surrogate an update.
         batch_size: pairs of each source ("local", "global") a gradient step.
-        learning_rate: of the surrogate's Adam.
-        penalty_weight: :math:`\lambda`; None takes the task's (0.1 for text as in the papers, 0
-            for tensors).
+        learning_rate: of the surrogate's Adam; None takes 3e-4 for a surrogate that comes fitted,
+            else 1e-3.
+        penalty_weight: :math:`\lambda`; None takes the task's (0.1 for the embedding of text, as
+            in the papers, else 0).
         penalty_norm: the gradient norm that the penalty asks for, 1 in the papers.
         penalty_every: gradient steps of the surrogate a computed penalty, which then weighs as
             much as if it had been computed at each.
-        warm_up_updates: gradient steps of the surrogate before its gradient is handed back.
+        warm_up_updates: gradient steps of the surrogate before its gradient is handed back, unless
+            it is right already.
         replay_capacity: the most pairs that the replay buffer keeps.
         replay_bytes: the most bytes that it keeps, 64 MiB by default. See `repr` for what a pair
             takes.
@@ -116,9 +134,12 @@ class LearnedSurrogateLoss(nn.Module):
         metric: Callable[..., Any],
         *,
         task: Task[Any] | None = None,
-        surrogate: Literal["embedding", "grid"] | nn.Module = "embedding",
-        draws: int = 0,
-        filter: float | None = None,
+        base_loss: Callable[..., Tensor] | None = None,
+        base_weight: float = 0.0,
+        trusted: tuple[float, float] = (0.3, 0.6),
+        surrogate: str | nn.Module | None = None,
+        draws: int | None = None,
+        filter: float | Filter | None = None,
         data: Literal["local", "global", "local-global"] | None = None,
         generator: Generator | None = None,
         higher_is_better: bool | None = None,
@@ -128,7 +149,7 @@ class LearnedSurrogateLoss(nn.Module):
         update_every: int = 4,
         update_steps: int = 1,
         batch_size: int = 64,
-        learning_rate: float = 1e-3,
+        learning_rate: float | None = None,
         penalty_weight: float | None = None,
         penalty_norm: float = 1.0,
         penalty_every: int = 1,
@@ -146,26 +167,35 @@ class LearnedSurrogateLoss(nn.Module):
                 f"task must be a Task such as text.CTC(alphabet); got {task!r}"
                 + (", the class itself: call it" if isinstance(task, type) else "")
             )
+        if base_loss is not None and not callable(base_loss):
+            raise TypeError(
+                f"base_loss must be callable as this loss is, like nn.CTCLoss(); got {base_loss!r}"
+            )
         if not isinstance(surrogate, nn.Module):
+            surrogate = task.surrogates[0] if surrogate is None else surrogate
             check_choice("surrogate", surrogate, task.surrogates)
             task = task.seen_by(surrogate)
-        generator = task.generator() if generator is None else generator
+        given = generator is not None
+        generator = generator if given else task.generator()
         if generator is not None and not callable(generator):
             raise TypeError(
                 "generator must be callable as generator(count, rng) -> (predictions, targets); "
                 f"got {generator!r}"
             )
         if data is None:
-            data = "local" if generator is None else "local-global"
+            # A generator's certain predictions teach nothing new to a surrogate that comes fitted.
+            data = "local-global" if given or (generator and not task.fitted) else "local"
         check_choice("reduction", reduction, ("none", "mean", "sum"))
         recipe = Recipe(
             data=data,
-            filter=filter,
-            draws=draws,
+            filter=filter if isinstance(filter, Filter | None) else Filter(filter),
+            draws=task.draws if draws is None else draws,
+            base_weight=base_weight,
+            trusted=trusted,
             update_every=update_every,
             update_steps=update_steps,
             batch_size=batch_size,
-            learning_rate=learning_rate,
+            learning_rate=task.learning_rate if learning_rate is None else learning_rate,
             penalty_weight=task.penalty_weight if penalty_weight is None else penalty_weight,
             penalty_norm=penalty_norm,
             penalty_every=penalty_every,
@@ -178,12 +208,13 @@ class LearnedSurrogateLoss(nn.Module):
             raise ValueError(
                 f"data={data!r} needs generator=, a random data generator: {task!r} has none"
             )
-        if draws and not task.samples:
+        if recipe.draws and not task.samples:
             raise ValueError(
-                f"draws={draws} needs a task with a distribution to draw from; {task!r} has none. "
-                "Plain tensors have one with task=Tensors(noise=...)"
+                f"draws={recipe.draws} needs a task with a distribution to draw from; {task!r} has "
+                "none. Plain tensors have one with task=Tensors(noise=...)"
             )
         self.task = task
+        self.base_loss = base_loss
         self.save_replay = save_replay
         self.reduction = reduction
         checked = Metric(metric, higher_is_better, best, batched, on_metric_error)
@@ -214,15 +245,19 @@ class LearnedSurrogateLoss(nn.Module):
             # Before anything changes: a metric that raises leaves the loss as it was.
             measured = learner.pairs.measure(batch)
         value, z, gradient = self._evaluate(batch, differentiable)
-        warming_up = learner.warm_up_left > 0
-        if gradient is not None and warming_up:
-            gradient = torch.zeros_like(gradient)
+        base = None
+        if gradient is not None and self.base_loss is not None and learner.needs_base(learning):
+            base = base_gradient(self.base_loss, batch, args, kwargs, self.reduction)
         if learning:
-            assert gradient is not None
-            gradient = learner.filter(gradient, batch.batch_dim, value, measured)
             learner.calls += 1
-            learner.pairs.observe(value, z, batch.target, measured)
-            self._update(warming_up)
+            learner.observe(value, z, batch.target, measured)
+        if gradient is not None:
+            if learning:
+                learner.trust.follow(gradient, base)
+                gradient = learner.filter(gradient, batch.batch_dim, value, measured)
+            gradient = learner.followed(gradient, base)
+        if learning and learner.learn():
+            self.stats = learner.conclude(has_base_loss=self.base_loss is not None)
         if gradient is not None:
             value = with_known_gradient(batch.prediction, value, gradient, batch.batch_dim)
         return self._reduce(value, batch)
@@ -278,8 +313,87 @@ class LearnedSurrogateLoss(nn.Module):
             learner.update(1)
         if learner.updates:
             learner.warm_up_left = 0
-        self._refresh_stats()
+        self.stats = learner.conclude(has_base_loss=self.base_loss is not None)
         return self.stats
+
+    def check(
+        self,
+        batches: Iterable[Any],
+        *,
+        parameters: Iterable[Tensor] | None = None,
+        draws: int = 32,
+    ) -> GradientCheck:
+        """Whether a small step against the surrogate's gradient lowers the true metric.
+
+        Moves the predictions of whole batches by steps of several lengths, evaluates the metric
+        again, and does the same with the base loss's gradient, if there is one. Where the task
+        draws, as text does, the metric is its mean over draws, which feels small steps: that of
+        the decoded prediction mostly does not change at all. Changes nothing.
+
+        Where a true gradient can be had, gives the cosine with it: of a differentiable metric, or
+        of the expected one, estimated from the draws.
+
+        Args:
+            batches: what the loss would be called with, as tuples of positional or dicts of
+                keyword arguments. A few hundred samples tell.
+            parameters: the model's, to compare gradients with respect to them; the predictions
+                must carry their graph. A cosine over predictions misleads where samples differ in
+                how much they move the model. None compares with respect to predictions.
+            draws: of the metric a sample; the metric is called about 12 times as often, twice that
+                with a base loss.
+
+        Returns:
+            Figures and a plot.
+
+        Raises:
+            ValueError: no batches, or predictions without a graph where `parameters` are given.
+            MetricError: the metric failed.
+
+        Example:
+            >>> import torch
+            >>> from learned_surrogates import LearnedSurrogateLoss, text
+            >>> criterion = LearnedSurrogateLoss(text.edit_distance, task=text.CTC("abc"))
+            >>> log_probs = (3 * torch.randn(12, 64, 4)).log_softmax(-1)
+            >>> targets = torch.randint(1, 4, (64, 3))
+            >>> lengths = torch.full((64,), 12), torch.full((64,), 3)
+            >>> criterion.check([(log_probs, targets, *lengths)]).helps
+            True
+        """
+        check = Check(self, parameters, draws)
+        for arguments in batches:
+            check.add(arguments)
+        return check.conclude()
+
+    def report(self, path: str | os.PathLike[str], check: GradientCheck | None = None) -> Path:
+        """Writes one HTML page with pictures of how the surrogate does (needs matplotlib).
+
+        Surrogate against metric, its error by how large the metric is and over the updates, the
+        metric and the trust over the calls, and the gradient check.
+
+        Args:
+            path: of the file; folders above it are made.
+            check: what `check` returned, to be part of the page.
+
+        Returns:
+            The path.
+
+        Example:
+            >>> import tempfile, torch
+            >>> from learned_surrogates import LearnedSurrogateLoss
+            >>> criterion = LearnedSurrogateLoss(lambda z, y: (z - y).abs().sum(-1))
+            >>> batches = [(torch.randn(64, 2), torch.randn(64, 2)) for _ in range(4)]
+            >>> _ = criterion.warm_up(batches, updates=20)
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     page = criterion.report(f"{folder}/report.html", criterion.check(batches))
+            ...     page.read_text().count("<img")
+            3
+        """
+        from ._report import write_report
+
+        page = Path(path)
+        page.parent.mkdir(parents=True, exist_ok=True)
+        write_report(self, page, check)
+        return page
 
     def _evaluate(self, batch: Batch, differentiable: bool) -> tuple[Tensor, Tensor, Tensor | None]:
         """The surrogate's values `(batch,)`, z, and d values / d prediction, all detached."""
@@ -307,19 +421,7 @@ class LearnedSurrogateLoss(nn.Module):
         self._learner.to(batch.prediction.device)
         measured = self._learner.pairs.measure(batch)
         value, z, _ = self._evaluate(batch, differentiable=False)
-        self._learner.pairs.observe(value, z, batch.target, measured)
-
-    def _update(self, warming_up: bool) -> None:
-        """Fits the surrogate if this call is one that does."""
-        learner = self._learner
-        steps = 0
-        if warming_up:
-            steps = -(-learner.recipe.warm_up_updates // WARM_UP_CALLS)
-        elif learner.calls % learner.recipe.update_every == 0:
-            steps = learner.recipe.update_steps
-        if steps:
-            learner.update(steps)
-            self._refresh_stats()
+        self._learner.observe(value, z, batch.target, measured)
 
     def _refresh_stats(self) -> None:
         self.stats = self._learner.stats()

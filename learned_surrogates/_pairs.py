@@ -25,11 +25,14 @@ class Measurement:
     Attributes:
         errors: of the predictions as they are decoded.
         expected: what the surrogate is fitted to: the mean over draws or, without draws, `errors`.
+        noise: variance of `expected` around the true mean over draws, as the draws differ; 0
+            without draws, and NaN with one, which does not tell.
         usable: which samples have both.
     """
 
     errors: Tensor
     expected: Tensor
+    noise: Tensor
     usable: Tensor
 
 
@@ -66,18 +69,21 @@ class Pairs:
         try:
             with island(self.device), torch.no_grad():
                 errors, usable = self.metric(*self.task.decode(batch))
-                expected = errors
-                if self.recipe.draws:
-                    expected = torch.zeros_like(errors)
+                draws = []
                 for _ in range(self.recipe.draws):
                     drawn, drawn_usable = self.metric(*self.task.sample(batch, self.random))
-                    expected = expected + drawn / self.recipe.draws
+                    draws.append(drawn)
                     usable = usable & drawn_usable
         except MetricError:
             self.random.set_state(before)
             raise
         self.metric_seconds = time.perf_counter() - start
-        return Measurement(errors=errors, expected=expected, usable=usable)
+        expected, noise = errors, torch.zeros_like(errors)
+        if draws:
+            expected = torch.stack(draws).mean(0)
+            spread = (torch.stack(draws) - expected).square().sum(0)
+            noise = spread / (len(draws) * (len(draws) - 1) or torch.nan)
+        return Measurement(errors=errors, expected=expected, noise=noise, usable=usable)
 
     def observe(self, values: Tensor, z: Tensor, target: Tensor, measured: Measurement) -> None:
         """Remembers predictions and what they scored, before any fit to them.
@@ -95,7 +101,7 @@ class Pairs:
         self.metric_mean = self.metric.value(measured.errors[measured.usable]).mean().item()
         with island(self.device):
             expected = measured.expected.to(values)[kept]
-            self.unseen.add(values[kept], expected)
+            self.unseen.add(values[kept], expected, measured.noise.to(values)[kept])
             if self.recipe.data != "global":
                 self.replay.add(z[kept], target[kept], expected)
                 if self.replay.fields:

@@ -1,8 +1,10 @@
 """How the surrogate is fitted, as arguments that were checked."""
 
-import numbers
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
+
+from ._checks import check_choice, check_number
+from ._filter import Filter
 
 # The least value of each number; those in the first are integers.
 LEAST_INTEGERS = {
@@ -16,7 +18,7 @@ LEAST_INTEGERS = {
     "replay_bytes": 1,
     "seed": 0,
 }
-LEAST_NUMBERS = {"learning_rate": 0, "penalty_weight": 0, "penalty_norm": 0}
+LEAST_NUMBERS = {"base_weight": 0, "learning_rate": 0, "penalty_weight": 0, "penalty_norm": 0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +31,10 @@ class Recipe:
     """
 
     data: Literal["local", "global", "local-global"]
-    filter: float | None
+    filter: Filter | None
     draws: int
+    base_weight: float
+    trusted: tuple[float, float]
     update_every: int
     update_steps: int
     batch_size: int
@@ -47,23 +51,13 @@ class Recipe:
         check_choice("data", self.data, ("local", "global", "local-global"))
         for name, least in LEAST_INTEGERS.items():
             check_number(name, getattr(self, name), least)
-        if self.filter is not None:
-            check_number("filter", self.filter, 0, integer=False)
         for name, least in LEAST_NUMBERS.items():
             check_number(name, getattr(self, name), least, integer=False)
-
-
-def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    """Raises a ValueError that names the argument and its choices."""
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
-
-
-def check_number(name: str, value: Any, least: float, *, integer: bool = True) -> None:
-    """Raises a TypeError or a ValueError that names the argument and what it must be."""
-    kind = numbers.Integral if integer else numbers.Real
-    if isinstance(value, bool) or not isinstance(value, kind):
-        wanted = "an integer" if integer else "a number"
-        raise TypeError(f"{name} must be {wanted}; got {value!r}")
-    if not float(value) >= least:
-        raise ValueError(f"{name} must be at least {least}; got {value!r}")
+        if self.base_weight > 1:
+            raise ValueError(f"base_weight must be at most 1; got {self.base_weight!r}")
+        full, none = self.trusted
+        if not 0 <= full < none:
+            raise ValueError(
+                "trusted must be two relative errors, that with full trust and a larger one "
+                f"without any; got {self.trusted!r}"
+            )

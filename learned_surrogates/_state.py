@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ._history import REMEMBERED
 from ._learner import Learner
 
 VERSION = 1
@@ -40,7 +41,19 @@ def save(learner: Learner, *, with_replay: bool) -> dict[str, Tensor]:
         "target_shape": _tensor(list(learner.pairs.shapes[1])),
         "scale": learner.scale,
         "penalty": learner.penalty,
-        "metric": torch.tensor(learner.pairs.metric_mean, dtype=torch.float64, device="cpu"),
+        "norms": learner.trust.norms,
+        "figures": torch.tensor(
+            [
+                learner.pairs.metric_mean,
+                learner.mean_error,
+                learner.trust.level,
+                learner.trust.judged,
+                learner.trust.untrusted_updates,
+            ],
+            dtype=torch.float64,
+            device="cpu",
+        ),
+        "history": learner.history.save(),
     }
     state |= {f"surrogate.{k}": v for k, v in learner.surrogate.state_dict().items()}
     moments = {} if learner.optimizer is None else learner.optimizer.state
@@ -95,7 +108,12 @@ def load(learner: Learner, state: dict[str, Tensor]) -> Faults:
         _load_adam(learner.optimizer, surrogate, _part(state, "adam."))
     learner.scale = state["scale"].to(learner.device, copy=True)
     learner.penalty = state["penalty"].clone()
-    learner.pairs.metric_mean = float(state["metric"])
+    figures = state["figures"].tolist()
+    learner.pairs.metric_mean, learner.mean_error, learner.trust.level = figures[:3]
+    learner.trust.judged = bool(figures[3])
+    learner.trust.untrusted_updates = int(figures[4])
+    learner.trust.norms = state["norms"].to(learner.device, copy=True)
+    learner.history.load(state["history"])
     _load_rest(learner, state)
     return faults
 
@@ -129,7 +147,8 @@ def _header_shapes(learner: Learner, fitted: bool) -> dict[str, tuple[int, ...]]
     }
     if fitted:
         shapes |= {"z_shape": (ANY,), "target_shape": (ANY,)}
-        shapes |= {"scale": (), "penalty": (), "metric": ()}
+        shapes |= {"scale": (), "penalty": (), "norms": (2,), "figures": (5,)}
+        shapes |= {"history": (ANY, len(REMEMBERED))}
     return shapes
 
 
@@ -144,7 +163,7 @@ def _body_shapes(
         if any(key in state for key in moments):  # none before the parameter's first gradient
             shapes |= moments
     fields: dict[str, tuple[torch.Size | tuple[()], ...]] = {
-        "unseen": ((), ()),
+        "unseen": ((), (), ()),
         "replay": (*samples, ()),
     }
     for ring, parts in fields.items():

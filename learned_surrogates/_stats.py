@@ -4,20 +4,29 @@ import torch
 from torch import Tensor
 
 
-def agreement(values: Tensor, errors: Tensor) -> dict[str, float]:
+def agreement(values: Tensor, errors: Tensor, noise: Tensor | None = None) -> dict[str, float]:
     """Compares surrogate values with the true errors, `(samples,)` each.
+
+    Args:
+        values: the surrogate's.
+        errors: what it stands for.
+        noise: variance of the errors where they are estimates, means over a few draws; None and
+            NaN count as none.
 
     Returns:
         `surrogate_error`, the mean of |value - error|, in the metric's units; `relative_error`,
-        the same over the error of the best constant, the median; `rank_correlation`, Spearman's,
-        in -1..1. NaN where there are no samples or, for the last two, nothing varies.
+        the root mean square of value - error over that of the best constant, the mean, both
+        without the part that is the errors' own noise: 0 is perfect, 1 knows nothing;
+        `rank_correlation`, Spearman's, in -1..1. NaN where there are no samples or, for the last
+        two, nothing varies.
     """
     values, errors = values.double().cpu(), errors.double().cpu()
-    absolute = (values - errors).abs().mean().item()
-    constant = (errors - errors.median()).abs().mean().item() if len(errors) else 0.0
+    noisy = 0.0 if noise is None else noise.double().cpu().nan_to_num().mean().item()
+    wrong = (values - errors).square().mean().item() - noisy
+    varies = errors.var(correction=0).item() - noisy if len(errors) else 0.0
     return {
-        "surrogate_error": absolute,
-        "relative_error": absolute / constant if constant else float("nan"),
+        "surrogate_error": (values - errors).abs().mean().item(),
+        "relative_error": (max(wrong, 0.0) / varies) ** 0.5 if varies > 0 else float("nan"),
         "rank_correlation": _correlation(_ranks(values), _ranks(errors)),
     }
 

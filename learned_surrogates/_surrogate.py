@@ -31,6 +31,41 @@ class EmbeddingDistance(nn.Module):
         return norm(self.net(z) - (self.target_net or self.net)(y))
 
 
+class Conditioned(nn.Module):
+    """`S(z, y) = ||n([z - y, y]) - n([0, y])||_2`: zero at z = y, and not forced to be a metric.
+
+    The embedding distance measures all pairs with one ruler; here the target sets the ruler.
+
+    Args:
+        net: n, `(batch, 2 x features, ...) -> (batch, embedding)`.
+    """
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        """Values `(batch,)` for z and y, `(batch, features, ...)` both."""
+        origin = torch.cat([torch.zeros_like(y), y], 1)
+        return norm(self.net(torch.cat([z - y, y], 1)) - self.net(origin))
+
+
+class PairRegression(nn.Module):
+    """`S(z, y) = n([z, y])`: regression on the pair, as in the surrogate losses of Grabocka et al.
+
+    Args:
+        net: n, `(batch, features of z and y, ...) -> (batch, 1)`.
+    """
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        self.net = net
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        """Values `(batch,)` for z and y, `(batch, features, ...)` each."""
+        return self.net(torch.cat([z, y], 1)).squeeze(1)
+
+
 class Standardise(nn.Module):
     """`(x - mean) / std` over the batch (and all positions), features and channels apart.
 

@@ -1,5 +1,6 @@
 """What predictions and targets look like: the seam between the loss and a domain."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ._surrogate import EmbeddingDistance, embedding_net
+from ._checks import check_number
+from ._surrogate import Conditioned, EmbeddingDistance, PairRegression, embedding_net
 
 #: A random data generator R: `generator(count, rng)` returns `count` predictions and `count`
 #: targets, in the form in which the metric takes them, spread over the metric's range.
@@ -42,10 +44,14 @@ class Task(ABC, Generic[BatchType]):
     prediction alone. A task holds no state, so one object may serve several losses.
     """
 
-    #: Weight of the gradient penalty (LS, Eq. 6) where the user gives none.
-    penalty_weight: float = 0.0
-    #: Names of the surrogates that the task has: how it can represent predictions and targets.
+    #: Names of the surrogates that the task has, which decide how it represents predictions and
+    #: targets; the first one is the default.
     surrogates: tuple[str, ...] = ("embedding",)
+    #: The surrogate that it represents for (see `seen_by`); a module of the user's is shown what
+    #: "embedding" is.
+    surrogate: str = "embedding"
+    #: Draws of the expected metric where the user gives no number.
+    draws: int = 0
     #: Whether representations may differ in size, but for their first dimension after the batch;
     #: they are padded with zeros.
     ragged: bool = False
@@ -85,6 +91,21 @@ class Task(ABC, Generic[BatchType]):
     def build_surrogate(self, z: Tensor, y: Tensor) -> nn.Module:
         """The default surrogate for such z and y: the first ones seen, which may set its scale."""
 
+    @property
+    def fitted(self) -> bool:
+        """Whether `build_surrogate` gives one that was fitted before, to a metric of this kind."""
+        return False
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the surrogate's Adam, where the user gives none."""
+        return 3e-4 if self.fitted else 1e-3
+
+    @property
+    def penalty_weight(self) -> float:
+        """Weight of the gradient penalty (LS, Eq. 6) where the user gives none."""
+        return 0.0
+
     def sample(self, batch: BatchType, random: torch.Generator) -> tuple[Any, Any]:
         """What `decode` returns, for a random draw from each prediction's distribution.
 
@@ -92,11 +113,21 @@ class Task(ABC, Generic[BatchType]):
             batch: as `read` gave it.
             random: a generator on the CPU, the only source of chance.
         """
+        return self.scored_sample(batch, random)[:2]
+
+    def scored_sample(self, batch: BatchType, random: torch.Generator) -> tuple[Any, Any, Tensor]:
+        """What `sample` returns, and the score of each draw.
+
+        The score is the gradient of the draw's log-likelihood with respect to the prediction, of
+        the prediction's shape: times the metric, its mean is the expected metric's gradient.
+        """
         raise NotImplementedError
 
     def seen_by(self, surrogate: str) -> Self:
         """The task, with the representation that one of its `surrogates` takes."""
-        return self
+        task = copy.copy(self)
+        task.surrogate = surrogate
+        return task
 
     def expand(self, target: Tensor) -> Tensor:
         """Stored targets as y, the form in which the surrogate takes them."""
@@ -119,9 +150,10 @@ class Tensors(Task[Batch]):
 
     Args:
         noise: standard deviation, in the prediction's units, of the Gaussian noise that makes the
-            loss's `draws`.
+            loss's `draws`, of which there is then one a sample unless told otherwise.
 
     Raises:
+        TypeError, ValueError: `noise` is no number, or negative.
         TypeError: at a call, an argument is no tensor, or the prediction is not floating point.
         ValueError: at a call, the batch sizes differ.
 
@@ -137,11 +169,13 @@ class Tensors(Task[Batch]):
         torch.Size([8, 4])
     """
 
+    surrogates = ("embedding", "conditioned", "pair")
+
     def __init__(self, *, noise: float = 0.0):
-        if not noise >= 0:
-            raise ValueError(f"noise must be at least 0; got {noise!r}")
+        check_number("noise", noise, 0, integer=False)
         self.noise = noise
         self.samples = noise > 0
+        self.draws = 1 if self.samples else 0
 
     def __repr__(self) -> str:
         return f"Tensors(noise={self.noise})" if self.noise else "Tensors()"
@@ -182,10 +216,11 @@ class Tensors(Task[Batch]):
         # Copies, so that a metric that works in place leaves the user's tensors alone.
         return prediction.clone(), batch.target.clone()
 
-    def sample(self, batch: Batch, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    def scored_sample(self, batch: Batch, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         prediction, target = self.decode(batch)
         noise = torch.randn(prediction.shape, generator=random, dtype=torch.float32, device="cpu")
-        return prediction + self.noise * noise.to(prediction), target
+        noise = noise.to(prediction)
+        return prediction + self.noise * noise, target, noise / self.noise
 
     def encode(
         self, predictions: Any, targets: Any, shape: torch.Size | None
@@ -193,6 +228,17 @@ class Tensors(Task[Batch]):
         return _with_features(torch.as_tensor(predictions)), torch.as_tensor(targets)
 
     def build_surrogate(self, z: Tensor, y: Tensor) -> nn.Module:
+        if self.surrogate != "embedding":
+            if z.shape[2:] != y.shape[2:] or (
+                self.surrogate == "conditioned" and z.shape != y.shape
+            ):
+                raise ValueError(
+                    f"surrogate={self.surrogate!r} needs predictions and targets of one shape; "
+                    f"they are {tuple(z.shape[1:])} and {tuple(y.shape[1:])}"
+                )
+            if self.surrogate == "conditioned":
+                return Conditioned(embedding_net(torch.cat([z - y, y], 1)))
+            return PairRegression(embedding_net(torch.cat([z, y], 1), embedding_size=1))
         if z.shape[1:] == y.shape[1:]:
             return EmbeddingDistance(embedding_net(torch.cat([z, y])))
         return EmbeddingDistance(embedding_net(z), embedding_net(y))

@@ -29,7 +29,8 @@ def make_loss(case: str = "tensors", metric=None, **options) -> LearnedSurrogate
     task = {"tensors": None, "ctc": text.CTC(ALPHABET), "characters": text.Characters(ALPHABET)}
     options = {
         "task": task[case],
-        **({"surrogate": "grid", "draws": 2} if form == "grid" else {}),
+        "surrogate": form or "embedding",
+        "draws": 2 if form == "grid" else 0,
         "warm_up_updates": 0,
         "update_every": 1,
         "batch_size": 8,

@@ -89,10 +89,14 @@ def test_construction_prints_nothing_and_calls_nothing(capsys):
 
 def test_the_last_option_of_data_is_the_default_where_there_is_a_generator():
     assert "data: local," in repr(LearnedSurrogateLoss(l1))
-    assert "data: local-global" in repr(LearnedSurrogateLoss(l1, task=text.CTC("abc")))
+    task = text.CTC("abc")
+    assert "data: local-global" in repr(LearnedSurrogateLoss(l1, task=task, surrogate="pair"))
     generator = text.RandomEdits("abc")
     assert "data: local-global" in repr(LearnedSurrogateLoss(l1, generator=generator))
-    assert "data: local," in repr(LearnedSurrogateLoss(l1, task=text.CTC("abc"), data="local"))
+    assert "data: local," in repr(LearnedSurrogateLoss(l1, task=task, data="local"))
+    # A surrogate that comes fitted learns nothing new from certain predictions.
+    assert "data: local," in repr(LearnedSurrogateLoss(l1, task=task))
+    assert "data: local-global" in repr(LearnedSurrogateLoss(l1, task=task, generator=generator))
 
 
 def test_a_new_loss_is_a_module_without_children_whose_state_is_tensors():

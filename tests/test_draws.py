@@ -101,3 +101,21 @@ def test_tensors_without_noise_have_no_draws():
         LearnedSurrogateLoss(l1, draws=2)
     with pytest.raises(ValueError, match="noise"):
         Tensors(noise=-1)
+
+
+def test_the_spread_of_the_draws_tells_their_means_noise():
+    """The variance of a mean of 4 draws of a coin of .3; standard error about 2 %."""
+    criterion = LearnedSurrogateLoss(
+        text.edit_distance, task=text.CTC("a"), data="local", draws=4, warm_up_updates=0
+    )
+    ones = torch.ones(4000, dtype=torch.long)
+    batch = criterion.task.read(certain(0.3, 4000), ones[:, None], ones, ones)
+    measured = criterion._learner.pairs.measure(batch)
+    assert measured.noise.mean().item() == pytest.approx(0.3 * 0.7 / 4, rel=0.08)
+
+
+def test_one_draw_does_not_tell_its_noise():
+    criterion = make_loss("ctc-grid", draws=1)
+    measured = criterion._learner.pairs.measure(criterion.task.read(*make_arguments("ctc")))
+    assert measured.noise.isnan().all()
+    step(criterion, make_arguments("ctc"))

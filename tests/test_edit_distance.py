@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from learned_surrogates.text import (
+    WeightedEditDistance,
     edit_distance,
     normalized_edit_distance,
     normalized_word_edit_distance,
@@ -87,3 +88,34 @@ def test_a_string_in_place_of_a_list_is_refused(metric):
 def test_lists_of_different_lengths_are_refused(metric):
     with pytest.raises(ValueError, match="2 predictions for 1 targets"):
         metric(["a", "b"], ["a"])
+
+
+def textbook_weighted(reading, target, additional, missing, wrong):
+    table = [
+        [j * missing if not i else i * additional for j in range(len(target) + 1)]
+        for i in range(len(reading) + 1)
+    ]
+    for i in range(1, len(reading) + 1):
+        for j in range(1, len(target) + 1):
+            table[i][j] = min(
+                table[i - 1][j] + additional,
+                table[i][j - 1] + missing,
+                table[i - 1][j - 1] + wrong * (reading[i - 1] != target[j - 1]),
+            )
+    return table[-1][-1]
+
+
+@given(
+    st.lists(st.tuples(words, words), max_size=5),
+    st.tuples(*[st.sampled_from([0.5, 1, 2.25, 10])] * 3),
+)
+def test_weighted_distances_equal_the_textbook(pairs, costs):
+    metric = WeightedEditDistance(additional=costs[0], missing=costs[1], wrong=costs[2])
+    actual = metric([a for a, _ in pairs], [b for _, b in pairs])
+    np.testing.assert_allclose(actual, [textbook_weighted(a, b, *costs) for a, b in pairs])
+
+
+@pytest.mark.parametrize(("cost", "error"), [(0, ValueError), (-1, ValueError), ("1", TypeError)])
+def test_a_wrong_cost_is_named(cost, error):
+    with pytest.raises(error, match="missing"):
+        WeightedEditDistance(missing=cost)

@@ -5,7 +5,7 @@ import torch
 from conftest import assert_identical, l1, make_arguments, make_loss, snapshot, step, train
 from torch import nn
 
-from learned_surrogates import LearnedSurrogateLoss
+from learned_surrogates import Filter, LearnedSurrogateLoss
 
 
 class Known(nn.Module):
@@ -59,10 +59,53 @@ def test_learning_is_the_same_with_and_without():
     plain, filtered = make_loss(), make_loss(filter=0.1)
     for criterion in (plain, filtered):
         train(criterion, "tensors", range(5))
-    assert_identical(snapshot(plain), snapshot(filtered))
+    states = [snapshot(criterion) for criterion in (plain, filtered)]
+    assert states[0].pop("history").shape == states[1].pop("history").shape
+    assert_identical(*states)
 
 
 @pytest.mark.parametrize(("value", "error"), [(-0.1, ValueError), ("all", TypeError)])
 def test_a_wrong_filter_is_named(value, error):
     with pytest.raises(error, match="filter"):
         LearnedSurrogateLoss(l1, filter=value)
+
+
+def test_a_relative_threshold_follows_the_surrogates_own_error():
+    criterion = LearnedSurrogateLoss(
+        l1, surrogate=Known(), filter=Filter(1.5, relative=True), update_every=1
+    )
+    _, first = step(criterion, arguments())  # no error is known yet: all are kept
+    assert first.any(1).all()
+    assert criterion.stats["surrogate_error"] == pytest.approx(1 / 3)
+    _, second = step(criterion, arguments())  # 1.5 / 3 is just what two samples are off by
+    assert second.any(1).tolist() == [True, True, True]
+    stricter = LearnedSurrogateLoss(
+        l1, surrogate=Known(), filter=Filter(1.4, relative=True), update_every=1
+    )
+    step(stricter, arguments())
+    _, third = step(stricter, arguments())
+    assert third.any(1).tolist() == [False, True, False]
+
+
+def test_the_ramp_points_to_where_surrogate_and_metric_agree():
+    with pytest.warns(UserWarning, match="rewards agreement"):
+        ramp = Filter(0.6, ramp=True)
+    criterion = LearnedSurrogateLoss(l1, surrogate=Known(), filter=ramp, update_every=1)
+    plain = LearnedSurrogateLoss(l1, surrogate=Known(), update_every=1)
+    _, gradient = step(criterion, arguments())
+    _, whole = step(plain, arguments())
+    # The surrogate is never below the metric, and equal to it on the second sample.
+    torch.testing.assert_close(gradient, whole * torch.tensor([1.0, 0.0, 1.0])[:, None])
+
+
+def test_samples_on_which_the_metric_failed_are_left_out():
+    def failing(prediction, target):
+        errors = l1(prediction, target)
+        errors[1] = float("nan")
+        return errors
+
+    criterion = LearnedSurrogateLoss(
+        failing, surrogate=Known(), filter=10.0, batched=True, on_metric_error="skip"
+    )
+    _, gradient = step(criterion, arguments())
+    assert gradient.any(1).tolist() == [True, False, True]

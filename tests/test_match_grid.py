@@ -2,7 +2,13 @@ import torch
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
-from learned_surrogates.text._match_grid import CHANNELS, MatchGridNet, match_grid
+from learned_surrogates import text
+from learned_surrogates.text._match_grid import CHANNELS, MatchGridNet
+
+
+def grid_of(probabilities: Tensor, texts: list[list[int]], special: int = 0) -> Tensor:
+    task = text.Characters("abcdefgh"[: probabilities.shape[1] - 1], end=special)
+    return task.grid(probabilities, stored(texts))
 
 
 def plain_grid(probabilities: Tensor, texts: list[list[int]], lengths: list[int], special: int):
@@ -10,18 +16,19 @@ def plain_grid(probabilities: Tensor, texts: list[list[int]], lengths: list[int]
     batch, classes, length = probabilities.shape
     longest = max(map(len, texts))
     grid = torch.zeros(batch, CHANNELS, length, longest + 1)
-    for n, text in enumerate(texts):
+    for n, word in enumerate(texts):
         for i in range(lengths[n]):
             column = probabilities[n, :, i]
-            others = [c for c in range(classes) if c != special]
             before = probabilities[n, :, i - 1] if i else torch.zeros(classes)
-            for j in range(len(text) + 1):
+            characters = [c for c in range(classes) if c != special]
+            for j in range(len(word) + 1):
                 grid[n, 0, i, j] = 1
-                grid[n, 1, i, j] = column[text[j - 1]] if j else 0
+                grid[n, 1, i, j] = column[word[j - 1]] if j else 0
                 grid[n, 2, i, j] = column[special]
-                grid[n, 3, i, j] = max(column[c] for c in others)
-                grid[n, 4, i, j] = sum(column[c] * before[c] for c in others)
-                grid[n, 5, i, j] = j > 1 and text[j - 1] == text[j - 2]
+                grid[n, 3, i, j] = sum(column[c] for c in characters if c not in word)
+                grid[n, 4, i, j] = max(column[c] for c in characters)
+                grid[n, 5, i, j] = sum(column[c] * before[c] for c in characters)
+                grid[n, 6, i, j] = j > 1 and word[j - 1] == word[j - 2]
     return grid
 
 
@@ -34,7 +41,8 @@ def distributions(batch: int, classes: int, lengths: list[int], seed: int = 0) -
 
 def stored(texts: list[list[int]]) -> Tensor:
     longest = max(map(len, texts))
-    return torch.tensor([[c + 1 for c in text] + [0] * (longest - len(text)) for text in texts])
+    rows = [[c + 1 for c in word] + [0] * (longest - len(word)) for word in texts]
+    return torch.tensor(rows, dtype=torch.long)
 
 
 @settings(max_examples=40, deadline=None)
@@ -45,21 +53,21 @@ def test_channels_are_what_they_say(data):
     texts = data.draw(st.lists(st.lists(characters, max_size=4), min_size=1, max_size=3))
     lengths = [data.draw(st.integers(1, 5)) for _ in texts]
     probabilities = distributions(len(texts), 4, lengths)
-    grid = match_grid(probabilities, stored(texts).long(), special)
+    grid = grid_of(probabilities, texts, special)
     torch.testing.assert_close(grid, plain_grid(probabilities, texts, lengths, special))
 
 
 def test_padding_changes_neither_value_nor_gradient():
     torch.manual_seed(0)
     net = MatchGridNet()
-    text, length = [1, 1, 2], 4
+    word, length = [1, 1, 2], 4
     alone = distributions(1, 4, [length]).requires_grad_()
-    value = net(match_grid(alone, stored([text]), 0), torch.empty(1, 0))
+    value = net(grid_of(alone, [word]), torch.empty(1, 0))
     (gradient,) = torch.autograd.grad(value.sum(), alone)
 
     other = distributions(1, 4, [7], seed=1)
     both = torch.cat([torch.nn.functional.pad(alone.detach(), (0, 3)), other]).requires_grad_()
-    values = net(match_grid(both, stored([text, [3, 2, 1, 2, 3]]), 0), torch.empty(2, 0))
+    values = net(grid_of(both, [word, [3, 2, 1, 2, 3]]), torch.empty(2, 0))
     (gradients,) = torch.autograd.grad(values.sum(), both)
     torch.testing.assert_close(values[0], value[0])
     torch.testing.assert_close(gradients[0, :, :length], gradient[0])
@@ -72,15 +80,12 @@ def test_renaming_the_characters_changes_nothing():
     order = torch.tensor([0, 3, 1, 2])  # class 0 is the special one
     renamed = [[order.tolist().index(c) for c in text] for text in texts]
     torch.testing.assert_close(
-        match_grid(probabilities, stored(texts), 0),
-        match_grid(probabilities[:, order], stored(renamed), 0),
+        grid_of(probabilities, texts),
+        grid_of(probabilities[:, order], renamed),
     )
 
 
 def test_values_are_never_negative_and_an_empty_target_has_one():
-    values = MatchGridNet()(
-        match_grid(distributions(2, 3, [4, 1]), torch.zeros(2, 0, dtype=torch.long), 0),
-        torch.empty(2, 0),
-    )
+    values = MatchGridNet()(grid_of(distributions(2, 3, [4, 1]), [[], []]), torch.empty(2, 0))
     assert values.shape == (2,)
     assert (values >= 0).all()

@@ -36,9 +36,22 @@ def test_errors_are_those_of_a_plain_computation(pairs):
     actual = agreement(torch.tensor(values), torch.tensor(errors))
     absolute = sum(abs(v - e) for v, e in pairs) / len(pairs)
     assert actual["surrogate_error"] == pytest.approx(absolute)
-    best_constant = min(sum(abs(e - c) for e in errors) / len(errors) for c in errors)
-    expected = absolute / best_constant if best_constant else math.nan
+    mean = sum(errors) / len(errors)
+    wrong = sum((v - e) ** 2 for v, e in pairs)
+    varies = sum((e - mean) ** 2 for e in errors)
+    expected = math.sqrt(wrong / varies) if varies else math.nan
     assert actual["relative_error"] == pytest.approx(expected, nan_ok=True)
+
+
+def test_noise_of_the_errors_is_not_the_surrogates_fault():
+    """With 20,000 samples, the standard error of the relative error is about .005."""
+    random = torch.Generator().manual_seed(0)
+    truth = 3 * torch.rand(20_000, generator=random)
+    values = truth + 0.3 * torch.randn(20_000, generator=random)
+    errors = truth + 0.8 * torch.randn(20_000, generator=random)
+    relative = agreement(values, errors, torch.full((20_000,), 0.8**2))["relative_error"]
+    assert relative == pytest.approx(0.3 / truth.std().item(), abs=0.03)
+    assert agreement(values, errors)["relative_error"] > 2 * relative
 
 
 def test_a_perfect_surrogate():

@@ -4,6 +4,7 @@ from ._char_cnn import CharCNN as CharCNN
 from ._characters import Characters as Characters
 from ._ctc import CTC as CTC
 from ._edit_distance import (
+    WeightedEditDistance as WeightedEditDistance,
     edit_distance as edit_distance,
     normalized_edit_distance as normalized_edit_distance,
     normalized_word_edit_distance as normalized_word_edit_distance,

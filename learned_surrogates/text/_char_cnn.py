@@ -17,9 +17,17 @@ class CharCNN(nn.Module):
         width: channels of the convolutions.
         embedding_size: features of the embedding; 1024 is the paper's.
         bins: parts of the length that the fully connected layers tell apart.
+        outputs: features of the last layer; None makes it as wide as the one before.
     """
 
-    def __init__(self, classes: int, width: int = 64, embedding_size: int = 256, bins: int = 16):
+    def __init__(
+        self,
+        classes: int,
+        width: int = 64,
+        embedding_size: int = 256,
+        bins: int = 16,
+        outputs: int | None = None,
+    ):
         super().__init__()
         self.bins = bins
         self.convolutions = nn.ModuleList(
@@ -29,7 +37,7 @@ class CharCNN(nn.Module):
         self.head = nn.Sequential(
             nn.Linear(width * bins, embedding_size),
             nn.LeakyReLU(),
-            nn.Linear(embedding_size, embedding_size),
+            nn.Linear(embedding_size, outputs or embedding_size),
         )
 
     def forward(self, x: Tensor) -> Tensor:

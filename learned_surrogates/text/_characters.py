@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ._alignment import Labels
 from ._alphabet import Alphabet
+from ._match_grid import first_columns, match_grid
 from ._text_task import (
     TextBatch,
     TextTask,
@@ -56,6 +58,8 @@ class Characters(TextTask):
         torch.Size([1, 3, 4])
     """
 
+    head = "characters"
+
     def __init__(
         self,
         alphabet: Sequence[str],
@@ -103,8 +107,25 @@ class Characters(TextTask):
         prediction = prediction if prediction.ndim == 3 else prediction[None]
         return prediction.transpose(1, 2) if self.classes_last else prediction
 
+    def as_predicted(self, values: Tensor, prediction: Tensor) -> Tensor:
+        values = values.transpose(1, 2) if self.classes_last else values
+        return values.reshape(prediction.shape)
+
     def texts(self, classes: Tensor) -> list[str]:
         return [self.alphabet.decode(row) for row in self._labels(classes)]
+
+    def grid(self, probabilities: Tensor, target: Tensor) -> Tensor:
+        classes = (target.long() - 1).clamp(min=0)[:, :, None]
+        match = probabilities.gather(1, classes.expand(-1, -1, probabilities.shape[2]))
+        match = (match * (target > 0)[:, :, None]).transpose(1, 2)
+        end = self.alphabet.special
+        characters = torch.cat([probabilities[:, :end], probabilities[:, end + 1 :]], 1)
+        _, own = first_columns(target)
+        other = characters.sum(1) - (match * own[:, None]).sum(2)
+        exists = probabilities.detach().abs().sum(1) > 0
+        repeats = F.pad((characters[:, :, 1:] * characters[:, :, :-1]).sum(1), (1, 0))
+        best = characters.amax(1)
+        return match_grid(match, other.clamp(min=0), best, repeats, exists, target)
 
     def encode(
         self, predictions: list[str], targets: list[str], shape: torch.Size | None

@@ -5,11 +5,14 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ._alignment import Labels, extend, fit_to_frames, force_align, spread_evenly
 from ._alphabet import Alphabet
+from ._collapse import collapse
+from ._match_grid import first_columns, match_grid
 from ._text_task import (
     TextBatch,
     TextTask,
@@ -59,6 +62,8 @@ class CTC(TextTask):
         torch.Size([8, 1, 3])
     """
 
+    head = "ctc"
+
     def __init__(
         self,
         alphabet: Sequence[str],
@@ -98,6 +103,9 @@ class CTC(TextTask):
         frames_first = prediction if prediction.ndim == 3 else prediction[:, None]
         return frames_first.permute(1, 2, 0)
 
+    def as_predicted(self, values: Tensor, prediction: Tensor) -> Tensor:
+        return values.permute(2, 0, 1).reshape(prediction.shape)
+
     def texts(self, classes: Tensor) -> list[str]:
         new = torch.ones_like(classes, dtype=torch.bool)
         new[:, 1:] = classes[:, 1:] != classes[:, :-1]
@@ -106,6 +114,14 @@ class CTC(TextTask):
             self.alphabet.decode([label for label, keep in zip(*row, strict=True) if keep])
             for row in zip(classes.tolist(), kept.tolist(), strict=True)
         ]
+
+    def grid(self, probabilities: Tensor, target: Tensor) -> Tensor:
+        match, other, exists = collapse(probabilities, target, self.alphabet.special)
+        best = torch.cat([match, other[:, :, None]], 2).amax(2)
+        _, own = first_columns(target)
+        characters = match * own[:, None]
+        repeats = F.pad((characters[:, 1:] * characters[:, :-1]).sum(2), (1, 0))
+        return match_grid(match, other, best, repeats, exists, target)
 
     def encode(
         self, predictions: list[str], targets: list[str], shape: torch.Size | None

@@ -1,12 +1,17 @@
 """Edit distances, as metrics ready to hand over."""
 
 from collections.abc import Callable, Sequence
+from fractions import Fraction
+from functools import partial
+from math import lcm
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cpdist
+
+from .._checks import check_number
 
 
 def edit_distance(predictions: Sequence[str], targets: Sequence[str]) -> NDArray[np.float64]:
@@ -64,6 +69,48 @@ def normalized_word_edit_distance(
         array([0.5])
     """
     return _compare(predictions, targets, Levenshtein.normalized_distance, str.split)
+
+
+class WeightedEditDistance:
+    """Edit distance with a cost for each kind of error, such as `WeightedEditDistance(wrong=5)`.
+
+    For readings that are not all worth the same: what is missing is often noticed and typed by
+    hand, where a wrong character goes unnoticed.
+
+    Args:
+        additional: cost of a character that the prediction has too much, above 0.
+        missing: cost of a character of the target that the prediction lacks, above 0.
+        wrong: cost of a character in place of another, above 0; where it is more than the two
+            others together, they are what counts.
+
+    Raises:
+        TypeError, ValueError: a cost is no number, or not above 0.
+
+    Example:
+        >>> WeightedEditDistance(wrong=5, additional=5)(["kien", "kitzen"], ["kitten", "kitten"])
+        array([2., 5.])
+    """
+
+    def __init__(self, *, additional: float = 1, missing: float = 1, wrong: float = 1):
+        costs = {"additional": additional, "missing": missing, "wrong": wrong}
+        for name, cost in costs.items():
+            check_number(name, cost, 0, integer=False)
+            if not cost:
+                raise ValueError(f"{name} must be above 0; got {cost!r}")
+        # RapidFuzz wants whole numbers.
+        fractions = [Fraction(float(cost)).limit_denominator(1000) for cost in costs.values()]
+        self._unit = lcm(*(fraction.denominator for fraction in fractions))
+        whole = tuple(int(fraction * self._unit) for fraction in fractions)
+        self._scorer = partial(Levenshtein.distance, weights=whole)
+        self.__name__ = f"WeightedEditDistance({additional=}, {missing=}, {wrong=})"
+
+    def __repr__(self) -> str:
+        return self.__name__
+
+    def __call__(self, predictions: Sequence[str], targets: Sequence[str]) -> NDArray[np.float64]:
+        """Distances, `(batch,)`."""
+        # The way from the target to the prediction: insertions are what is additional.
+        return _compare(targets, predictions, self._scorer) / self._unit
 
 
 def _compare(

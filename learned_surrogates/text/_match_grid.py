@@ -1,60 +1,87 @@
 """The match grid: a prediction and its target, as the edit distance sees them."""
 
+from importlib import resources
+
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load
 from torch import Tensor, nn
 
-CHANNELS = 6
+CHANNELS = 7
 # Makes the untrained net's value small beside the distances of a good recogniser, so that it grows
 # into its targets rather than shrinks to them.
 INITIAL_COST = -4.0
 
 
-def match_grid(probabilities: Tensor, labels: Tensor, special: int) -> Tensor:
+def match_grid(
+    match: Tensor,
+    other: Tensor,
+    best: Tensor,
+    repeats: Tensor,
+    exists: Tensor,
+    labels: Tensor,
+) -> Tensor:
     """Which position says which character of the target, and what else an edit distance can see.
 
-    Cell (i, j) belongs to position (or frame) i and to character j of the target; column 0 belongs
-    to no character, so that an empty target has a grid too. The channels:
+    Cell (i, j) belongs to position i of the reading and to character j of the target; column 0
+    belongs to no character, so that an empty target has a grid too. The channels:
 
     0. whether the cell exists: 1, or 0 for padding;
     1. the match, the probability of character j at position i;
-    2. the probability of the special symbol, blank or end, at i;
-    3. the probability of the most probable character at i;
-    4. the probability that i repeats the character before it;
-    5. whether character j repeats the one before it.
+    2. the probability that the text has ended before i;
+    3. the probability of a character at i that the target does not have;
+    4. the probability of the most probable character at i;
+    5. the probability that i repeats the character before it, were positions independent;
+    6. whether character j repeats the one before it.
 
     Nothing in it names a character, so one net fits every alphabet.
 
     Args:
-        probabilities: `(batch, classes, length)`; a column of zeros is padding.
+        match: `(batch, positions, characters)`.
+        other: `(batch, positions)`.
+        best: `(batch, positions)`.
+        repeats: `(batch, positions)`.
+        exists: which positions there are, `(batch, positions)`, bool.
         labels: class indices plus one, `(batch, characters)`, 0 for padding.
-        special: class index of the special symbol.
 
     Returns:
-        `(batch, 6, length, characters + 1)`, differentiable in the probabilities.
+        `(batch, 7, positions, characters + 1)`, differentiable in the probabilities.
     """
-    length = probabilities.shape[2]
-    classes = (labels.long() - 1).clamp(min=0)[:, :, None].expand(-1, -1, length)
+    _, own = first_columns(labels)
+    end = 1 - other - (match * own[:, None]).sum(2)
+    # Rounding; and the last position of a collapsed text may hold more than one character.
+    of_positions = torch.stack([end.clamp(min=0), other, best, repeats], 1)
     known = F.pad(labels > 0, (1, 0), value=True)
-    present = probabilities.detach().abs().sum(1) > 0
-    exists = (present[:, :, None] & known[:, None, :]).to(probabilities)
-
-    match = F.pad(probabilities.gather(1, classes).transpose(1, 2), (1, 0))
-    characters = torch.cat([probabilities[:, :special], probabilities[:, special + 1 :]], 1)
-    repeats = F.pad((characters[:, :, 1:] * characters[:, :, :-1]).sum(1), (1, 0))
-    of_positions = torch.stack([probabilities[:, special], characters.amax(1), repeats], 1)
+    present = exists[:, :, None] & known[:, None, :]
     twins = F.pad((labels[:, 1:] == labels[:, :-1]) & (labels[:, 1:] > 0), (2, 0))
     twins = twins[:, : known.shape[1]]  # without any character, there is no second one either
+    positions, columns = present.shape[1:]
     grid = torch.cat(
         [
-            torch.ones_like(match)[:, None],
-            match[:, None],
-            of_positions[:, :, :, None].expand(-1, -1, -1, match.shape[2]),
-            twins.to(match)[:, None, None, :].expand(-1, -1, length, -1),
+            match.new_ones(len(match), 1, positions, columns),
+            F.pad(match, (1, 0))[:, None],
+            of_positions[:, :, :, None].expand(-1, -1, -1, columns),
+            twins.to(match)[:, None, None, :].expand(-1, -1, positions, -1),
         ],
         1,
     )
-    return grid * exists[:, None]
+    return grid * present[:, None]
+
+
+def first_columns(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """For each character of the target, where it first occurs, and whether that is here.
+
+    Args:
+        labels: `(batch, characters)`, 0 for padding.
+
+    Returns:
+        Both `(batch, characters)`: column numbers, and bool, false for padding.
+    """
+    equal = labels[:, :, None] == labels[:, None, :]
+    # Without any character there is nothing to search.
+    first = equal.to(torch.int8).argmax(2) if labels.numel() else labels.long()
+    here = torch.arange(labels.shape[1], device=labels.device)
+    return first, (first == here) & (labels > 0)
 
 
 class MatchGridNet(nn.Module):
@@ -68,7 +95,7 @@ class MatchGridNet(nn.Module):
         layers: number of 2D convolutions.
     """
 
-    def __init__(self, width: int = 16, layers: int = 2):
+    def __init__(self, width: int = 8, layers: int = 3):
         super().__init__()
         self.convolutions = nn.ModuleList(
             nn.Conv2d(width if layer else CHANNELS, width, 3, padding=1) for layer in range(layers)
@@ -80,7 +107,7 @@ class MatchGridNet(nn.Module):
         """Values `(batch,)`, never negative.
 
         Args:
-            z: match grids, `(batch, 6, length, characters + 1)`.
+            z: match grids, `(batch, 7, positions, characters + 1)`.
             y: not needed, as the grid has seen the target.
         """
         exists = z[:, :1].detach()
@@ -95,6 +122,22 @@ class MatchGridNet(nn.Module):
             cost = costs(torch.cat([best, x.sum(other_side) / 4], 1))
             value = value + (F.softplus(cost) * here).sum((1, 2))
         return value
+
+
+def fitted_net(head: str) -> MatchGridNet:
+    """A net that was fitted to the edit distance of simulated recognisers' outputs.
+
+    Of any alphabet and any certainty; `examples/fit_match_grid.py` makes it.
+
+    Args:
+        head: "ctc" or "characters".
+    """
+    file = resources.files(__package__) / "weights" / f"{head}.safetensors"
+    weights = load(file.read_bytes())
+    biases = [name for name in weights if name.startswith("convolutions.") and "bias" in name]
+    net = MatchGridNet(width=len(weights[biases[0]]), layers=len(biases))
+    net.load_state_dict(weights)
+    return net
 
 
 def _costs(width: int) -> nn.Sequential:

@@ -1,10 +1,8 @@
 """What the recognisers' heads share."""
 
-import copy
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 import torch
@@ -12,13 +10,13 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .._surrogate import EmbeddingDistance
+from .._surrogate import Conditioned, EmbeddingDistance, PairRegression
 from .._task import Batch, Task
 from ._alignment import Labels
 from ._alphabet import Alphabet
 from ._char_cnn import CharCNN
 from ._generator import RandomEdits
-from ._match_grid import MatchGridNet, match_grid
+from ._match_grid import fitted_net
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,23 +35,30 @@ class TextTask(Task[TextBatch]):
     plus one, so that the zeros that it pads with are padding here too.
     """
 
-    penalty_weight = 0.1
-    surrogates = ("embedding", "grid")
+    surrogates = ("grid", "embedding", "conditioned", "pair")
+    draws = 4
+    #: Whose weights the grid's net starts with.
+    head: str
     ragged = True
     samples = True
     alphabet: Alphabet
-    surrogate = "embedding"
 
-    def seen_by(self, surrogate: str) -> Self:
-        task = copy.copy(self)
-        task.surrogate = surrogate
-        if surrogate == "grid":
-            task.penalty_weight = 0.0  # the papers' is for the gradient in the probabilities
-        return task
+    @property
+    def fitted(self) -> bool:
+        return self.surrogate == "grid"
+
+    @property
+    def penalty_weight(self) -> float:
+        # The papers' is for the distance of two embeddings, in the probabilities.
+        return 0.1 if self.surrogate == "embedding" else 0.0
 
     @abstractmethod
     def logits(self, prediction: Tensor) -> Tensor:
         """The prediction as `(batch, classes, length)`, unnormalised."""
+
+    @abstractmethod
+    def as_predicted(self, values: Tensor, prediction: Tensor) -> Tensor:
+        """`(batch, classes, length)`, laid out as the prediction is: the inverse of `logits`."""
 
     @abstractmethod
     def texts(self, classes: Tensor) -> list[str]:
@@ -70,13 +75,31 @@ class TextTask(Task[TextBatch]):
         return self.texts(best.where(batch.present, -1).cpu()), batch.texts
 
     def sample(self, batch: TextBatch, random: torch.Generator) -> tuple[list[str], list[str]]:
-        cumulative = self.logits(batch.prediction.detach().float()).softmax(1).cumsum(1)
+        drawn = self._draw(self._probabilities(batch), random)
+        return self.texts(drawn.where(batch.present, -1).cpu()), batch.texts
+
+    def scored_sample(
+        self, batch: TextBatch, random: torch.Generator
+    ) -> tuple[list[str], list[str], Tensor]:
+        probabilities = self._probabilities(batch)
+        drawn = self._draw(probabilities, random)
+        chosen = F.one_hot(drawn, self.alphabet.classes).transpose(1, 2)
+        # d log softmax(x)[k] / dx = one_hot(k) - softmax(x)
+        score = (chosen - probabilities) * batch.present[:, None]
+        texts = self.texts(drawn.where(batch.present, -1).cpu())
+        return texts, batch.texts, self.as_predicted(score, batch.prediction)
+
+    def _probabilities(self, batch: TextBatch) -> Tensor:
+        return self.logits(batch.prediction.detach().float()).softmax(1)
+
+    def _draw(self, probabilities: Tensor, random: torch.Generator) -> Tensor:
+        """A class a position, `(batch, length)`."""
+        cumulative = probabilities.cumsum(1)
         size = (len(cumulative), cumulative.shape[2])
         shares = torch.rand(size, generator=random, dtype=torch.float32, device="cpu")
         # The draw is the class within whose part of 0..1 the random number falls.
         below = cumulative < shares.to(cumulative)[:, None] * cumulative[:, -1:]
-        drawn = below.sum(1).clamp(max=self.alphabet.classes - 1)
-        return self.texts(drawn.where(batch.present, -1).cpu()), batch.texts
+        return below.sum(1).clamp(max=self.alphabet.classes - 1)
 
     def expand(self, target: Tensor) -> Tensor:
         if self.surrogate == "grid":
@@ -89,8 +112,13 @@ class TextTask(Task[TextBatch]):
 
     def build_surrogate(self, z: Tensor, y: Tensor) -> nn.Module:
         if self.surrogate == "grid":
-            return MatchGridNet()
-        return EmbeddingDistance(CharCNN(self.alphabet.classes))
+            return fitted_net(self.head)
+        classes = self.alphabet.classes
+        if self.surrogate == "conditioned":
+            return Conditioned(CharCNN(2 * classes))
+        if self.surrogate == "pair":
+            return PairRegression(CharCNN(2 * classes, outputs=1))
+        return EmbeddingDistance(CharCNN(classes))
 
     def one_hot(self, classes: NDArray[np.int64]) -> Tensor:
         """Certain predictions: `(batch, classes, length)` of class indices `(batch, length)`."""
@@ -99,9 +127,11 @@ class TextTask(Task[TextBatch]):
 
     def see(self, probabilities: Tensor, target: Tensor) -> Tensor:
         """z of probabilities `(batch, classes, length)` and stored targets."""
-        if self.surrogate == "grid":
-            return match_grid(probabilities, target, self.alphabet.special)
-        return probabilities
+        return self.grid(probabilities, target) if self.surrogate == "grid" else probabilities
+
+    @abstractmethod
+    def grid(self, probabilities: Tensor, target: Tensor) -> Tensor:
+        """The match grid, `(batch, 7, positions, characters + 1)`."""
 
     def store(self, classes: NDArray[np.int64]) -> Tensor:
         """Class indices `(batch, length)`, -1 for padding, as replay stores them."""

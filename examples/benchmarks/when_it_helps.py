@@ -1,0 +1,254 @@
+"""Where post-tuning on the metric pays: the study behind docs/when-it-helps.md.
+
+Every run starts from the demo recogniser's checkpoint and trains it for the same number of steps on
+the same images, with one of these:
+
+- proxy: CTC or cross-entropy, the control;
+- surrogate: `LearnedSurrogateLoss` with its defaults and the proxy as `base_loss`;
+- surrogate-alone: the same without `base_loss`;
+- paper: LS-ED as published (embedding distance, metric of the decoded text), warmed up for 1,500
+  updates;
+- mwer4, mwer16: minimum-risk training, the expected metric's gradient from 4 or 16 draws a sample
+  with a leave-one-out baseline, plus 0.1 times the proxy.
+
+Regimes: `clean` labels, `noisy` ones (40 % of the training words with 1 to 3 wrong characters), and
+`asymmetric`, clean labels with a metric that the proxy does not know: a wrong or additional
+character costs 5, a missing one 1.
+
+A method's learning rate is the one with the lowest mean error on the validation words for the first
+seed; the other seeds run at that rate alone. Test words and fonts are read once a run, and only to
+be written down. Runs that the results file already has are not made again.
+
+Example:
+    python examples/benchmarks/when_it_helps.py --regime noisy --head ctc --seeds 5
+    python examples/benchmarks/when_it_helps.py --table
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+EXAMPLES = Path(__file__).parents[1]
+sys.path.insert(0, str(EXAMPLES))
+
+from minimum_risk import expected_metric
+from post_tuning import BATCH, Objective, post_tune, surrogate_arguments, surrogate_objective
+from recogniser import ALPHABET, Recogniser, load, proxy_loss
+from scoring import predict, scores
+from word_images import WordImages
+
+from learned_surrogates import LearnedSurrogateLoss, text
+
+METHODS = ("proxy", "surrogate", "surrogate-alone", "paper", "mwer4", "mwer16")
+METRICS: dict[str, Callable[..., Any]] = {
+    "clean": text.edit_distance,
+    "noisy": text.edit_distance,
+    "asymmetric": text.WeightedEditDistance(additional=5, wrong=5),
+}
+NOISE = {"clean": 0.0, "noisy": 0.4, "asymmetric": 0.0}
+EVALUATION_SEED = 2020
+BASE_LOSSES: dict[str, Callable[[], nn.Module]] = {
+    "ctc": lambda: nn.CTCLoss(zero_infinity=True),
+    "characters": nn.CrossEntropyLoss,
+}
+PAPER_UPDATES = 1500
+MWER_PROXY = 0.1
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--table", action="store_true", help="print what the results file has, and run nothing")
+    add("--regime", choices=list(METRICS), default="noisy")
+    add("--head", choices=["ctc", "characters"], default="characters")
+    add("--methods", nargs="+", choices=METHODS, default=["proxy", "surrogate", "mwer16"])
+    add("--steps", type=int, default=600)
+    add("--seeds", type=int, default=5)
+    add("--rates", type=float, nargs="+", default=[1e-4, 3e-4, 1e-3])
+    add("--test-images", type=int, default=3000)
+    add("--threads", type=int, default=1)
+    add("--results", type=Path, default=Path("runs/when_it_helps.jsonl"))
+    return parser.parse_args()
+
+
+class Study:
+    """The runs of one regime and head."""
+
+    def __init__(self, options: argparse.Namespace):
+        self.options = options
+        self.head, self.regime = options.head, options.regime
+        self.metric = METRICS[self.regime]
+        self.noise = NOISE[self.regime]
+        name = self.head + ("-noisy" if self.noise else "")
+        self.checkpoint = EXAMPLES / "checkpoints" / f"{name}.safetensors"
+        self.splits = {
+            "validation": WordImages("validation", EVALUATION_SEED).batch(2000),
+            "test": WordImages("test", EVALUATION_SEED).batch(options.test_images),
+        }
+        self.done = read(options.results)
+
+    def run(self) -> None:
+        """All methods: rates on the first seed, then the other seeds at the best one."""
+        self.row("checkpoint", 0.0, 0)
+        for method in self.options.methods:
+            tried = {rate: self.row(method, rate, 0) for rate in self.options.rates}
+            best = min(tried, key=lambda rate: tried[rate]["validation"]["error"])
+            for seed in range(1, self.options.seeds):
+                self.row(method, best, seed)
+
+    def row(self, method: str, rate: float, seed: int) -> dict[str, Any]:
+        """One run's figures, from the results file if it has them."""
+        key = {
+            "regime": self.regime,
+            "head": self.head,
+            "method": method,
+            "rate": rate,
+            "seed": seed,
+            "steps": self.options.steps,
+        }
+        for row in self.done:
+            if all(row[name] == value for name, value in key.items()):
+                return row
+        row = key | self.tuned(method, rate, seed)
+        self.done.append(row)
+        self.options.results.parent.mkdir(parents=True, exist_ok=True)
+        with self.options.results.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        error = row["validation"]["error"]
+        print(f"{method} {rate:g} seed {seed}: validation {error:.4f}", flush=True)
+        return row
+
+    def tuned(self, method: str, rate: float, seed: int) -> dict[str, Any]:
+        """Trains and scores."""
+        model = load(self.checkpoint)
+        if method == "checkpoint":
+            return self.figures(model) | {"seconds": 0.0}
+        torch.manual_seed(seed)
+        objective, criterion = self.objective(method, seed)
+        run = post_tune(
+            model,
+            objective,
+            WordImages("train", 1000 + seed, self.noise),
+            self.splits["validation"],
+            steps=self.options.steps,
+            rate=rate,
+            evaluate_every=self.options.steps,
+        )
+        stats = {} if criterion is None else criterion.stats
+        return self.figures(run.model) | {"seconds": run.seconds, "stats": stats}
+
+    def objective(self, method: str, seed: int) -> tuple[Objective, LearnedSurrogateLoss | None]:
+        """The method's loss of a batch, `(output, labels) -> ()`."""
+        proxy = proxy_loss(self.head)
+        if method == "proxy":
+            return proxy, None
+        if method.startswith("mwer"):
+            draws = int(method.removeprefix("mwer"))
+
+            def risk(output: Tensor, labels: list[str]) -> Tensor:
+                loss = expected_metric(output, labels, self.head, draws, self.metric)
+                return loss + MWER_PROXY * proxy(output, labels)
+
+            return risk, None
+        task = text.CTC(ALPHABET) if self.head == "ctc" else text.Characters(ALPHABET)
+        words = text.RandomEdits(ALPHABET, WordImages("train", seed).words)
+        if method == "paper":
+            criterion = LearnedSurrogateLoss(
+                self.metric, task=task, surrogate="embedding", draws=0, generator=words, seed=seed
+            )
+            stream, model = WordImages("train", seed, self.noise), load(self.checkpoint)
+            with torch.no_grad():
+                criterion.warm_up(
+                    (
+                        surrogate_arguments(model(images), labels, self.head)
+                        for images, labels in iter(lambda: stream.batch(BATCH), None)
+                    ),
+                    updates=PAPER_UPDATES,
+                )
+        else:
+            base_loss = BASE_LOSSES[self.head]() if method == "surrogate" else None
+            criterion = LearnedSurrogateLoss(self.metric, task=task, base_loss=base_loss, seed=seed)
+        return surrogate_objective(criterion, self.head, 0.0), criterion
+
+    def figures(self, model: Recogniser) -> dict[str, Any]:
+        """Scores on both splits; `error` is the metric's mean."""
+        figures = {}
+        for split, (images, labels) in self.splits.items():
+            texts = predict(model, images)
+            error = float(self.metric(texts, labels).mean())
+            figures[split] = scores(texts, labels) | {"error": error}
+        return figures
+
+
+def read(results: Path) -> list[dict[str, Any]]:
+    """The runs that a results file has."""
+    if not results.exists():
+        return []
+    return [json.loads(line) for line in results.read_text().splitlines()]
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Mean and standard deviation over the seeds, each method at its best rate."""
+    lines = [
+        "| regime | head | method | rate | seeds | test error | against proxy | seeds better |"
+        " accuracy | ms a step |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for regime, head in dict.fromkeys((row["regime"], row["head"]) for row in rows):
+        here = [row for row in rows if (row["regime"], row["head"]) == (regime, head)]
+        methods = dict.fromkeys(row["method"] for row in here)
+        best = {method: at_best_rate(here, method) for method in methods}
+        control = {row["seed"]: row["test"]["error"] for row in best.get("proxy", [])}
+        for method, runs in best.items():
+            errors = [run["test"]["error"] for run in runs]
+            shared = [run for run in runs if run["seed"] in control]
+            change, better = "", ""
+            if method not in ("proxy", "checkpoint") and shared:
+                own = statistics.mean(run["test"]["error"] for run in shared)
+                other = statistics.mean(control[run["seed"]] for run in shared)
+                wins = sum(run["test"]["error"] < control[run["seed"]] for run in shared)
+                change, better = f"{own / other - 1:+.1%}", f"{wins} of {len(shared)}"
+            accuracy = statistics.mean(run["test"]["accuracy"] for run in runs)
+            pace = statistics.mean(1000 * run["seconds"] / run["steps"] for run in runs)
+            lines.append(
+                f"| {regime} | {head} | {method} | {runs[0]['rate']:g} | {len(runs)} | "
+                f"{spread(errors)} | {change} | {better} | {accuracy:.1%} | {pace:.0f} |"
+            )
+    return "\n".join(lines)
+
+
+def at_best_rate(rows: list[dict[str, Any]], method: str) -> list[dict[str, Any]]:
+    """A method's runs at the rate that was chosen: the first seed's best on validation words."""
+    own = [row for row in rows if row["method"] == method]
+    first = [row for row in own if row["seed"] == 0]
+    rate = min(first, key=lambda row: row["validation"]["error"])["rate"]
+    return [row for row in own if row["rate"] == rate]
+
+
+def spread(values: list[float]) -> str:
+    """Mean, and standard deviation if there are several."""
+    mean = f"{statistics.mean(values):.4f}"
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.4f}"
+
+
+def main() -> None:
+    """Run, and print the table."""
+    options = parse()
+    torch.set_num_threads(options.threads)
+    if not options.table:
+        Study(options).run()
+    print(table(read(options.results)))
+
+
+if __name__ == "__main__":
+    main()

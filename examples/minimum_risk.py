@@ -1,0 +1,45 @@
+"""Minimum-risk training: the expected metric's gradient from a handful of draws."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from recogniser import Head, read
+from torch import Tensor
+from torch.nn import functional
+
+from learned_surrogates import text
+
+
+def expected_metric(
+    output: Tensor,
+    labels: Sequence[str],
+    head: Head,
+    draws: int,
+    metric: Callable[..., Any] = text.edit_distance,
+) -> Tensor:
+    """A loss whose gradient estimates that of the expected metric, mean over the batch.
+
+    Draws a class for each frame or position from the model's own distribution; REINFORCE with a
+    leave-one-out baseline.
+
+    Args:
+        output: the recogniser's, see `Recogniser`.
+        labels: texts.
+        head: "ctc" or "characters".
+        draws: a sample, at least 2.
+        metric: `(readings, labels) -> (batch,)`.
+    """
+    class_dim = 2 if head == "ctc" else 1
+    log_probs = output.log_softmax(class_dim).movedim(class_dim, -1)
+    samples = torch.distributions.Categorical(logits=log_probs.detach()).sample((draws,))
+    errors = []
+    for sample in samples:
+        one_hot = functional.one_hot(sample, output.shape[class_dim])
+        readings = read(one_hot.movedim(-1, class_dim), head)
+        errors.append(torch.as_tensor(metric(readings, labels)))
+    drawn = torch.stack(errors).float()
+    advantage = (drawn - drawn.mean(0)) * draws / (draws - 1)
+    chosen = log_probs.expand(draws, *log_probs.shape).gather(-1, samples[..., None]).squeeze(-1)
+    log_likelihood = chosen.sum(1 if head == "ctc" else 2)
+    return (advantage * log_likelihood).mean()

@@ -1,0 +1,303 @@
+"""Whether the surrogate's gradient lowers the metric: `LearnedSurrogateLoss.check`."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ._base_loss import base_gradient, with_prediction
+from ._checks import check_number
+from ._island import island
+from ._task import Batch
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from ._loss import LearnedSurrogateLoss
+
+# Step lengths, as shares of the spread of a sample's prediction.
+STEPS = (0.003, 0.01, 0.03, 0.1, 0.3)
+MOST_BINS = 4
+SURROGATE, BASE = "surrogate", "base loss"
+# Two estimates of the true gradient, from half the draws each.
+TRUTHS = ("truth", "other truth")
+
+
+@dataclass(frozen=True)
+class Direction:
+    """What steps against one gradient do to the metric, as an error: below 0 is better.
+
+    Attributes:
+        change: mean change of the metric, one a step length.
+        standard_error: of these means.
+        by_bin: mean change with step length number `GradientCheck.step`, one a bin.
+        cosine: with the true gradient; NaN where there is none to compare with.
+    """
+
+    change: list[float]
+    standard_error: list[float]
+    by_bin: list[float]
+    cosine: float
+
+
+@dataclass(frozen=True)
+class GradientCheck:
+    """The outcome of `LearnedSurrogateLoss.check`: `print` it, or `plot` it.
+
+    Attributes:
+        samples: number of samples.
+        error: their mean error before the step.
+        expected: whether the error is the metric's mean over draws, where the task draws, and not
+            that of the prediction as it is decoded.
+        steps: step lengths, as shares of the spread of a sample's prediction; one for the whole
+            batch, as samples with larger gradients move further.
+        step: index of the length with which the surrogate lowers the error most.
+        bins: `(lowest, highest, samples)` of the error before the step.
+        directions: "surrogate" and, where there is one, "base loss".
+        agreement: cosine of two estimates of the true gradient, from half the draws each; one that
+            follows the truth perfectly would reach about its square root. 1 for a differentiable
+            metric, NaN where there is no truth.
+        of_parameters: whether cosines are those of the gradients with respect to the model's
+            parameters, and not to its predictions.
+    """
+
+    samples: int
+    error: float
+    expected: bool
+    steps: tuple[float, ...]
+    step: int
+    bins: list[tuple[float, float, int]]
+    directions: dict[str, Direction]
+    agreement: float
+    of_parameters: bool
+
+    @property
+    def helps(self) -> bool:
+        """Whether the surrogate's best step lowers the error by over two standard errors."""
+        surrogate = self.directions[SURROGATE]
+        return surrogate.change[self.step] < -2 * surrogate.standard_error[self.step]
+
+    @property
+    def verdict(self) -> str:
+        """What follows from it, in a sentence."""
+        if self.helps:
+            return "A step against the surrogate's gradient lowers the error."
+        return (
+            "No step against the surrogate's gradient lowers the error for sure: do not train on "
+            "it alone. Give base_loss=, warm it up for longer, or see stats['relative_error']."
+        )
+
+    def __str__(self) -> str:
+        kind = "expected error" if self.expected else "error"
+        head = "".join(f"{step:>19g}" for step in self.steps)
+        lines = [
+            f"{kind} {self.error:.4g} on {self.samples} samples; how it changes after a step:",
+            f"{'step':>12}{head}   cosine with the true gradient",
+        ]
+        for name, direction in self.directions.items():
+            cells = "".join(
+                f"{f'{change:+.4f} ± {error:.4f}':>19}"
+                for change, error in zip(direction.change, direction.standard_error, strict=True)
+            )
+            lines.append(f"{name:>12}{cells}   {direction.cosine:.3f}")
+        return "\n".join([*lines, self.verdict])
+
+    def plot(self) -> "Figure":
+        """Pictures of the change by step length and by bin (needs matplotlib)."""
+        from ._report import check_figure
+
+        return check_figure(self)
+
+
+class Check:
+    """Goes through batches and adds up what becomes a `GradientCheck`.
+
+    Args:
+        criterion: is not changed.
+        parameters: of the model; None compares gradients with respect to predictions.
+        draws: of the expected metric and its gradient, a sample.
+    """
+
+    def __init__(
+        self, criterion: "LearnedSurrogateLoss", parameters: Iterable[Tensor] | None, draws: int
+    ):
+        check_number("draws", draws, 2)
+        self.criterion = criterion
+        self.task = criterion.task
+        self.metric = criterion._learner.pairs.metric
+        self.parameters = None
+        if parameters is not None:
+            self.parameters = [p for p in parameters if p.requires_grad]
+        self.draws = draws
+        self.before: list[Tensor] = []
+        self.changes: dict[str, list[Tensor]] = {}
+        self.gradients: dict[str, list[Tensor]] = {}
+
+    def add(self, arguments: Any) -> None:
+        """Takes a batch: what the loss would be called with, as a tuple or a dict."""
+        args, kwargs = ((), arguments) if isinstance(arguments, Mapping) else (arguments, {})
+        batch = self.task.read(*args, **kwargs)
+        _, _, gradient = self.criterion._evaluate(batch, differentiable=True)
+        assert gradient is not None
+        gradients = {SURROGATE: gradient}
+        if self.criterion.base_loss is not None:
+            base = base_gradient(self.criterion.base_loss, batch, args, kwargs, "mean")
+            gradients[BASE] = base
+        prediction = batch.prediction.detach()
+
+        def errors(prediction: Tensor) -> Tensor:
+            moved = with_prediction(batch.prediction, prediction, args, kwargs)
+            return self._errors(self.task.read(*moved[0], **moved[1]))
+
+        before = errors(prediction)
+        self.before.append(before)
+        spread = _norms(prediction - _means(prediction, batch), batch).mean()
+        for name, against in gradients.items():
+            length = _norms(against, batch).square().mean().sqrt()
+            unit = against.to(prediction) * torch.where(length > 0, spread / length, 0.0)
+            changes = [errors(prediction - step * unit) - before for step in STEPS]
+            self.changes.setdefault(name, []).append(torch.stack(changes))
+        for name, of_prediction in (gradients | self._truths(batch)).items():
+            flat = self._flat(batch.prediction, of_prediction).double().cpu()
+            self.gradients.setdefault(name, []).append(flat)
+
+    def _errors(self, batch: Batch) -> Tensor:
+        """The metric's mean over draws, the same ones at each call, or as decoded: `(batch,)`."""
+        with island(batch.prediction.device), torch.no_grad():
+            if not self.task.samples:
+                return self.metric(*self.task.decode(batch))[0]
+            random = torch.Generator().manual_seed(0)
+            drawn = [self.metric(*self.task.sample(batch, random))[0] for _ in range(self.draws)]
+            return torch.stack(drawn).mean(0)
+
+    def _truths(self, batch: Batch) -> dict[str, Tensor]:
+        """Estimates of the true gradient with respect to the prediction; none where it has none."""
+        with island(batch.prediction.device):
+            if self.task.samples:
+                random = torch.Generator().manual_seed(1)
+                return {name: self._score_estimate(batch, random) for name in TRUTHS}
+            predictions, targets = self.task.decode(batch)
+            if not (isinstance(predictions, Tensor) and predictions.is_floating_point()):
+                return {}
+            with torch.enable_grad():
+                try:
+                    values = self.metric.function(predictions.requires_grad_(), targets)
+                except Exception:  # noqa: BLE001 - a metric need not take what has a gradient
+                    return {}
+                if not (isinstance(values, Tensor) and values.requires_grad):
+                    return {}
+                sign = -1 if self.metric.higher_is_better else 1
+                (truth,) = torch.autograd.grad(sign * values.sum(), predictions)
+            return dict.fromkeys(TRUTHS, truth)
+
+    def _score_estimate(self, batch: Batch, random: torch.Generator) -> Tensor:
+        """The expected metric's gradient from half the draws, with the others' mean as baseline.
+
+        REINFORCE (Williams, 1992), leave-one-out.
+        """
+        count = max(2, self.draws // 2)
+        errors, scores = [], []
+        with torch.no_grad():
+            for _ in range(count):
+                *pair, score = self.task.scored_sample(batch, random)
+                errors.append(self.metric(*pair)[0])
+                scores.append(score)
+            drawn = torch.stack(errors)
+            advantages = (drawn - drawn.mean(0)) / (count - 1)
+            total = torch.zeros_like(scores[0])
+            for advantage, score in zip(advantages, scores, strict=True):
+                total += _per_sample(advantage.to(score), batch, score.ndim) * score
+        return total
+
+    def _flat(self, prediction: Tensor, gradient: Tensor) -> Tensor:
+        """A gradient as one vector: of the parameters, if they are asked for."""
+        if self.parameters is None:
+            return gradient.flatten()
+        if not prediction.requires_grad:
+            raise ValueError(
+                "parameters= needs predictions that the model made with gradients enabled: they "
+                "carry the way back to the parameters"
+            )
+        found = torch.autograd.grad(
+            prediction,
+            self.parameters,
+            gradient.to(prediction),
+            retain_graph=True,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        return torch.cat([of_one.flatten() for of_one in found])
+
+    def conclude(self) -> GradientCheck:
+        """The outcome, over all batches."""
+        if not self.before:
+            raise ValueError("check needs at least one batch: what the loss would be called with")
+        before = torch.cat(self.before)
+        changes = {name: torch.cat(parts, 1) for name, parts in self.changes.items()}
+        whole = {
+            name: torch.cat(parts) if self.parameters is None else torch.stack(parts).sum(0)
+            for name, parts in self.gradients.items()
+        }
+        truths = [whole[name] for name in TRUTHS if name in whole]
+        step = int(changes[SURROGATE].mean(1).argmin())
+        bins = _bins(before)
+        inside = [(before >= low) & (before <= high) for low, high in bins]
+        directions = {
+            name: Direction(
+                change=change.mean(1).tolist(),
+                standard_error=(change.std(1) / len(before) ** 0.5).tolist(),
+                by_bin=[change[step, samples].mean().item() for samples in inside],
+                cosine=_cosine(whole[name], truths[0] + truths[1]) if truths else float("nan"),
+            )
+            for name, change in changes.items()
+        }
+        return GradientCheck(
+            samples=len(before),
+            error=before.mean().item(),
+            expected=self.task.samples,
+            steps=STEPS,
+            step=step,
+            bins=[(*edges, int(samples.sum())) for edges, samples in zip(bins, inside)],
+            directions=directions,
+            agreement=_cosine(*truths) if truths else float("nan"),
+            of_parameters=self.parameters is not None,
+        )
+
+
+def _bins(errors: Tensor) -> list[tuple[float, float]]:
+    """Lowest and highest error of groups of about as many samples, equal errors together."""
+    groups = errors.sort().values.tensor_split(MOST_BINS)
+    bins: list[tuple[float, float]] = []
+    for group in groups:
+        above = group[group > bins[-1][1]] if bins else group
+        if len(above):
+            bins.append((above[0].item(), above[-1].item()))
+    return bins
+
+
+def _per_sample(values: Tensor, batch: Batch, dims: int) -> Tensor:
+    """`(batch,)`, so that it broadcasts along the prediction's batch dimension."""
+    shape = [1] * dims
+    if batch.batch_dim is not None:
+        shape[batch.batch_dim] = -1
+    return values.view(shape)
+
+
+def _samples_first(prediction: Tensor, batch: Batch) -> Tensor:
+    """`(batch, numbers)`."""
+    first = prediction[None] if batch.batch_dim is None else prediction.movedim(batch.batch_dim, 0)
+    return first.flatten(1) if first.ndim > 1 else first[:, None]
+
+
+def _norms(prediction: Tensor, batch: Batch) -> Tensor:
+    return _samples_first(prediction, batch).float().norm(dim=1)
+
+
+def _means(prediction: Tensor, batch: Batch) -> Tensor:
+    return _per_sample(_samples_first(prediction, batch).mean(1), batch, prediction.ndim)
+
+
+def _cosine(a: Tensor, b: Tensor) -> float:
+    return torch.nn.functional.cosine_similarity(a, b, dim=0).item()

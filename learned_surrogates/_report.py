@@ -1,0 +1,279 @@
+"""One page with pictures, to look at before believing a surrogate."""
+
+import base64
+import html
+import io
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ._check import GradientCheck
+from ._filter import Filter
+
+try:
+    import matplotlib
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+except ImportError as error:
+    raise ImportError("pictures need matplotlib: pip install learned-surrogates[report]") from error
+
+if TYPE_CHECKING:
+    from ._loss import LearnedSurrogateLoss
+
+# Okabe and Ito's colours, which differ for colour-blind readers too.
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
+MOST_BINS = 8
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
+table { border-collapse: collapse } td { padding: .1rem .8rem .1rem 0; vertical-align: top }
+td:last-child { text-align: right; font-variant-numeric: tabular-nums }
+img { max-width: 100% } pre { background: #f4f4f4; padding: .8rem; overflow-x: auto }
+.verdict { font-weight: bold } figure { margin: 1.5rem 0 }
+"""
+
+
+SCATTER_TEXT = (
+    "Each point is one of the last predictions, from before the surrogate was fitted to it. On the "
+    "line, the surrogate is right. Points far above the line at error 0 are good predictions that "
+    "it would change; points far below it on the right are bad ones that it leaves alone. Between "
+    "dotted lines, if there are any, the filter keeps a gradient."
+)
+BIN_TEXT = (
+    "Mean of |surrogate - metric| by how large the metric is; below, how many of the predictions "
+    "are there. Gradients are worth most where predictions are: look at the high bars first."
+)
+FIT_TEXT = (
+    "The surrogate's error on predictions not yet fitted to, against that of a constant predictor: "
+    "1 knows nothing. In the shaded band it is trusted in part; above, not at all. The error may "
+    "rise when the model gets better, as the metric then varies less. Right, if there is one: the "
+    "gradient penalty (LS, figure 2)."
+)
+FOLLOWED_TEXT = (
+    "Left: the metric, mean of each batch. Right: the surrogate's share beside the base loss "
+    "(trust), and the share of samples that the filter keeps, if there is one."
+)
+
+
+def write_report(
+    criterion: "LearnedSurrogateLoss", path: Path, check: GradientCheck | None
+) -> None:
+    """See `LearnedSurrogateLoss.report`."""
+    learner = criterion._learner
+    history = learner.history.columns()
+    sections: list[tuple[str, str, Figure]] = []
+    if learner.pairs.unseen.size:
+        values, errors, _ = learner.pairs.unseen.oldest_first()
+        scatter = _scatter(values, errors, learner.recipe.filter, learner.mean_error)
+        sections.append(("Surrogate against metric", SCATTER_TEXT, scatter))
+        sections.append(("Where it is wrong", BIN_TEXT, _by_bin(values, errors)))
+    if len(history["updates"]) > 1:
+        fit = _fit(history, learner.recipe.trusted)
+        sections.append(("The fit, over updates", FIT_TEXT, fit))
+        followed = _followed(history, criterion.base_loss is not None)
+        sections.append(("The metric, and what is followed", FOLLOWED_TEXT, followed))
+    if check is not None:
+        sections.append(("Gradient check", _check_text(check), check_figure(check)))
+    path.write_text(_page(criterion, sections, check), encoding="utf-8")
+
+
+def _any(values: list[float]) -> bool:
+    return any(math.isfinite(value) for value in values)
+
+
+def verdict(stats: dict[str, Any], has_base_loss: bool, trusted: tuple[float, float]) -> str:
+    """What the figures say, in a sentence or two."""
+    error = stats["relative_error"]
+    if stats["warming_up"] or math.isnan(error):
+        return "The surrogate is still warming up, or has seen too few predictions to judge it."
+    beside = "the base loss trains the model" if has_base_loss else "give it a base_loss="
+    if error <= trusted[0]:
+        return f"The surrogate is trusted: its error is {error:.2f} of a constant predictor's."
+    if error < trusted[1]:
+        return (
+            f"The surrogate is trusted in part: its error is {error:.2f} of a constant "
+            f"predictor's, and trust is full up to {trusted[0]:g}. For the rest, {beside}."
+        )
+    return (
+        f"The surrogate is not trusted: its error is {error:.2f} of a constant predictor's, and "
+        f"trust begins below {trusted[1]:g}. Meanwhile, {beside}."
+    )
+
+
+def check_figure(check: GradientCheck) -> Figure:
+    """Change of the metric by step length, and by bin."""
+    figure = Figure(figsize=(11, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    colours = dict(zip(check.directions, (ORANGE, BLUE)))
+    for name, direction in check.directions.items():
+        left.errorbar(
+            check.steps,
+            direction.change,
+            [2 * error for error in direction.standard_error],
+            marker=".",
+            capsize=2,
+            color=colours[name],
+            label=name,
+        )
+    left.axhline(0, color="black", linewidth=1)
+    left.set_xscale("log")
+    kind = "expected error" if check.expected else "error"
+    left.set(
+        xlabel="step, share of a prediction's spread",
+        ylabel=f"change of the {kind}",
+        title=f"below 0 is better ({kind} before: {check.error:.3g}; bars: 2 standard errors)",
+    )
+    left.title.set_fontsize(10)
+    left.legend()
+    width = 0.8 / len(check.directions)
+    for place, (name, direction) in enumerate(check.directions.items()):
+        at = [i + width * (place - (len(check.directions) - 1) / 2) for i in range(len(check.bins))]
+        right.bar(at, direction.by_bin, width, color=colours[name], label=name)
+    right.axhline(0, color="black", linewidth=1)
+    right.set_xticks(
+        range(len(check.bins)),
+        [_interval(low, high) + f"\n{count} samples" for low, high, count in check.bins],
+    )
+    right.set(
+        xlabel=f"{kind} before the step",
+        title=f"change by {kind}, at step {check.steps[check.step]:g}",
+    )
+    right.title.set_fontsize(10)
+    return figure
+
+
+def _interval(low: float, high: float) -> str:
+    return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+
+
+def _scatter(values: Tensor, errors: Tensor, filter: Filter | None, mean_error: float) -> Figure:
+    figure = Figure(figsize=(5.5, 5), layout="constrained")
+    axes = figure.subplots()
+    axes.scatter(errors.cpu(), values.cpu(), s=10, alpha=0.35, color=ORANGE, linewidths=0)
+    most = max(1e-9, float(errors.max()), float(values.max()))
+    axes.plot([0, most], [0, most], color="black", linewidth=1)
+    if filter is not None:
+        width = filter.threshold * (mean_error if filter.relative else 1)
+        for offset in (-width, width):
+            axes.plot([0, most], [offset, most + offset], "k:", linewidth=1)
+    axes.set(
+        xlabel="error by the metric, as fitted to",
+        ylabel="surrogate",
+        xlim=(-0.03 * most, 1.03 * most),
+        ylim=(min(-0.03 * most, float(values.min())), 1.03 * most),
+    )
+    return figure
+
+
+def _by_bin(values: Tensor, errors: Tensor) -> Figure:
+    values, errors = values.double().cpu(), errors.double().cpu()
+    edges = torch.unique(errors.quantile(torch.linspace(0, 1, MOST_BINS + 1).double()))
+    places = torch.bucketize(errors, edges[1:-1].contiguous(), right=True)
+    count = max(1, len(edges) - 1)
+    wrong = (values - errors).abs()
+    groups = [places == place for place in range(count)]
+    labels = [
+        _interval(float(errors[group].min()), float(errors[group].max())) if group.any() else ""
+        for group in groups
+    ]
+    figure = Figure(figsize=(max(6.0, 1.1 * count), 4), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    above.bar(range(count), [float(wrong[group].mean()) for group in groups], color=ORANGE)
+    above.set(ylabel="|surrogate - metric|")
+    below.bar(range(count), [int(group.sum()) for group in groups], color=GREY)
+    below.set_xticks(range(count), labels)
+    below.set(ylabel="predictions", xlabel="error by the metric")
+    return figure
+
+
+def _fit(history: dict[str, list[float]], trusted: tuple[float, float]) -> Figure:
+    penalised = _any(history["penalty"])
+    figure = Figure(figsize=(11, 3.5) if penalised else (7, 3.5), layout="constrained")
+    panels = figure.subplots(1, 1 + penalised, squeeze=False)[0]
+    left: Axes = panels[0]
+    left.plot(history["updates"], history["relative_error"], color=ORANGE)
+    left.axhspan(*trusted, color=GREY, alpha=0.15, linewidth=0)
+    left.axhline(1, color="black", linewidth=1, linestyle=":")
+    known = [value for value in history["relative_error"] if math.isfinite(value)]
+    left.set(xlabel="surrogate updates", ylabel="relative error")
+    left.set_ylim(0, min(2.0, max([1.1, *known])))
+    if penalised:
+        panels[1].plot(history["updates"], history["penalty"], color=BLUE)
+        panels[1].set(xlabel="surrogate updates", ylabel="gradient penalty")
+        panels[1].set_ylim(bottom=0)
+    return figure
+
+
+def _followed(history: dict[str, list[float]], has_base_loss: bool) -> Figure:
+    figure = Figure(figsize=(11, 3.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot(history["calls"], history["metric"], color=GREEN, linewidth=1)
+    left.set(xlabel="calls", ylabel="metric")
+    label = "trust" if has_base_loss else "trust (there is no base loss)"
+    right.plot(history["calls"], history["trust"], color=ORANGE, label=label)
+    if _any(history["kept"]):
+        right.plot(history["calls"], history["kept"], color=BLUE, linewidth=1, label="kept")
+    right.set(xlabel="calls", ylim=(-0.03, 1.03))
+    right.legend()
+    return figure
+
+
+def _check_text(check: GradientCheck) -> str:
+    text = (
+        "Predictions were moved a little against each gradient, and the metric evaluated again. "
+        + check.verdict
+    )
+    if math.isfinite(check.agreement):
+        space = "the model's parameters" if check.of_parameters else "the predictions"
+        cosines = ", ".join(
+            f"{name} {direction.cosine:.3f}" for name, direction in check.directions.items()
+        )
+        text += (
+            f" Cosine with the true gradient, with respect to {space}: {cosines}. (Two estimates "
+            f"of the truth agree to {check.agreement:.3f}.)"
+        )
+    return text
+
+
+def _page(
+    criterion: "LearnedSurrogateLoss",
+    sections: list[tuple[str, str, Figure]],
+    check: GradientCheck | None,
+) -> str:
+    stats = criterion.stats
+    sentence = verdict(stats, criterion.base_loss is not None, criterion._learner.recipe.trusted)
+    if check is not None:
+        sentence += " " + check.verdict
+    rows = "".join(
+        f"<tr><td>{html.escape(key)}</td><td>{_figure_text(value)}</td></tr>"
+        for key, value in stats.items()
+    )
+    pictures = "".join(
+        f'<h2>{title}</h2><p>{html.escape(text)}</p><figure><img alt="{title}" '
+        f'src="data:image/png;base64,{_png(figure)}"></figure>'
+        for title, text, figure in sections
+    )
+    return (
+        '<!doctype html><meta charset="utf-8"><title>Learned surrogate</title>'
+        f"<style>{STYLE}</style><h1>How the learned surrogate does</h1>"
+        f'<p class="verdict">{html.escape(sentence)}</p>{pictures}'
+        f"<h2>Figures</h2><table>{rows}</table>"
+        f"<h2>The loss</h2><pre>{html.escape(repr(criterion))}</pre>"
+    )
+
+
+def _figure_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _png(figure: Figure) -> str:
+    """A figure as base64, for the page to hold."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"savefig.dpi": 110}):
+        figure.savefig(buffer, format="png")
+    return base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,66 @@
+"""Other surrogates than the distance of two embeddings."""
+
+import pytest
+import torch
+from conftest import CASES, l1, make_arguments, make_loss, train
+
+from learned_surrogates import LearnedSurrogateLoss, text
+
+FORMS = ("conditioned", "pair")
+FORM_CASES = ("tensors", "ctc", "characters")
+
+
+def loss_of(case, form, **options):
+    draws = {} if case == "tensors" else {"draws": 0}
+    return make_loss(
+        f"{case}-{form}" if case != "tensors" else case, surrogate=form, **draws, **options
+    )
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("case", FORM_CASES)
+def test_they_learn(case, form):
+    """Their error on unseen samples falls below a third of what it was, or so."""
+    criterion = loss_of(case, form, batch_size=32, replay_capacity=512, learning_rate=3e-3)
+    batches = [make_arguments(case, seed, batch=16) for seed in range(24)]
+    criterion.warm_up(batches, updates=1)
+    early = criterion.stats["surrogate_error"]
+    criterion.warm_up(batches, updates=200)
+    criterion._learner.pairs.unseen.clear()
+    criterion.warm_up([make_arguments(case, 99, batch=64)], updates=1)
+    assert criterion.stats["surrogate_error"] < 0.75 * early
+
+
+@pytest.mark.parametrize("case", FORM_CASES)
+def test_the_conditioned_form_is_zero_where_prediction_and_target_agree(case):
+    criterion = loss_of(case, "conditioned")
+    train(criterion, case, range(5))
+    learner = criterion._learner
+    batch = criterion.task.read(*make_arguments(case, 7))
+    y = learner.expand(batch.target)
+    assert learner.value(y, y).max() < 1e-4
+
+
+def test_the_conditioned_form_needs_one_shape():
+    criterion = LearnedSurrogateLoss(lambda z, y: z[:, 0] * 0, surrogate="conditioned")
+    with pytest.raises(ValueError, match="'conditioned' needs predictions and targets of one"):
+        criterion(torch.randn(4, 3, requires_grad=True), torch.randn(4, 2))
+
+
+def test_the_pair_form_takes_targets_with_other_features():
+    criterion = LearnedSurrogateLoss(
+        lambda z, y: (z.sum(1) - y[:, 0]).abs(), surrogate="pair", update_every=1
+    )
+    assert criterion(torch.randn(4, 3, requires_grad=True), torch.randn(4, 1)).shape == ()
+
+
+def test_an_unknown_form_names_those_there_are():
+    with pytest.raises(ValueError, match="'embedding', 'conditioned', 'pair'"):
+        LearnedSurrogateLoss(l1, surrogate="grid")
+
+
+def test_text_has_the_grid_with_draws_by_default():
+    criterion = LearnedSurrogateLoss(text.edit_distance, task=text.CTC("ab"))
+    assert criterion.task.surrogate == "grid"
+    assert criterion._learner.recipe.draws == 4
+    assert "ctc-grid" in CASES

@@ -1,0 +1,284 @@
+"""Trust: whose gradient is followed, the surrogate's or the base loss's."""
+
+import math
+import warnings
+
+import pytest
+import torch
+from conftest import assert_identical, l1, make_arguments, make_loss, snapshot, step, train
+from torch import nn
+
+from learned_surrogates import LearnedSurrogateLoss, text
+from learned_surrogates._trust import PATIENCE, Trust
+
+
+class Ruler(nn.Module):
+    """The L1 distance, times a factor: right about `l1` with 1, useless far from it."""
+
+    def __init__(self, factor: float = 1.0):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, z, y):
+        return self.factor * (z - y).abs().sum(-1)
+
+
+def base_l2(prediction, target):
+    return (prediction - target).square().mean()
+
+
+def known_loss(factor=1.0, **options) -> LearnedSurrogateLoss:
+    options = {"base_loss": base_l2, "update_every": 1, **options}
+    return LearnedSurrogateLoss(l1, surrogate=Ruler(factor), **options)
+
+
+def base_gradient(arguments):
+    (gradient,) = torch.autograd.grad(base_l2(*arguments), arguments[0])
+    return gradient
+
+
+@pytest.mark.parametrize(
+    ("error", "level"), [(0.0, 1.0), (0.3, 1.0), (0.45, 0.5), (0.6, 0.0), (9.0, 0.0)]
+)
+def test_the_level_falls_from_one_to_zero_between_the_two_errors(error, level):
+    trust = Trust(0.3, 0.6, 0.0)
+    trust.judge(error)
+    assert trust.level == pytest.approx(level)
+
+
+def test_an_unknown_error_changes_nothing():
+    trust = Trust(0.3, 0.6, 0.0)
+    trust.judge(0.45)
+    trust.judge(math.nan)
+    assert trust.level == pytest.approx(0.5)
+
+
+def test_while_warming_up_the_gradient_is_the_base_losses():
+    criterion = make_loss(warm_up_updates=20, base_loss=base_l2)
+    for seed in range(10):
+        arguments = make_arguments(seed=seed)
+        _, gradient = step(criterion, arguments)
+        torch.testing.assert_close(gradient, base_gradient(arguments))
+
+
+def test_a_surrogate_that_is_wrong_is_not_followed():
+    criterion = known_loss(factor=50.0)
+    for seed in range(6):
+        arguments = make_arguments(seed=seed, batch=16)
+        _, gradient = step(criterion, arguments)
+        torch.testing.assert_close(gradient, base_gradient(arguments))
+    assert criterion.stats["trust"] == 0
+
+
+def test_a_surrogate_that_is_right_is_followed_at_the_base_losses_size():
+    criterion = known_loss()
+    for seed in range(4):
+        arguments = make_arguments(seed=seed, batch=32)
+        loss, gradient = step(criterion, arguments)
+    assert criterion.stats["trust"] == 1
+    own = (arguments[0] - arguments[1]).detach().sign() / len(arguments[0])
+    assert torch.nn.functional.cosine_similarity(gradient.flatten(), own.flatten(), 0) > 0.9999
+    assert gradient.norm() == pytest.approx(base_gradient(arguments).norm().item(), rel=0.2)
+    assert loss == pytest.approx(l1(*arguments).mean().item(), rel=1e-5)
+    assert criterion.stats["balance"] == pytest.approx(
+        (base_gradient(arguments).norm() / own.norm()).item(), rel=0.2
+    )
+
+
+def test_a_right_surrogate_is_followed_from_the_first_call():
+    criterion = known_loss(warm_up_updates=100)
+    arguments = make_arguments(batch=64)
+    _, gradient = step(criterion, arguments)
+    assert criterion.stats == {} or not criterion._learner.warm_up_left
+    own = (arguments[0] - arguments[1]).detach().sign()
+    assert torch.nn.functional.cosine_similarity(gradient.flatten(), own.flatten(), 0) > 0.9999
+
+
+def test_between_the_two_both_have_a_say():
+    trust = Trust(0.3, 0.6, 0.0)
+    surrogate, base = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 6.0])
+    trust.follow(surrogate, base)
+    trust.judge(0.45)
+    torch.testing.assert_close(trust.blend(surrogate, base), torch.tensor([3.0, 3.0]))
+
+
+def test_the_base_weight_remains_however_good_the_surrogate():
+    trust = Trust(0.3, 0.6, 0.25)
+    trust.judge(0.0)
+    surrogate, base = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+    trust.follow(surrogate, base)
+    torch.testing.assert_close(trust.blend(surrogate, base), torch.tensor([0.75, 0.25]))
+
+
+def test_without_a_base_loss_the_surrogates_gradient_is_as_it_is():
+    criterion = known_loss(base_loss=None)
+    arguments = make_arguments(batch=32)
+    _, gradient = step(criterion, arguments)
+    torch.testing.assert_close(gradient, (arguments[0] - arguments[1]).detach().sign() / 32)
+    assert criterion.stats["trust"] == 1
+
+
+def test_norms_that_are_not_finite_or_zero_are_left_out():
+    trust = Trust(0.3, 0.6, 0.0)
+    trust.follow(torch.ones(4), torch.ones(4) * 3)
+    for bad in (torch.zeros(4), torch.full((4,), torch.nan), torch.full((4,), torch.inf)):
+        trust.follow(torch.ones(4), bad)
+        trust.follow(bad, torch.ones(4))
+    assert trust.balance == 3
+
+
+def test_a_base_loss_of_one_value_a_sample_is_the_same():
+    whole = make_loss(warm_up_updates=20, base_loss=nn.MSELoss())
+    single = make_loss(
+        warm_up_updates=20, base_loss=lambda z, y: (z - y).square().mean(-1), reduction="none"
+    )
+    arguments = make_arguments()
+    _, gradient = step(whole, arguments)
+    losses = single(*arguments)
+    (own,) = torch.autograd.grad(losses.mean(), arguments[0])
+    torch.testing.assert_close(own, gradient)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_the_reduction_is_the_base_losses_too(reduction):
+    criterion = make_loss(
+        warm_up_updates=20, base_loss=nn.MSELoss(reduction=reduction), reduction=reduction
+    )
+    arguments = make_arguments()
+    _, gradient = step(criterion, arguments)
+    (own,) = torch.autograd.grad(nn.MSELoss(reduction=reduction)(*arguments), arguments[0])
+    torch.testing.assert_close(gradient, own)
+
+
+@pytest.mark.parametrize("case", ["ctc", "characters"])
+@pytest.mark.parametrize("form", ["positional", "named"])
+def test_it_is_called_as_the_loss_is(case, form):
+    names = {
+        "ctc": ("log_probs", "targets", "input_lengths", "target_lengths"),
+        "characters": ("input", "target"),
+    }
+    proxy = {"ctc": nn.CTCLoss(zero_infinity=True), "characters": nn.CrossEntropyLoss()}[case]
+    criterion = make_loss(case, warm_up_updates=20, base_loss=proxy)
+    arguments = make_arguments(case)
+    if form == "positional":
+        loss, own = criterion(*arguments), proxy(*arguments)
+    else:
+        named = dict(zip(names[case], arguments, strict=True))
+        loss, own = criterion(**named), proxy(**named)
+    (gradient,) = torch.autograd.grad(loss, arguments[0])
+    (expected,) = torch.autograd.grad(own, arguments[0])
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_a_half_precision_prediction_gets_a_half_precision_gradient():
+    criterion = make_loss(warm_up_updates=20, base_loss=base_l2)
+    prediction, target = make_arguments()
+    half = prediction.detach().to(torch.bfloat16).requires_grad_()
+    _, gradient = step(criterion, (half, target))
+    assert gradient.dtype == torch.bfloat16
+    expected = base_gradient((half.detach().float().requires_grad_(), target))
+    torch.testing.assert_close(gradient, expected.to(torch.bfloat16))
+
+
+@pytest.mark.parametrize(
+    ("base_loss", "error", "words"),
+    [
+        (lambda z, y: 3.0, TypeError, "depends on the prediction"),
+        (lambda z, y: z.detach().mean(), TypeError, "depends on the prediction"),
+        (lambda z, y: (z - y).abs(), ValueError, "one value a sample"),
+    ],
+)
+def test_a_wrong_base_loss_is_named_and_changes_nothing(base_loss, error, words):
+    criterion = make_loss(base_loss=base_loss, warm_up_updates=20)
+    before = snapshot(criterion)
+    with pytest.raises(error, match=words):
+        criterion(*make_arguments())
+    after = snapshot(criterion)
+    assert_identical(after["counters"], before["counters"])
+    assert criterion._learner.pairs.replay.size == 0
+
+
+def test_one_number_where_one_a_sample_is_needed_is_refused():
+    criterion = make_loss(base_loss=base_l2, warm_up_updates=20, reduction="none")
+    with pytest.raises(ValueError, match="reduction='none' too"):
+        criterion(*make_arguments())
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"base_loss": 3}, TypeError),
+        ({"base_weight": 1.5}, ValueError),
+        ({"base_weight": -0.1}, ValueError),
+        ({"trusted": (0.6, 0.3)}, ValueError),
+        ({"trusted": (-0.1, 0.3)}, ValueError),
+    ],
+)
+def test_wrong_arguments_are_named(options, error):
+    with pytest.raises(error, match=next(iter(options))):
+        LearnedSurrogateLoss(l1, **options)
+
+
+@pytest.mark.parametrize("base_loss", [None, base_l2])
+def test_no_trust_for_long_is_a_warning_with_causes(base_loss):
+    criterion = known_loss(factor=50.0, base_loss=base_loss)
+    arguments = make_arguments(batch=32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(PATIENCE - 1):
+            step(criterion, arguments)
+    words = "base loss trains" if base_loss else "give base_loss="
+    with pytest.warns(UserWarning, match=f"not been trusted.*Likely causes.*{words}"):
+        step(criterion, arguments)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(criterion, "tensors", range(3))
+
+
+def test_a_resumed_run_goes_on_with_the_same_trust():
+    whole, resumed = (make_loss(base_loss=base_l2, batch_size=16) for _ in range(2))
+    for seed in range(12):
+        step(whole, make_arguments(seed=seed, batch=16))
+    resumed.load_state_dict(snapshot(whole))
+    for seed in range(12, 20):
+        arguments = make_arguments(seed=seed, batch=16)
+        assert_identical(step(resumed, arguments), step(whole, arguments))
+    assert_identical(snapshot(resumed), snapshot(whole))
+
+
+def test_a_base_loss_with_weights_moves_and_saves_with_the_loss():
+    weights = torch.rand(7)
+    criterion = make_loss(
+        "characters", base_loss=nn.CrossEntropyLoss(weight=weights), warm_up_updates=0
+    )
+    step(criterion, make_arguments("characters"))
+    state = snapshot(criterion)
+    assert_identical(state["base_loss.weight"], weights)
+    other = make_loss("characters", base_loss=nn.CrossEntropyLoss(weight=torch.ones(7)))
+    other.load_state_dict(state)
+    assert_identical(other.base_loss.weight, weights)
+
+
+def test_nothing_is_followed_outside_of_training_but_the_value():
+    criterion = make_loss(warm_up_updates=20, base_loss=base_l2)
+    with torch.no_grad():
+        assert not criterion(*make_arguments()).requires_grad
+    assert criterion.stats["calls"] == 0
+
+
+def test_text_is_trusted_from_the_first_call():
+    """The net that comes with the package knows edit distance, of any alphabet."""
+    random = torch.Generator().manual_seed(0)
+    target = torch.randint(0, 11, (64, 9), generator=random)
+    target[:, 7:] = 11
+    logits = 1.5 * torch.randn(64, 12, 9, generator=random)
+    logits.scatter_add_(1, target[:, None], torch.full((64, 1, 9), 4.0))
+    criterion = LearnedSurrogateLoss(
+        text.edit_distance,
+        task=text.Characters("abcdefghijk", end=11),
+        base_loss=nn.CrossEntropyLoss(),
+    )
+    _, gradient = step(criterion, (logits.requires_grad_(), target))
+    assert not criterion._learner.warm_up_left
+    assert criterion._learner.trust.level == 1
+    assert gradient.abs().sum() > 0
