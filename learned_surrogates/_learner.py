@@ -1,15 +1,18 @@
 """The surrogate and what fits it."""
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ._island import island
+from ._metric import MetricError
 from ._objective import objective
 from ._pairs import Measurement, Pairs
 from ._stats import agreement
+from ._sync import Sync
 
 
 class Learner:
@@ -22,10 +25,12 @@ class Learner:
     Args:
         pairs: what it is fitted to.
         surrogate: `S(z, y) -> (batch,)`; None takes the task's own, built from the first samples.
+        sync: the processes that fit it together.
     """
 
-    def __init__(self, pairs: Pairs, surrogate: nn.Module | None):
+    def __init__(self, pairs: Pairs, surrogate: nn.Module | None, sync: Sync):
         self.pairs = pairs
+        self.sync = sync
         self.recipe = pairs.recipe
         self.given = surrogate is not None
         self.surrogate = surrogate
@@ -133,42 +138,73 @@ class Learner:
         return gradient * keep.view(shape)
 
     def update(self, steps: int | None = None) -> None:
-        """Fits the surrogate by some gradient steps, the recipe's number by default."""
+        """Fits the surrogate by some gradient steps, the recipe's number by default.
+
+        Raises:
+            MetricError: the metric failed in this call, here or in another process.
+        """
         start = time.perf_counter()
         with island(self.device), torch.enable_grad():
             for _ in range(self.recipe.update_steps if steps is None else steps):
                 self._step()
+        self.sync.give_up()
         self.update_seconds = time.perf_counter() - start
 
     def _step(self) -> None:
         if self.optimizer is None:
             return
-        recipe, pairs = self.recipe, self.pairs.draw()
-        if pairs is None:
+        pairs = self._draw()
+        count = 0 if pairs is None else len(pairs[0])
+        if not count and not self.sync.active:
             return
-        z, target, errors = pairs[0].to(self.dtype), pairs[1], pairs[2].to(self.dtype)
         if self.updates == 0 and not self.given:
-            self.scale = _root_mean_square(errors)
-        penalised = self.updates % recipe.penalty_every == 0
-        loss, penalty = objective(
-            self.value,
-            z,
-            self.expand(target),
-            errors,
-            # A penalty that is computed seldom counts for the updates without it.
-            penalty_weight=recipe.penalty_weight * recipe.penalty_every if penalised else 0.0,
-            penalty_norm=recipe.penalty_norm,
-        )
+            squares = [pairs[2].to(self.dtype).square().mean()] if pairs and count else None
+            self._set_scale(self.sync.mean(squares, count, [self.scale]))
         parameters = self.optimizer.param_groups[0]["params"]
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        own = self._gradients(pairs, parameters) if pairs and count else None
+        gradients = self.sync.mean(own, count, parameters)
+        if gradients is None:
+            return
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.updates += 1
         self.warm_up_left = max(0, self.warm_up_left - 1)
+
+    def _draw(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        try:
+            return self.pairs.draw()
+        except MetricError as error:
+            if not self.sync.active:
+                raise
+            self.sync.failure = error
+            return None
+
+    def _set_scale(self, squares: Sequence[Tensor | None] | None) -> None:
+        """Takes the root of the mean squared error, which may be zero, for the unit of values."""
+        if squares is not None and squares[0] is not None:
+            scale = squares[0].sqrt()
+            self.scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+
+    def _gradients(
+        self, pairs: tuple[Tensor, Tensor, Tensor], parameters: list[Tensor]
+    ) -> list[Tensor | None]:
+        """Of the objective on these pairs; None for parameters that it does not depend on."""
+        recipe = self.recipe
+        penalised = self.updates % recipe.penalty_every == 0
+        loss, penalty = objective(
+            self.value,
+            pairs[0].to(self.dtype),
+            self.expand(pairs[1]),
+            pairs[2].to(self.dtype),
+            # A penalty that is computed seldom counts for the updates without it.
+            penalty_weight=recipe.penalty_weight * recipe.penalty_every if penalised else 0.0,
+            penalty_norm=recipe.penalty_norm,
+        )
         if penalty is not None:
             self.penalty = penalty
+        return list(torch.autograd.grad(loss, parameters, allow_unused=True))
 
     def stats(self) -> dict[str, Any]:
         """The figures that `LearnedSurrogateLoss.stats` shows."""
@@ -215,8 +251,3 @@ class Learner:
             if self.optimizer is not None:
                 # Loading moves Adam's state to where the parameters now are.
                 self.optimizer.load_state_dict(self.optimizer.state_dict())
-
-
-def _root_mean_square(errors: Tensor) -> Tensor:
-    scale = errors.square().mean().sqrt()
-    return torch.where(scale > 0, scale, torch.ones_like(scale))

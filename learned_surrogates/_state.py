@@ -53,6 +53,21 @@ def save(learner: Learner, *, with_replay: bool) -> dict[str, Tensor]:
     return state
 
 
+def shared(learner: Learner) -> dict[str, Tensor]:
+    """What processes that fit one surrogate together have in common, on the CPU."""
+    own = ("random", "penalty", "metric", "unseen.")
+    state = save(learner, with_replay=False)
+    return {key: tensor.cpu() for key, tensor in state.items() if not key.startswith(own)}
+
+
+def share(learner: Learner, state: dict[str, Tensor]) -> None:
+    """Takes what another process has `shared`; pairs and random stream stay what they are."""
+    shapes = _shapes(state)
+    surrogate = learner.surrogate or _empty_surrogate(learner, shapes)
+    _attach(learner, surrogate, learner.pairs.shapes or shapes, state)
+    learner.calls, learner.updates, _, learner.warm_up_left = state["counters"].tolist()
+
+
 @dataclass
 class Faults:
     """What is wrong with a state: keys that are missing or unknown, and other errors."""
@@ -81,23 +96,42 @@ def load(learner: Learner, state: dict[str, Tensor]) -> Faults:
         _load_rest(learner, state)
         return faults
 
-    shapes = (torch.Size(state["z_shape"].tolist()), torch.Size(state["target_shape"].tolist()))
-    surrogate = learner.surrogate or learner.make_surrogate(
-        torch.zeros(1, *shapes[0], device="cpu"),
-        torch.zeros(1, *shapes[1], dtype=torch.int64, device="cpu"),
-    )
+    shapes = _shapes(state)
+    surrogate = learner.surrogate or _empty_surrogate(learner, shapes)
     faults = _check(state, _header_shapes(learner, fitted) | _body_shapes(state, surrogate, shapes))
     if faults:
         return faults
+    _attach(learner, surrogate, shapes, state)
+    learner.penalty = state["penalty"].clone()
+    learner.pairs.metric_mean = float(state["metric"])
+    _load_rest(learner, state)
+    return faults
+
+
+def _shapes(state: dict[str, Tensor]) -> tuple[torch.Size, torch.Size]:
+    return torch.Size(state["z_shape"].tolist()), torch.Size(state["target_shape"].tolist())
+
+
+def _empty_surrogate(learner: Learner, shapes: tuple[torch.Size, torch.Size]) -> nn.Module:
+    """A surrogate for samples of these shapes, whose weights are to be loaded."""
+    return learner.make_surrogate(
+        torch.zeros(1, *shapes[0], device="cpu"),
+        torch.zeros(1, *shapes[1], dtype=torch.int64, device="cpu"),
+    )
+
+
+def _attach(
+    learner: Learner,
+    surrogate: nn.Module,
+    shapes: tuple[torch.Size, torch.Size],
+    state: dict[str, Tensor],
+) -> None:
+    """Gives the learner a surrogate with the state's weights, moments and scale."""
     surrogate.load_state_dict(_part(state, "surrogate."))
     learner.attach(surrogate, shapes)
     if learner.optimizer is not None and _part(state, "adam."):
         _load_adam(learner.optimizer, surrogate, _part(state, "adam."))
     learner.scale = state["scale"].to(learner.device, copy=True)
-    learner.penalty = state["penalty"].clone()
-    learner.pairs.metric_mean = float(state["metric"])
-    _load_rest(learner, state)
-    return faults
 
 
 def _check(state: dict[str, Tensor], expected: dict[str, tuple[int, ...]]) -> Faults:
@@ -165,6 +199,7 @@ def _load_rest(learner: Learner, state: dict[str, Tensor]) -> None:
     counters = state["counters"].tolist()
     learner.calls, learner.updates, learner.pairs.skipped, learner.warm_up_left = counters
     learner.pairs.random.set_state(state["random"].cpu())
+    learner.sync.agreed = False
 
 
 def _load_adam(
