@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from . import _state
 from ._agree import agree
 from ._gradient import with_known_gradient
-from ._island import island
+from ._island import island, never_compiled
 from ._learner import Learner
 from ._metric import Metric, MetricError
 from ._pairs import Measurement, Pairs
@@ -208,6 +208,7 @@ class LearnedSurrogateLoss(nn.Module):
         self.stats: dict[str, Any] = {}
         self._refresh_stats()
 
+    @never_compiled
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """The loss, called as the task says.
 
