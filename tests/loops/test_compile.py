@@ -8,8 +8,12 @@ import torch
 from conftest import assert_identical, make_loss, snapshot
 from torch import nn
 
-# What the compiler says at any graph break between a forward and a backward pass.
-pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+pytestmark = [
+    # What the compiler says at any graph break between a forward and a backward pass,
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
+    # and of itself.
+    pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),
+]
 # Inductor compiles the same graphs; its first use alone takes half a minute.
 BACKEND = "aot_eager"
 
@@ -67,9 +71,9 @@ def test_compiled_training_is_the_plain_one(what):
 def test_nothing_within_the_loss_is_compiled():
     train(compile_step=compiled)
     reasons = torch._dynamo.utils.counters["graph_break"]
-    # The optimizer's zero_grad, backward, and the loss itself; dozens if it were compiled.
-    assert len(reasons) <= 4, list(reasons)
-    assert torch._dynamo.utils.counters["frames"]["total"] <= 8
+    # The optimizer, backward, and the call of the loss itself.
+    assert not [reason for reason in reasons if "Tensor.item" in reason or "Generator" in reason]
+    assert len(reasons) < 8, list(reasons)
 
 
 def test_the_package_does_not_import_the_compiler():
