@@ -89,6 +89,12 @@ def load(learner: Learner, state: dict[str, Tensor]) -> Faults:
             f"the state has version {int(state['version'])} and this package reads version "
             f"{VERSION}: load it with the version of learned-surrogates that saved it"
         ]
+    if not (fitted or faults) and int(state["counters"][1]):
+        # What torch.distributed.checkpoint makes of a loss that has not been called.
+        faults.errors = [
+            f"the state counts {int(state['counters'][1])} updates of a surrogate that is not in "
+            "it: what was saved has more keys, and all of them must be read"
+        ]
     if faults.missing or faults.errors:
         return faults
     if not fitted:
