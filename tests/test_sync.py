@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from conftest import CASES, assert_identical, l1, make_arguments, make_loss, snapshot, step, train
 from ranks import Ranks
+from test_loss import Weighted
 
 from learned_surrogates import MetricError
 
@@ -85,6 +86,31 @@ def test_one_global_batch_gives_the_surrogate_of_one_process(ranks, sizes):
         step(alone, global_batch(seed))
     # Adam divides by small gradients, so rounding shows; the four steps moved weights by 4e-3.
     torch.testing.assert_close(states[0], together(alone), rtol=1e-3, atol=5e-5)
+
+
+def fit_given_surrogate(sizes):
+    surrogate = Weighted()
+    with torch.no_grad():
+        surrogate.weight += dist.get_rank()
+    criterion = make_loss(surrogate=surrogate, reduction="none")
+    size = sizes[dist.get_rank()]
+    for seed in range(2):
+        values, _ = step(
+            criterion, tuple(p.detach()[:size].requires_grad_() for p in make_arguments(seed=seed))
+        )
+    assert torch.equal(surrogate.unused, torch.ones(2))
+    assert surrogate.unused not in criterion._learner.optimizer.state
+    return together(criterion), values
+
+
+@pytest.mark.parametrize("sizes", [(4, 4), (0, 4)])
+def test_a_given_surrogate_is_one_too(ranks, sizes):
+    """Also where a rank without pairs cannot know which weights the surrogate does not use."""
+    states, values = zip(*ranks(fit_given_surrogate, sizes), strict=True)
+    assert_same(states)
+    assert [len(each) for each in values] == list(sizes)
+    if sizes == (4, 4):
+        torch.testing.assert_close(*values)
 
 
 def fit_in_own_group():

@@ -28,6 +28,8 @@ def launched():
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": port[0],
         "ACCELERATE_USE_CPU": "true",
+        "TORCHELASTIC_RUN_ID": "test",
+        "GROUP_RANK": 0,
     }
     environment = {key: str(value) for key, value in variables.items()}
     AcceleratorState._reset_state()

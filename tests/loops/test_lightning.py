@@ -5,6 +5,8 @@ import re
 import pytest
 import torch
 from conftest import assert_identical, figures, make_loss, snapshot
+from launcher import launched
+from test_sync import assert_same, together
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -55,13 +57,12 @@ def make_trainer(folder, epochs, **options):
     return lightning.Trainer(
         max_epochs=epochs,
         accelerator="cpu",
-        devices=1,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=folder,
         enable_checkpointing=False,
-        **options,
+        **{"devices": 1, **options},
     )
 
 
@@ -138,3 +139,17 @@ def test_gradient_accumulation_and_clipping(tmp_path):
     module, trainer = fit(tmp_path, 2, accumulate_grad_batches=3, gradient_clip_val=0.5)
     assert trainer.global_step == 2
     assert module.criterion.stats["calls"] == 6
+
+
+def fit_with_ddp(folder):
+    with launched():
+        module, trainer = fit(folder, 2, strategy="ddp", devices=2)
+        assert trainer.world_size == 2
+        return together(module.criterion), snapshot(module.model), module.criterion.stats["calls"]
+
+
+def test_two_processes(ranks, tmp_path):
+    states, weights, calls = zip(*ranks(fit_with_ddp, tmp_path), strict=True)
+    assert_same(states)
+    assert_same(weights)
+    assert calls == (4, 4)  # six samples for each: two batches an epoch
