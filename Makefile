@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types docs wheel-test clean
+.PHONY: demo test test-long lint types docs wheel-test clean
 .DEFAULT_GOAL := test
 
 .venv/ready: requirements-dev.txt pyproject.toml
@@ -16,6 +16,9 @@ demo: .venv/ready  ## post-tunes a text recogniser on edit distance; writes runs
 
 test: .venv/ready  ## the whole test suite
 	$(BIN)/python -m pytest
+
+test-long: .venv/ready  ## the tests that take minutes
+	$(BIN)/python -m pytest -m long
 
 lint: .venv/ready
 	$(BIN)/ruff check

@@ -139,7 +139,7 @@ class Check:
         """Takes a batch: what the loss would be called with, as a tuple or a dict."""
         args, kwargs = ((), arguments) if isinstance(arguments, Mapping) else (arguments, {})
         batch = self.task.read(*args, **kwargs)
-        _, _, gradient = self.criterion._evaluate(batch, differentiable=True)
+        _, _, gradient = self.criterion._evaluate(batch, differentiable=True, learning=False)
         assert gradient is not None
         gradients = {SURROGATE: gradient}
         if self.criterion.base_loss is not None:

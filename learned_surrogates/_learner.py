@@ -8,11 +8,15 @@ from torch import Tensor, nn
 
 from ._history import History
 from ._island import island
+from ._metric import MetricError
 from ._objective import objective
 from ._pairs import Measurement, Pairs
 from ._stats import agreement
+from ._sync import Sync
 from ._trust import FEWEST_PAIRS, Trust
 
+# Level of trust at which a surrogate needs no warm-up.
+RIGHT = 0.5
 # Calls over which the warm-up is spread, so that it sees more than one batch of predictions.
 WARM_UP_CALLS = 10
 
@@ -27,10 +31,12 @@ class Learner:
     Args:
         pairs: what it is fitted to.
         surrogate: `S(z, y) -> (batch,)`; None takes the task's own, built from the first samples.
+        sync: the processes that fit it together.
     """
 
-    def __init__(self, pairs: Pairs, surrogate: nn.Module | None):
+    def __init__(self, pairs: Pairs, surrogate: nn.Module | None, sync: Sync):
         self.pairs = pairs
+        self.sync = sync
         self.recipe = pairs.recipe
         self.given = surrogate is not None
         self.surrogate = surrogate
@@ -42,6 +48,9 @@ class Learner:
         self.trust = Trust(*self.recipe.trusted, self.recipe.base_weight)
         self.history = History()
         self.mean_error = float("nan")
+        #: Whether it was right at the first call, before any fit.
+        self.came_fitted = False
+        self.waits = False
         self.calls = 0
         self.updates = 0
         self.warm_up_left = self.recipe.warm_up_updates
@@ -158,14 +167,36 @@ class Learner:
 
     # What it is fitted to
 
-    def observe(self, values: Tensor, z: Tensor, target: Tensor, measured: Measurement) -> None:
-        """Takes samples with what they scored, from before any fit to them."""
-        self.pairs.observe(values, z, target, measured)
-        if self.warm_up_left or not self.trust.judged:
-            self._end_warm_up_if_right()
+    def observe(
+        self, values: Tensor, z: Tensor, target: Tensor, measured: Measurement | None
+    ) -> None:
+        """Takes samples with what they scored, from before any fit to them.
+
+        Ends the warm-up if predictions so far show that the surrogate is right already, in all
+        processes: so one that comes fitted is followed from the first call on.
+        """
+        if measured is not None:
+            self.pairs.observe(values, z, target, measured)
+        unseen = self.pairs.unseen
+        if unseen.size >= FEWEST_PAIRS and not self.trust.judged:
+            self.trust.judge(agreement(*unseen.oldest_first())["relative_error"])
+        if self.warm_up_left and not self.updates:
+            own = torch.tensor(
+                [self.trust.judged, self.trust.level >= RIGHT],
+                dtype=torch.float32,
+                device=self.device,
+            )
+            everywhere = self.sync.mean([own], 1, [own])
+            assert everywhere is not None and everywhere[0] is not None
+            judged, self.came_fitted = (everywhere[0] == 1).tolist()
+            # Too few samples to tell: one that may come fitted is left as it is meanwhile.
+            self.waits = self.pairs.task.fitted and not judged and self.calls < WARM_UP_CALLS
+            self.warm_up_left *= not self.came_fitted
 
     def learn(self) -> bool:
         """Fits the surrogate if this call is one that does; whether it was."""
+        if self.warm_up_left and self.waits:
+            return False
         if self.warm_up_left:
             self.update(-(-self.recipe.warm_up_updates // WARM_UP_CALLS))
         elif self.calls % self.recipe.update_every == 0:
@@ -175,63 +206,86 @@ class Learner:
         return True
 
     def update(self, steps: int) -> None:
-        """Fits the surrogate by some gradient steps."""
+        """Fits the surrogate by some gradient steps.
+
+        Raises:
+            MetricError: the metric failed in this call, here or in another process.
+        """
         start = time.perf_counter()
         with island(self.device), torch.enable_grad():
             for _ in range(steps):
                 self._step()
+        self.sync.give_up()
         self.update_seconds = time.perf_counter() - start
 
     def _step(self) -> None:
         if self.optimizer is None:
             return
-        recipe, pairs = self.recipe, self.pairs.draw()
-        if pairs is None:
+        pairs = self._draw()
+        count = 0 if pairs is None else len(pairs[0])
+        if not count and not self.sync.active:
             return
-        z, target, errors = pairs[0].to(self.dtype), pairs[1], pairs[2].to(self.dtype)
         if self.updates == 0 and not self.given:
-            self.scale = self._first_scale(z, target, errors)
-        penalised = self.updates % recipe.penalty_every == 0
-        loss, penalty = objective(
-            self.value,
-            z,
-            self.expand(target),
-            errors,
-            # A penalty that is computed seldom counts for the updates without it.
-            penalty_weight=recipe.penalty_weight * recipe.penalty_every if penalised else 0.0,
-            penalty_norm=recipe.penalty_norm,
-        )
+            self._set_scale(pairs, count)
         parameters = self.optimizer.param_groups[0]["params"]
-        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        own = self._gradients(pairs, parameters) if pairs and count else None
+        gradients = self.sync.mean(own, count, parameters)
+        if gradients is None:
+            return
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.updates += 1
         self.warm_up_left = max(0, self.warm_up_left - 1)
+
+    def _draw(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        try:
+            return self.pairs.draw()
+        except MetricError as error:
+            if not self.sync.active:
+                raise
+            self.sync.failure = error
+            return None
+
+    def _set_scale(self, pairs: tuple[Tensor, Tensor, Tensor] | None, count: int) -> None:
+        """Brings the surrogate's first values to the size of the metric's.
+
+        Untrained weights are taken as they are, for values about 1.
+        """
+        if self.came_fitted:
+            return
+        squares = None
+        if pairs is not None and count:
+            z, target, errors = pairs[0].to(self.dtype), pairs[1], pairs[2].to(self.dtype)
+            values = torch.ones_like(errors)
+            if self.pairs.task.fitted:
+                with torch.no_grad():
+                    values = self.value(z, self.expand(target))
+            squares = [errors.square().mean(), values.square().mean()]
+        means = self.sync.mean(squares, count, [self.scale, self.scale])
+        if means is not None and means[0] is not None and means[1] is not None:
+            scale = (means[0] / means[1]).sqrt()
+            self.scale = torch.where(scale.isfinite() & (scale > 0), scale, 1.0)
+
+    def _gradients(
+        self, pairs: tuple[Tensor, Tensor, Tensor], parameters: list[Tensor]
+    ) -> list[Tensor | None]:
+        """Of the objective on these pairs; None for parameters that it does not depend on."""
+        recipe = self.recipe
+        penalised = self.updates % recipe.penalty_every == 0
+        loss, penalty = objective(
+            self.value,
+            pairs[0].to(self.dtype),
+            self.expand(pairs[1]),
+            pairs[2].to(self.dtype),
+            # A penalty that is computed seldom counts for the updates without it.
+            penalty_weight=recipe.penalty_weight * recipe.penalty_every if penalised else 0.0,
+            penalty_norm=recipe.penalty_norm,
+        )
         if penalty is not None:
             self.penalty = penalty
-
-    def _end_warm_up_if_right(self) -> None:
-        """Ends the warm-up if predictions so far show that the surrogate is right already.
-
-        So a surrogate that comes fitted is followed from the first call on.
-        """
-        unseen = self.pairs.unseen
-        if unseen.size >= FEWEST_PAIRS:
-            self.trust.judge(agreement(*unseen.oldest_first())["relative_error"])
-            if self.trust.level == 1:
-                self.warm_up_left = 0
-
-    def _first_scale(self, z: Tensor, target: Tensor, errors: Tensor) -> Tensor:
-        """What brings the surrogate's first values to the size of the metric's."""
-        scale = _root_mean_square(errors)
-        if not self.pairs.task.fitted:
-            return scale
-        if self.trust.level:  # it was fitted to this very metric
-            return self.scale
-        with torch.no_grad():
-            return scale / _root_mean_square(self.value(z, self.expand(target)))
+        return list(torch.autograd.grad(loss, parameters, allow_unused=True))
 
     def conclude(self, *, has_base_loss: bool) -> dict[str, Any]:
         """Draws the consequences of an update, and gives the figures after it."""
@@ -292,8 +346,3 @@ class Learner:
             if self.optimizer is not None:
                 # Loading moves Adam's state to where the parameters now are.
                 self.optimizer.load_state_dict(self.optimizer.state_dict())
-
-
-def _root_mean_square(errors: Tensor) -> Tensor:
-    scale = errors.square().mean().sqrt()
-    return torch.where(scale > 0, scale, torch.ones_like(scale))

@@ -3,23 +3,28 @@
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from . import _state
+from ._agree import agree
 from ._base_loss import base_gradient
 from ._check import Check, GradientCheck
 from ._checks import check_choice, check_number
 from ._filter import Filter
 from ._gradient import with_known_gradient
-from ._island import island
+from ._island import island, never_compiled
 from ._learner import Learner
-from ._metric import Metric
-from ._pairs import Pairs
+from ._metric import Metric, MetricError
+from ._pairs import Measurement, Pairs
 from ._recipe import Recipe
+from ._sync import Sync
 from ._task import Batch, Generator, Task, Tensors
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 class LearnedSurrogateLoss(nn.Module):
@@ -105,6 +110,10 @@ class LearnedSurrogateLoss(nn.Module):
         reduction: "none", "mean" or "sum" over the batch.
         seed: of the surrogate's weights, the generator and the draws from replay. PyTorch's own
             random stream is neither used nor changed.
+        process_group: the processes that fit one surrogate together, where `torch.distributed`
+            runs; None takes all. Each keeps its own replay buffer and draws; gradients of the
+            surrogate are averaged at every update. All must make as many learning calls.
+        sync: False fits a surrogate of its own in each process.
 
     Raises:
         TypeError, ValueError: an argument, here or at a call, is of the wrong kind or value.
@@ -159,6 +168,8 @@ class LearnedSurrogateLoss(nn.Module):
         save_replay: bool = True,
         reduction: Literal["none", "mean", "sum"] = "mean",
         seed: int = 0,
+        process_group: "ProcessGroup | None" = None,
+        sync: bool = True,
     ):
         super().__init__()
         task = Tensors() if task is None else task
@@ -221,12 +232,14 @@ class LearnedSurrogateLoss(nn.Module):
         self._learner = Learner(
             Pairs(task, checked, generator, recipe),
             surrogate if isinstance(surrogate, nn.Module) else None,
+            Sync(process_group, sync),
         )
         #: Figures of how the surrogate does; see `Stats` in the documentation. Refreshed when the
         #: surrogate is updated.
         self.stats: dict[str, Any] = {}
         self._refresh_stats()
 
+    @never_compiled
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """The loss, called as the task says.
 
@@ -239,12 +252,15 @@ class LearnedSurrogateLoss(nn.Module):
         learner.to(batch.prediction.device)
         differentiable = torch.is_grad_enabled() and batch.prediction.requires_grad
         learning = (
-            differentiable and self.training and _is_first_forward() and len(batch.target) > 0
+            differentiable
+            and self.training
+            and _is_first_forward()
+            # An empty batch counts where other processes may have a full one.
+            and (len(batch.target) > 0 or learner.sync.active)
         )
-        if learning:
-            # Before anything changes: a metric that raises leaves the loss as it was.
-            measured = learner.pairs.measure(batch)
-        value, z, gradient = self._evaluate(batch, differentiable)
+        # Before anything changes: a metric that raises leaves the loss as it was.
+        measured = self._measure(batch) if learning else None
+        value, z, gradient = self._evaluate(batch, differentiable, learning)
         base = None
         if gradient is not None and self.base_loss is not None and learner.needs_base(learning):
             base = base_gradient(self.base_loss, batch, args, kwargs, self.reduction)
@@ -252,12 +268,14 @@ class LearnedSurrogateLoss(nn.Module):
             learner.calls += 1
             learner.observe(value, z, batch.target, measured)
         if gradient is not None:
-            if learning:
+            if measured is not None:
                 learner.trust.follow(gradient, base)
                 gradient = learner.filter(gradient, batch.batch_dim, value, measured)
             gradient = learner.followed(gradient, base)
-        if learning and learner.learn():
-            self.stats = learner.conclude(has_base_loss=self.base_loss is not None)
+        if learning:
+            if learner.learn():
+                self.stats = learner.conclude(has_base_loss=self.base_loss is not None)
+            learner.sync.give_up()
         if gradient is not None:
             value = with_known_gradient(batch.prediction, value, gradient, batch.batch_dim)
         return self._reduce(value, batch)
@@ -310,6 +328,7 @@ class LearnedSurrogateLoss(nn.Module):
             elif learner.pairs.shapes is None and batches is None:
                 z, target, errors = learner.pairs.generate(learner.recipe.batch_size)
                 learner.prepare(z, target, errors.isfinite())
+            agree(learner)
             learner.update(1)
         if learner.updates:
             learner.warm_up_left = 0
@@ -395,14 +414,36 @@ class LearnedSurrogateLoss(nn.Module):
         write_report(self, page, check)
         return page
 
-    def _evaluate(self, batch: Batch, differentiable: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _measure(self, batch: Batch) -> Measurement | None:
+        """What the metric says of a batch; None for an empty one.
+
+        With other processes, an error is raised only once they have been told: they wait.
+        """
+        sync = self._learner.sync
+        sync.failure = None
+        if not len(batch.target):
+            return None
+        try:
+            return self._learner.pairs.measure(batch)
+        except MetricError as error:
+            if not sync.active:
+                raise
+            sync.failure = error
+            return None
+
+    def _evaluate(
+        self, batch: Batch, differentiable: bool, learning: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """The surrogate's values `(batch,)`, z, and d values / d prediction, all detached."""
         learner = self._learner
         with island(learner.device), torch.set_grad_enabled(differentiable):
             prediction = batch.prediction.detach().to(learner.dtype).requires_grad_(differentiable)
             z = self.task.represent(prediction, batch)
             finite = z.detach().flatten(1).isfinite().all(1)
-            if not learner.prepare(z.detach(), batch.target, finite):
+            ready = learner.prepare(z.detach(), batch.target, finite)
+            if learning:
+                ready = agree(learner)
+            if not ready:
                 gradient = torch.zeros_like(prediction) if differentiable else None
                 return z.new_full((len(z),), torch.nan), z.detach(), gradient
             value = learner.value(z, learner.expand(batch.target))
@@ -419,8 +460,8 @@ class LearnedSurrogateLoss(nn.Module):
         else:
             batch = self.task.read(*arguments)
         self._learner.to(batch.prediction.device)
-        measured = self._learner.pairs.measure(batch)
-        value, z, _ = self._evaluate(batch, differentiable=False)
+        measured = self._measure(batch)
+        value, z, _ = self._evaluate(batch, differentiable=False, learning=True)
         self._learner.observe(value, z, batch.target, measured)
 
     def _refresh_stats(self) -> None:

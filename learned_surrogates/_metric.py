@@ -23,7 +23,8 @@ class MetricError(RuntimeError):
 
     The message names the metric, the sample, and the shapes and dtypes that it was given; the
     metric's own exception, if there was one, is the `__cause__`. The loss is left as it was before
-    the call and may be called again.
+    the call and may be called again; where several processes fit one surrogate, the call is counted
+    and, if it is one that updates, raises in all of them.
     """
 
 

@@ -49,6 +49,7 @@ def save(learner: Learner, *, with_replay: bool) -> dict[str, Tensor]:
                 learner.trust.level,
                 learner.trust.judged,
                 learner.trust.untrusted_updates,
+                learner.came_fitted,
             ],
             dtype=torch.float64,
             device="cpu",
@@ -64,6 +65,21 @@ def save(learner: Learner, *, with_replay: bool) -> dict[str, Tensor]:
         if ring != "replay" or with_replay:
             state |= {f"{ring}.{i}": samples for i, samples in enumerate(replay.oldest_first())}
     return state
+
+
+def shared(learner: Learner) -> dict[str, Tensor]:
+    """What processes that fit one surrogate together have in common, on the CPU."""
+    own = ("random", "penalty", "norms", "figures", "history", "unseen.")
+    state = save(learner, with_replay=False)
+    return {key: tensor.cpu() for key, tensor in state.items() if not key.startswith(own)}
+
+
+def share(learner: Learner, state: dict[str, Tensor]) -> None:
+    """Takes what another process has `shared`; pairs and random stream stay what they are."""
+    shapes = _shapes(state)
+    surrogate = learner.surrogate or _empty_surrogate(learner, shapes)
+    _attach(learner, surrogate, learner.pairs.shapes or shapes, state)
+    learner.calls, learner.updates, _, learner.warm_up_left = state["counters"].tolist()
 
 
 @dataclass
@@ -87,6 +103,12 @@ def load(learner: Learner, state: dict[str, Tensor]) -> Faults:
             f"the state has version {int(state['version'])} and this package reads version "
             f"{VERSION}: load it with the version of learned-surrogates that saved it"
         ]
+    if not (fitted or faults) and int(state["counters"][1]):
+        # What torch.distributed.checkpoint makes of a loss that has not been called.
+        faults.errors = [
+            f"the state counts {int(state['counters'][1])} updates of a surrogate that is not in "
+            "it: what was saved has more keys, and all of them must be read"
+        ]
     if faults.missing or faults.errors:
         return faults
     if not fitted:
@@ -94,28 +116,42 @@ def load(learner: Learner, state: dict[str, Tensor]) -> Faults:
         _load_rest(learner, state)
         return faults
 
-    shapes = (torch.Size(state["z_shape"].tolist()), torch.Size(state["target_shape"].tolist()))
-    surrogate = learner.surrogate or learner.make_surrogate(
-        torch.zeros(1, *shapes[0], device="cpu"),
-        torch.zeros(1, *shapes[1], dtype=torch.int64, device="cpu"),
-    )
+    shapes = _shapes(state)
+    surrogate = learner.surrogate or _empty_surrogate(learner, shapes)
     faults = _check(state, _header_shapes(learner, fitted) | _body_shapes(state, surrogate, shapes))
     if faults:
         return faults
+    _attach(learner, surrogate, shapes, state)
+    learner.penalty = state["penalty"].clone()
+    _load_figures(learner, state)
+    _load_rest(learner, state)
+    return faults
+
+
+def _shapes(state: dict[str, Tensor]) -> tuple[torch.Size, torch.Size]:
+    return torch.Size(state["z_shape"].tolist()), torch.Size(state["target_shape"].tolist())
+
+
+def _empty_surrogate(learner: Learner, shapes: tuple[torch.Size, torch.Size]) -> nn.Module:
+    """A surrogate for samples of these shapes, whose weights are to be loaded."""
+    return learner.make_surrogate(
+        torch.zeros(1, *shapes[0], device="cpu"),
+        torch.zeros(1, *shapes[1], dtype=torch.int64, device="cpu"),
+    )
+
+
+def _attach(
+    learner: Learner,
+    surrogate: nn.Module,
+    shapes: tuple[torch.Size, torch.Size],
+    state: dict[str, Tensor],
+) -> None:
+    """Gives the learner a surrogate with the state's weights, moments and scale."""
     surrogate.load_state_dict(_part(state, "surrogate."))
     learner.attach(surrogate, shapes)
     if learner.optimizer is not None and _part(state, "adam."):
         _load_adam(learner.optimizer, surrogate, _part(state, "adam."))
     learner.scale = state["scale"].to(learner.device, copy=True)
-    learner.penalty = state["penalty"].clone()
-    figures = state["figures"].tolist()
-    learner.pairs.metric_mean, learner.mean_error, learner.trust.level = figures[:3]
-    learner.trust.judged = bool(figures[3])
-    learner.trust.untrusted_updates = int(figures[4])
-    learner.trust.norms = state["norms"].to(learner.device, copy=True)
-    learner.history.load(state["history"])
-    _load_rest(learner, state)
-    return faults
 
 
 def _check(state: dict[str, Tensor], expected: dict[str, tuple[int, ...]]) -> Faults:
@@ -147,7 +183,7 @@ def _header_shapes(learner: Learner, fitted: bool) -> dict[str, tuple[int, ...]]
     }
     if fitted:
         shapes |= {"z_shape": (ANY,), "target_shape": (ANY,)}
-        shapes |= {"scale": (), "penalty": (), "norms": (2,), "figures": (5,)}
+        shapes |= {"scale": (), "penalty": (), "norms": (2,), "figures": (6,)}
         shapes |= {"history": (ANY, len(REMEMBERED))}
     return shapes
 
@@ -175,6 +211,15 @@ def _body_shapes(
     return shapes
 
 
+def _load_figures(learner: Learner, state: dict[str, Tensor]) -> None:
+    figures = state["figures"].tolist()
+    learner.pairs.metric_mean, learner.mean_error, learner.trust.level = figures[:3]
+    learner.trust.judged, learner.came_fitted = bool(figures[3]), bool(figures[5])
+    learner.trust.untrusted_updates = int(figures[4])
+    learner.trust.norms = state["norms"].to(learner.device, copy=True)
+    learner.history.load(state["history"])
+
+
 def _load_rest(learner: Learner, state: dict[str, Tensor]) -> None:
     for ring, replay in (("replay.", learner.pairs.replay), ("unseen.", learner.pairs.unseen)):
         replay.clear()
@@ -184,6 +229,7 @@ def _load_rest(learner: Learner, state: dict[str, Tensor]) -> None:
     counters = state["counters"].tolist()
     learner.calls, learner.updates, learner.pairs.skipped, learner.warm_up_left = counters
     learner.pairs.random.set_state(state["random"].cpu())
+    learner.sync.agreed = False
 
 
 def _load_adam(

@@ -1,7 +1,9 @@
 """Losses and data small enough that a surrogate is fitted in milliseconds."""
 
 import hypothesis
+import pytest
 import torch
+from ranks import Ranks
 from torch import Tensor
 
 from learned_surrogates import LearnedSurrogateLoss, text
@@ -85,3 +87,19 @@ def assert_identical(actual, expected) -> None:
 
 def with_input_grad(arguments: tuple, requires_grad: bool) -> tuple:
     return (arguments[0].detach().requires_grad_(requires_grad), *arguments[1:])
+
+
+@pytest.fixture(scope="session")
+def _kept_ranks():
+    kept = {}
+    yield kept
+    for ranks in kept.values():
+        ranks.close()
+
+
+@pytest.fixture
+def ranks(_kept_ranks):
+    """Two processes of one gloo group; started anew after a test that lost them."""
+    if "two" not in _kept_ranks or not _kept_ranks["two"].alive:
+        _kept_ranks["two"] = Ranks(2)
+    return _kept_ranks["two"]

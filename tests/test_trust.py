@@ -266,19 +266,53 @@ def test_nothing_is_followed_outside_of_training_but_the_value():
     assert criterion.stats["calls"] == 0
 
 
+def readings(count: int, seed: int = 0):
+    """Logits for texts over 11 characters, some easy to read and some hard, and the targets."""
+    random = torch.Generator().manual_seed(seed)
+    target = torch.randint(1, 12, (count, 9), generator=random)
+    lengths = torch.randint(2, 9, (count, 1), generator=random)
+    target = target.where(torch.arange(9) < lengths, 0)
+    sure = 2 + 6 * torch.rand(count, 1, 1, generator=random)
+    logits = torch.randn(count, 12, 9, generator=random)
+    logits.scatter_add_(1, target[:, None], sure.expand(-1, 1, 9))
+    return logits.requires_grad_(), target
+
+
 def test_text_is_trusted_from_the_first_call():
     """The net that comes with the package knows edit distance, of any alphabet."""
-    random = torch.Generator().manual_seed(0)
-    target = torch.randint(0, 11, (64, 9), generator=random)
-    target[:, 7:] = 11
-    logits = 1.5 * torch.randn(64, 12, 9, generator=random)
-    logits.scatter_add_(1, target[:, None], torch.full((64, 1, 9), 4.0))
     criterion = LearnedSurrogateLoss(
         text.edit_distance,
-        task=text.Characters("abcdefghijk", end=11),
+        task=text.Characters("abcdefghijk"),
         base_loss=nn.CrossEntropyLoss(),
     )
-    _, gradient = step(criterion, (logits.requires_grad_(), target))
+    _, gradient = step(criterion, readings(64))
     assert not criterion._learner.warm_up_left
     assert criterion._learner.trust.level == 1
+    assert criterion._learner.updates == 0
     assert gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize("batch", [5, 16])
+def test_small_batches_are_collected_before_text_is_judged(batch):
+    """Nothing is fitted meanwhile, and the base loss trains the model."""
+    criterion = LearnedSurrogateLoss(
+        text.edit_distance, task=text.Characters("abcdefghijk"), base_loss=nn.CrossEntropyLoss()
+    )
+    for seed in range(-(-32 // batch)):
+        assert criterion._learner.warm_up_left
+        step(criterion, readings(batch, seed))
+        assert criterion._learner.updates == 0
+    assert not criterion._learner.warm_up_left
+
+
+def test_a_metric_that_never_varies_does_not_hold_up_the_warm_up():
+    criterion = LearnedSurrogateLoss(
+        lambda readings, targets: [0.0] * len(targets),
+        task=text.Characters("abcdef"),
+        batched=True,
+        warm_up_updates=20,
+    )
+    for seed in range(22):
+        step(criterion, make_arguments("characters", seed))
+    assert criterion.stats["updates"] >= 20
+    assert not criterion.stats["warming_up"]

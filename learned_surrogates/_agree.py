@@ -1,0 +1,64 @@
+"""Which surrogate several processes go on with."""
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from . import _state
+from ._learner import Learner
+from ._sync import waiting
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+
+def agree(learner: Learner) -> bool:
+    """Gives all processes the same surrogate, where that has not happened yet.
+
+    They take it from the one that has updated it most often, the first of several: a process that
+    has loaded a state wins over those that have not, and one whose first batch was empty gets what
+    the others have built. Each keeps its own replay buffer. Processes whose random streams are the
+    same, as from the same seed or the same checkpoint, go on with streams of their own.
+
+    Returns:
+        Whether there is a surrogate; there is none before the first finite sample in any process.
+    """
+    sync, pairs = learner.sync, learner.pairs
+    if sync.agreed or not sync.active:
+        return pairs.shapes is not None
+    rank, stream = dist.get_rank(sync.group), pairs.random.get_state()
+    offer = [int(pairs.shapes is not None), learner.updates, _digest(stream)]
+    with waiting():
+        offers = _gather(torch.tensor(offer, device=learner.device), sync.group)
+    if any(other[2] == offer[2] for other in offers[:rank]):
+        pairs.random.manual_seed(_digest(stream, rank))
+    source = max(range(len(offers)), key=lambda other: (offers[other][:2], -other))
+    if not offers[source][0]:
+        return False
+    shared = [_state.shared(learner) if rank == source else None]
+    group = sync.group or dist.group.WORLD
+    assert group is not None
+    with waiting():
+        sender = dist.get_global_rank(group, source)
+        dist.broadcast_object_list(shared, sender, group, learner.device)
+    if rank != source:
+        assert shared[0] is not None
+        _state.share(learner, shared[0])
+    sync.agreed = True
+    return True
+
+
+def _gather(offer: Tensor, group: "ProcessGroup | None") -> list[list[int]]:
+    """What all processes offer, in the order of their ranks."""
+    offers = [torch.empty_like(offer) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(offers, offer, group=group)
+    return torch.stack(offers).tolist()
+
+
+def _digest(stream: Tensor, rank: int = 0) -> int:
+    """A number of 63 bits that stands for a random stream, or for another one of that rank."""
+    digest = hashlib.blake2b(stream.numpy().tobytes(), digest_size=8, salt=b"%d" % rank)
+    return int.from_bytes(digest.digest()) >> 1

@@ -1,0 +1,114 @@
+"""The loss in Hugging Face's Trainer: called, scaled, saved and restored as Trainer needs it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from .._loss import LearnedSurrogateLoss
+
+NAME = "learned_surrogates"
+
+
+def _logits_and_labels(outputs: Any, labels: Any) -> tuple[Any, ...]:
+    return outputs["logits"] if isinstance(outputs, dict) else outputs[0], labels
+
+
+class TrainerLoss(TrainerCallback):
+    """A `compute_loss_func` for Trainer, and the callback that saves and restores it.
+
+    Give the same object as both. Trainer expects of a `compute_loss_func` that it divides a sum
+    over the batch by `num_items_in_batch`, the labels of the whole accumulated batch, on all
+    processes. That is not what a metric a sample is a mean over, and an ordinary mean comes out
+    `gradient_accumulation_steps` times too large, and the number of processes times that. Here
+    the mean over the batch is divided by both, so that a step follows the mean over all its
+    batches. An epoch's last step may have fewer batches: it is as much smaller.
+
+    The loss's state goes into each checkpoint's folder, a file for each process, and is read from
+    there when training is resumed from a checkpoint in `output_dir`. For one elsewhere, call
+    `restore` before `train`.
+
+    Args:
+        criterion: the loss, with `reduction="mean"`.
+        arguments: `arguments(outputs, labels)` -> the arguments of the loss, from what the model
+            returned and the batch's labels; None takes the logits and the labels.
+
+    Raises:
+        ValueError: the loss has another reduction.
+        FileNotFoundError: at the start of a resumed training, the checkpoint has no such file.
+
+    Example:
+        >>> from learned_surrogates import LearnedSurrogateLoss, text
+        >>> criterion = LearnedSurrogateLoss(text.edit_distance, task=text.Characters("abc"))
+        >>> loss = TrainerLoss(criterion)
+
+        `Trainer(model, args, train_dataset=data, compute_loss_func=loss, callbacks=[loss])`
+    """
+
+    def __init__(
+        self,
+        criterion: LearnedSurrogateLoss,
+        arguments: Callable[[Any, Any], tuple[Any, ...]] | None = None,
+    ):
+        if criterion.reduction != "mean":
+            raise ValueError(
+                f"the loss must have reduction='mean'; it has {criterion.reduction!r}: Trainer's "
+                "batches are averaged here"
+            )
+        self.criterion = criterion
+        self.arguments = arguments or _logits_and_labels
+        self._divisor = 1.0
+        self._rank = 0
+        self._restored = False
+
+    def __call__(
+        self, outputs: Any, labels: Any, num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """The loss of one batch, as Trainer calls it: `()`."""
+        loss: Tensor = self.criterion(*self.arguments(outputs, labels))
+        training = torch.is_grad_enabled() and num_items_in_batch is not None
+        return loss / self._divisor if training else loss
+
+    def restore(self, folder: str | Path) -> None:
+        """Reads the state from a checkpoint's folder: this process's, or that of the first.
+
+        Raises:
+            FileNotFoundError: the folder has none.
+        """
+        paths = [Path(folder) / f"{NAME}-{rank}.safetensors" for rank in (self._rank, 0)]
+        found = next((path for path in paths if path.is_file()), None)
+        if found is None:
+            raise FileNotFoundError(
+                f"{paths[-1]} does not exist: for a checkpoint outside of output_dir, call "
+                "restore(folder) before train"
+            )
+        self.criterion.load_state_dict(load_file(found))
+        self._restored = True
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Restores the loss where training is resumed, and reads what divides the loss."""
+        self._rank = args.process_index
+        copies = max(args.n_gpu, args.world_size) if args.average_tokens_across_devices else 1
+        self._divisor = float(args.gradient_accumulation_steps * copies)
+        if state.global_step and not self._restored:
+            self.restore(_folder(args, state))
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Saves the loss into the checkpoint."""
+        folder = _folder(args, state)
+        folder.mkdir(parents=True, exist_ok=True)
+        state_dict = {key: tensor.cpu() for key, tensor in self.criterion.state_dict().items()}
+        save_file(state_dict, folder / f"{NAME}-{args.process_index}.safetensors")
+
+
+def _folder(args: TrainingArguments, state: TrainerState) -> Path:
+    """Where Trainer keeps the checkpoint of this step."""
+    return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"

@@ -1,0 +1,80 @@
+"""A training run that may be killed at any moment, and goes on from its last checkpoint."""
+
+import os
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+from conftest import make_arguments, make_loss
+from torch import nn
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+class SmallRun:
+    """A linear correction of CTC predictions, a batch a step."""
+
+    def __init__(self):
+        torch.manual_seed(3)
+        self.model = nn.Linear(7, 7)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.05)
+        self.criterion = make_loss("ctc", update_every=3, warm_up_updates=10)
+        self.parts = {"model": self.model, "optimizer": self.optimizer, "loss": self.criterion}
+
+    def step(self, step):
+        prediction, *rest = make_arguments("ctc", seed=step)
+        log_probs = self.model(prediction.detach()).log_softmax(-1)
+        self.optimizer.zero_grad()
+        self.criterion(log_probs, *rest).backward()
+        self.optimizer.step()
+
+
+class TextRun:
+    """The text recognition example: its recogniser, its images, `LearnedSurrogateLoss`."""
+
+    def __init__(self):
+        sys.path.insert(0, str(EXAMPLES))
+        from post_tuning import surrogate_objective
+        from recogniser import ALPHABET, load
+        from word_images import WordImages
+
+        from learned_surrogates import LearnedSurrogateLoss, text
+
+        self.model = load(EXAMPLES / "checkpoints" / "ctc.safetensors")
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
+        self.images = WordImages("train", 0)
+        criterion = LearnedSurrogateLoss(
+            text.edit_distance, task=text.CTC(ALPHABET), warm_up_updates=20
+        )
+        self.objective = surrogate_objective(criterion, "ctc", 0.0)
+        self.parts = {"model": self.model, "optimizer": self.optimizer, "loss": criterion}
+        self.parts["images"] = self.images
+
+    def step(self, step):
+        images, labels = self.images.batch(16)
+        self.optimizer.zero_grad()
+        self.objective(self.model(images), labels).backward()
+        self.optimizer.step()
+
+
+RUNS = {"small": SmallRun, "text": TextRun}
+
+
+def train(name, folder, steps):
+    """Runs to the last step from where the folder's checkpoint is, and saves each step."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("error")
+    run, checkpoint = RUNS[name](), Path(folder) / "checkpoint.pt"
+    done = 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        for key, part in run.parts.items():
+            part.load_state_dict(state[key])
+        done = state["done"]
+    for step in range(done, steps):
+        run.step(step)
+        state = {key: part.state_dict() for key, part in run.parts.items()}
+        torch.save({**state, "done": step + 1}, checkpoint.with_suffix(".new"))
+        os.replace(checkpoint.with_suffix(".new"), checkpoint)
+        (checkpoint.parent / "done").write_text(str(step + 1))
