@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from . import text as text
+from . import boxes as boxes, text as text
 from ._loss import LearnedSurrogateLoss as LearnedSurrogateLoss
 from ._metric import MetricError as MetricError
 from ._surrogate import EmbeddingDistance as EmbeddingDistance

@@ -116,7 +116,7 @@ class LearnedSurrogateLoss(nn.Module):
         metric: Callable[..., Any],
         *,
         task: Task[Any] | None = None,
-        surrogate: Literal["embedding", "grid"] | nn.Module = "embedding",
+        surrogate: Literal["embedding", "grid", "target-frame"] | nn.Module = "embedding",
         draws: int = 0,
         filter: float | None = None,
         data: Literal["local", "global", "local-global"] | None = None,
@@ -225,7 +225,7 @@ class LearnedSurrogateLoss(nn.Module):
             self._update(warming_up)
         if gradient is not None:
             value = with_known_gradient(batch.prediction, value, gradient, batch.batch_dim)
-        return self._reduce(value, batch)
+        return batch.reduce(value, self.reduction)
 
     def warm_up(
         self,
@@ -323,13 +323,6 @@ class LearnedSurrogateLoss(nn.Module):
 
     def _refresh_stats(self) -> None:
         self.stats = self._learner.stats()
-
-    def _reduce(self, value: Tensor, batch: Batch) -> Tensor:
-        if self.reduction == "mean":
-            return value.mean()
-        if self.reduction == "sum":
-            return value.sum()
-        return value.squeeze(0) if batch.batch_dim is None else value
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moves the surrogate along with the module; its type stays what it is."""

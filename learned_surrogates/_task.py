@@ -30,6 +30,19 @@ class Batch:
     target: Tensor
     batch_dim: int | None = 0
 
+    def reduce(self, value: Tensor, reduction: str) -> Tensor:
+        """The loss of the call, from that of its samples.
+
+        Args:
+            value: `(batch,)`.
+            reduction: "none", "mean" or "sum", the loss's own.
+        """
+        if reduction == "mean":
+            return value.mean()
+        if reduction == "sum":
+            return value.sum()
+        return value.squeeze(0) if self.batch_dim is None else value
+
 
 BatchType = TypeVar("BatchType", bound=Batch)
 
