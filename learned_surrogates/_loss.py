@@ -48,10 +48,11 @@ class LearnedSurrogateLoss(nn.Module):
             `(batch,)`. It may take one sample at a time instead. What it gets is the task's
             business: tensors, or lists of strings for text.
         task: what predictions and targets look like, and with it how the loss is called:
-            `text.CTC(alphabet)`, `text.Characters(alphabet)`; None means plain tensors, called as
-            `criterion(prediction, target)` (see `Tensors`).
-        surrogate: "embedding", or another that the task has ("grid" for text), or a module
-            `S(z, y) -> (batch,)` of your own, for what the task shows to "embedding".
+            `text.CTC(alphabet)`, `text.Characters(alphabet)`, `boxes.Rotated()`; None means plain
+            tensors, called as `criterion(prediction, target)` (see `Tensors`).
+        surrogate: "embedding", or another that the task has ("grid" for text, "target-frame" for
+            boxes), or a module `S(z, y) -> (batch,)` of your own, for what the task shows to
+            "embedding".
         draws: random draws from a prediction's own distribution, over which the metric is averaged
             before the surrogate is fitted to it; 0 takes the metric of the prediction as it is
             decoded, as the papers do. The metric is called `1 + draws` times a learning call.
@@ -116,7 +117,7 @@ class LearnedSurrogateLoss(nn.Module):
         metric: Callable[..., Any],
         *,
         task: Task[Any] | None = None,
-        surrogate: Literal["embedding", "grid", "target-frame"] | nn.Module = "embedding",
+        surrogate: str | nn.Module = "embedding",
         draws: int = 0,
         filter: float | None = None,
         data: Literal["local", "global", "local-global"] | None = None,

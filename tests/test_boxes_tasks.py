@@ -13,8 +13,12 @@ from learned_surrogates import LearnedSurrogateLoss, boxes
 from learned_surrogates.boxes import rotated_iou
 from learned_surrogates.boxes._target_frame import log_or_line
 
-ROTATED = boxes.Rotated()
-TASKS = {"rotated": ROTATED, "upright": boxes.AxisAligned(), "corners": boxes.Corners()}
+ROTATED = boxes.Rotated().seen_by("target-frame")
+TASKS = {
+    "rotated": ROTATED,
+    "upright": boxes.AxisAligned().seen_by("target-frame"),
+    "corners": boxes.Corners().seen_by("target-frame"),
+}
 
 
 def pair(kind, count=50, seed=0):
@@ -51,7 +55,7 @@ def in_convention(rectangles, convention):
     return torch.tensor(rows, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("surrogate", ["target-frame", "embedding"])
+@pytest.mark.parametrize("surrogate", ROTATED.surrogates)
 @pytest.mark.parametrize("convention", ["oc", "le90", "le135"])
 def test_every_convention_of_mmrotate_is_the_same_to_the_surrogate(convention, surrogate):
     task = ROTATED.seen_by(surrogate)
@@ -66,7 +70,7 @@ def test_every_convention_of_mmrotate_is_the_same_to_the_surrogate(convention, s
     torch.testing.assert_close(rotated_iou(*others), rotated_iou(prediction, target))
 
 
-@pytest.mark.parametrize("surrogate", ["target-frame", "embedding"])
+@pytest.mark.parametrize("surrogate", ROTATED.surrogates)
 @pytest.mark.parametrize("order", [[1, 2, 3, 0], [2, 3, 0, 1], [3, 2, 1, 0], [0, 2, 1, 3]])
 def test_corners_may_come_in_any_order(order, surrogate):
     task = TASKS["corners"].seen_by(surrogate)
@@ -143,6 +147,14 @@ def test_the_papers_six_numbers():
     torch.testing.assert_close(task.expand(target), expected)
 
 
+def test_a_placed_frame_has_the_targets_numbers_beside_it():
+    prediction, target = pair("rotated")
+    placed, numbers = ROTATED.seen_by("placed-frame"), ROTATED.seen_by("embedding").expand(target)
+    z, y = placed.see(prediction, target), placed.expand(target)
+    torch.testing.assert_close(z, torch.cat([ROTATED.see(prediction, target), numbers], 1))
+    torch.testing.assert_close(y, torch.cat([torch.zeros(50, 6).double(), numbers], 1))
+
+
 def test_the_frames_six_numbers():
     along = math.atan2(4, 3)
     target = torch.tensor([[10.0, 20.0, 10.0, 2.5, along]])
@@ -165,7 +177,7 @@ def test_the_logarithm_goes_on_as_a_line():
 
 def test_axis_aligned_forms_are_one():
     prediction, target = (b.float() for b in pair("upright"))
-    task = boxes.AxisAligned("cxcywh")
+    task = boxes.AxisAligned("cxcywh").seen_by("target-frame")
 
     def as_centre(some):
         return torch.cat([(some[:, :2] + some[:, 2:]) / 2, some[:, 2:] - some[:, :2]], 1)
@@ -217,7 +229,7 @@ def test_the_gradient_leads_back_from_a_negative_size(sizes):
 
 
 @pytest.mark.parametrize("kind", TASKS)
-@pytest.mark.parametrize("surrogate", ["target-frame", "embedding"])
+@pytest.mark.parametrize("surrogate", ROTATED.surrogates)
 def test_gradients_are_finite_for_the_worst_of_boxes(kind, surrogate):
     task = TASKS[kind].seen_by(surrogate)
     prediction, target = (b.float() for b in pair(kind, 8))
@@ -388,13 +400,28 @@ def test_repr_of_a_task():
     assert repr(boxes.AxisAligned("cxcywh", noise=0.1)) == "AxisAligned('cxcywh', noise=0.1)"
 
 
+def test_a_surrogate_of_ones_own_sees_what_embedding_sees():
+    seen = []
+
+    class Own(nn.Module):
+        def forward(self, z, y):
+            seen.append((z, y))
+            return (z - y).square().sum(-1)
+
+    pred, target = make_arguments("boxes")
+    LearnedSurrogateLoss(rotated_iou, task=boxes.Rotated(), surrogate=Own()).eval()(pred, target)
+    numbers = ROTATED.seen_by("embedding")
+    assert_identical(seen[0][1], numbers.expand(target))
+    torch.testing.assert_close(seen[0][0].detach(), numbers.see(pred, target).detach())
+
+
 def test_the_papers_form_without_labels_has_no_generator():
     with pytest.raises(ValueError, match="needs generator="):
         LearnedSurrogateLoss(rotated_iou, task=ROTATED, surrogate="embedding", data="global")
 
 
 @pytest.mark.parametrize("kind", TASKS)
-@pytest.mark.parametrize("surrogate", ["target-frame", "embedding"])
+@pytest.mark.parametrize("surrogate", ROTATED.surrogates)
 def test_every_form_learns(kind, surrogate):
     criterion = LearnedSurrogateLoss(
         rotated_iou, task=TASKS[kind], surrogate=surrogate, warm_up_updates=0, update_every=1

@@ -57,16 +57,17 @@ class BoxBatch(Batch):
 class BoxTask(Task[BoxBatch]):
     """Boxes as a regression head gives them, `(batch, n)`.
 
-    To "target-frame", z is the prediction as its target sees it, and y zeros. To "embedding", both
-    are the boxes' own numbers, as in the paper. Replay stores a target as the metric gets it.
+    To "target-frame", z is the prediction as its target sees it, and y zeros. To "placed-frame",
+    the target's own numbers stand beside both. To "embedding", z and y are the boxes' own numbers,
+    as in the paper. Replay stores a target as the metric gets it.
 
     Args:
         noise: standard deviation, in shares of the target's sides and in radians, of the Gaussian
             noise that makes the loss's `draws`.
     """
 
-    surrogates = ("target-frame", "embedding")
-    surrogate = "target-frame"
+    surrogates = ("target-frame", "placed-frame", "embedding")
+    surrogate = "embedding"
     #: How many numbers a box has.
     numbers: ClassVar[int]
     #: How many numbers the target's frame has.
@@ -171,13 +172,19 @@ class BoxTask(Task[BoxBatch]):
         """z of boxes in the metric's form."""
         if self.surrogate == "embedding":
             return self.features(predictions)
-        return self.in_frame(predictions, targets.to(predictions))
+        targets = targets.to(predictions)
+        return self._placed(self.in_frame(predictions, targets), targets)
 
     def expand(self, target: Tensor) -> Tensor:
         target = target if target.is_floating_point() else target.float()
         if self.surrogate == "embedding":
             return self.features(target)
-        return target.new_zeros(len(target), self.frame_features)
+        return self._placed(target.new_zeros(len(target), self.frame_features), target)
+
+    def _placed(self, in_frame: Tensor, targets: Tensor) -> Tensor:
+        if self.surrogate == "target-frame":
+            return in_frame
+        return torch.cat([in_frame, self.features(targets)], 1)
 
     def decode(self, batch: BoxBatch) -> tuple[Tensor, Tensor]:
         return self.possible(self._predicted(batch)), batch.target.clone()
@@ -199,10 +206,10 @@ class BoxTask(Task[BoxBatch]):
         return self.see(boxes, others), others.float()
 
     def generator(self) -> RandomDistortions | None:
-        # To "embedding", where boxes are and how large counts: it needs labels to start from.
-        if self.surrogate == "embedding":
-            return None
-        return RandomDistortions(numbers=self.numbers)
+        if self.surrogate == "target-frame":
+            return RandomDistortions(numbers=self.numbers)
+        # To the others it counts where boxes are and how large: they need labels to start from.
+        return None
 
     def build_surrogate(self, z: Tensor, y: Tensor) -> nn.Module:
         if self.surrogate == "embedding":
