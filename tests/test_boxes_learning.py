@@ -142,6 +142,15 @@ def test_what_standardises_the_inputs_is_part_of_the_state():
     torch.testing.assert_close(restored.eval()(*pair), criterion(*pair), atol=0, rtol=0)
 
 
+def test_a_first_batch_of_few_boxes_that_are_alike_does_no_harm():
+    random = torch.Generator().manual_seed(0)
+    criterion = LearnedSurrogateLoss(rotated_iou, task=boxes.Rotated(), surrogate="target-frame")
+    _, target, _ = batch(random, 2)
+    nearly = (target + 1e-3 * torch.randn(2, 5, generator=random)).requires_grad_()
+    criterion(nearly, target)
+    assert criterion.state_dict()["surrogate.net.0.std"].min() >= 0.0499
+
+
 def test_the_forms_of_this_file_are_those_of_the_package():
     prediction, target, _ = batch(torch.Generator().manual_seed(0))
     torch.testing.assert_close(

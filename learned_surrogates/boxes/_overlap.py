@@ -91,7 +91,7 @@ def spanned(points: Tensor) -> Tensor:
     order = points[..., 0].detach().argsort(1)
     x, y = points.gather(1, order[..., None].expand(-1, -1, 2)).unbind(-1)
     count = x.shape[1]
-    left, right = torch.ones(count, count, device=x.device).triu().nonzero().T.unbind(0)
+    left, right = torch.triu_indices(count, count, device=x.device)
     span = x[:, right] - x[:, left]
     share = (x[:, :, None] - x[:, None, left]) / torch.where(span > 0, span, 1.0)[:, None]
     lines = y[:, None, left] + (y[:, right] - y[:, left])[:, None] * share.clamp(0, 1)
