@@ -62,6 +62,13 @@ def test_labels_without_an_area_are_left_out():
     assert rotated_iou(*generator(100, np.random.default_rng(0))).max() > 0.5
 
 
+def test_labels_that_float32_cannot_distort_still_end():
+    generator = RandomDistortions(torch.tensor([[1e9, 1e9, 1e9 + 64, 1e9 + 64]]), pool=20)
+    predictions, targets = generator(20, np.random.default_rng(0))
+    assert predictions.isfinite().all()
+    assert targets.isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

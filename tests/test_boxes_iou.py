@@ -138,6 +138,9 @@ def test_corners_without_much_of_an_area(degenerate):
         for x, y in ((a, b), (b, a)):
             for fast, reference in PAIRS:
                 assert fast(x, y).item() == pytest.approx(reference(x, y)[0], abs=1e-12)
+                leaves = [side.clone().requires_grad_() for side in (x, y)]
+                gradients = torch.autograd.grad(fast(*leaves).sum(), leaves)
+                assert all(gradient.isfinite().all() for gradient in gradients)
 
 
 SQUARE = [0.0, 0.0, 2.0, 2.0, 0.0]
@@ -181,7 +184,7 @@ def test_descriptions_of_one_rectangle_have_one_canonical_form(box, turns):
 @pytest.mark.parametrize("fast", [rotated_iou, rotated_giou])
 @pytest.mark.parametrize("second", [upright, random_boxes, random_points])
 def test_gradient_is_that_of_finite_differences(fast, second):
-    a, b = random_boxes(24, 6), second(24, 7)
+    a, b = random_boxes(6, 6), second(6, 7)
     assert torch.autograd.gradcheck(fast, (a.requires_grad_(), b.requires_grad_()))
 
 

@@ -7,7 +7,7 @@ that boxes which touch, coincide or have no area cost nothing but a rounding err
 import torch
 from torch import Tensor
 
-from ._geometry import rotate
+from ._geometry import cross
 
 
 def overlap_with_rectangle(polygon: Tensor, size: Tensor) -> Tensor:
@@ -32,15 +32,20 @@ def overlap_with_quadrilateral(polygon: Tensor, other: Tensor) -> Tensor:
         order = (first[:, None] + torch.arange(3, device=first.device)) % 3
         base, tip, _ = sides.gather(1, order[..., None].expand(-1, -1, 2)).unbind(1)
         origin = triangle.gather(1, first[:, None, None].expand(-1, 1, 2))
-        turn = -torch.atan2(base[:, 1], base[:, 0])
-        length = base.square().sum(1)
-        length = torch.where(length > 0, length, torch.ones_like(length)).sqrt() * (length > 0)
-        shift, height = rotate(base + tip, turn).unbind(1)
-        flip = torch.where(height < 0, -1.0, 1.0)
-        inside = rotate(polygon - origin, turn[:, None])
-        inside = torch.stack([inside[..., 0], inside[..., 1] * flip[:, None]], -1)
+        squared = base.square().sum(1)
+        some = squared > 0
+        length = torch.where(some, squared, 1.0).sqrt()
+        axis = (base / length[:, None])[:, None]
+        length = length * some
+        inside, top = polygon - origin, (base + tip)[:, None]
+        shift, height = (axis * top).sum((1, 2)), cross(axis, top)[:, 0]
+        above = cross(axis, inside) * torch.where(height < 0, -1.0, 1.0)[:, None]
         shared = shared + _overlap_with_trapezoid(
-            inside, length, height * flip, shift, shift - length
+            torch.stack([(axis * inside).sum(2), above], 2),
+            length,
+            height.abs(),
+            shift,
+            shift - length,
         )
     return shared
 
