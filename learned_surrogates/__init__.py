@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from . import text as text
+from . import boxes as boxes, text as text
 from ._check import GradientCheck as GradientCheck
 from ._filter import Filter as Filter
 from ._loss import LearnedSurrogateLoss as LearnedSurrogateLoss

@@ -31,40 +31,46 @@ def base_gradient(
         ValueError: it returned neither `()` nor `(batch,)`, or one number where one a sample is
             needed.
     """
-    original = batch.prediction
+    original, count = batch.prediction, len(batch.target)
     # Half precision is for matrix products, not for a loss: many have no such kernel.
     half = original.dtype in (torch.float16, torch.bfloat16)
     with island(original.device), torch.enable_grad():
         prediction = original.detach()
         prediction = (prediction.float() if half else prediction).requires_grad_()
-        args, kwargs = with_prediction(original, prediction, args, kwargs)
+        args, kwargs = with_prediction(batch, prediction, args, kwargs)
         value = base_loss(*args, **kwargs)
         if not isinstance(value, Tensor) or not value.requires_grad:
             raise TypeError(
                 "base_loss must return a tensor that depends on the prediction; it returned "
                 f"{value!r}"
             )
-        count = len(batch.target)
-        if value.ndim == 0 and reduction == "none" and count > 1:
+        samples = torch.ones(count, device=original.device, requires_grad=True)
+        reduced = batch.reduce(samples, reduction)
+        if value.ndim == 0 and reduced.ndim > 0 and count > 1:
             raise ValueError(
                 "with reduction='none', base_loss must return one value a sample, shape "
                 f"({count},); it returned one number. Give it reduction='none' too"
             )
-        if value.shape not in ((), (count,)):
+        if value.shape not in ((), reduced.shape, (count,)):
             raise ValueError(
                 f"base_loss must return () or one value a sample, ({count},); it returned "
                 f"{tuple(value.shape)}"
             )
-        factor = count if value.ndim == 0 and reduction == "mean" else 1
-        (gradient,) = torch.autograd.grad(factor * value.sum(), prediction)
-    return gradient.detach()
+        (gradient,) = torch.autograd.grad(value.sum(), prediction)
+        if value.ndim:
+            return gradient
+        # The loss's reduction will weigh what is returned here.
+        (weights,) = torch.autograd.grad(reduced.sum(), samples)
+        shares = torch.where(weights > 0, 1 / weights, 0.0)
+    return gradient * batch.per_sample(shares.to(gradient), gradient.ndim)
 
 
 def with_prediction(
-    original: Tensor, prediction: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    batch: Batch, prediction: Tensor, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a call, with another prediction in the original's place."""
+    """The arguments of a batch's call, with another tensor in place of its `prediction`."""
+    original, new = batch.whole, batch.replaced(prediction)
     return (
-        tuple(prediction if argument is original else argument for argument in args),
-        {key: prediction if value is original else value for key, value in kwargs.items()},
+        tuple(new if argument is original else argument for argument in args),
+        {key: new if value is original else value for key, value in kwargs.items()},
     )

@@ -148,7 +148,7 @@ class Check:
         prediction = batch.prediction.detach()
 
         def errors(prediction: Tensor) -> Tensor:
-            moved = with_prediction(batch.prediction, prediction, args, kwargs)
+            moved = with_prediction(batch, prediction, args, kwargs)
             return self._errors(self.task.read(*moved[0], **moved[1]))
 
         before = errors(prediction)
@@ -175,7 +175,7 @@ class Check:
     def _truths(self, batch: Batch) -> dict[str, Tensor]:
         """Estimates of the true gradient with respect to the prediction; none where it has none."""
         with island(batch.prediction.device):
-            if self.task.samples:
+            if self.task.scores:
                 random = torch.Generator().manual_seed(1)
                 return {name: self._score_estimate(batch, random) for name in TRUTHS}
             predictions, targets = self.task.decode(batch)
@@ -208,7 +208,7 @@ class Check:
             advantages = (drawn - drawn.mean(0)) / (count - 1)
             total = torch.zeros_like(scores[0])
             for advantage, score in zip(advantages, scores, strict=True):
-                total += _per_sample(advantage.to(score), batch, score.ndim) * score
+                total += batch.per_sample(advantage.to(score), score.ndim) * score
         return total
 
     def _flat(self, prediction: Tensor, gradient: Tensor) -> Tensor:
@@ -277,14 +277,6 @@ def _bins(errors: Tensor) -> list[tuple[float, float]]:
     return bins
 
 
-def _per_sample(values: Tensor, batch: Batch, dims: int) -> Tensor:
-    """`(batch,)`, so that it broadcasts along the prediction's batch dimension."""
-    shape = [1] * dims
-    if batch.batch_dim is not None:
-        shape[batch.batch_dim] = -1
-    return values.view(shape)
-
-
 def _samples_first(prediction: Tensor, batch: Batch) -> Tensor:
     """`(batch, numbers)`."""
     first = prediction[None] if batch.batch_dim is None else prediction.movedim(batch.batch_dim, 0)
@@ -296,7 +288,7 @@ def _norms(prediction: Tensor, batch: Batch) -> Tensor:
 
 
 def _means(prediction: Tensor, batch: Batch) -> Tensor:
-    return _per_sample(_samples_first(prediction, batch).mean(1), batch, prediction.ndim)
+    return batch.per_sample(_samples_first(prediction, batch).mean(1), prediction.ndim)
 
 
 def _cosine(a: Tensor, b: Tensor) -> float:

@@ -13,6 +13,7 @@ from ._objective import objective
 from ._pairs import Measurement, Pairs
 from ._stats import agreement
 from ._sync import Sync
+from ._task import Batch
 from ._trust import FEWEST_PAIRS, Trust
 
 # Level of trust at which a surrogate needs no warm-up.
@@ -135,7 +136,7 @@ class Learner:
     # What is followed
 
     def filter(
-        self, gradient: Tensor, batch_dim: int | None, values: Tensor, measured: Measurement
+        self, gradient: Tensor, batch: Batch, values: Tensor, measured: Measurement
     ) -> Tensor:
         """The gradient, less that of samples which the recipe's filter leaves out.
 
@@ -146,10 +147,7 @@ class Learner:
         expected = measured.expected.where(measured.usable, torch.nan)
         factors = self.recipe.filter.factors(values - expected.to(values), self.mean_error)
         self.kept = (factors != 0).float().mean()
-        shape = [1] * gradient.ndim
-        if batch_dim is not None:
-            shape[batch_dim] = -1
-        return gradient * factors.to(gradient).view(shape)
+        return gradient * batch.per_sample(factors.to(gradient), gradient.ndim)
 
     def needs_base(self, learning: bool) -> bool:
         """Whether the base loss's gradient has a say in this call.

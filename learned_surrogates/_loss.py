@@ -59,8 +59,8 @@ class LearnedSurrogateLoss(nn.Module):
             `(batch,)`. It may take one sample at a time instead. What it gets is the task's
             business: tensors, or lists of strings for text.
         task: what predictions and targets look like, and with it how the loss is called:
-            `text.CTC(alphabet)`, `text.Characters(alphabet)`; None means plain tensors, called as
-            `criterion(prediction, target)` (see `Tensors`).
+            `text.CTC(alphabet)`, `text.Characters(alphabet)`, `boxes.Rotated()`; None means plain
+            tensors, called as `criterion(prediction, target)` (see `Tensors`).
         base_loss: the loss that trained the model so far (`nn.CTCLoss()`, `nn.SmoothL1Loss()`),
             called as this one is, returning `()` or `(batch,)`. Its gradient is handed back where
             the surrogate is not trusted; see `trusted`.
@@ -69,7 +69,7 @@ class LearnedSurrogateLoss(nn.Module):
             followed alone, and from which the base loss is; between them, the weight goes from one
             to the other in proportion, the surrogate's gradient scaled to the base loss's norm.
         surrogate: one that the task has ("grid", "embedding", "conditioned" or "pair" for text;
-            the last three for tensors), or a module `S(z, y) -> (batch,)` of your own, for what
+            the last three for tensors; "target-frame", "placed-frame" or "embedding" for boxes), or a module `S(z, y) -> (batch,)` of your own, for what
             the task shows to "embedding". None takes the task's first.
         draws: random draws from a prediction's own distribution, over which the metric is averaged
             before the surrogate is fitted to it; 0 takes the metric of the prediction as it is
@@ -270,7 +270,7 @@ class LearnedSurrogateLoss(nn.Module):
         if gradient is not None:
             if measured is not None:
                 learner.trust.follow(gradient, base)
-                gradient = learner.filter(gradient, batch.batch_dim, value, measured)
+                gradient = learner.filter(gradient, batch, value, measured)
             gradient = learner.followed(gradient, base)
         if learning:
             if learner.learn():
@@ -278,7 +278,7 @@ class LearnedSurrogateLoss(nn.Module):
             learner.sync.give_up()
         if gradient is not None:
             value = with_known_gradient(batch.prediction, value, gradient, batch.batch_dim)
-        return self._reduce(value, batch)
+        return batch.reduce(value, self.reduction)
 
     def warm_up(
         self,
@@ -466,13 +466,6 @@ class LearnedSurrogateLoss(nn.Module):
 
     def _refresh_stats(self) -> None:
         self.stats = self._learner.stats()
-
-    def _reduce(self, value: Tensor, batch: Batch) -> Tensor:
-        if self.reduction == "mean":
-            return value.mean()
-        if self.reduction == "sum":
-            return value.sum()
-        return value.squeeze(0) if batch.batch_dim is None else value
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moves the surrogate along with the module; its type stays what it is."""

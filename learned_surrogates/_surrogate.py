@@ -71,23 +71,32 @@ class Standardise(nn.Module):
 
     The statistics are those of the samples given at construction, and are part of the state.
     A feature that did not vary there keeps its scale.
+
+    Args:
+        samples: `(batch, features, ...)`.
+        least: the smallest standard deviation of a feature that varies: what few samples happen to
+            have in common is then not blown up.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, samples: Tensor):
+    def __init__(self, samples: Tensor, least: float = 0.0):
         super().__init__()
         dims = [0, *range(2, samples.ndim)]
         std = samples.std(dims, keepdim=True, correction=0)[0]
         self.register_buffer("mean", samples.mean(dims, keepdim=True)[0])
-        self.register_buffer("std", torch.where(std > 0, std, torch.ones_like(std)))
+        self.register_buffer(
+            "std", torch.where(std > 0, std.clamp(min=least), torch.ones_like(std))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return (x - self.mean) / self.std
 
 
-def embedding_net(samples: Tensor, width: int = 128, embedding_size: int = 32) -> nn.Module:
+def embedding_net(
+    samples: Tensor, width: int = 128, embedding_size: int = 32, least: float = 0.0
+) -> nn.Module:
     """An embedding net for samples of such a shape, standardised by these samples.
 
     Five layers of 128, the last to 32 features, served rotated boxes best among those tried.
@@ -97,6 +106,7 @@ def embedding_net(samples: Tensor, width: int = 128, embedding_size: int = 32) -
             `(batch, channels, height, width)`, floating point.
         width: units of a hidden layer.
         embedding_size: features of the embedding.
+        least: the smallest standard deviation by which an input is divided, if it varies.
 
     Raises:
         ValueError: samples of more than three dimensions.
@@ -119,4 +129,4 @@ def embedding_net(samples: Tensor, width: int = 128, embedding_size: int = 32) -
             f"there is no default embedding net for samples of shape {tuple(samples.shape[1:])}: "
             "give one, surrogate=EmbeddingDistance(net), or reshape to (channels, height, width)"
         )
-    return nn.Sequential(Standardise(samples), *hidden, nn.Linear(width, embedding_size))
+    return nn.Sequential(Standardise(samples, least), *hidden, nn.Linear(width, embedding_size))

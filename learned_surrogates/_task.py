@@ -32,6 +32,35 @@ class Batch:
     target: Tensor
     batch_dim: int | None = 0
 
+    @property
+    def whole(self) -> Tensor:
+        """The call's own prediction, of which `prediction` may be a part."""
+        return self.prediction
+
+    def replaced(self, prediction: Tensor) -> Tensor:
+        """The call's prediction, with another tensor in place of `prediction`; differentiable."""
+        return prediction
+
+    def per_sample(self, values: Tensor, dims: int) -> Tensor:
+        """`(batch,)`, shaped to go with a tensor of so many dimensions, as `prediction` has."""
+        shape = [1] * dims
+        if self.batch_dim is not None:
+            shape[self.batch_dim] = -1
+        return values.view(shape)
+
+    def reduce(self, value: Tensor, reduction: str) -> Tensor:
+        """The loss of the call, from that of its samples.
+
+        Args:
+            value: `(batch,)`.
+            reduction: "none", "mean" or "sum", the loss's own.
+        """
+        if reduction == "mean":
+            return value.mean()
+        if reduction == "sum":
+            return value.sum()
+        return value.squeeze(0) if self.batch_dim is None else value
+
 
 BatchType = TypeVar("BatchType", bound=Batch)
 
@@ -57,6 +86,8 @@ class Task(ABC, Generic[BatchType]):
     ragged: bool = False
     #: Whether `sample` can draw from a prediction's distribution.
     samples: bool = False
+    #: Whether `scored_sample` also knows the draws' scores.
+    scores: bool = False
 
     @abstractmethod
     def read(self, *args: Any, **kwargs: Any) -> BatchType:
@@ -174,7 +205,7 @@ class Tensors(Task[Batch]):
     def __init__(self, *, noise: float = 0.0):
         check_number("noise", noise, 0, integer=False)
         self.noise = noise
-        self.samples = noise > 0
+        self.samples = self.scores = noise > 0
         self.draws = 1 if self.samples else 0
 
     def __repr__(self) -> str:

@@ -1,12 +1,14 @@
 """Losses and data small enough that a surrogate is fitted in milliseconds."""
 
+import functools
+
 import hypothesis
 import pytest
 import torch
 from ranks import Ranks
 from torch import Tensor
 
-from learned_surrogates import LearnedSurrogateLoss, text
+from learned_surrogates import LearnedSurrogateLoss, boxes, text
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile(
@@ -16,23 +18,45 @@ hypothesis.settings.load_profile("suite")
 
 ALPHABET = "abcdef"
 CLASSES = len(ALPHABET) + 1
-CASES = ("tensors", "ctc", "characters", "ctc-grid", "characters-grid")
+CASES = (
+    "tensors",
+    "ctc",
+    "characters",
+    "boxes",
+    "ctc-grid",
+    "characters-grid",
+    "boxes-frame",
+)
+# The surrogate that the second part of a case's name stands for.
+SURROGATES = {"grid": "grid", "frame": "target-frame"}
 
 
 def l1(prediction: Tensor, target: Tensor) -> Tensor:
     return (prediction - target).abs().sum(-1)
 
 
+@functools.cache
+def distortions() -> boxes.RandomDistortions:
+    labels = make_arguments("boxes", seed=99, batch=20)[1]
+    return boxes.RandomDistortions(labels, pool=200)
+
+
 def make_loss(case: str = "tensors", metric=None, **options) -> LearnedSurrogateLoss:
     """A loss that updates at each call and has no warm-up, unless told otherwise."""
-    if metric is None:
-        metric = l1 if case == "tensors" else text.edit_distance
     case, _, form = case.partition("-")
-    task = {"tensors": None, "ctc": text.CTC(ALPHABET), "characters": text.Characters(ALPHABET)}
+    if metric is None:
+        metric = {"tensors": l1, "boxes": boxes.rotated_iou}.get(case, text.edit_distance)
+    task = {
+        "tensors": None,
+        "ctc": text.CTC(ALPHABET),
+        "characters": text.Characters(ALPHABET),
+        "boxes": boxes.Rotated(noise=0.05),
+    }
     options = {
         "task": task[case],
-        "surrogate": form or "embedding",
-        "draws": 2 if form == "grid" else 0,
+        "surrogate": SURROGATES.get(form, form) or "embedding",
+        "draws": 2 if form in SURROGATES else 0,
+        **({"generator": distortions()} if case == "boxes" else {}),
         "warm_up_updates": 0,
         "update_every": 1,
         "batch_size": 8,
@@ -49,6 +73,12 @@ def make_arguments(case: str = "tensors", seed: int = 0, batch: int = 4, length:
     if case == "tensors":
         prediction = torch.randn(batch, 3, generator=random)
         rest = (torch.randn(batch, 3, generator=random),)
+    elif case == "boxes":
+        centre = 3 * torch.randn(batch, 2, generator=random)
+        sides = 1 + 2 * torch.rand(batch, 2, generator=random)
+        target = torch.cat([centre, sides, torch.randn(batch, 1, generator=random)], 1)
+        prediction = target + 0.2 * torch.randn(batch, 5, generator=random)
+        rest = (target,)
     elif case == "ctc":
         prediction = (2 * torch.randn(length, batch, CLASSES, generator=random)).log_softmax(-1)
         targets = torch.randint(1, CLASSES, (batch, 4), generator=random)

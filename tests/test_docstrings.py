@@ -6,6 +6,8 @@ import pytest
 
 import learned_surrogates
 
+PUBLIC = (learned_surrogates, learned_surrogates.text, learned_surrogates.boxes)
+
 
 def all_modules():
     yield learned_surrogates
@@ -21,7 +23,7 @@ def public_names(module):
 
 def examples():
     for module in all_modules():
-        names = public_names(learned_surrogates) | public_names(learned_surrogates.text)
+        names = {name: value for room in PUBLIC for name, value in public_names(room).items()}
         for test in doctest.DocTestFinder().find(module, extraglobs=names | vars(module)):
             if test.examples:
                 yield test
@@ -40,10 +42,10 @@ def test_example_of_docstring(example):
 
 def test_the_main_classes_have_examples():
     names = {example.name.rsplit(".", 1)[-1] for example in EXAMPLES}
-    assert {"LearnedSurrogateLoss", "CTC", "Characters", "Tensors", "warm_up"} <= names
+    assert {"LearnedSurrogateLoss", "CTC", "Characters", "Rotated", "Tensors", "warm_up"} <= names
 
 
 def test_every_public_object_is_documented():
-    for module in (learned_surrogates, learned_surrogates.text):
+    for module in PUBLIC:
         for name, value in public_names(module).items():
             assert value.__doc__, name

@@ -40,7 +40,7 @@ class TextTask(Task[TextBatch]):
     #: Whose weights the grid's net starts with.
     head: str
     ragged = True
-    samples = True
+    samples = scores = True
     alphabet: Alphabet
 
     @property

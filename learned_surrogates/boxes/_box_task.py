@@ -1,0 +1,226 @@
+"""What the tasks for boxes share."""
+
+import numbers
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from .._checks import check_choice, check_number
+from .._surrogate import EmbeddingDistance, embedding_net
+from .._task import Batch, Task
+from ._check import as_boxes, check_boxes
+from ._generator import RandomDistortions
+
+# Features of the embedding for LS-IoU: LS, section 4.3.
+EMBEDDING = 16
+# What varies less among the first boxes seen, in shares of a target's size, is not blown up.
+LEAST = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxBatch(Batch):
+    """A batch of boxes, and what a detector wants done with their losses.
+
+    Attributes:
+        boxes: all boxes of the call, of which `prediction` has those that are kept.
+        weight: of the boxes that count, `(batch,)`; None is 1 each.
+        kept: which of the boxes of the call those are, `(boxes,)`; None is all.
+        avg_factor: what a "mean" divides by; None is the number of boxes of the call.
+        reduction: in place of the loss's own; None keeps that.
+    """
+
+    boxes: Tensor
+    weight: Tensor | None = None
+    kept: Tensor | None = None
+    avg_factor: float | Tensor | None = None
+    reduction: str | None = None
+
+    @property
+    def whole(self) -> Tensor:
+        return self.boxes
+
+    def replaced(self, prediction: Tensor) -> Tensor:
+        if self.kept is None:
+            return prediction
+        return self.boxes.detach().to(prediction).masked_scatter(self.kept[:, None], prediction)
+
+    def reduce(self, value: Tensor, reduction: str) -> Tensor:
+        reduction = self.reduction or reduction
+        if self.weight is not None:
+            value = value * self.weight.to(value)
+        if reduction == "none":
+            if self.kept is None:
+                return value
+            return value.new_zeros(len(self.kept)).masked_scatter(self.kept, value)
+        if reduction == "sum":
+            if self.avg_factor is not None:
+                raise ValueError("avg_factor is what a 'mean' divides by; the reduction is 'sum'")
+            return value.sum()
+        if self.avg_factor is not None:
+            # As in mmdetection, a batch without positives makes 0 / 0 zero.
+            return value.sum() / (self.avg_factor + torch.finfo(torch.float32).eps)
+        # Without any box, zero rather than the NaN of an empty mean.
+        return value.sum() / max(1, len(value) if self.kept is None else len(self.kept))
+
+
+class BoxTask(Task[BoxBatch]):
+    """Boxes as a regression head gives them, `(batch, n)`.
+
+    To "target-frame", z is the prediction as its target sees it, and y zeros. To "placed-frame",
+    the target's own numbers stand beside both. To "embedding", z and y are the boxes' own numbers,
+    as in the paper. Replay stores a target as the metric gets it.
+
+    Args:
+        noise: standard deviation, in shares of the target's sides and in radians, of the Gaussian
+            noise that makes the loss's `draws`.
+    """
+
+    surrogates = ("target-frame", "placed-frame", "embedding")
+    surrogate = "embedding"
+    #: How many numbers a box has.
+    numbers: ClassVar[int]
+    #: How many numbers the target's frame has.
+    frame_features: ClassVar[int]
+
+    def __init__(self, *, noise: float = 0.0):
+        check_number("noise", noise, 0, integer=False)
+        self.noise = noise
+        self.samples = noise > 0
+        self.draws = 1 if self.samples else 0
+
+    def __repr__(self) -> str:
+        noise = f"noise={self.noise}" if self.noise else ""
+        return f"{type(self).__name__}({noise})"
+
+    @abstractmethod
+    def in_frame(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """Boxes in their target's frame, `(batch, frame_features)`; differentiable."""
+
+    @abstractmethod
+    def features(self, boxes: Tensor) -> Tensor:
+        """Boxes as the paper represents them; equal for equal boxes, differentiable."""
+
+    @abstractmethod
+    def blurred(self, boxes: Tensor, targets: Tensor, noise: Tensor) -> Tensor:
+        """Boxes, with noise `(batch, numbers)` in units of their target's added."""
+
+    def converted(self, boxes: Tensor) -> Tensor:
+        """The model's boxes in the form in which the metric takes them; differentiable."""
+        return boxes
+
+    def possible(self, boxes: Tensor) -> Tensor:
+        """The boxes, a negative size taken as none at all."""
+        return boxes
+
+    def read(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        avg_factor: float | Tensor | None = None,
+        reduction_override: str | None = None,
+    ) -> BoxBatch:
+        for name, tensor in (("pred", pred), ("target", target)):
+            if not isinstance(tensor, Tensor):
+                raise TypeError(f"{name} must be a tensor of boxes; got {type(tensor).__name__}")
+            as_boxes(name, tensor, (self.numbers,))
+        if not pred.is_floating_point():
+            raise TypeError(f"pred must be floating point to carry a gradient; it is {pred.dtype}")
+        if pred.shape != target.shape:
+            raise ValueError(
+                f"pred and target must have the same shape; theirs are {tuple(pred.shape)} and "
+                f"{tuple(target.shape)}"
+            )
+        if reduction_override is not None:
+            check_choice("reduction_override", reduction_override, ("none", "mean", "sum"))
+        if not isinstance(avg_factor, (numbers.Real, Tensor, type(None))):
+            raise TypeError(f"avg_factor must be a number; got {avg_factor!r}")
+        stored = self.converted(target.detach().to(pred.device, torch.float32))
+        kept, whole = None, pred
+        if weight is not None:
+            weight = self._weights(weight, pred)
+            # Negatives carry a weight of zero, and a target that means nothing.
+            kept = weight != 0
+            if kept.all():
+                kept = None
+            else:
+                pred, stored, weight = pred[kept], stored[kept], weight[kept]
+        check_boxes("target", stored)
+        return BoxBatch(
+            prediction=pred,
+            boxes=whole,
+            target=stored,
+            weight=weight,
+            kept=kept,
+            avg_factor=avg_factor,
+            reduction=reduction_override,
+        )
+
+    @staticmethod
+    def _weights(weight: Any, pred: Tensor) -> Tensor:
+        """Weights of boxes, `(batch,)`; those of a box's numbers are averaged."""
+        if not isinstance(weight, Tensor):
+            raise TypeError(f"weight must be a tensor; got {type(weight).__name__}")
+        weight = weight.detach().to(pred.device, torch.float32)
+        if weight.shape == pred.shape:
+            return weight.mean(1)
+        if weight.shape == pred.shape[:1]:
+            return weight
+        raise ValueError(
+            f"weight must have shape {tuple(pred.shape[:1])} or {tuple(pred.shape)}; its shape is "
+            f"{tuple(weight.shape)}"
+        )
+
+    def represent(self, prediction: Tensor, batch: BoxBatch) -> Tensor:
+        return self.see(self.converted(prediction), batch.target)
+
+    def see(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """z of boxes in the metric's form."""
+        if self.surrogate == "embedding":
+            return self.features(predictions)
+        targets = targets.to(predictions)
+        return self._placed(self.in_frame(predictions, targets), targets)
+
+    def expand(self, target: Tensor) -> Tensor:
+        target = target if target.is_floating_point() else target.float()
+        if self.surrogate == "embedding":
+            return self.features(target)
+        return self._placed(target.new_zeros(len(target), self.frame_features), target)
+
+    def _placed(self, in_frame: Tensor, targets: Tensor) -> Tensor:
+        if self.surrogate == "target-frame":
+            return in_frame
+        return torch.cat([in_frame, self.features(targets)], 1)
+
+    def decode(self, batch: BoxBatch) -> tuple[Tensor, Tensor]:
+        return self.possible(self._predicted(batch)), batch.target.clone()
+
+    def sample(self, batch: BoxBatch, random: torch.Generator) -> tuple[Tensor, Tensor]:
+        boxes = self._predicted(batch)
+        noise = torch.randn(boxes.shape, generator=random, dtype=torch.float32, device="cpu")
+        drawn = self.blurred(boxes, batch.target.to(boxes), self.noise * noise.to(boxes))
+        return self.possible(drawn), batch.target.clone()
+
+    def _predicted(self, batch: BoxBatch) -> Tensor:
+        boxes = self.converted(batch.prediction.detach().clone())
+        return boxes.float() if boxes.dtype in (torch.float16, torch.bfloat16) else boxes
+
+    def encode(
+        self, predictions: Any, targets: Any, shape: torch.Size | None
+    ) -> tuple[Tensor, Tensor]:
+        boxes, others = as_boxes("prediction", predictions), as_boxes("target", targets)
+        return self.see(boxes, others), others.float()
+
+    def generator(self) -> RandomDistortions | None:
+        if self.surrogate == "target-frame":
+            return RandomDistortions(numbers=self.numbers)
+        # To the others it counts where boxes are and how large: they need labels to start from.
+        return None
+
+    def build_surrogate(self, z: Tensor, y: Tensor) -> nn.Module:
+        if self.surrogate == "embedding":
+            return EmbeddingDistance(embedding_net(torch.cat([z, y]), embedding_size=EMBEDDING))
+        return EmbeddingDistance(embedding_net(z, least=LEAST))

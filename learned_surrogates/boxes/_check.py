@@ -1,0 +1,51 @@
+"""What makes a box a box."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._geometry import FORMS
+
+SIZES = {4: ("width x2 - x1", "height y2 - y1"), 5: ("width", "height")}
+
+
+def check_boxes(name: str, boxes: Tensor) -> None:
+    """Checks the values of boxes `(batch, n)`: finite, and no size negative.
+
+    Raises:
+        ValueError: of the first sample that is bad, by its number.
+    """
+    fault = ~boxes.isfinite().all(1)
+    sizes = boxes[:, 2:4] - boxes[:, :2] if boxes.shape[1] == 4 else boxes[:, 2:4]
+    if boxes.shape[1] in SIZES:
+        fault = fault | (sizes < 0).any(1)
+    if not fault.any():
+        return
+    sample = int(fault.nonzero()[0])
+    box = f"{name} of sample {sample}, {FORMS[boxes.shape[1]]} = {boxes[sample].tolist()},"
+    if not boxes[sample].isfinite().all():
+        raise ValueError(f"{box} is not finite")
+    side = SIZES[boxes.shape[1]][int(sizes[sample, 0] >= 0)]
+    raise ValueError(f"{box} has a negative {side}")
+
+
+def as_boxes(name: str, boxes: Any, numbers: Sequence[int] = tuple(FORMS)) -> Tensor:
+    """Boxes of any container as a floating-point tensor `(batch, n)`.
+
+    Raises:
+        TypeError: they are not numbers.
+        ValueError: they are of no such shape.
+    """
+    if not isinstance(boxes, Tensor):
+        try:
+            boxes = torch.as_tensor(boxes)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"{name} must be a tensor of boxes; got {boxes!r}") from error
+    if boxes.ndim != 2 or boxes.shape[1] not in numbers:
+        wanted = " or ".join(f"(batch, {n}) for {FORMS[n]}" for n in numbers)
+        raise ValueError(f"{name} must have shape {wanted}; its shape is {tuple(boxes.shape)}")
+    if boxes.is_floating_point() and boxes.dtype not in (torch.float16, torch.bfloat16):
+        return boxes
+    return boxes.float()

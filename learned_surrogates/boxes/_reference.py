@@ -1,0 +1,43 @@
+"""The same metrics by another road: shapely's general geometry, one polygon a box."""
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ._geometry import corners
+
+
+def polygons(boxes: Tensor) -> NDArray[np.object_]:
+    """Boxes `(batch, 4)`, `(batch, 5)` or `(batch, 8)` as convex polygons `(batch,)`."""
+    if boxes.shape[1] == 8:
+        points = boxes.detach().unflatten(1, (4, 2))
+    else:
+        centre, around = corners(boxes.detach())
+        points = centre[:, None] + around
+    # The hull of a box without an area is a line or a point; as a polygon, it would be invalid.
+    return shapely.convex_hull(shapely.multipoints(points.double().cpu().numpy()))
+
+
+def shapely_iou(predictions: Tensor, targets: Tensor) -> NDArray[np.float64]:
+    """`rotated_iou` by shapely, in float64 on the CPU."""
+    shared, union, _ = _areas(predictions, targets)
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+
+
+def shapely_giou(predictions: Tensor, targets: Tensor) -> NDArray[np.float64]:
+    """`rotated_giou` by shapely, in float64 on the CPU."""
+    shared, union, hull = _areas(predictions, targets)
+    iou = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return iou - np.divide(hull - union, hull, out=np.ones_like(shared), where=union > 0)
+
+
+def _areas(
+    predictions: Tensor, targets: Tensor
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Of intersection, union, and the union's convex hull."""
+    a, b = polygons(predictions), polygons(targets)
+    shared = shapely.area(shapely.intersection(a, b))
+    union = shapely.area(a) + shapely.area(b) - shared
+    hull = shapely.area(shapely.convex_hull(shapely.union(a, b)))
+    return shared, union, hull

@@ -1,0 +1,71 @@
+"""The task of a detector of rotated boxes."""
+
+import torch
+from torch import Tensor
+
+from ._box_task import BoxTask
+from ._geometry import canonical, rotate
+from ._target_frame import box_in_frame, matched, thick
+
+
+class Rotated(BoxTask):
+    """Rotated boxes `(batch, 5)`: centre x, y, width, height, angle.
+
+    `criterion(pred, target)`, like `nn.SmoothL1Loss`; and as detectors call their losses,
+    `criterion(pred, target, weight=None, avg_factor=None, reduction_override=None)`. A weight of
+    zero leaves a box out altogether; weights `(batch, 5)` are averaged. Without any box the loss is
+    zero, and can be backwarded.
+
+    The angle is in radians. It turns the box from the x axis towards the y axis: clockwise in
+    images, whose y points down. The width lies along (cos angle, sin angle). mmrotate's "oc",
+    "le90" and "le135" are all of this kind, and differ in which side they call the width: they are
+    read as they come, mixed if you like, for descriptions of one and the same rectangle are equal
+    here, to the surrogate and to the metric. (detectron2 counts degrees the other way round: give
+    it `-angle * pi / 180`.)
+
+    The metric gets tensors, `(batch, 5)` each. A network may predict a negative size: the metric
+    gets zero for it, a box without an area, and the surrogate a number from which the gradient
+    leads back. A prediction that is not finite goes to the metric as it is.
+
+    Args:
+        noise: standard deviation of the Gaussian noise that makes the loss's `draws`: of centre
+            and size in shares of the target's width and height, of the angle in radians.
+
+    Raises:
+        TypeError: at a call, an argument is of the wrong kind.
+        ValueError: at a call, shapes do not fit; a target is not finite or has a negative size.
+
+    Example:
+        >>> import torch
+        >>> from learned_surrogates import LearnedSurrogateLoss
+        >>> criterion = LearnedSurrogateLoss(
+        ...     rotated_iou, task=Rotated(), surrogate="target-frame", warm_up_updates=20
+        ... )
+        >>> pred = torch.tensor([[52.0, 40.0, 30.0, 11.0, 0.3]], requires_grad=True)
+        >>> criterion(pred, torch.tensor([[50.0, 41.0, 32.0, 10.0, 0.25]])).backward()
+        >>> pred.grad.shape
+        torch.Size([1, 5])
+    """
+
+    numbers = 5
+    frame_features = 6
+
+    def in_frame(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        return box_in_frame(predictions, targets)
+
+    def features(self, boxes: Tensor) -> Tensor:
+        """Centre, width, height, cosine, sine: LS, section 4.3; of `canonical` boxes."""
+        boxes = canonical(boxes)
+        return torch.cat([boxes[:, :4], boxes[:, 4:].cos(), boxes[:, 4:].sin()], 1)
+
+    def blurred(self, boxes: Tensor, targets: Tensor, noise: Tensor) -> Tensor:
+        targets = canonical(targets)
+        size, angle = thick(targets[:, 2:4]), targets[:, 4]
+        shift = rotate(noise[:, :2] * size, angle)
+        change = torch.cat([shift, noise[:, 2:4] * size, noise[:, 4:]], 1)
+        return matched(boxes, targets) + change
+
+    def possible(self, boxes: Tensor) -> Tensor:
+        # Not clamp: a NaN must stay one.
+        sizes = torch.where(boxes[:, 2:4] < 0, 0.0, boxes[:, 2:4])
+        return torch.cat([boxes[:, :2], sizes, boxes[:, 4:]], 1)
