@@ -68,9 +68,10 @@ class LearnedSurrogateLoss(nn.Module):
         trusted: relative errors of the surrogate (`stats["relative_error"]`) up to which it is
             followed alone, and from which the base loss is; between them, the weight goes from one
             to the other in proportion, the surrogate's gradient scaled to the base loss's norm.
-        surrogate: one that the task has ("grid", "embedding", "conditioned" or "pair" for text;
-            the last three for tensors; "target-frame", "placed-frame" or "embedding" for boxes), or a module `S(z, y) -> (batch,)` of your own, for what
-            the task shows to "embedding". None takes the task's first.
+        surrogate: one that the task has: "grid", "embedding", "conditioned" or "pair" for text, the
+            last three for tensors, "target-frame", "placed-frame" or "embedding" for boxes. Or a
+            module `S(z, y) -> (batch,)` of your own, for what the task shows to "embedding". None
+            takes the task's first.
         draws: random draws from a prediction's own distribution, over which the metric is averaged
             before the surrogate is fitted to it; 0 takes the metric of the prediction as it is
             decoded, as the papers do. The metric is called `1 + draws` times a learning call.
