@@ -168,16 +168,19 @@ class Learner:
     def observe(
         self, values: Tensor, z: Tensor, target: Tensor, measured: Measurement | None
     ) -> None:
-        """Takes samples with what they scored, from before any fit to them.
-
-        Ends the warm-up if predictions so far show that the surrogate is right already, in all
-        processes: so one that comes fitted is followed from the first call on.
-        """
+        """Takes samples with what they scored, from before any fit to them."""
         if measured is not None:
             self.pairs.observe(values, z, target, measured)
+
+    def end_warm_up_if_right(self) -> None:
+        """Ends the warm-up if predictions so far show that the surrogate is right already.
+
+        In all processes, that is: so one that comes fitted is followed from the first call on.
+        """
         unseen = self.pairs.unseen
         if unseen.size >= FEWEST_PAIRS and not self.trust.judged:
             self.trust.judge(agreement(*unseen.oldest_first())["relative_error"])
+        self.waits = False
         if self.warm_up_left and not self.updates:
             own = torch.tensor(
                 [self.trust.judged, self.trust.level >= RIGHT],
@@ -188,7 +191,8 @@ class Learner:
             assert everywhere is not None and everywhere[0] is not None
             judged, self.came_fitted = (everywhere[0] == 1).tolist()
             # Too few samples to tell: one that may come fitted is left as it is meanwhile.
-            self.waits = self.pairs.task.fitted and not judged and self.calls < WARM_UP_CALLS
+            few = not judged and self.calls < WARM_UP_CALLS
+            self.waits = self.pairs.task.fitted and few
             self.warm_up_left *= not self.came_fitted
 
     def learn(self) -> bool:

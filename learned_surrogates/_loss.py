@@ -268,13 +268,14 @@ class LearnedSurrogateLoss(nn.Module):
         if learning:
             learner.calls += 1
             learner.observe(value, z, batch.target, measured)
+            learner.end_warm_up_if_right()
         if gradient is not None:
             if measured is not None:
                 learner.trust.follow(gradient, base)
                 gradient = learner.filter(gradient, batch, value, measured)
             gradient = learner.followed(gradient, base)
         if learning:
-            if learner.learn():
+            if learner.learn() or learner.waits:
                 self.stats = learner.conclude(has_base_loss=self.base_loss is not None)
             learner.sync.give_up()
         if gradient is not None:
@@ -309,7 +310,9 @@ class LearnedSurrogateLoss(nn.Module):
         Example:
             >>> import torch
             >>> from learned_surrogates import LearnedSurrogateLoss, text
-            >>> criterion = LearnedSurrogateLoss(text.edit_distance, task=text.CTC("abc"))
+            >>> criterion = LearnedSurrogateLoss(
+            ...     text.edit_distance, task=text.CTC("abc"), surrogate="conditioned"
+            ... )
             >>> stats = criterion.warm_up(updates=20)
             >>> stats["updates"]
             20
@@ -330,6 +333,7 @@ class LearnedSurrogateLoss(nn.Module):
                 z, target, errors = learner.pairs.generate(learner.recipe.batch_size)
                 learner.prepare(z, target, errors.isfinite())
             agree(learner)
+            learner.end_warm_up_if_right()
             learner.update(1)
         if learner.updates:
             learner.warm_up_left = 0
