@@ -168,13 +168,17 @@ class Learner:
     def observe(
         self, values: Tensor, z: Tensor, target: Tensor, measured: Measurement | None
     ) -> None:
-        """Takes samples with what they scored, from before any fit to them.
-
-        Ends the warm-up if predictions so far show that the surrogate is right already, in all
-        processes: so one that comes fitted is followed from the first call on.
-        """
+        """Takes samples with what they scored, from before any fit to them."""
         if measured is not None:
             self.pairs.observe(values, z, target, measured)
+        self.end_warm_up_if_right()
+
+    def end_warm_up_if_right(self) -> None:
+        """Ends the warm-up if the surrogate was right about all processes' predictions so far.
+
+        So one that comes fitted is followed from the first call on. Before the first update, all
+        processes must call this as often, whether they have samples or not.
+        """
         unseen = self.pairs.unseen
         if unseen.size >= FEWEST_PAIRS and not self.trust.judged:
             self.trust.judge(agreement(*unseen.oldest_first())["relative_error"])
@@ -193,7 +197,8 @@ class Learner:
 
     def learn(self) -> bool:
         """Fits the surrogate if this call is one that does; whether it was."""
-        if self.warm_up_left and self.waits:
+        # An interrupted `warm_up` may have left it waiting, but with updates.
+        if self.warm_up_left and self.waits and not self.updates:
             return False
         if self.warm_up_left:
             self.update(-(-self.recipe.warm_up_updates // WARM_UP_CALLS))

@@ -326,10 +326,13 @@ class LearnedSurrogateLoss(nn.Module):
             arguments = next(remaining, None)
             if arguments is not None:
                 self._observe(arguments)
-            elif learner.pairs.shapes is None and batches is None:
-                z, target, errors = learner.pairs.generate(learner.recipe.batch_size)
-                learner.prepare(z, target, errors.isfinite())
-            agree(learner)
+            else:
+                if learner.pairs.shapes is None and batches is None:
+                    z, target, errors = learner.pairs.generate(learner.recipe.batch_size)
+                    learner.prepare(z, target, errors.isfinite())
+                # Other processes may still have batches, and exchange as much for each.
+                agree(learner)
+                learner.end_warm_up_if_right()
             learner.update(1)
         if learner.updates:
             learner.warm_up_left = 0
