@@ -278,6 +278,14 @@ def readings(count: int, seed: int = 0):
     return logits.requires_grad_(), target
 
 
+def test_as_many_pairs_tell_the_error_of_a_surrogate_in_double_precision():
+    for dtype in (torch.float32, torch.float64):
+        criterion = LearnedSurrogateLoss(l1, surrogate=Ruler().to(dtype))
+        criterion._learner.surrogate.factor = torch.nn.Parameter(torch.ones((), dtype=dtype))
+        criterion(*make_arguments(batch=1024))
+        assert criterion._learner.pairs.unseen.size == 1024
+
+
 def test_text_is_trusted_from_the_first_call():
     """The net that comes with the package knows edit distance, of any alphabet."""
     criterion = LearnedSurrogateLoss(
