@@ -160,10 +160,13 @@ class Learner:
         last = learning and (self.calls + 1) % self.recipe.update_every == 0
         return last or self.warm_up_left > 0 or self.trust.weight < 1
 
-    def followed(self, surrogate: Tensor, base: Tensor | None) -> Tensor:
+    def followed(self, surrogate: Tensor, base: Tensor | None, *, has_base_loss: bool) -> Tensor:
         """The gradient to hand back, of both losses' gradients."""
         if self.warm_up_left:
             return torch.zeros_like(surrogate) if base is None else base
+        if not has_base_loss:
+            # A loaded state may know the norm of one that there was.
+            return surrogate
         return self.trust.blend(surrogate, base)
 
     # What it is fitted to

@@ -272,7 +272,7 @@ class LearnedSurrogateLoss(nn.Module):
             if measured is not None:
                 learner.trust.follow(gradient, base)
                 gradient = learner.filter(gradient, batch, value, measured)
-            gradient = learner.followed(gradient, base)
+            gradient = learner.followed(gradient, base, has_base_loss=self.base_loss is not None)
         if learning:
             if learner.learn():
                 self.stats = learner.conclude(has_base_loss=self.base_loss is not None)

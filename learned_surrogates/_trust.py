@@ -57,8 +57,9 @@ class Trust:
     def judge(self, relative_error: float) -> None:
         """Sets the level; an error that is not known leaves it as it is."""
         if not math.isnan(relative_error):
-            share = (self.none - relative_error) / (self.none - self.full)
-            self.level = min(1.0, max(0.0, share))
+            # In this form, `none` may be infinite.
+            share = (relative_error - self.full) / (self.none - self.full)
+            self.level = 1 - min(1.0, max(0.0, share))
             self.judged = True
 
     def warn_if_lost(self, relative_error: float, has_base_loss: bool) -> None:

@@ -46,6 +46,12 @@ def test_the_level_falls_from_one_to_zero_between_the_two_errors(error, level):
     assert trust.level == pytest.approx(level)
 
 
+def test_trust_may_be_endless():
+    trust = Trust(0.3, math.inf, 0.0)
+    trust.judge(9.0)
+    assert trust.level == 1
+
+
 def test_an_unknown_error_changes_nothing():
     trust = Trust(0.3, 0.6, 0.0)
     trust.judge(0.45)
@@ -178,6 +184,45 @@ def test_a_half_precision_prediction_gets_a_half_precision_gradient():
     assert gradient.dtype == torch.bfloat16
     expected = base_gradient((half.detach().float().requires_grad_(), target))
     torch.testing.assert_close(gradient, expected.to(torch.bfloat16))
+
+
+@pytest.mark.parametrize("case", ["ctc", "characters", "tensors"])
+def test_an_empty_batch_is_nothing_to_the_base_loss(case):
+    """`nn.CTCLoss` refuses one."""
+    proxy = {"ctc": nn.CTCLoss(), "characters": nn.CrossEntropyLoss()}.get(case, nn.MSELoss())
+    criterion = make_loss(case, warm_up_updates=20, base_loss=proxy, reduction="sum")
+    arguments = make_arguments(case)
+    empty = [part[:0] for part in arguments[1:]]
+    batch_dim = 1 if case == "ctc" else 0
+    prediction = arguments[0].detach().narrow(batch_dim, 0, 0).requires_grad_()
+    loss, gradient = step(criterion, (prediction, *empty))
+    assert loss == 0
+    assert gradient.shape == prediction.shape
+
+
+def weighted_l1(pred, target, weight=None, reduction_override="none"):
+    loss = (pred - target).abs().sum(1) * weight
+    return {"none": loss, "mean": loss.mean(), "sum": loss.sum()}[reduction_override]
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("override", ["none", "mean", "sum"])
+def test_weights_of_samples_count_once(reduction, override):
+    criterion = make_loss("boxes", base_loss=weighted_l1, warm_up_updates=20, reduction=reduction)
+    prediction, target = make_arguments("boxes")
+    named = {"weight": torch.tensor([1.0, 2.0, 0.0, 0.5]), "reduction_override": override}
+    _, gradient = step(lambda *given: criterion(*given, **named), (prediction, target))
+    own = weighted_l1(prediction, target, **named).sum()
+    torch.testing.assert_close(gradient, torch.autograd.grad(own, prediction)[0])
+
+
+def test_without_a_base_loss_a_loaded_state_does_not_scale_the_gradient():
+    taught, alone = known_loss(), known_loss(base_loss=None)
+    arguments = make_arguments(batch=32)
+    step(taught, arguments)
+    alone.load_state_dict(snapshot(taught))
+    _, gradient = step(alone, arguments)
+    torch.testing.assert_close(gradient, (arguments[0] - arguments[1]).detach().sign() / 32)
 
 
 @pytest.mark.parametrize(
