@@ -128,13 +128,14 @@ class Learner:
         """Back to before the first samples; a surrogate that was given keeps its weights."""
         self.surrogate = self.surrogate if self.given else None
         self.pairs.shapes = self.optimizer = None
-        self.trust = Trust(*self.recipe.trusted, self.recipe.base_weight)
-        self.trust.to(self.device)
         self.history = History()
         self.mean_error = self.pairs.metric_mean = float("nan")
-        self.scale = torch.ones((), dtype=torch.float32, device=self.device)
-        self.kept = torch.full_like(self.scale, torch.nan)
-        self.penalty = torch.full_like(self.scale, torch.nan)
+        with island(self.device):
+            self.trust = Trust(*self.recipe.trusted, self.recipe.base_weight)
+            self.trust.to(self.device)
+            self.scale = torch.ones((), dtype=torch.float32, device=self.device)
+            self.kept = torch.full_like(self.scale, torch.nan)
+            self.penalty = torch.full_like(self.scale, torch.nan)
 
     # What is followed
 

@@ -54,6 +54,12 @@ def test_it_follows_its_input_from_device_to_device(case):
     assert criterion.stats["replay_size"] == 24
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_a_loss_that_was_never_called_is_checked_where_its_input_is(case):
+    criterion = make_loss(case)
+    assert criterion.check([on_gpu(make_arguments(case, batch=16))], draws=4).samples == 16
+
+
 def test_a_state_from_before_any_call_leaves_nothing_behind():
     criterion, fresh = make_loss(), make_loss()
     step(criterion, on_gpu(make_arguments()))
