@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from recogniser import Recogniser, encode_targets, proxy_loss
 from scoring import predict, scores
-from torch import Tensor
+from torch import Tensor, nn
 from word_images import WordImages
 
 from learned_surrogates import LearnedSurrogateLoss
@@ -41,6 +41,11 @@ def surrogate_arguments(output: Tensor, labels: Sequence[str], head: str) -> tup
     if head == "characters":
         return output, *targets
     return output, targets[0], torch.full_like(targets[1], len(output)), targets[1]
+
+
+def base_loss(head: str) -> nn.Module:
+    """The proxy loss, called as the surrogate loss is."""
+    return nn.CTCLoss(zero_infinity=True) if head == "ctc" else nn.CrossEntropyLoss()
 
 
 def surrogate_objective(

@@ -83,9 +83,9 @@ def write_report(
         (
             "How well the surrogate fits",
             "Left: the surrogate's error on predictions that it was not yet fitted to, mean of "
-            "|surrogate - edit distance|; grey: that of the best constant, lower as the model "
-            "gets better. Right, if there is one: the gradient penalty, before its weight. The "
-            "dashed line is the end of the warm-up; the model moves behind it.",
+            "|surrogate - edit distance|. Right, if there is one: the gradient penalty, before its "
+            "weight. The dashed line, if there is one, is the end of the warm-up; the model moves "
+            "behind it. surrogate.html shows more of the surrogate.",
             fit(first["followed"]),
         ),
         (
@@ -155,22 +155,17 @@ def fit(followed: list[dict[str, Any]]) -> Figure:
     """Error and penalty over the surrogate's updates: LS, figure 2."""
     figure = Figure(figsize=(11, 3.5))
     updates = [stats["updates"] for stats in followed]
-    warm_up = max(
-        (stats["updates"] for stats in followed if stats["step"] == 0), default=updates[0]
-    )
+    warm_up = [stats["updates"] for stats in followed if stats["step"] == 0]
     labels = {"surrogate_error": "mean |surrogate - metric|", "penalty": "gradient penalty"}
     # Without a penalty there is none to show.
     shown = {k: v for k, v in labels.items() if not math.isnan(followed[-1][k])}
     for place, (key, label) in enumerate(shown.items()):
         axes = figure.add_subplot(1, 2, place + 1)
         axes.plot(updates, [stats[key] for stats in followed], color=COLOURS["surrogate"])
-        axes.axvline(warm_up, color="gray", linestyle="--", linewidth=1)
+        if warm_up:
+            axes.axvline(warm_up[-1], color="gray", linestyle="--", linewidth=1)
         axes.set(xlabel="surrogate updates", ylabel=label)
         axes.set_ylim(bottom=0)
-        if key == "surrogate_error":
-            constant = [stats[key] / stats["relative_error"] for stats in followed]
-            axes.plot(updates, constant, color="gray", label="the best constant's")
-            axes.legend()
     figure.tight_layout()
     return figure
 

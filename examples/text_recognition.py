@@ -10,11 +10,13 @@ proxy loss (the control), once with `LearnedSurrogateLoss`. Then all three read 
 were held out. Each run is repeated for every seed; each loss may be given several learning rates,
 of which the one with the lowest total edit distance on the validation words is kept.
 
-Writes report.html (pictures) and result.json (every figure) to the output folder.
+Writes report.html (pictures of the comparison), surrogate.html (how the surrogate itself does, with
+a gradient check before the tuning) and result.json (every figure) to the output folder.
 
 Example:
     python examples/text_recognition.py
-    python examples/text_recognition.py --head ctc --label-noise 0 --surrogate embedding --draws 0
+    python examples/text_recognition.py --head ctc
+    python examples/text_recognition.py --surrogate embedding --draws 0 --warm-up 1500
     python examples/text_recognition.py --steps 1500 --seeds 5 --rates 1e-4 3e-4
 """
 
@@ -31,6 +33,7 @@ from post_tuning import (
     LabelledImages,
     Objective,
     Run,
+    base_loss,
     post_tune,
     surrogate_arguments,
     surrogate_objective,
@@ -41,13 +44,15 @@ from scoring import predict, scores
 from torch import Tensor
 from word_images import WordImages
 
-from learned_surrogates import LearnedSurrogateLoss, text
+from learned_surrogates import GradientCheck, LearnedSurrogateLoss, text
 
 EXAMPLES = Path(__file__).parent
 # Apart from every training seed: the same images for all models.
 EVALUATION_SEED = 2020
 # Readings kept for the report.
 SHOWN = 200
+# Images of the gradient check.
+CHECKED = 256
 # Parts of the warm-up, after each of which the surrogate's error is noted.
 WARM_UP_PARTS = 20
 NAMES = {"control: proxy loss": "control", "LearnedSurrogateLoss": "surrogate"}
@@ -63,7 +68,7 @@ def parse() -> argparse.Namespace:
     add("--checkpoint", type=Path, help="default: the one in examples/checkpoints that fits")
     add("--steps", type=int, default=600, help="post-tuning steps of 64 images (%(default)s)")
     add("--seeds", type=int, default=1, help="repetitions (default: %(default)s)")
-    add("--proxy-rates", type=float, nargs="+", default=[1e-4], metavar="RATE", help="%(default)s")
+    add("--proxy-rates", type=float, nargs="+", default=[3e-4], metavar="RATE", help="%(default)s")
     add("--rates", type=float, nargs="+", default=[3e-4], metavar="RATE", help="%(default)s")
     add(
         "--proxy-weight",
@@ -78,12 +83,18 @@ def parse() -> argparse.Namespace:
         choices=[0.0, 0.4],
         help="fraction of training labels with 1 to 3 random edits (default: %(default)s)",
     )
-    add("--surrogate", choices=["embedding", "grid"], default="grid", help="%(default)s")
+    add("--surrogate", choices=["grid", "embedding", "conditioned", "pair"], default="grid")
     add("--draws", type=int, default=4, help="draws of the expected metric (%(default)s)")
     add("--filter", type=float, help="largest error with which a sample has a gradient (none)")
-    add("--data", choices=["local", "global", "local-global"], default="local-global")
+    add("--data", choices=["local", "global", "local-global"], help="default: the task's")
     add("--update-every", type=int, default=4, help="calls a surrogate update (%(default)s)")
-    add("--warm-up", type=int, default=1500, help="surrogate updates before (%(default)s)")
+    add("--no-base-loss", action="store_true", help="nothing takes over without trust")
+    add(
+        "--warm-up",
+        type=int,
+        default=0,
+        help="surrogate updates before (default: %(default)s, as the grid's net comes fitted)",
+    )
     add("--test-images", type=int, default=3000, help="default: %(default)s")
     add("--threads", type=int, default=torch.get_num_threads(), help="default: %(default)s")
     add("--output", type=Path, default=Path("runs/text_recognition"), help="default: %(default)s")
@@ -103,7 +114,7 @@ def main() -> None:
     report = write_report(
         options.output / "report.html", result, table(result), verdict(result), study.test
     )
-    print(f"\n{report} shows it; result.json beside it has every figure.")
+    print(f"\n{report} shows it, surrogate.html beside it how the surrogate does.")
 
 
 class Study:
@@ -152,21 +163,21 @@ class Study:
         return self.figures(run)
 
     def surrogate(self, rate: float, seed: int) -> dict[str, Any]:
-        """`LearnedSurrogateLoss`, warmed up on the checkpoint's predictions."""
+        """`LearnedSurrogateLoss`, with the proxy loss to take over where it is not trusted."""
         options = self.options
         task = text.CTC(ALPHABET) if options.head == "ctc" else text.Characters(ALPHABET)
         criterion = LearnedSurrogateLoss(
             text.edit_distance,
             task=task,
+            base_loss=None if options.no_base_loss else base_loss(options.head),
             surrogate=options.surrogate,
             draws=options.draws,
             filter=options.filter,
             data=options.data,
-            generator=text.RandomEdits(ALPHABET, WordImages("train", seed).words),
             update_every=options.update_every,
             seed=seed,
         )
-        followed = [dict(criterion.stats)]
+        followed: list[dict[str, Any]] = [dict(criterion.stats)]
 
         def follow(step: int = 0) -> None:
             if criterion.stats["updates"] > followed[-1]["updates"]:
@@ -175,15 +186,25 @@ class Study:
         model = load(self.checkpoint)
         batches = surrogate_batches(model, WordImages("train", seed, options.label_noise))
         with torch.no_grad():
-            for _ in range(WARM_UP_PARTS):
+            for _ in range(WARM_UP_PARTS if options.warm_up else 0):
                 criterion.warm_up(batches, updates=options.warm_up // WARM_UP_PARTS)
                 follow()
+        check = self.check(criterion, model) if seed == 0 else None
         objective = surrogate_objective(criterion, options.head, options.proxy_weight)
         run = self.post_tune(objective, rate, seed, follow)
+        if check is not None:
+            print(check)
+            criterion.report(options.output / "surrogate.html", check)
         return self.figures(run) | {
             "followed": followed[1:],
             "held out": self.held_out(criterion, run.model),
         }
+
+    def check(self, criterion: LearnedSurrogateLoss, model: Recogniser) -> GradientCheck:
+        """The gradient check, on the first validation images."""
+        images, labels = (part[:CHECKED] for part in self.validation)
+        arguments = surrogate_arguments(model(images), labels, model.head)
+        return criterion.check([arguments], parameters=model.parameters())
 
     def post_tune(self, objective: Objective, rate: float, seed: int, *after_step: Any) -> Run:
         """One run from the checkpoint; runs of one seed see the same images."""

@@ -178,7 +178,6 @@ class Learner:
         """Takes samples with what they scored, from before any fit to them."""
         if measured is not None:
             self.pairs.observe(values, z, target, measured)
-        self.end_warm_up_if_right()
 
     def end_warm_up_if_right(self) -> None:
         """Ends the warm-up if the surrogate was right about all processes' predictions so far.
@@ -189,6 +188,7 @@ class Learner:
         unseen = self.pairs.unseen
         if unseen.size >= FEWEST_PAIRS and not self.trust.judged:
             self.trust.judge(agreement(*unseen.oldest_first())["relative_error"])
+        self.waits = False
         if self.warm_up_left and not self.updates:
             own = torch.tensor(
                 [self.trust.judged, self.trust.level >= RIGHT],
@@ -199,13 +199,13 @@ class Learner:
             assert everywhere is not None and everywhere[0] is not None
             judged, self.came_fitted = (everywhere[0] == 1).tolist()
             # Too few samples to tell: one that may come fitted is left as it is meanwhile.
-            self.waits = self.pairs.task.fitted and not judged and self.calls < WARM_UP_CALLS
+            few = not judged and self.calls < WARM_UP_CALLS
+            self.waits = self.pairs.task.fitted and few
             self.warm_up_left *= not self.came_fitted
 
     def learn(self) -> bool:
         """Fits the surrogate if this call is one that does; whether it was."""
-        # An interrupted `warm_up` may have left it waiting, but with updates.
-        if self.warm_up_left and self.waits and not self.updates:
+        if self.warm_up_left and self.waits:
             return False
         if self.warm_up_left:
             self.update(-(-self.recipe.warm_up_updates // WARM_UP_CALLS))

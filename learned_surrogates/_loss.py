@@ -268,13 +268,14 @@ class LearnedSurrogateLoss(nn.Module):
         if learning:
             learner.calls += 1
             learner.observe(value, z, batch.target, measured)
+            learner.end_warm_up_if_right()
         if gradient is not None:
             if measured is not None:
                 learner.trust.follow(gradient, base)
                 gradient = learner.filter(gradient, batch, value, measured)
             gradient = learner.followed(gradient, base, has_base_loss=self.base_loss is not None)
         if learning:
-            if learner.learn():
+            if learner.learn() or learner.waits:
                 self.stats = learner.conclude(has_base_loss=self.base_loss is not None)
             learner.sync.give_up()
         if gradient is not None:
@@ -310,7 +311,7 @@ class LearnedSurrogateLoss(nn.Module):
             >>> import torch
             >>> from learned_surrogates import LearnedSurrogateLoss, text
             >>> criterion = LearnedSurrogateLoss(
-            ...     text.edit_distance, task=text.CTC("abc"), data="local-global"
+            ...     text.edit_distance, task=text.CTC("abc"), surrogate="conditioned"
             ... )
             >>> stats = criterion.warm_up(updates=20)
             >>> stats["updates"]
@@ -332,9 +333,9 @@ class LearnedSurrogateLoss(nn.Module):
                 if learner.pairs.shapes is None and batches is None:
                     z, target, errors = learner.pairs.generate(learner.recipe.batch_size)
                     learner.prepare(z, target, errors.isfinite())
-                # Other processes may still have batches, and exchange as much for each.
+                # As a process that still has a batch does for it, and not more often.
                 agree(learner)
-                learner.end_warm_up_if_right()
+            learner.end_warm_up_if_right()
             learner.update(1)
         if learner.updates:
             learner.warm_up_left = 0

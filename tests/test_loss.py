@@ -153,7 +153,7 @@ def test_global_random_streams_are_left_alone(case):
     for some in arguments:
         step(criterion.train(), some)
     criterion.warm_up(arguments[:2], updates=3)
-    if case != "tensors":
+    if criterion._learner.recipe.data != "local":
         criterion.warm_up(updates=1)
     after = random_states()
     assert torch.equal(after[0], before[0])
@@ -169,7 +169,8 @@ def test_what_is_learned_follows_from_the_seed_alone(case):
     torch.manual_seed(2)
     assert_identical(train(second, case, range(4)), results)
     assert_identical(snapshot(second), snapshot(first))
-    assert all(a[0] != b[0] for a, b in zip(train(other, case, range(4)), results, strict=True))
+    # The first call of a surrogate that comes fitted has nothing of the seed.
+    assert train(other, case, range(4))[-1][0] != results[-1][0]
 
 
 @pytest.mark.parametrize("case", CASES)

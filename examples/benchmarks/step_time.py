@@ -13,13 +13,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+EXAMPLES = Path(__file__).parents[1]
+sys.path.insert(0, str(EXAMPLES))
 
-from post_tuning import BATCH, Objective, surrogate_objective
-from recogniser import ALPHABET, Recogniser, proxy_loss
+from post_tuning import BATCH, Objective, base_loss, surrogate_objective
+from recogniser import ALPHABET, Recogniser, load, proxy_loss
 from word_images import WordImages
 
 from learned_surrogates import LearnedSurrogateLoss, text
@@ -52,20 +54,20 @@ def main() -> None:
 
     task = text.CTC(ALPHABET) if options.head == "ctc" else text.Characters(ALPHABET)
     images, labels = WordImages("train", 0).batch(BATCH)
-    model = Recogniser(options.head)
+    model = load(EXAMPLES / "checkpoints" / f"{options.head}.safetensors").train()
     cases: dict[str, Objective] = {"proxy loss": proxy_loss(options.head)}
-    for surrogate, draws in (("embedding", 0), ("grid", 4)):
+    paper = {"surrogate": "embedding", "draws": 0, "warm_up_updates": 0}
+    forms: dict[str, dict[str, Any]] = {
+        "defaults, base loss": {"base_loss": base_loss(options.head)},
+        "defaults": {},
+        "as in the paper": paper,
+    }
+    for form, arguments in forms.items():
         for every in options.every:
             criterion = LearnedSurrogateLoss(
-                text.edit_distance,
-                task=task,
-                surrogate=surrogate,
-                draws=draws,
-                update_every=every,
-                warm_up_updates=0,
+                text.edit_distance, task=task, update_every=every, **arguments
             )
-            name = f"{surrogate}, {draws} draws, k = {every}"
-            cases[name] = surrogate_objective(criterion, options.head, 0.0)
+            cases[f"{form}, k = {every}"] = surrogate_objective(criterion, options.head, 0.0)
     # Whole cycles: every case makes as many updates as its k asks for.
     repeat = max(16, *options.every)
     times: dict[str, list[float]] = {name: [] for name in cases}

@@ -32,7 +32,7 @@ class AxisAligned(BoxTask):
         >>> import torch
         >>> from learned_surrogates import LearnedSurrogateLoss
         >>> criterion = LearnedSurrogateLoss(
-        ...     rotated_giou, task=AxisAligned(), surrogate="target-frame", warm_up_updates=20
+        ...     rotated_giou, task=AxisAligned(), warm_up_updates=20
         ... )
         >>> pred = torch.tensor([[10.0, 20.0, 30.0, 60.0]], requires_grad=True)
         >>> criterion(pred, torch.tensor([[12.0, 22.0, 33.0, 58.0]])).backward()

@@ -25,7 +25,7 @@ class Corners(BoxTask):
         >>> import torch
         >>> from learned_surrogates import LearnedSurrogateLoss
         >>> criterion = LearnedSurrogateLoss(
-        ...     rotated_iou, task=Corners(), surrogate="target-frame", warm_up_updates=20
+        ...     rotated_iou, task=Corners(), warm_up_updates=20
         ... )
         >>> pred = torch.tensor([[1.0, 1.0, 9.0, 2.0, 9.0, 5.0, 1.0, 4.0]], requires_grad=True)
         >>> criterion(pred, torch.tensor([[1.0, 1.0, 8.0, 1.0, 8.0, 5.0, 1.0, 5.0]])).backward()

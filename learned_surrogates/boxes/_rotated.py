@@ -39,7 +39,7 @@ class Rotated(BoxTask):
         >>> import torch
         >>> from learned_surrogates import LearnedSurrogateLoss
         >>> criterion = LearnedSurrogateLoss(
-        ...     rotated_iou, task=Rotated(), surrogate="target-frame", warm_up_updates=20
+        ...     rotated_iou, task=Rotated(), warm_up_updates=20
         ... )
         >>> pred = torch.tensor([[52.0, 40.0, 30.0, 11.0, 0.3]], requires_grad=True)
         >>> criterion(pred, torch.tensor([[50.0, 41.0, 32.0, 10.0, 0.25]])).backward()
