@@ -280,6 +280,14 @@ def test_no_trust_for_long_is_a_warning_with_causes(base_loss):
         train(criterion, "tensors", range(3))
 
 
+def test_a_metric_that_never_varies_is_named_in_the_warning():
+    criterion = LearnedSurrogateLoss(lambda z, y: 0 * l1(z, y), update_every=1, warm_up_updates=0)
+    arguments = make_arguments(batch=32)
+    with pytest.warns(UserWarning, match="not known, as the metric does not vary"):
+        for _ in range(PATIENCE):
+            step(criterion, arguments)
+
+
 def test_a_resumed_run_goes_on_with_the_same_trust():
     whole, resumed = (make_loss(base_loss=base_l2, batch_size=16) for _ in range(2))
     for seed in range(12):
