@@ -20,7 +20,8 @@ def base_gradient(
     """d base loss / d prediction, scaled as a sum over samples: `reduction` then applies to it too.
 
     Args:
-        base_loss: called with `args` and `kwargs`; a scalar is taken as reduced by `reduction`.
+        base_loss: called with `args` and `kwargs`; a scalar is taken as reduced by `reduction`,
+            and one value a sample as weighted, where the call has weights.
         batch: what the task read from these arguments.
         args: positional arguments of the loss.
         kwargs: keyword arguments of the loss.
@@ -32,6 +33,8 @@ def base_gradient(
             needed.
     """
     original, count = batch.prediction, len(batch.target)
+    if not count:  # which many losses refuse
+        return torch.zeros_like(original)
     # Half precision is for matrix products, not for a loss: many have no such kernel.
     half = original.dtype in (torch.float16, torch.bfloat16)
     with island(original.device), torch.enable_grad():
@@ -57,10 +60,13 @@ def base_gradient(
                 f"{tuple(value.shape)}"
             )
         (gradient,) = torch.autograd.grad(value.sum(), prediction)
-        if value.ndim:
+        # The loss's reduction will weigh what is returned here, as the base loss did already.
+        if value.ndim == 0:
+            (weights,) = torch.autograd.grad(reduced.sum(), samples)
+        elif batch.weights is not None:
+            weights = batch.weights
+        else:
             return gradient
-        # The loss's reduction will weigh what is returned here.
-        (weights,) = torch.autograd.grad(reduced.sum(), samples)
         shares = torch.where(weights > 0, 1 / weights, 0.0)
     return gradient * batch.per_sample(shares.to(gradient), gradient.ndim)
 

@@ -134,11 +134,18 @@ class Check:
         self.before: list[Tensor] = []
         self.changes: dict[str, list[Tensor]] = {}
         self.gradients: dict[str, list[Tensor]] = {}
+        self.has_truth = True
 
     def add(self, arguments: Any) -> None:
         """Takes a batch: what the loss would be called with, as a tuple or a dict."""
         args, kwargs = ((), arguments) if isinstance(arguments, Mapping) else (arguments, {})
+        # What was made in inference mode has no gradient elsewhere.
+        args = tuple(map(_normal, args))
+        kwargs = {key: _normal(value) for key, value in kwargs.items()}
         batch = self.task.read(*args, **kwargs)
+        if not len(batch.target):
+            return
+        self.criterion._learner.to(batch.prediction.device)
         _, _, gradient = self.criterion._evaluate(batch, differentiable=True, learning=False)
         assert gradient is not None
         gradients = {SURROGATE: gradient}
@@ -146,31 +153,54 @@ class Check:
             base = base_gradient(self.criterion.base_loss, batch, args, kwargs, "mean")
             gradients[BASE] = base
         prediction = batch.prediction.detach()
+        # In half precision, a small step is none.
+        prediction = prediction.to(torch.promote_types(prediction.dtype, torch.float32))
 
         def errors(prediction: Tensor) -> Tensor:
             moved = with_prediction(batch, prediction, args, kwargs)
             return self._errors(self.task.read(*moved[0], **moved[1]))
 
-        before = errors(prediction)
-        self.before.append(before)
-        spread = _norms(prediction - _means(prediction, batch), batch).mean()
+        before, changes = errors(prediction), {}
+        spread = _spread(_samples_first(prediction, batch))
         for name, against in gradients.items():
-            length = _norms(against, batch).square().mean().sqrt()
-            unit = against.to(prediction) * torch.where(length > 0, spread / length, 0.0)
-            changes = [errors(prediction - step * unit) - before for step in STEPS]
-            self.changes.setdefault(name, []).append(torch.stack(changes))
-        for name, of_prediction in (gradients | self._truths(batch)).items():
-            flat = self._flat(batch.prediction, of_prediction).double().cpu()
-            self.gradients.setdefault(name, []).append(flat)
+            against = against.nan_to_num(0.0, 0.0, 0.0).to(prediction)
+            length = _samples_first(against, batch).norm(dim=1).square().mean().sqrt()
+            unit = against * torch.where(length > 0, spread / length, 0.0)
+            changes[name] = torch.stack(
+                [errors(prediction - step * unit) - before for step in STEPS]
+            )
+        # A sample on which the metric fails is left out of everything.
+        usable = torch.cat([before[None], *changes.values()]).isfinite().all(0)
+        self.before.append(before[usable])
+        for name, change in changes.items():
+            self.changes.setdefault(name, []).append(change[:, usable])
+        truths = self._truths(batch)
+        self.has_truth &= bool(truths)
+        gradients |= truths
+        for gradient in gradients.values():
+            usable &= _samples_first(gradient, batch).isfinite().all(1).cpu()
+        for name, gradient in gradients.items():
+            kept = batch.per_sample(usable.to(gradient.device), gradient.ndim)
+            flat = self._flat(batch.prediction, gradient.where(kept, 0.0)).double().cpu()
+            parts = self.gradients.setdefault(name, [])
+            if parts and self.parameters is not None:
+                parts[0] += flat
+            else:
+                parts.append(flat)
 
     def _errors(self, batch: Batch) -> Tensor:
         """The metric's mean over draws, the same ones at each call, or as decoded: `(batch,)`."""
         with island(batch.prediction.device), torch.no_grad():
             if not self.task.samples:
-                return self.metric(*self.task.decode(batch))[0]
+                return self._measured(*self.task.decode(batch))
             random = torch.Generator().manual_seed(0)
-            drawn = [self.metric(*self.task.sample(batch, random))[0] for _ in range(self.draws)]
+            drawn = [self._measured(*self.task.sample(batch, random)) for _ in range(self.draws)]
             return torch.stack(drawn).mean(0)
+
+    def _measured(self, predictions: Any, targets: Any) -> Tensor:
+        """Errors `(batch,)`, NaN where the metric failed and is told to skip."""
+        errors, usable = self.metric(predictions, targets)
+        return errors.where(usable, torch.nan)
 
     def _truths(self, batch: Batch) -> dict[str, Tensor]:
         """Estimates of the true gradient with respect to the prediction; none where it has none."""
@@ -181,16 +211,32 @@ class Check:
             predictions, targets = self.task.decode(batch)
             if not (isinstance(predictions, Tensor) and predictions.is_floating_point()):
                 return {}
+            original = batch.prediction.detach().to(predictions)
+            if predictions.shape != original.shape:
+                return {}
+            # Where the metric takes another form than the prediction's, its gradient is of that.
+            same = _samples_first(predictions == original, batch).all(1)
+            if not same.any():
+                return {}
             with torch.enable_grad():
                 try:
-                    values = self.metric.function(predictions.requires_grad_(), targets)
+                    values = self._differentiable(predictions.requires_grad_(), targets)
                 except Exception:  # noqa: BLE001 - a metric need not take what has a gradient
                     return {}
-                if not (isinstance(values, Tensor) and values.requires_grad):
+                if not values.requires_grad:
                     return {}
                 sign = -1 if self.metric.higher_is_better else 1
                 (truth,) = torch.autograd.grad(sign * values.sum(), predictions)
-            return dict.fromkeys(TRUTHS, truth)
+            known = batch.per_sample(same, truth.ndim)
+            return dict.fromkeys(TRUTHS, truth.where(known, torch.nan))
+
+    def _differentiable(self, predictions: Tensor, targets: Any) -> Tensor:
+        """The metric's values `(batch,)`, with their graph if it is one of tensors."""
+        if self.metric.batched:
+            values: Tensor = self.metric.function(predictions, targets)
+            return values.reshape(len(predictions))
+        pairs = zip(predictions, targets, strict=True)
+        return torch.stack([self.metric.function(*pair).reshape(()) for pair in pairs])
 
     def _score_estimate(self, batch: Batch, random: torch.Generator) -> Tensor:
         """The expected metric's gradient from half the draws, with the others' mean as baseline.
@@ -202,7 +248,7 @@ class Check:
         with torch.no_grad():
             for _ in range(count):
                 *pair, score = self.task.scored_sample(batch, random)
-                errors.append(self.metric(*pair)[0])
+                errors.append(self._measured(*pair))
                 scores.append(score)
             drawn = torch.stack(errors)
             advantages = (drawn - drawn.mean(0)) / (count - 1)
@@ -232,22 +278,22 @@ class Check:
 
     def conclude(self) -> GradientCheck:
         """The outcome, over all batches."""
-        if not self.before:
-            raise ValueError("check needs at least one batch: what the loss would be called with")
+        if not sum(map(len, self.before)):
+            raise ValueError(
+                "check needs at least one batch of what the loss would be called with, and in it a "
+                "sample on which the metric does not fail"
+            )
         before = torch.cat(self.before)
         changes = {name: torch.cat(parts, 1) for name, parts in self.changes.items()}
-        whole = {
-            name: torch.cat(parts) if self.parameters is None else torch.stack(parts).sum(0)
-            for name, parts in self.gradients.items()
-        }
-        truths = [whole[name] for name in TRUTHS if name in whole]
+        whole = {name: torch.cat(parts) for name, parts in self.gradients.items()}
+        truths = [whole[name] for name in TRUTHS] if self.has_truth else []
         step = int(changes[SURROGATE].mean(1).argmin())
         bins = _bins(before)
         inside = [(before >= low) & (before <= high) for low, high in bins]
         directions = {
             name: Direction(
                 change=change.mean(1).tolist(),
-                standard_error=(change.std(1) / len(before) ** 0.5).tolist(),
+                standard_error=_standard_error(change).tolist(),
                 by_bin=[change[step, samples].mean().item() for samples in inside],
                 cosine=_cosine(whole[name], truths[0] + truths[1]) if truths else float("nan"),
             )
@@ -283,12 +329,27 @@ def _samples_first(prediction: Tensor, batch: Batch) -> Tensor:
     return first.flatten(1) if first.ndim > 1 else first[:, None]
 
 
-def _norms(prediction: Tensor, batch: Batch) -> Tensor:
-    return _samples_first(prediction, batch).float().norm(dim=1)
+def _spread(samples: Tensor) -> Tensor:
+    """Mean norm of what samples `(batch, numbers)` are beyond their own mean.
+
+    Numbers that are not finite, as in padding or of classes that are masked, are left out.
+    """
+    known = samples.where(samples.isfinite(), torch.nan)
+    # A single number differs from others alone.
+    mean = known.nanmean(1, keepdim=True) if samples.shape[1] > 1 else known.nanmean()
+    return (known - mean).nan_to_num().norm(dim=1).mean()
 
 
-def _means(prediction: Tensor, batch: Batch) -> Tensor:
-    return batch.per_sample(_samples_first(prediction, batch).mean(1), prediction.ndim)
+def _standard_error(change: Tensor) -> Tensor:
+    """Of the mean over samples `(steps, samples)`; NaN for a single one."""
+    count = change.shape[1]
+    if count < 2:
+        return change.new_full((len(change),), torch.nan)
+    return change.std(1) / count**0.5
+
+
+def _normal(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
 
 
 def _cosine(a: Tensor, b: Tensor) -> float:

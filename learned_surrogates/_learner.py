@@ -128,10 +128,14 @@ class Learner:
         """Back to before the first samples; a surrogate that was given keeps its weights."""
         self.surrogate = self.surrogate if self.given else None
         self.pairs.shapes = self.optimizer = None
-        self.trust = Trust(*self.recipe.trusted, self.recipe.base_weight)
         self.history = History()
-        self.mean_error = float("nan")
-        self.scale = torch.ones((), dtype=torch.float32, device=self.device)
+        self.mean_error = self.pairs.metric_mean = float("nan")
+        with island(self.device):
+            self.trust = Trust(*self.recipe.trusted, self.recipe.base_weight)
+            self.trust.to(self.device)
+            self.scale = torch.ones((), dtype=torch.float32, device=self.device)
+            self.kept = torch.full_like(self.scale, torch.nan)
+            self.penalty = torch.full_like(self.scale, torch.nan)
 
     # What is followed
 
@@ -157,10 +161,13 @@ class Learner:
         last = learning and (self.calls + 1) % self.recipe.update_every == 0
         return last or self.warm_up_left > 0 or self.trust.weight < 1
 
-    def followed(self, surrogate: Tensor, base: Tensor | None) -> Tensor:
+    def followed(self, surrogate: Tensor, base: Tensor | None, *, has_base_loss: bool) -> Tensor:
         """The gradient to hand back, of both losses' gradients."""
         if self.warm_up_left:
             return torch.zeros_like(surrogate) if base is None else base
+        if not has_base_loss:
+            # A loaded state may know the norm of one that there was.
+            return surrogate
         return self.trust.blend(surrogate, base)
 
     # What it is fitted to
@@ -173,9 +180,10 @@ class Learner:
             self.pairs.observe(values, z, target, measured)
 
     def end_warm_up_if_right(self) -> None:
-        """Ends the warm-up if predictions so far show that the surrogate is right already.
+        """Ends the warm-up if the surrogate was right about all processes' predictions so far.
 
-        In all processes, that is: so one that comes fitted is followed from the first call on.
+        So one that comes fitted is followed from the first call on. Before the first update, all
+        processes must call this as often, whether they have samples or not.
         """
         unseen = self.pairs.unseen
         if unseen.size >= FEWEST_PAIRS and not self.trust.judged:

@@ -16,6 +16,8 @@ from ._task import Batch, Generator, Task
 
 # Predictions that the surrogate saw before it was fitted to them, which tell its error.
 UNSEEN = 1024
+# Value, error, noise: float64 if the surrogate is.
+UNSEEN_BYTES = 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +58,7 @@ class Pairs:
         self.device = torch.device("cpu")
         self.random = torch.Generator().manual_seed(recipe.seed)
         self.replay = Replay(recipe.replay_capacity, recipe.replay_bytes)
-        self.unseen = Replay(UNSEEN, 16 * UNSEEN)
+        self.unseen = Replay(UNSEEN, UNSEEN_BYTES * UNSEEN)
         #: Of a sample of z and of a stored target, the largest so far; None before the first.
         self.shapes: tuple[torch.Size, torch.Size] | None = None
         self.skipped = 0

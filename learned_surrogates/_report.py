@@ -87,7 +87,9 @@ def _any(values: list[float]) -> bool:
 def verdict(stats: dict[str, Any], has_base_loss: bool, trusted: tuple[float, float]) -> str:
     """What the figures say, in a sentence or two."""
     error = stats["relative_error"]
-    if stats["warming_up"] or math.isnan(error):
+    # An error below that without trust is one of the generator's pairs, or of too few predictions.
+    unjudged = error < trusted[1] and not stats["trust"]
+    if stats["warming_up"] or math.isnan(error) or unjudged:
         return "The surrogate is still warming up, or has seen too few predictions to judge it."
     beside = "the base loss trains the model" if has_base_loss else "give it a base_loss="
     if error <= trusted[0]:
@@ -170,7 +172,9 @@ def _scatter(values: Tensor, errors: Tensor, filter: Filter | None, mean_error: 
 
 def _by_bin(values: Tensor, errors: Tensor) -> Figure:
     values, errors = values.double().cpu(), errors.double().cpu()
-    edges = torch.unique(errors.quantile(torch.linspace(0, 1, MOST_BINS + 1).double()))
+    edges = torch.unique(
+        errors.quantile(torch.linspace(0, 1, MOST_BINS + 1, dtype=torch.float64, device="cpu"))
+    )
     places = torch.bucketize(errors, edges[1:-1].contiguous(), right=True)
     count = max(1, len(edges) - 1)
     wrong = (values - errors).abs()
@@ -195,7 +199,7 @@ def _fit(history: dict[str, list[float]], trusted: tuple[float, float]) -> Figur
     panels = figure.subplots(1, 1 + penalised, squeeze=False)[0]
     left: Axes = panels[0]
     left.plot(history["updates"], history["relative_error"], color=ORANGE)
-    left.axhspan(*trusted, color=GREY, alpha=0.15, linewidth=0)
+    left.axhspan(trusted[0], min(trusted[1], 1e9), color=GREY, alpha=0.15, linewidth=0)
     left.axhline(1, color="black", linewidth=1, linestyle=":")
     known = [value for value in history["relative_error"] if math.isfinite(value)]
     left.set(xlabel="surrogate updates", ylabel="relative error")

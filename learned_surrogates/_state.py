@@ -30,7 +30,13 @@ def save(learner: Learner, *, with_replay: bool) -> dict[str, Tensor]:
     state = {
         "version": _tensor(VERSION),
         "counters": _tensor(
-            [learner.calls, learner.updates, learner.pairs.skipped, learner.warm_up_left]
+            [
+                learner.calls,
+                learner.updates,
+                learner.pairs.skipped,
+                learner.warm_up_left,
+                learner.came_fitted,
+            ]
         ),
         "random": learner.pairs.random.get_state(),
     }
@@ -49,7 +55,6 @@ def save(learner: Learner, *, with_replay: bool) -> dict[str, Tensor]:
                 learner.trust.level,
                 learner.trust.judged,
                 learner.trust.untrusted_updates,
-                learner.came_fitted,
             ],
             dtype=torch.float64,
             device="cpu",
@@ -79,7 +84,8 @@ def share(learner: Learner, state: dict[str, Tensor]) -> None:
     shapes = _shapes(state)
     surrogate = learner.surrogate or _empty_surrogate(learner, shapes)
     _attach(learner, surrogate, learner.pairs.shapes or shapes, state)
-    learner.calls, learner.updates, _, learner.warm_up_left = state["counters"].tolist()
+    learner.calls, learner.updates, _, learner.warm_up_left, fitted = state["counters"].tolist()
+    learner.came_fitted = bool(fitted)
 
 
 @dataclass
@@ -178,12 +184,12 @@ def _fits(shape: torch.Size, expected: tuple[int, ...]) -> bool:
 def _header_shapes(learner: Learner, fitted: bool) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {
         "version": (),
-        "counters": (4,),
+        "counters": (5,),
         "random": tuple(learner.pairs.random.get_state().shape),
     }
     if fitted:
         shapes |= {"z_shape": (ANY,), "target_shape": (ANY,)}
-        shapes |= {"scale": (), "penalty": (), "norms": (2,), "figures": (6,)}
+        shapes |= {"scale": (), "penalty": (), "norms": (2,), "figures": (5,)}
         shapes |= {"history": (ANY, len(REMEMBERED))}
     return shapes
 
@@ -214,7 +220,7 @@ def _body_shapes(
 def _load_figures(learner: Learner, state: dict[str, Tensor]) -> None:
     figures = state["figures"].tolist()
     learner.pairs.metric_mean, learner.mean_error, learner.trust.level = figures[:3]
-    learner.trust.judged, learner.came_fitted = bool(figures[3]), bool(figures[5])
+    learner.trust.judged = bool(figures[3])
     learner.trust.untrusted_updates = int(figures[4])
     learner.trust.norms = state["norms"].to(learner.device, copy=True)
     learner.history.load(state["history"])
@@ -227,7 +233,8 @@ def _load_rest(learner: Learner, state: dict[str, Tensor]) -> None:
         if part:
             replay.add(*(part[key].to(learner.device) for key in sorted(part)))
     counters = state["counters"].tolist()
-    learner.calls, learner.updates, learner.pairs.skipped, learner.warm_up_left = counters
+    learner.calls, learner.updates, learner.pairs.skipped, learner.warm_up_left = counters[:4]
+    learner.came_fitted = bool(counters[4])
     learner.pairs.random.set_state(state["random"].cpu())
     learner.sync.agreed = False
 

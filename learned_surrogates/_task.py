@@ -37,6 +37,11 @@ class Batch:
         """The call's own prediction, of which `prediction` may be a part."""
         return self.prediction
 
+    @property
+    def weights(self) -> Tensor | None:
+        """What `reduce` weighs samples with, whatever the reduction, `(batch,)`; None is 1."""
+        return None
+
     def replaced(self, prediction: Tensor) -> Tensor:
         """The call's prediction, with another tensor in place of `prediction`; differentiable."""
         return prediction

@@ -14,12 +14,11 @@ NORM_MOMENTUM = 0.05
 PATIENCE = 100
 
 NOT_TRUSTED = (
-    "the surrogate has not been trusted for {updates} updates: its error is {error:.2f} of that of "
-    "a constant predictor, on predictions that it was not yet fitted to, and trust begins below "
-    "{none:g}. Likely causes: the metric depends on something that the task does not show the "
-    "surrogate; too few or too rare updates (warm_up_updates=, update_every=); predictions that "
-    "hardly differ in the metric. {meanwhile}. criterion.check(...) tells whether its gradient "
-    "lowers the metric all the same"
+    "the surrogate has not been trusted for {updates} updates: its error is {error}, on "
+    "predictions that it was not yet fitted to, and trust begins below {none:g}. Likely causes: "
+    "the metric depends on something that the task does not show the surrogate; too few or too "
+    "rare updates (warm_up_updates=, update_every=); predictions that hardly differ in the metric. "
+    "{meanwhile}. criterion.check(...) tells whether its gradient lowers the metric all the same"
 )
 MEANWHILE = {
     True: "Meanwhile the base loss trains the model alone",
@@ -57,17 +56,21 @@ class Trust:
     def judge(self, relative_error: float) -> None:
         """Sets the level; an error that is not known leaves it as it is."""
         if not math.isnan(relative_error):
-            share = (self.none - relative_error) / (self.none - self.full)
-            self.level = min(1.0, max(0.0, share))
+            # In this form, `none` may be infinite.
+            share = (relative_error - self.full) / (self.none - self.full)
+            self.level = 1 - min(1.0, max(0.0, share))
             self.judged = True
 
     def warn_if_lost(self, relative_error: float, has_base_loss: bool) -> None:
         """Counts an update without trust, and warns when there were many in a row."""
         self.untrusted_updates = 0 if self.level else self.untrusted_updates + 1
         if self.untrusted_updates == PATIENCE:
+            error = f"{relative_error:.2f} of that of a constant predictor"
+            if math.isnan(relative_error):
+                error = "not known, as the metric does not vary"
             message = NOT_TRUSTED.format(
                 updates=PATIENCE,
-                error=relative_error,
+                error=error,
                 none=self.none,
                 meanwhile=MEANWHILE[has_base_loss],
             )

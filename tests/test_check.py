@@ -1,14 +1,16 @@
 """The gradient check, and the page with pictures."""
 
+import importlib.util
 import itertools
 import math
+import warnings
 
 import pytest
 import torch
 from conftest import assert_identical, l1, make_arguments, make_loss, snapshot, train
 from torch import nn
 
-from learned_surrogates import LearnedSurrogateLoss, Tensors, text
+from learned_surrogates import Filter, LearnedSurrogateLoss, Tensors, boxes, text
 
 
 class Ruler(nn.Module):
@@ -127,6 +129,144 @@ def test_a_check_changes_nothing(case):
     assert torch.equal(torch.random.get_rng_state(), stream)
 
 
+@pytest.mark.parametrize("case", ["tensors", "characters-grid"])
+def test_a_check_of_a_loss_that_was_never_called_changes_nothing(case):
+    criterion, never = make_loss(case, warm_up_updates=20), make_loss(case, warm_up_updates=20)
+    criterion.check([make_arguments(case, 7)], draws=2)
+    assert_identical(snapshot(criterion), snapshot(never))
+    assert_identical(train(criterion, case, range(3)), train(never, case, range(3)))
+
+
+def test_a_single_number_a_sample_is_moved_too():
+    random = torch.Generator().manual_seed(0)
+    arguments = torch.randn(64, generator=random), torch.randn(64, generator=random)
+    metric = lambda z, y: (z - y).abs().numpy()  # noqa: E731
+    assert LearnedSurrogateLoss(metric, surrogate=Ruler()).check([arguments]).helps
+
+
+def test_samples_on_which_the_metric_fails_are_left_out():
+    def failing(prediction, target):
+        if target[0] > 0:
+            raise OSError
+        return l1(prediction[None], target[None])[0]
+
+    arguments = make_arguments(batch=32)
+    options = {"surrogate": Ruler(), "base_loss": nn.MSELoss(reduction="sum")}
+    usable = arguments[1][:, 0] <= 0
+    alone = LearnedSurrogateLoss(failing, batched=False, **options).check(
+        [tuple(part[usable] for part in arguments)]
+    )
+    check = LearnedSurrogateLoss(failing, on_metric_error="skip", **options).check([arguments])
+    assert check.samples == alone.samples == usable.sum()
+    assert check.error == pytest.approx(alone.error)
+    assert check.helps
+    assert sum(count for *_, count in check.bins) == check.samples
+    with pytest.raises(ValueError, match="does not fail"):
+        LearnedSurrogateLoss(failing, on_metric_error="skip", **options).check(
+            [tuple(part[~usable] for part in arguments)]
+        )
+
+
+def test_the_truth_of_a_metric_for_one_sample():
+    class Largest(nn.Module):
+        def forward(self, z, y):
+            return (z - y).abs().amax(-1)
+
+    metric = lambda z, y: (z - y).abs().max()  # noqa: E731
+    check = LearnedSurrogateLoss(metric, surrogate=Largest()).check(batches())
+    assert check.directions["surrogate"].cosine == pytest.approx(1.0)
+
+
+def test_there_is_no_truth_in_another_form_than_the_predictions():
+    task = boxes.AxisAligned("cxcywh")
+    target = torch.tensor([[4.0, 5.0, 2.0, 3.0]]).repeat(32, 1)
+    prediction = target + 0.1 * torch.randn(32, 4, generator=torch.Generator().manual_seed(0))
+    check = LearnedSurrogateLoss(l1, task=task, surrogate=Ruler()).check([(prediction, target)])
+    assert math.isnan(check.agreement)
+
+
+def test_one_odd_sample_does_not_hide_the_truth_of_the_others():
+    prediction, target = (part.detach() for part in make_arguments("boxes", batch=32))
+    prediction[0, 2] = -1.0  # the metric gets 0
+    criterion = make_loss("boxes", l1, base_loss=nn.L1Loss())
+    empty = prediction[:0], target[:0]
+    check = criterion.check([(prediction, target), empty])
+    assert check.samples == 32
+    assert check.directions["base loss"].cosine == pytest.approx(1.0)
+
+
+def test_numbers_in_padding_do_not_matter():
+    criterion = make_loss("ctc-grid", base_loss=nn.CTCLoss())
+    log_probs, targets, lengths, target_lengths = make_arguments("ctc", batch=16)
+    checks = []
+    for padding in (0.0, math.nan):
+        present = torch.arange(len(log_probs))[:, None] < lengths
+        padded = log_probs.detach().where(present[..., None], padding)
+        checks.append(criterion.check([(padded, targets, lengths, target_lengths)], draws=8))
+    for check in checks:
+        assert math.isfinite(check.directions["surrogate"].cosine)
+    cosines = [check.directions["surrogate"].cosine for check in checks]
+    assert cosines[0] == pytest.approx(cosines[1])
+    changes = checks[1].directions["surrogate"].change
+    assert len(set(changes)) > 1
+
+
+def test_classes_may_be_masked():
+    criterion = make_loss("characters-grid")
+    logits, target = make_arguments("characters", batch=16)
+    masked = logits.detach().clone()
+    masked[:, -1] = -math.inf
+    check = criterion.check([(masked, target.clamp(max=5))], draws=8)
+    assert all(math.isfinite(change) for change in check.directions["surrogate"].change)
+    assert len(set(check.directions["surrogate"].change)) > 1
+    assert math.isfinite(check.directions["surrogate"].cosine)
+
+
+def test_predictions_made_in_inference_mode():
+    criterion = make_loss("characters-grid", base_loss=nn.CrossEntropyLoss())
+    expected = criterion.check([make_arguments("characters", 3)], draws=4)
+    with torch.inference_mode():
+        copies = [part.clone() for part in make_arguments("characters", 3)]
+        inside = criterion.check([copies], draws=4)
+    assert str(criterion.check([copies], draws=4)) == str(inside) == str(expected)
+
+
+def test_small_steps_of_predictions_in_half_precision():
+    prediction, target = make_arguments(batch=64)
+    half = (100 + prediction).detach().to(torch.bfloat16), (100 + target).to(torch.bfloat16)
+    same = tuple(part.float() for part in half)
+    criterion = LearnedSurrogateLoss(opaque_l1, surrogate=Ruler())
+    assert str(criterion.check([half])) == str(criterion.check([same]))
+
+
+def test_gradients_of_parameters_are_added_up_over_batches():
+    model = nn.Linear(3, 3)
+    inputs, target = torch.randn(64, 3), torch.randn(64, 3)
+    criterion = LearnedSurrogateLoss(l1, surrogate=Ruler(), base_loss=nn.MSELoss(reduction="sum"))
+    cosines = [
+        criterion.check(
+            [(model(x), y) for x, y in zip(inputs.split(size), target.split(size), strict=True)],
+            parameters=model.parameters(),
+        )
+        .directions["base loss"]
+        .cosine
+        for size in (64, 16)
+    ]
+    assert cosines[0] == pytest.approx(cosines[1])
+
+
+def test_one_unbatched_sample_has_no_standard_error():
+    log_probs, targets, lengths, target_lengths = make_arguments("ctc", batch=1)
+    one = log_probs.detach()[:, 0], targets[0, : target_lengths[0]], lengths[0], target_lengths[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check = make_loss("ctc-grid", base_loss=nn.CTCLoss()).check([one], draws=4)
+        assert "nan" in str(check)
+        assert not check.helps
+        if importlib.util.find_spec("matplotlib"):
+            check.plot().canvas.draw()
+
+
 def test_named_arguments_and_noise():
     criterion = LearnedSurrogateLoss(opaque_l1, surrogate=Ruler(), task=Tensors(noise=0.3))
     prediction, target = make_arguments(batch=64)
@@ -174,6 +314,22 @@ def test_the_report_of_a_loss_that_was_never_called(tmp_path):
     pytest.importorskip("matplotlib")
     page = make_loss().report(tmp_path / "report.html")
     assert "warming up" in page.read_text()
+
+
+def test_a_report_without_predictions_does_not_claim_trust(tmp_path):
+    pytest.importorskip("matplotlib")
+    criterion = make_loss("characters-grid", data="local-global", base_loss=nn.CrossEntropyLoss())
+    assert criterion.warm_up(updates=5)["relative_error"] < 0.6
+    assert "too few predictions" in criterion.report(tmp_path / "r.html").read_text()
+
+
+def test_the_report_on_another_default_device(tmp_path):
+    pytest.importorskip("matplotlib")
+    criterion = make_loss(filter=Filter(2.0, relative=True), trusted=(0.3, math.inf))
+    train(criterion, "tensors", range(5))
+    with torch.device("meta"):
+        page = criterion.report(tmp_path / "r.html")
+    assert page.read_text().count("<img") == 4
 
 
 def test_the_report_names_metrics_that_look_like_html(tmp_path):

@@ -22,7 +22,8 @@ def places(criterion):
         for key in ("exp_avg", "exp_avg_sq")
     ]
     fields = [*learner.pairs.replay.fields, *learner.pairs.unseen.fields]
-    tensors = [*learner.surrogate.state_dict().values(), *moments, *fields, learner.scale]
+    scalars = [learner.scale, learner.kept, learner.penalty, learner.trust.norms]
+    tensors = [*learner.surrogate.state_dict().values(), *moments, *fields, *scalars]
     return {tensor.device.type for tensor in tensors}
 
 
@@ -51,6 +52,20 @@ def test_it_follows_its_input_from_device_to_device(case):
     train(criterion, case, range(2))
     assert places(criterion) == {"cpu"}
     assert criterion.stats["replay_size"] == 24
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_loss_that_was_never_called_is_checked_where_its_input_is(case):
+    criterion = make_loss(case)
+    assert criterion.check([on_gpu(make_arguments(case, batch=16))], draws=4).samples == 16
+
+
+def test_a_state_from_before_any_call_leaves_nothing_behind():
+    criterion, fresh = make_loss(), make_loss()
+    step(criterion, on_gpu(make_arguments()))
+    criterion.load_state_dict(snapshot(fresh))
+    step(criterion, on_gpu(make_arguments()))
+    assert places(criterion) == {"cuda"}
 
 
 def test_it_moves_with_its_parent():

@@ -136,6 +136,13 @@ def test_state_from_before_any_call(case, called):
     assert_goes_on_alike(restored, saved, case)
 
 
+def test_figures_from_before_a_load_are_forgotten():
+    criterion, fresh = make_loss(penalty_weight=0.1, filter=1.0), make_loss(filter=1.0)
+    train(criterion, "tensors", range(3))
+    criterion.load_state_dict(snapshot(fresh))
+    assert figures(criterion) == pytest.approx(figures(fresh), nan_ok=True)
+
+
 def test_without_replay_the_surrogate_is_restored_and_goes_on():
     criterion = make_loss(save_replay=False)
     train(criterion, "tensors", range(3))

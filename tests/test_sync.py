@@ -11,8 +11,9 @@ import torch.distributed as dist
 from conftest import CASES, assert_identical, l1, make_arguments, make_loss, snapshot, step, train
 from ranks import Ranks
 from test_loss import Weighted
+from test_trust import readings
 
-from learned_surrogates import MetricError
+from learned_surrogates import MetricError, text
 
 TOGETHER = ("surrogate.", "adam.", "scale", "counters", "z_shape", "target_shape")
 
@@ -356,6 +357,25 @@ def test_all_ranks_may_resume_from_one_state(ranks, loads_on):
     assert_same(states)
     assert states[0]["counters"].tolist()[:2] == [5, 5]
     assert not torch.equal(*streams)
+
+
+def resume_a_fitted_one_from_rank_0():
+    options = {"task": text.Characters("abcdefghijk"), "warm_up_updates": 20, "update_every": 3}
+    trained = make_loss("characters-grid", sync=False, **options)
+    step(trained, readings(40))
+    assert trained._learner.came_fitted
+    restored = make_loss("characters-grid", **options)
+    if dist.get_rank() == 0:
+        restored.load_state_dict(snapshot(trained))
+    for seed in own_seeds(3):
+        step(restored, readings(4, seed))
+    return together(restored)
+
+
+def test_all_ranks_know_that_the_surrogate_came_fitted(ranks):
+    states = ranks(resume_a_fitted_one_from_rank_0)
+    assert_same(states)
+    assert states[0]["counters"].tolist()[:2] == [4, 1]
 
 
 def outlive_the_other():

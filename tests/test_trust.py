@@ -46,6 +46,12 @@ def test_the_level_falls_from_one_to_zero_between_the_two_errors(error, level):
     assert trust.level == pytest.approx(level)
 
 
+def test_trust_may_be_endless():
+    trust = Trust(0.3, math.inf, 0.0)
+    trust.judge(9.0)
+    assert trust.level == 1
+
+
 def test_an_unknown_error_changes_nothing():
     trust = Trust(0.3, 0.6, 0.0)
     trust.judge(0.45)
@@ -180,6 +186,45 @@ def test_a_half_precision_prediction_gets_a_half_precision_gradient():
     torch.testing.assert_close(gradient, expected.to(torch.bfloat16))
 
 
+@pytest.mark.parametrize("case", ["ctc", "characters", "tensors"])
+def test_an_empty_batch_is_nothing_to_the_base_loss(case):
+    """`nn.CTCLoss` refuses one."""
+    proxy = {"ctc": nn.CTCLoss(), "characters": nn.CrossEntropyLoss()}.get(case, nn.MSELoss())
+    criterion = make_loss(case, warm_up_updates=20, base_loss=proxy, reduction="sum")
+    arguments = make_arguments(case)
+    empty = [part[:0] for part in arguments[1:]]
+    batch_dim = 1 if case == "ctc" else 0
+    prediction = arguments[0].detach().narrow(batch_dim, 0, 0).requires_grad_()
+    loss, gradient = step(criterion, (prediction, *empty))
+    assert loss == 0
+    assert gradient.shape == prediction.shape
+
+
+def weighted_l1(pred, target, weight=None, reduction_override="none"):
+    loss = (pred - target).abs().sum(1) * weight
+    return {"none": loss, "mean": loss.mean(), "sum": loss.sum()}[reduction_override]
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("override", ["none", "mean", "sum"])
+def test_weights_of_samples_count_once(reduction, override):
+    criterion = make_loss("boxes", base_loss=weighted_l1, warm_up_updates=20, reduction=reduction)
+    prediction, target = make_arguments("boxes")
+    named = {"weight": torch.tensor([1.0, 2.0, 0.0, 0.5]), "reduction_override": override}
+    _, gradient = step(lambda *given: criterion(*given, **named), (prediction, target))
+    own = weighted_l1(prediction, target, **named).sum()
+    torch.testing.assert_close(gradient, torch.autograd.grad(own, prediction)[0])
+
+
+def test_without_a_base_loss_a_loaded_state_does_not_scale_the_gradient():
+    taught, alone = known_loss(), known_loss(base_loss=None)
+    arguments = make_arguments(batch=32)
+    step(taught, arguments)
+    alone.load_state_dict(snapshot(taught))
+    _, gradient = step(alone, arguments)
+    torch.testing.assert_close(gradient, (arguments[0] - arguments[1]).detach().sign() / 32)
+
+
 @pytest.mark.parametrize(
     ("base_loss", "error", "words"),
     [
@@ -235,6 +280,14 @@ def test_no_trust_for_long_is_a_warning_with_causes(base_loss):
         train(criterion, "tensors", range(3))
 
 
+def test_a_metric_that_never_varies_is_named_in_the_warning():
+    criterion = LearnedSurrogateLoss(lambda z, y: 0 * l1(z, y), update_every=1, warm_up_updates=0)
+    arguments = make_arguments(batch=32)
+    with pytest.warns(UserWarning, match="not known, as the metric does not vary"):
+        for _ in range(PATIENCE):
+            step(criterion, arguments)
+
+
 def test_a_resumed_run_goes_on_with_the_same_trust():
     whole, resumed = (make_loss(base_loss=base_l2, batch_size=16) for _ in range(2))
     for seed in range(12):
@@ -276,6 +329,14 @@ def readings(count: int, seed: int = 0):
     logits = torch.randn(count, 12, 9, generator=random)
     logits.scatter_add_(1, target[:, None], sure.expand(-1, 1, 9))
     return logits.requires_grad_(), target
+
+
+def test_as_many_pairs_tell_the_error_of_a_surrogate_in_double_precision():
+    for dtype in (torch.float32, torch.float64):
+        criterion = LearnedSurrogateLoss(l1, surrogate=Ruler().to(dtype))
+        criterion._learner.surrogate.factor = torch.nn.Parameter(torch.ones((), dtype=dtype))
+        criterion(*make_arguments(batch=1024))
+        assert criterion._learner.pairs.unseen.size == 1024
 
 
 def test_text_is_trusted_from_the_first_call():

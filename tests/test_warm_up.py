@@ -179,3 +179,20 @@ def test_no_penalty_without_a_weight():
 def test_a_warm_up_without_batches_leaves_the_gradient_withheld():
     criterion = make_loss(warm_up_updates=20)
     assert criterion.warm_up([], updates=5)["warming_up"]
+
+
+def test_an_interrupted_warm_up_goes_on_in_the_calls():
+    """With too few samples to tell whether the surrogate that comes fitted is right."""
+
+    def interrupted():
+        yield make_arguments("characters", batch=2)
+        yield make_arguments("characters", batch=2)
+        raise OSError
+
+    criterion = make_loss("characters-grid", warm_up_updates=20)
+    with pytest.raises(OSError):
+        criterion.warm_up(interrupted())
+    for seed in range(12):
+        step(criterion, make_arguments("characters", seed, batch=2))
+    assert criterion.stats["updates"] > 20
+    assert not criterion.stats["warming_up"]

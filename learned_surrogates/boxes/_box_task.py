@@ -42,6 +42,10 @@ class BoxBatch(Batch):
     def whole(self) -> Tensor:
         return self.boxes
 
+    @property
+    def weights(self) -> Tensor | None:
+        return self.weight
+
     def replaced(self, prediction: Tensor) -> Tensor:
         if self.kept is None:
             return prediction

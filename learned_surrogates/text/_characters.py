@@ -31,10 +31,10 @@ class Characters(TextTask):
       symbol; whatever follows it counts as more of the same.
 
     The metric gets lists of strings: the best class of each position up to the first end symbol,
-    and the target's text. The surrogate sees probabilities and one-hot targets,
-    `(batch, classes, length)` each. Positions where the target is `ignore_index` are left out of
-    both, as in `nn.CrossEntropyLoss`: pad with the end symbol rather, if the metric shall see what
-    the recogniser reads behind the text.
+    and the target's text. The surrogate "grid" sees their match grid; the others see probabilities
+    and one-hot targets, `(batch, classes, length)` each. Positions where the target is
+    `ignore_index` are left out of both, as in `nn.CrossEntropyLoss`: pad with the end symbol
+    rather, if the metric shall see what the recogniser reads behind the text.
 
     Args:
         alphabet: the characters without the end symbol, a string or a list of strings. They take

@@ -19,8 +19,9 @@ def collapse(probabilities: Tensor, labels: Tensor, blank: int) -> tuple[Tensor,
 
     where `a_t(k)` is the probability of k characters before frame t, and `a_t(k, c)` that of these
     and c in the frame just before: then c is a repetition and emits nothing (Graves et al., ICML
-    2006, the map B). Exact for characters of the target. All others are taken together; whether
-    two of them in neighbouring frames are the same one is taken to be independent of the rest.
+    2006, the map B). Characters that the target lacks are taken together; whether two of them in
+    neighbouring frames are the same one is taken to be independent of the rest. Exact where at
+    most one such character has any probability.
 
     Args:
         probabilities: `(batch, classes, time)`; a column of zeros is no frame.

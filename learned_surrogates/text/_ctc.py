@@ -36,16 +36,17 @@ class CTC(TextTask):
     - `input_lengths`, `target_lengths`: `(batch,)` tensors, lists or tuples.
 
     The metric gets lists of strings: the greedy reading (the best class of each frame, repeats
-    merged, blanks dropped), and the target's text. The surrogate sees the frames' probabilities
-    and the target laid over the same frames, `(batch, classes, time)` each. A target that is too
-    long for its frames, for which `nn.CTCLoss` is infinite, is laid out as far as it fits.
+    merged, blanks dropped), and the target's text. The surrogate "grid" sees their match grid; the
+    others see the frames' probabilities and the target laid over the same frames, `(batch,
+    classes, time)` each. A target that is too long for its frames, for which `nn.CTCLoss` is
+    infinite, is laid out as far as it fits.
 
     Args:
         alphabet: the characters without the blank, a string or a list of strings. They take the
             classes in order, the blank's left out: with `blank=0`, `alphabet[0]` is class 1.
         blank: class index of the blank.
-        layout: how a target is laid over the frames: "aligned", along the most probable path that
-            spells it, or "even", evenly spaced.
+        layout: how a target is laid over the frames, where it is: "aligned", along the most
+            probable path that spells it, or "even", evenly spaced.
 
     Raises:
         TypeError, ValueError: here for an unusable alphabet or blank; at a call, for arguments of

@@ -85,7 +85,7 @@ class TextTask(Task[TextBatch]):
         drawn = self._draw(probabilities, random)
         chosen = F.one_hot(drawn, self.alphabet.classes).transpose(1, 2)
         # d log softmax(x)[k] / dx = one_hot(k) - softmax(x)
-        score = (chosen - probabilities) * batch.present[:, None]
+        score = (chosen - probabilities).where(batch.present[:, None], 0.0)
         texts = self.texts(drawn.where(batch.present, -1).cpu())
         return texts, batch.texts, self.as_predicted(score, batch.prediction)
 
