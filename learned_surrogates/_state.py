@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ._history import REMEMBERED
 from ._learner import Learner
 
-VERSION = 1
+VERSION = 2
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 # What the state of a loss that has not been called has.
 ALWAYS = ("version", "counters", "random")
@@ -102,13 +102,17 @@ class Faults:
 
 def load(learner: Learner, state: dict[str, Tensor]) -> Faults:
     """Takes a saved state, unless it has faults: then the learner is left as it was."""
+    version = state.get("version")
+    if version is not None and version.shape == () and int(version) != VERSION:
+        # Before the keys: those of another version may well be others.
+        return Faults(
+            errors=[
+                f"the state has version {int(version)} and this package reads version {VERSION}: "
+                "load it with the version of learned-surrogates that saved it"
+            ]
+        )
     fitted = any(key not in ALWAYS for key in state)
     faults = _check(state, _header_shapes(learner, fitted))
-    if not faults.missing and int(state["version"]) != VERSION:
-        faults.errors = [
-            f"the state has version {int(state['version'])} and this package reads version "
-            f"{VERSION}: load it with the version of learned-surrogates that saved it"
-        ]
     if not (fitted or faults) and int(state["counters"][1]):
         # What torch.distributed.checkpoint makes of a loss that has not been called.
         faults.errors = [
