@@ -9,8 +9,8 @@ from learned_surrogates import text
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-# Pages whose first snippet runs in a test of its own: the quickstart, and one for torchrun.
-APART = ("README.md", "distributed.md")
+# How many first snippets of a page run in a test of their own.
+APART = {"README.md": 2, "distributed.md": 1}
 
 
 def snippets_of(page):
@@ -23,11 +23,12 @@ def snippets_of(page):
 @pytest.mark.filterwarnings("ignore:.*pin.memory")
 @pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_snippets_run(page, capsys):
+def test_snippets_run(page, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where some write a report
     if page.stem in ("lightning", "transformers", "accelerate"):
         pytest.importorskip(page.stem)
     namespace = {"__name__": "page"}
-    for snippet in snippets_of(page)[page.name in APART :]:
+    for snippet in snippets_of(page)[APART.get(page.name, 0) :]:
         exec(compile(snippet, str(page), "exec"), namespace)
 
 
@@ -45,11 +46,13 @@ def test_pages_are_found():
     assert {"README.md", "quickstart.md", "text.md", "distributed.md", "faq.md"} <= names
 
 
-def test_the_quickstart_learns():
-    """Post-tuning lowers the mean edit distance from about 2.5 (CTC alone, 2.4 with more steps)."""
-    snippet = re.search(r"```python\n(.*?)```", PAGES[0].read_text(), re.DOTALL)[1]
+def test_the_quickstart_learns(capsys, tmp_path, monkeypatch):
+    """Post-tuning lowers the mean edit distance from about 2.4 (CTC alone, 2.3 with more steps)."""
+    monkeypatch.chdir(tmp_path)
     namespace = {}
-    exec(snippet, namespace)
+    for snippet in snippets_of(PAGES[0])[: APART["README.md"]]:
+        exec(snippet, namespace)
+    assert "lowers the error." in capsys.readouterr().out
     task, model = namespace["surrogate"].task, namespace["model"]
     distances = []
     for _ in range(30):
@@ -58,4 +61,4 @@ def test_the_quickstart_learns():
         read = task.decode(task.read(log_probs, *targets_and_lengths))
         distances.append(text.edit_distance(*read).mean())
     # The standard error of the mean of these 960 words is about 0.04.
-    assert sum(distances) / len(distances) < 2.3
+    assert sum(distances) / len(distances) < 2.2
