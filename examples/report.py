@@ -161,11 +161,12 @@ def fit(followed: list[dict[str, Any]]) -> Figure:
     shown = {k: v for k, v in labels.items() if not math.isnan(followed[-1][k])}
     for place, (key, label) in enumerate(shown.items()):
         axes = figure.add_subplot(1, 2, place + 1)
-        axes.plot(updates, [stats[key] for stats in followed], color=COLOURS["surrogate"])
+        values = [stats[key] for stats in followed]
+        axes.plot(updates, values, color=COLOURS["surrogate"])
         if warm_up:
             axes.axvline(warm_up[-1], color="gray", linestyle="--", linewidth=1)
         axes.set(xlabel="surrogate updates", ylabel=label)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.1 * max(value for value in values if not math.isnan(value)))
     figure.tight_layout()
     return figure
 
