@@ -3,8 +3,8 @@
 from importlib.metadata import version
 
 from . import boxes as boxes, text as text
-from ._check import GradientCheck as GradientCheck
 from ._filter import Filter as Filter
+from ._gradient_check import GradientCheck as GradientCheck
 from ._loss import LearnedSurrogateLoss as LearnedSurrogateLoss
 from ._metric import MetricError as MetricError
 from ._surrogate import EmbeddingDistance as EmbeddingDistance

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from . import _state
 from ._agree import agree
 from ._base_loss import base_gradient
-from ._check import Check, GradientCheck
 from ._checks import check_choice, check_number
 from ._filter import Filter
 from ._gradient import with_known_gradient
+from ._gradient_check import GradientCheck
+from ._gradient_checker import GradientChecker
 from ._island import island, never_compiled
 from ._learner import Learner
 from ._metric import Metric, MetricError
@@ -386,17 +387,17 @@ class LearnedSurrogateLoss(nn.Module):
             >>> criterion.check([(log_probs, targets, *lengths)]).helps
             True
         """
-        check, learner = Check(self, parameters, draws), self._learner
+        checker, learner = GradientChecker(self, parameters, draws), self._learner
         built, warm_up_left = learner.pairs.shapes is not None, learner.warm_up_left
         try:
             for arguments in batches:
                 with torch.inference_mode(False):
-                    check.add(arguments)
+                    checker.add(arguments)
         finally:
             if not built:
                 learner.detach()
                 learner.warm_up_left = warm_up_left
-        return check.conclude()
+        return checker.conclude()
 
     def report(self, path: str | os.PathLike[str], check: GradientCheck | None = None) -> Path:
         """Writes one HTML page with pictures of how the surrogate does (needs matplotlib).

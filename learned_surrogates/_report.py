@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ._check import GradientCheck
 from ._filter import Filter
+from ._gradient_check import GradientCheck
 
 try:
     import matplotlib

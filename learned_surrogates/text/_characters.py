@@ -97,6 +97,7 @@ class Characters(TextTask):
         classes = classes.where(~ended, self.alphabet.special).where(present, -1)
         return TextBatch(
             prediction=input,
+            logits=self.logits(input.detach()),
             target=self._target(classes).to(input.device),
             batch_dim=0 if batched else None,
             present=present.to(input.device),

@@ -94,6 +94,7 @@ class CTC(TextTask):
         present = torch.arange(time, device="cpu") < torch.from_numpy(frames)[:, None]
         return TextBatch(
             prediction=log_probs,
+            logits=self.logits(log_probs.detach()),
             target=self._target(frames_first, labels, frames).to(log_probs.device),
             batch_dim=1 if batched else None,
             present=present.to(log_probs.device),

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,10 +22,28 @@ from ._match_grid import fitted_net
 
 @dataclass(frozen=True, kw_only=True)
 class TextBatch(Batch):
-    """A batch of texts: which positions of each count, `(batch, length)`, and what it is."""
+    """A batch of texts.
 
+    Attributes:
+        logits: the prediction as `(batch, classes, length)`, without its graph.
+        present: which positions of each text count, `(batch, length)`, bool.
+        texts: the targets.
+    """
+
+    logits: Tensor
     present: Tensor
     texts: list[str]
+
+    # All draws of a call are from the same distributions.
+    @cached_property
+    def probabilities(self) -> Tensor:
+        """`(batch, classes, length)`, float32."""
+        return self.logits.float().softmax(1)
+
+    @cached_property
+    def cumulative(self) -> Tensor:
+        """Probabilities, summed up over the classes."""
+        return self.probabilities.cumsum(1)
 
 
 class TextTask(Task[TextBatch]):
@@ -71,30 +90,26 @@ class TextTask(Task[TextBatch]):
         return self.see(probabilities * present, batch.target)
 
     def decode(self, batch: TextBatch) -> tuple[list[str], list[str]]:
-        best = self.logits(batch.prediction.detach()).argmax(1)
+        best = batch.logits.argmax(1)
         return self.texts(best.where(batch.present, -1).cpu()), batch.texts
 
     def sample(self, batch: TextBatch, random: torch.Generator) -> tuple[list[str], list[str]]:
-        drawn = self._draw(self._probabilities(batch), random)
+        drawn = self._draw(batch, random)
         return self.texts(drawn.where(batch.present, -1).cpu()), batch.texts
 
     def scored_sample(
         self, batch: TextBatch, random: torch.Generator
     ) -> tuple[list[str], list[str], Tensor]:
-        probabilities = self._probabilities(batch)
-        drawn = self._draw(probabilities, random)
+        drawn = self._draw(batch, random)
         chosen = F.one_hot(drawn, self.alphabet.classes).transpose(1, 2)
         # d log softmax(x)[k] / dx = one_hot(k) - softmax(x)
-        score = (chosen - probabilities).where(batch.present[:, None], 0.0)
+        score = (chosen - batch.probabilities).where(batch.present[:, None], 0.0)
         texts = self.texts(drawn.where(batch.present, -1).cpu())
         return texts, batch.texts, self.as_predicted(score, batch.prediction)
 
-    def _probabilities(self, batch: TextBatch) -> Tensor:
-        return self.logits(batch.prediction.detach().float()).softmax(1)
-
-    def _draw(self, probabilities: Tensor, random: torch.Generator) -> Tensor:
+    def _draw(self, batch: TextBatch, random: torch.Generator) -> Tensor:
         """A class a position, `(batch, length)`."""
-        cumulative = probabilities.cumsum(1)
+        cumulative = batch.cumulative
         size = (len(cumulative), cumulative.shape[2])
         shares = torch.rand(size, generator=random, dtype=torch.float32, device="cpu")
         # The draw is the class within whose part of 0..1 the random number falls.
