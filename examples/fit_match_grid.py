@@ -4,9 +4,11 @@ Each step simulates another recogniser, with an alphabet of its own, and fits th
 edit distance of a few draws from its outputs. Neither the demo recognisers nor any real one take
 part; what the net makes of those is measured by `benchmarks/surrogate_error.py --updates 0`.
 
-The shipped weights were made by, for HEAD ctc and characters:
-    python examples/fit_match_grid.py --head HEAD \\
-        --output learned_surrogates/text/weights/HEAD.safetensors
+The shipped weights were made by:
+    python examples/fit_match_grid.py --head characters \\
+        --output learned_surrogates/text/weights/characters.safetensors
+    python examples/fit_match_grid.py --head ctc --width 12 --steps 14000 \\
+        --output learned_surrogates/text/weights/ctc.safetensors
 """
 
 import argparse

@@ -5,7 +5,7 @@ the same images, with one of these:
 
 - proxy: CTC or cross-entropy, the control;
 - surrogate: `LearnedSurrogateLoss` with its defaults and the proxy as `base_loss`;
-- surrogate-alone: the same without `base_loss`;
+- surrogate-half: the same with `base_weight=0.5`; surrogate-alone: without `base_loss`;
 - paper: LS-ED as published (embedding distance, metric of the decoded text), warmed up for 1,500
   updates;
 - mwer4, mwer16: minimum-risk training, the expected metric's gradient from 4 or 16 draws a sample
@@ -55,7 +55,7 @@ from word_images import WordImages
 
 from learned_surrogates import LearnedSurrogateLoss, text
 
-METHODS = ("proxy", "surrogate", "surrogate-alone", "paper", "mwer4", "mwer16")
+METHODS = ("proxy", "surrogate", "surrogate-half", "surrogate-alone", "paper", "mwer4", "mwer16")
 METRICS: dict[str, Callable[..., Any]] = {
     "clean": text.edit_distance,
     "noisy": text.edit_distance,
@@ -182,9 +182,12 @@ class Study:
                     updates=PAPER_UPDATES,
                 )
         else:
-            proxy_as_base = base_loss(self.head) if method == "surrogate" else None
             criterion = LearnedSurrogateLoss(
-                self.metric, task=task, base_loss=proxy_as_base, seed=seed
+                self.metric,
+                task=task,
+                base_loss=None if method == "surrogate-alone" else base_loss(self.head),
+                base_weight=0.5 if method == "surrogate-half" else 0.0,
+                seed=seed,
             )
         return surrogate_objective(criterion, self.head, 0.0), criterion
 
