@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-long lint types docs wheel-test clean
+.PHONY: demo detection test test-long lint types docs wheel-test clean
 .DEFAULT_GOAL := test
 
 .venv/ready: requirements-dev.txt pyproject.toml
@@ -13,6 +13,9 @@ BIN := .venv/bin
 
 demo: .venv/ready  ## post-tunes a text recogniser on edit distance; writes runs/text_recognition/
 	$(BIN)/python examples/text_recognition.py
+
+detection: .venv/ready  ## post-tunes a detector on rotated IoU; writes runs/detection/
+	$(BIN)/python examples/detection.py
 
 test: .venv/ready  ## the whole test suite
 	$(BIN)/python -m pytest

@@ -61,28 +61,13 @@ def surrogate_objective(
     return objective
 
 
-def post_tune(
-    model: Recogniser,
-    objective: Objective,
-    stream: WordImages,
-    validation: LabelledImages,
-    *,
-    steps: int,
-    rate: float,
-    evaluate_every: int,
-    after_step: Callable[[int], Any] = lambda step: None,
-) -> Run:
-    """Trains for some steps: AdamW from a fresh state, a short linear rise, then a cosine to zero.
+def stepper(model: nn.Module, steps: int, rate: float) -> Callable[[Tensor], None]:
+    """What makes a step on a loss: AdamW from a fresh state, a short linear rise, a cosine to zero.
 
     Args:
         model: is changed.
-        objective: `(output, labels) -> ()`.
-        stream: training images.
-        validation: images and labels to score on the way.
-        steps: of 64 images.
+        steps: there will be.
         rate: highest learning rate.
-        evaluate_every: steps between two scores.
-        after_step: called with each step's number, from 1.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
     rise = min(WARM_UP_STEPS, max(1, steps // 10))
@@ -94,6 +79,41 @@ def post_tune(
         ],
         [rise],
     )
+
+    def step(loss: Tensor) -> None:
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+        schedule.step()
+
+    return step
+
+
+def post_tune(
+    model: Recogniser,
+    objective: Objective,
+    stream: WordImages,
+    validation: LabelledImages,
+    *,
+    steps: int,
+    rate: float,
+    evaluate_every: int,
+    after_step: Callable[[int], Any] = lambda step: None,
+) -> Run:
+    """Trains for some steps, of a `stepper`.
+
+    Args:
+        model: is changed.
+        objective: `(output, labels) -> ()`.
+        stream: training images.
+        validation: images and labels to score on the way.
+        steps: of 64 images.
+        rate: highest learning rate.
+        evaluate_every: steps between two scores.
+        after_step: called with each step's number, from 1.
+    """
+    step_by = stepper(model, steps, rate)
     run = Run(model)
     run.history.append((0, scores(predict(model, validation[0]), validation[1])))
     model.train()
@@ -101,11 +121,7 @@ def post_tune(
         start = time.perf_counter()
         images, labels = stream.batch(BATCH)
         loss = objective(model(images), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimizer.step()
-        schedule.step()
+        step_by(loss)
         run.seconds += time.perf_counter() - start
         after_step(step)
         if step % evaluate_every == 0 or step == steps:

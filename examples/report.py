@@ -1,53 +1,16 @@
 """The page that shows how a post-tuning went: pictures in one HTML file."""
 
-import base64
-import io
 import math
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import matplotlib
 from matplotlib.figure import Figure
+from page import write_page
 from torch import Tensor
 
 # Okabe and Ito's colours, which differ for colour-blind readers too.
 COLOURS = {"control": "#0072B2", "surrogate": "#D55E00"}
 SAMPLES = 24
-
-PAGE = jinja2.Template(
-    """<!doctype html>
-<meta charset="utf-8">
-<title>Post-tuning on edit distance</title>
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; margin: 1rem 0 }
-td, th { padding: .3rem .8rem; border-bottom: 1px solid #ccc; text-align: right }
-td:first-child, th:first-child { text-align: left }
-img { max-width: 100% } .verdict { font-weight: bold } small { color: #555 }
-</style>
-<h1>Post-tuning a text recogniser on edit distance</h1>
-<p>A recogniser ({{ settings.head }} head), trained with its proxy loss, was trained for
-{{ settings.steps }} more steps: with the proxy loss (the control), and with
-<code>LearnedSurrogateLoss</code> (surrogate "{{ settings.surrogate }}", draws:
-{{ settings.draws }}). Share of training labels that are wrong, as pseudo labels are:
-{{ settings.label_noise }}. All read {{ count }} images of words and fonts that no training ever
-showed, whose labels are right.</p>
-<table>
-{% for row in rows %}{% set tag = "th" if loop.first else "td" %}
-<tr>{% for cell in row %}<{{ tag }}>{{ cell }}</{{ tag }}>{% endfor %}</tr>
-{% endfor %}</table>
-<p class="verdict">{{ verdict }}</p>
-<p><small>accuracy: words without an error. NED: mean of 1 - edit distance / longer length. TED:
-total edit distance, lower is better. Spread: standard deviation over the seeds.</small></p>
-{% for title, text, image in pictures %}<h2>{{ title }}</h2><p>{{ text }}</p>
-<img alt="{{ title }}" src="data:image/png;base64,{{ image }}">{% endfor %}
-<h2>Settings</h2>
-<table>{% for key, value in settings.items() %}<tr><td>{{ key }}</td><td>{{ value }}</td></tr>
-{% endfor %}</table>
-""",
-    autoescape=True,
-)
 
 
 def write_report(
@@ -66,7 +29,6 @@ def write_report(
         verdict: a sentence.
         test: images `(count, 1, height, width)` and their labels.
     """
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
     first = result["surrogate"]["runs"][0]
     pictures = [
         (
@@ -97,15 +59,27 @@ def write_report(
             agreement(first["held out"]),
         ),
     ]
-    page = PAGE.render(
-        settings=result["settings"],
-        count=len(test[1]),
-        rows=[rows[0], *rows[2:]],
+    settings = result["settings"]
+    return write_page(
+        path,
+        title="Post-tuning a text recogniser on edit distance",
+        introduction=(
+            f"A recogniser ({settings['head']} head), trained with its proxy loss, was trained for "
+            f"{settings['steps']} more steps: with the proxy loss (the control), and with "
+            f'LearnedSurrogateLoss (surrogate "{settings["surrogate"]}", draws: '
+            f"{settings['draws']}). Share of training labels that are wrong, as pseudo labels are: "
+            f"{settings['label_noise']}. All read {len(test[1])} images of words and fonts that no "
+            "training ever showed, whose labels are right."
+        ),
+        table=table,
         verdict=verdict,
-        pictures=[(title, text, _png(figure)) for title, text, figure in pictures],
+        note=(
+            "accuracy: words without an error. NED: mean of 1 - edit distance / longer length. "
+            "TED: total edit distance, lower is better. Spread: standard deviation over the seeds."
+        ),
+        pictures=pictures,
+        settings=settings,
     )
-    path.write_text(page, encoding="utf-8")
-    return path
 
 
 def samples(result: dict[str, Any], test: tuple[Tensor, list[str]]) -> Figure:
@@ -186,11 +160,3 @@ def agreement(held_out: dict[str, list[float]]) -> Figure:
     axes.set(xlabel="edit distance", ylabel="surrogate", ylim=(min(0, *surrogate), most))
     figure.tight_layout()
     return figure
-
-
-def _png(figure: Figure) -> str:
-    """A figure as base64, for the page to hold."""
-    buffer = io.BytesIO()
-    with matplotlib.rc_context({"savefig.dpi": 110}):
-        figure.savefig(buffer, format="png", bbox_inches="tight")
-    return base64.b64encode(buffer.getvalue()).decode()

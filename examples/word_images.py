@@ -86,8 +86,8 @@ class WordImages:
 
     def batch(self, size: int) -> tuple[Tensor, list[str]]:
         """The next images, `(size, 1, 24, 96)` float32 in [0, 1], and their labels."""
-        words = [self._word() for _ in range(size)]
-        masks = np.stack([self._render(word) for word in words])
+        words = [self.word() for _ in range(size)]
+        masks = np.stack([self.render(word) for word in words])
         images = distort(torch.from_numpy(masks).unsqueeze(1).float() / 255, self._pixels)
         return images, [self._label(word) for word in words]
 
@@ -105,7 +105,7 @@ class WordImages:
         self._noise.bit_generator.state = state["noise"]
         self._pixels.set_state(state["pixels"])
 
-    def _word(self) -> str:
+    def word(self) -> str:
         if self._text.random() >= _CODE_SHARE:
             return self.words[self._text.integers(len(self.words))]
         characters = ALPHABET[: 10 if self._text.random() < 0.5 else 36]
@@ -116,7 +116,7 @@ class WordImages:
             if in_split(code, self.split):
                 return code
 
-    def _render(self, word: str) -> NDArray[np.uint8]:
+    def render(self, word: str) -> NDArray[np.uint8]:
         """White on black, `(40, 112)`, in a random font, size, case and letter-spacing."""
         rng = self._text
         font = self.fonts[rng.integers(len(self.fonts))]

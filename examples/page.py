@@ -1,0 +1,84 @@
+"""One HTML page with a table, a verdict and pictures, all in one file."""
+
+import base64
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import matplotlib
+from matplotlib.figure import Figure
+
+PAGE = jinja2.Template(
+    """<!doctype html>
+<meta charset="utf-8">
+<title>{{ title }}</title>
+<style>
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+table { border-collapse: collapse; margin: 1rem 0 }
+td, th { padding: .3rem .8rem; border-bottom: 1px solid #ccc; text-align: right }
+td:first-child, th:first-child { text-align: left }
+img { max-width: 100% } .verdict { font-weight: bold } small { color: #555 }
+</style>
+<h1>{{ title }}</h1>
+<p>{{ introduction }}</p>
+<table>
+{% for row in rows %}{% set tag = "th" if loop.first else "td" %}
+<tr>{% for cell in row %}<{{ tag }}>{{ cell }}</{{ tag }}>{% endfor %}</tr>
+{% endfor %}</table>
+<p class="verdict">{{ verdict }}</p>
+<p><small>{{ note }}</small></p>
+{% for title, text, image in pictures %}<h2>{{ title }}</h2><p>{{ text }}</p>
+<img alt="{{ title }}" src="data:image/png;base64,{{ image }}">{% endfor %}
+<h2>Settings</h2>
+<table>{% for key, value in settings.items() %}<tr><td>{{ key }}</td><td>{{ value }}</td></tr>
+{% endfor %}</table>
+""",
+    autoescape=True,
+)
+
+
+def write_page(
+    path: Path,
+    *,
+    title: str,
+    introduction: str,
+    table: str,
+    verdict: str,
+    note: str,
+    pictures: Iterable[tuple[str, str, Figure]],
+    settings: dict[str, Any],
+) -> Path:
+    """Writes the page.
+
+    Args:
+        path: the HTML file.
+        title: of the page.
+        introduction: a paragraph.
+        table: in Markdown, with a line below its head.
+        verdict: a sentence.
+        note: what the columns are.
+        pictures: title, text and figure each.
+        settings: shown at the end.
+    """
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    page = PAGE.render(
+        title=title,
+        introduction=introduction,
+        rows=[rows[0], *rows[2:]],
+        verdict=verdict,
+        note=note,
+        pictures=[(name, text, _png(figure)) for name, text, figure in pictures],
+        settings=settings,
+    )
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def _png(figure: Figure) -> str:
+    """A figure as base64, for the page to hold."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"savefig.dpi": 110}):
+        figure.savefig(buffer, format="png", bbox_inches="tight")
+    return base64.b64encode(buffer.getvalue()).decode()
