@@ -157,7 +157,6 @@ class Evaluations:
         for task in evaluation.tasks:
             if task.failure is not None and (task.fatal or self.metric.on_error == "raise"):
                 raise task.failure
-        self.unmeasured += evaluation.batch - evaluation.sent
         evaluation.measured = _measurement(evaluation)
 
     def settle(self, own: Evaluation | None = None) -> None:
@@ -199,6 +198,7 @@ class Evaluations:
                 values, z, target = (part.detach().clone() for part in seen)
             seen = values, z, target
         evaluation.seen = seen
+        self.unmeasured += evaluation.batch - evaluation.sent
         self.held.append(evaluation)
 
     def arrived(self) -> list[Evaluation]:

@@ -3,6 +3,7 @@
 import math
 import pickle
 import time
+import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -109,6 +110,7 @@ class Pool:
         self._made: list[Executor] = []
         self._running: list[Task] = []
         self._queue: deque[Task] = deque()
+        self._warned = False
         weakref.finalize(self, _end, self._made)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -219,9 +221,12 @@ class Pool:
         """Ends an executor that broke; its tasks go to a new one, if there may be one."""
         suspects = self._running
         if isinstance(self.workers.executor, Executor):
-            self._running = []
+            self._running, why = [], BROKEN.format(error=error)
             for task in suspects:
-                task.lose(BROKEN.format(error=error), error)
+                task.lose(why, error)
+            if not self._warned and any(task.metric.on_error == "skip" for task in suspects):
+                self._warned = True
+                warnings.warn(f"all further samples are lost, as {why}", stacklevel=2)
             return
         _end(self._made)
         for task in suspects:

@@ -82,8 +82,8 @@ def _take_in(
         with learner.sync.told():
             learner.pairs.evaluations.finish(evaluation)
     value, z, _ = criterion._evaluate(batch, differentiable=False, learning=True)
-    if evaluation is not None and evaluation.measured is not None:
-        learner.pairs.observe(value, z, batch.target, evaluation.measured)
+    if evaluation is not None:
+        learner.observe(evaluation, (value, z, batch.target))
 
 
 def _progress_bar(steps: int) -> Iterable[int]:
