@@ -39,7 +39,7 @@ BROKEN = (
     "executor=functools.partial(ProcessPoolExecutor, 8), and it is replaced when that happens"
 )
 UNSENDABLE = (
-    "metric {name!r} cannot be sent to the executor's workers ({error!r}): define it at the top "
+    "metric {!r} cannot be sent to the executor's workers ({!r}): define it at the top "
     "level of a module, not within a function nor as a lambda, or give it threads, "
     "executor=ThreadPoolExecutor"
 )
@@ -208,12 +208,9 @@ class Pool:
             except Exception as unreadable:  # noqa: BLE001 - whatever unpickling may raise
                 error = unreadable
         # What the metric raises comes back as an outcome: this is of the executor.
-        try:
-            pickle.dumps(task.metric)
-        except Exception as unsendable:  # noqa: BLE001 - there is no one class of them
-            message = UNSENDABLE.format(name=task.metric.name, error=unsendable)
-            task.failure, task.fatal = MetricError(message), True
-            task.failure.__cause__ = unsendable
+        if "pickle" in str(error) and not _can_be_pickled(task.metric):
+            task.failure, task.fatal = MetricError(UNSENDABLE.format(task.metric.name, error)), True
+            task.failure.__cause__ = error
         else:
             task.lose(f"the executor failed with {type(error).__name__}: {error}", error)
 
@@ -241,6 +238,14 @@ class Pool:
         for task in kept:
             task.future, task.deadline = None, math.inf
         self._queue.extendleft(reversed(kept))
+
+
+def _can_be_pickled(metric: Metric) -> bool:
+    try:
+        pickle.dumps(metric)
+    except Exception:  # noqa: BLE001 - there is no one class of them
+        return False
+    return True
 
 
 def _error(future: Future[Any]) -> BaseException | None:

@@ -492,6 +492,16 @@ def test_a_process_that_hangs_is_killed_and_others_go_on():
 # What the loss owns
 
 
+def test_processes_that_it_made_end_with_it():
+    criterion = make_loss(executor=Workers(functools.partial(processes, 2), lag=0))
+    train(criterion, "tensors", range(2))
+    (made,) = criterion._learner.pairs.evaluations.pool._made
+    running = list(made._processes.values())
+    del criterion, made
+    gc.collect()
+    wait_until(lambda: not any(process.is_alive() for process in running))
+
+
 def test_threads_that_it_made_end_with_it():
     criterion = make_loss(executor=functools.partial(ThreadPoolExecutor, 2, "of-the-loss"))
     train(criterion, "tensors", range(3))

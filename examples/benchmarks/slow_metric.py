@@ -1,0 +1,127 @@
+"""What a metric that takes ten steps costs: in the call, and in an executor, in one run.
+
+The metric sleeps, as one does that waits for a simulator or another machine, so that it takes no
+processor from the training step. Rounds of each case alternate, so that a machine that slows down
+slows them all; the ratio of each round's step time to that with a metric that takes no time is
+taken, then the median over the rounds.
+
+Example:
+    python examples/benchmarks/slow_metric.py --slower 10 --workers 16
+"""
+
+import argparse
+import functools
+import multiprocessing
+import statistics
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+
+import torch
+from torch import Tensor, nn
+
+from learned_surrogates import LearnedSurrogateLoss, Workers
+
+BATCH, FEATURES, OUTPUTS = 64, 256, 16
+# More than the calls that end the warm-up, and than the values that are on their way.
+FIRST_STEPS = 60
+
+
+def largest_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """A metric of plain tensors, `(batch,)`."""
+    return (prediction - target).abs().amax(-1)
+
+
+class Sleeping:
+    """The same, after some seconds a batch."""
+
+    def __init__(self, seconds: float):
+        self.seconds = seconds
+
+    def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
+        time.sleep(self.seconds)
+        return largest_error(prediction, target)
+
+
+class Training:
+    """A model that is trained on a loss, step by step."""
+
+    def __init__(self, width: int, criterion: LearnedSurrogateLoss):
+        torch.manual_seed(0)
+        hidden = [nn.Linear(FEATURES, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()]
+        self.model = nn.Sequential(*hidden, nn.Linear(width, OUTPUTS))
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-3)
+        self.criterion = criterion
+        self.inputs, self.targets = torch.randn(BATCH, FEATURES), torch.randn(BATCH, OUTPUTS)
+
+    def seconds(self, steps: int) -> float:
+        """Mean wall time of a step."""
+        start = time.perf_counter()
+        for _ in range(steps):
+            loss = self.criterion(self.model(self.inputs), self.targets)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+        return (time.perf_counter() - start) / steps
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--slower", type=float, default=10.0)
+    parser.add_argument("--workers", type=int, default=16)
+    parser.add_argument("--width", type=int, default=1024)
+    parser.add_argument("--rounds", type=int, default=18)
+    parser.add_argument("--steps", type=int, default=20)
+    options = parser.parse_args()
+
+    free = Training(options.width, LearnedSurrogateLoss(largest_error))
+    free.seconds(FIRST_STEPS)
+    step = statistics.median(free.seconds(options.steps) for _ in range(5))
+    sleeping = Sleeping(options.slower * step)
+    threads = functools.partial(ThreadPoolExecutor, options.workers)
+    context = multiprocessing.get_context("spawn")
+    processes = functools.partial(ProcessPoolExecutor, options.workers, mp_context=context)
+    workers = {
+        "in the call": None,
+        "threads": Workers(threads),
+        f"threads, lag = {options.workers}": Workers(threads, lag=options.workers),
+        "processes": Workers(processes),
+        "in the call, metric_budget = 0.1": None,
+    }
+    cases = {"no time at all": free}
+    for name, executor in workers.items():
+        budget = 0.1 if "budget" in name else None
+        metric = sleeping if budget is None else Sleeping(budget * sleeping.seconds)
+        criterion = LearnedSurrogateLoss(
+            metric, batched=True, executor=executor, metric_budget=budget
+        )
+        cases[name] = Training(options.width, criterion)
+        if executor is not None and executor.lag is None:
+            # Until all workers have started, and the surrogate is fitted to what they say.
+            while criterion.stats["warming_up"]:
+                cases[name].seconds(4)
+        cases[name].seconds(FIRST_STEPS if executor else 12)
+
+    times: dict[str, list[float]] = {name: [] for name in cases}
+    before = {name: dict(training.criterion.stats) for name, training in cases.items()}
+    for round_ in range(options.rounds):
+        names = list(cases)
+        first = round_ % len(names)
+        for name in names[first:] + names[:first]:
+            times[name].append(cases[name].seconds(options.steps))
+    print(
+        f"step {1000 * step:.1f} ms, metric {1000 * sleeping.seconds:.0f} ms, {options.workers} "
+        f"workers, {torch.get_num_threads()} threads of PyTorch, {options.rounds} rounds"
+    )
+    print("| metric | step over that with a metric that takes no time | measured |\n|---|---|---|")
+    for name, training in cases.items():
+        ratios = sorted(a / b for a, b in zip(times[name], times["no time at all"], strict=True))
+        spread = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        stats = training.criterion.stats
+        calls, left_out = (stats[key] - before[name][key] for key in ("calls", "unmeasured"))
+        share = 1 - left_out / (calls * BATCH)
+        print(f"| {name} | {spread} | {share:.0%} |")
+
+
+if __name__ == "__main__":
+    main()
