@@ -3,7 +3,9 @@
 The metric sleeps, as one does that waits for a simulator or another machine, so that it takes no
 processor from the training step. In each round, the steps of each case are between two runs with a
 metric that takes no time, so that a machine that slows down slows them all; the ratio to their mean
-is taken, then the median over the rounds. The first row compares the same with itself: noise.
+is taken, then the median over the rounds (least to most). The first row compares the same with
+itself: noise. Processor time, which other work on the machine hardly changes, is that of this
+process with its threads.
 
 Example:
     python examples/benchmarks/slow_metric.py --slower 10 --workers 16
@@ -53,16 +55,17 @@ class Training:
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.0)
         self.criterion = criterion
 
-    def seconds(self, steps: int) -> float:
-        """Mean wall time of a step."""
-        start = time.perf_counter()
+    def seconds(self, steps: int) -> Tensor:
+        """Mean wall time of a step, and this process's processor time."""
+        start = time.perf_counter(), time.process_time()
         for _ in range(steps):
             inputs, targets = torch.randn(BATCH, FEATURES), torch.randn(BATCH, OUTPUTS)
             loss = self.criterion(self.model(inputs), targets)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
-        return (time.perf_counter() - start) / steps
+        taken = time.perf_counter() - start[0], time.process_time() - start[1]
+        return torch.tensor(taken) / steps
 
 
 def main() -> None:
@@ -77,7 +80,7 @@ def main() -> None:
 
     free = Training(options.width, LearnedSurrogateLoss(largest_error))
     free.seconds(FIRST_STEPS)
-    step = statistics.median(free.seconds(options.steps) for _ in range(5))
+    step = statistics.median(free.seconds(options.steps)[0].item() for _ in range(5))
     sleeping = Sleeping(options.slower * step)
     threads = functools.partial(ThreadPoolExecutor, options.workers)
     context = multiprocessing.get_context("spawn")
@@ -103,7 +106,7 @@ def main() -> None:
                 cases[name].seconds(4)
         cases[name].seconds(FIRST_STEPS if executor else 12)
 
-    ratios: dict[str, list[float]] = {name: [] for name in cases}
+    ratios: dict[str, list[Tensor]] = {name: [] for name in cases}
     before = {name: dict(training.criterion.stats) for name, training in cases.items()}
     for round_ in range(options.rounds):
         names = list(cases)
@@ -118,10 +121,14 @@ def main() -> None:
         f"step {1000 * step:.1f} ms, metric {1000 * sleeping.seconds:.0f} ms, {options.workers} "
         f"workers, {torch.get_num_threads()} threads of PyTorch, {options.rounds} rounds"
     )
-    print("| metric | step over that with a metric that takes no time | measured |\n|---|---|---|")
+    print("A step over one with a metric that takes no time:\n")
+    print("| metric | wall time | processor time | measured |\n|---|---|---|---|")
     for name, training in cases.items():
-        least, *_, most = sorted(ratios[name])
-        spread = f"{statistics.median(ratios[name]):.2f} ({least:.2f} to {most:.2f})"
+        columns = torch.stack(ratios[name]).unbind(1)
+        spread = " | ".join(
+            f"{statistics.median(column.tolist()):.2f} ({column.min():.2f} to {column.max():.2f})"
+            for column in columns
+        )
         stats = training.criterion.stats
         calls, left_out = (stats[key] - before[name][key] for key in ("calls", "unmeasured"))
         share = 1 - left_out / (calls * BATCH)
