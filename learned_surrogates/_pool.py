@@ -176,14 +176,16 @@ class Pool:
             suspects = [task.strikes > 0 for task in (self._queue[0], *self._running[:1])]
             if self._running and any(suspects):
                 return
-            executor = self._executor()
+            used, executor = bool(self._made), self._executor()
             task = self._queue.popleft()
-            self._running.append(task)
             try:
                 task.future = executor.submit(evaluate, task.metric, Parcel(task.portion))
             except RuntimeError as error:  # broken, or shut down
+                # It was not in there, and so is no suspect, unless a new executor refuses it.
+                (self._queue if used else self._running).insert(0, task)
                 self._replace(error)
                 continue
+            self._running.append(task)
             if self.workers.timeout is not None:
                 task.deadline = time.monotonic() + self.workers.timeout
 

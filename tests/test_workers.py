@@ -405,6 +405,36 @@ def test_suspects_are_sent_alone_and_others_wait():
     assert_replayed(criterion, batches[1:8])
 
 
+def test_what_was_not_in_an_executor_that_broke_is_no_suspect():
+    made = []
+
+    def make():
+        made.append(ByHand())
+        return made[-1]
+
+    criterion = make_loss(executor=make)
+    batches = [make_arguments(seed=seed) for seed in range(4)]
+    step(criterion, batches[0])
+    made[0].run()
+    for idle in range(2):  # once for each strike
+        made[idle].broken = True
+        step(criterion, batches[1 + idle])
+        assert len(made) == 2 + idle
+        made[1 + idle].run()
+    step(criterion, batches[3])
+    assert_replayed(criterion, batches[:3])
+
+
+def test_an_executor_that_never_takes_anything_is_given_up():
+    def make():
+        executor = ByHand()
+        executor.broken = True
+        return executor
+
+    with pytest.raises(MetricError, match="the workers cannot start"):
+        make_loss(executor=Workers(make, lag=0))(*make_arguments())
+
+
 @pytest.mark.parametrize("lag", [0, 1, None])
 def test_a_given_executor_that_breaks_is_an_error_that_says_what_to_do(lag):
     by_hand = ByHand()
