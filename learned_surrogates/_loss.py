@@ -14,6 +14,7 @@ from ._agree import agree
 from ._base_loss import base_gradient
 from ._budget import Budget
 from ._checks import check_choice
+from ._describe import describe
 from ._evaluations import Evaluation
 from ._filter import Filter
 from ._gradient import with_known_gradient
@@ -501,37 +502,7 @@ class LearnedSurrogateLoss(nn.Module):
         self._refresh_stats()
 
     def extra_repr(self) -> str:
-        learner = self._learner
-        recipe, metric, replay = learner.recipe, learner.pairs.metric, learner.pairs.replay
-        surrogate = "not built: that follows the first call"
-        if learner.surrogate is not None:
-            parameters = sum(p.numel() for p in learner.surrogate.parameters())
-            surrogate = f"{type(learner.surrogate).__name__}, {parameters:,} parameters"
-        held = f"{replay.size:,} of {replay.capacity:,} pairs"
-        if replay.fields:
-            names = ("prediction", "target", "error")
-            fields = ", ".join(
-                f"{name} {tuple(field.shape[1:])} {str(field.dtype).removeprefix('torch.')}"
-                for name, field in zip(names, replay.fields, strict=True)
-            )
-            held += f" in {replay.capacity * replay.sample_bytes / 2**20:.1f} MiB: {fields}"
-        better = "higher" if metric.higher_is_better else "lower"
-        lines = [
-            f"metric: {metric.name} ({better} is better, best {metric.best:g})",
-            f"task: {self.task!r}",
-            f"surrogate: {surrogate}",
-            f"data: {recipe.data}, {recipe.update_steps} x {recipe.batch_size} of each "
-            f"every {recipe.update_every} calls",
-            f"replay: {held}",
-            f"calls: {learner.calls:,}, updates: {learner.updates:,}"
-            + (", warming up" if learner.warm_up_left else ""),
-        ]
-        if recipe.executor is not None:
-            lines.insert(1, f"executor: {recipe.executor.waits}, {self.stats['waiting']} waiting")
-        if learner.pairs.unseen.size:
-            relative = self.stats["relative_error"]
-            lines.append(f"error: {relative:.2f} of a constant predictor's, on unseen pairs")
-        return "\n".join(lines)
+        return describe(self)
 
 
 def _is_first_forward() -> bool:
