@@ -9,5 +9,6 @@ from ._loss import LearnedSurrogateLoss as LearnedSurrogateLoss
 from ._metric import MetricError as MetricError
 from ._surrogate import EmbeddingDistance as EmbeddingDistance
 from ._task import Batch as Batch, Task as Task, Tensors as Tensors
+from ._workers import Workers as Workers
 
 __version__ = version("learned-surrogates")

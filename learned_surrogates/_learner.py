@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ._evaluations import Evaluation, Seen
 from ._history import History
 from ._island import island
-from ._metric import MetricError
 from ._objective import objective
-from ._pairs import Measurement, Pairs
+from ._pairs import Pairs
 from ._stats import agreement
 from ._sync import Sync
 from ._task import Batch
@@ -140,7 +140,7 @@ class Learner:
     # What is followed
 
     def filter(
-        self, gradient: Tensor, batch: Batch, values: Tensor, measured: Measurement
+        self, gradient: Tensor, batch: Batch, values: Tensor, evaluation: Evaluation
     ) -> Tensor:
         """The gradient, less that of samples which the recipe's filter leaves out.
 
@@ -148,8 +148,10 @@ class Learner:
         """
         if self.recipe.filter is None:
             return gradient
-        expected = measured.expected.where(measured.usable, torch.nan)
-        factors = self.recipe.filter.factors(values - expected.to(values), self.mean_error)
+        expected = torch.full_like(values, torch.nan)
+        if evaluation.measured is not None:
+            expected = evaluation.measured.known(len(values)).to(values)
+        factors = self.recipe.filter.factors(values - expected, self.mean_error)
         self.kept = (factors != 0).float().mean()
         return gradient * batch.per_sample(factors.to(gradient), gradient.ndim)
 
@@ -172,12 +174,25 @@ class Learner:
 
     # What it is fitted to
 
-    def observe(
-        self, values: Tensor, z: Tensor, target: Tensor, measured: Measurement | None
-    ) -> None:
-        """Takes samples with what they scored, from before any fit to them."""
-        if measured is not None:
-            self.pairs.observe(values, z, target, measured)
+    def observe(self, evaluation: Evaluation | None, seen: Seen) -> None:
+        """Takes a learning call, and the samples whose scores have arrived by now.
+
+        Args:
+            evaluation: the call's; None if it has no samples or the metric failed.
+            seen: what the surrogate makes of its samples, from before any fit to them.
+        """
+        evaluations = self.pairs.evaluations
+        if evaluation is None:
+            evaluations.hold(Evaluation(), self.calls)
+        else:
+            evaluations.hold(evaluation, self.calls, seen)
+        self.take_in()
+
+    def take_in(self) -> None:
+        """Remembers the samples whose scores have arrived."""
+        for arrived in self.pairs.evaluations.arrived():
+            if arrived.measured is not None and arrived.seen is not None:
+                self.pairs.observe(*arrived.seen, arrived.measured)
 
     def end_warm_up_if_right(self) -> None:
         """Ends the warm-up if the surrogate was right about all processes' predictions so far.
@@ -190,16 +205,17 @@ class Learner:
             self.trust.judge(agreement(*unseen.oldest_first())["relative_error"])
         self.waits = False
         if self.warm_up_left and not self.updates:
+            first = [held for held in self.pairs.evaluations.held if held.call <= WARM_UP_CALLS]
             own = torch.tensor(
-                [self.trust.judged, self.trust.level >= RIGHT],
+                [self.trust.judged, self.trust.level >= RIGHT, not first],
                 dtype=torch.float32,
                 device=self.device,
             )
             everywhere = self.sync.mean([own], 1, [own])
             assert everywhere is not None and everywhere[0] is not None
-            judged, self.came_fitted = (everywhere[0] == 1).tolist()
+            judged, self.came_fitted, arrived = (everywhere[0] == 1).tolist()
             # Too few samples to tell: one that may come fitted is left as it is meanwhile.
-            few = not judged and self.calls < WARM_UP_CALLS
+            few = not judged and (self.calls < WARM_UP_CALLS or not arrived)
             self.waits = self.pairs.task.fitted and few
             self.warm_up_left *= not self.came_fitted
 
@@ -250,13 +266,10 @@ class Learner:
         self.warm_up_left = max(0, self.warm_up_left - 1)
 
     def _draw(self) -> tuple[Tensor, Tensor, Tensor] | None:
-        try:
-            return self.pairs.draw()
-        except MetricError as error:
-            if not self.sync.active:
-                raise
-            self.sync.failure = error
-            return None
+        drawn = None
+        with self.sync.told():
+            drawn = self.pairs.draw()
+        return drawn
 
     def _set_scale(self, pairs: tuple[Tensor, Tensor, Tensor] | None, count: int) -> None:
         """Brings the surrogate's first values to the size of the metric's.
@@ -324,12 +337,15 @@ class Learner:
             "metric_seconds": self.pairs.metric_seconds,
             "update_seconds": self.update_seconds,
             "skipped": self.pairs.skipped,
+            "waiting": self.pairs.evaluations.waiting,
+            "lost": self.pairs.evaluations.lost,
+            "unmeasured": self.pairs.evaluations.unmeasured,
         }
 
     def _on_generated(self) -> tuple[Tensor, Tensor]:
         """Values and errors of fresh pairs, where there were no predictions yet."""
         pairs = self.pairs
-        if self.updates == 0 or pairs.generator is None:
+        if self.updates == 0 or pairs.generated is None or not pairs.generated.patient:
             return torch.zeros(0, device="cpu"), torch.zeros(0, device="cpu")
         before = pairs.random.get_state(), pairs.skipped
         with island(self.device), torch.no_grad():

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -11,18 +12,23 @@ from torch import Tensor, nn
 from . import _state
 from ._agree import agree
 from ._base_loss import base_gradient
-from ._checks import check_choice, check_number
+from ._budget import Budget
+from ._checks import check_choice
+from ._describe import describe
+from ._evaluations import Evaluation
 from ._filter import Filter
 from ._gradient import with_known_gradient
 from ._gradient_check import GradientCheck
 from ._gradient_checker import GradientChecker
 from ._island import island, never_compiled
 from ._learner import Learner
-from ._metric import Metric, MetricError
-from ._pairs import Measurement, Pairs
+from ._metric import Metric
+from ._pairs import Pairs
 from ._recipe import Recipe
 from ._sync import Sync
 from ._task import Batch, Generator, Task, Tensors
+from ._warm_up import warm_up
+from ._workers import Workers, as_workers
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -92,6 +98,12 @@ class LearnedSurrogateLoss(nn.Module):
             name, and is 0 for a metric where lower is better.
         batched: whether the metric takes a batch (True) or one sample (False); None finds out.
         on_metric_error: "raise", or "skip": leave such samples out, counted in `stats`.
+        executor: evaluates the metric, so that training does not wait for a slow one: any
+            `concurrent.futures.Executor`, or a callable that makes one, such as
+            `ThreadPoolExecutor`. Pairs enter the replay buffer when their value has arrived; see
+            `Workers` for a run that follows from its seed. None evaluates it in the call.
+        metric_budget: the share of a batch's samples that are measured, drawn at random, as a
+            float from above 0 to 1.0; or an integer, the most samples a call. None measures all.
         update_every: the surrogate is updated at every such call.
         update_steps: gradient steps of the surrogate an update.
         batch_size: pairs of each source ("local", "global") a gradient step.
@@ -157,6 +169,8 @@ class LearnedSurrogateLoss(nn.Module):
         best: float | None = None,
         batched: bool | None = None,
         on_metric_error: Literal["raise", "skip"] = "raise",
+        executor: Executor | Callable[[], Executor] | Workers | None = None,
+        metric_budget: Budget = None,
         update_every: int = 4,
         update_steps: int = 1,
         batch_size: int = 64,
@@ -216,6 +230,8 @@ class LearnedSurrogateLoss(nn.Module):
             replay_capacity=replay_capacity,
             replay_bytes=replay_bytes,
             seed=seed,
+            executor=as_workers(executor),
+            metric_budget=metric_budget,
         )
         if data != "local" and generator is None:
             raise ValueError(
@@ -261,19 +277,19 @@ class LearnedSurrogateLoss(nn.Module):
             and (len(batch.target) > 0 or learner.sync.active)
         )
         # Before anything changes: a metric that raises leaves the loss as it was.
-        measured = self._measure(batch) if learning else None
+        evaluation = self._measure(batch) if learning else None
         value, z, gradient = self._evaluate(batch, differentiable, learning)
         base = None
         if gradient is not None and self.base_loss is not None and learner.needs_base(learning):
             base = base_gradient(self.base_loss, batch, args, kwargs, self.reduction)
         if learning:
             learner.calls += 1
-            learner.observe(value, z, batch.target, measured)
+            learner.observe(evaluation, (value, z, batch.target))
             learner.end_warm_up_if_right()
         if gradient is not None:
-            if measured is not None:
+            if evaluation is not None:
                 learner.trust.follow(gradient, base)
-                gradient = learner.filter(gradient, batch, value, measured)
+                gradient = learner.filter(gradient, batch, value, evaluation)
             gradient = learner.followed(gradient, base, has_base_loss=self.base_loss is not None)
         if learning:
             if learner.learn() or learner.waits:
@@ -318,29 +334,7 @@ class LearnedSurrogateLoss(nn.Module):
             >>> stats["updates"]
             20
         """
-        check_number("updates", updates, 0)
-        learner = self._learner
-        if batches is None and learner.recipe.data == "local":
-            raise ValueError(
-                "warm_up needs batches, what the loss would be called with, or data='global' or "
-                "'local-global' with a generator"
-            )
-        remaining = iter(() if batches is None else batches)
-        for _ in _progress_bar(updates) if progress else range(updates):
-            arguments = next(remaining, None)
-            if arguments is not None:
-                self._observe(arguments)
-            else:
-                if learner.pairs.shapes is None and batches is None:
-                    z, target, errors = learner.pairs.generate(learner.recipe.batch_size)
-                    learner.prepare(z, target, errors.isfinite())
-                # As a process that still has a batch does for it, and not more often.
-                agree(learner)
-            learner.end_warm_up_if_right()
-            learner.update(1)
-        if learner.updates:
-            learner.warm_up_left = 0
-        self.stats = learner.conclude(has_base_loss=self.base_loss is not None)
+        warm_up(self, batches, updates, progress)
         return self.stats
 
     def check(
@@ -430,22 +424,17 @@ class LearnedSurrogateLoss(nn.Module):
         write_report(self, page, check)
         return page
 
-    def _measure(self, batch: Batch) -> Measurement | None:
-        """What the metric says of a batch; None for an empty one.
+    def _measure(self, batch: Batch) -> Evaluation | None:
+        """Has the metric evaluated on a batch; None for an empty one.
 
         With other processes, an error is raised only once they have been told: they wait.
         """
-        sync = self._learner.sync
-        sync.failure = None
-        if not len(batch.target):
-            return None
-        try:
-            return self._learner.pairs.measure(batch)
-        except MetricError as error:
-            if not sync.active:
-                raise
-            sync.failure = error
-            return None
+        learner = self._learner
+        learner.sync.failure = None
+        if len(batch.target):
+            with learner.sync.told():
+                return learner.pairs.measure(batch)
+        return None
 
     def _evaluate(
         self, batch: Batch, differentiable: bool, learning: bool
@@ -468,17 +457,6 @@ class LearnedSurrogateLoss(nn.Module):
                 (gradient,) = torch.autograd.grad(value.sum(), prediction)
         # A NaN in a sample's prediction must show in its loss, whatever the surrogate makes of it.
         return value.detach().where(finite, torch.nan), z.detach(), gradient
-
-    def _observe(self, arguments: Any) -> None:
-        """Remembers a batch of predictions without a gradient: one call, less the loss."""
-        if isinstance(arguments, Mapping):
-            batch = self.task.read(**arguments)
-        else:
-            batch = self.task.read(*arguments)
-        self._learner.to(batch.prediction.device)
-        measured = self._measure(batch)
-        value, z, _ = self._evaluate(batch, differentiable=False, learning=True)
-        self._learner.observe(value, z, batch.target, measured)
 
     def _refresh_stats(self) -> None:
         self.stats = self._learner.stats()
@@ -524,46 +502,10 @@ class LearnedSurrogateLoss(nn.Module):
         self._refresh_stats()
 
     def extra_repr(self) -> str:
-        learner = self._learner
-        recipe, metric, replay = learner.recipe, learner.pairs.metric, learner.pairs.replay
-        surrogate = "not built: that follows the first call"
-        if learner.surrogate is not None:
-            parameters = sum(p.numel() for p in learner.surrogate.parameters())
-            surrogate = f"{type(learner.surrogate).__name__}, {parameters:,} parameters"
-        held = f"{replay.size:,} of {replay.capacity:,} pairs"
-        if replay.fields:
-            names = ("prediction", "target", "error")
-            fields = ", ".join(
-                f"{name} {tuple(field.shape[1:])} {str(field.dtype).removeprefix('torch.')}"
-                for name, field in zip(names, replay.fields, strict=True)
-            )
-            held += f" in {replay.capacity * replay.sample_bytes / 2**20:.1f} MiB: {fields}"
-        better = "higher" if metric.higher_is_better else "lower"
-        lines = [
-            f"metric: {metric.name} ({better} is better, best {metric.best:g})",
-            f"task: {self.task!r}",
-            f"surrogate: {surrogate}",
-            f"data: {recipe.data}, {recipe.update_steps} x {recipe.batch_size} of each "
-            f"every {recipe.update_every} calls",
-            f"replay: {held}",
-            f"calls: {learner.calls:,}, updates: {learner.updates:,}"
-            + (", warming up" if learner.warm_up_left else ""),
-        ]
-        if learner.pairs.unseen.size:
-            relative = self.stats["relative_error"]
-            lines.append(f"error: {relative:.2f} of a constant predictor's, on unseen pairs")
-        return "\n".join(lines)
+        return describe(self)
 
 
 def _is_first_forward() -> bool:
     """Whether this is the user's own forward pass: not inference, not a recompute in backward."""
     in_backward = torch._C._current_graph_task_id() != -1
     return not (in_backward or torch.is_inference_mode_enabled())
-
-
-def _progress_bar(steps: int) -> Iterable[int]:
-    try:
-        from tqdm.auto import trange
-    except ImportError as error:
-        raise ImportError("progress=True needs tqdm: pip install tqdm") from error
-    return trange(steps, desc="fitting the surrogate")

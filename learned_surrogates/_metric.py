@@ -78,8 +78,20 @@ class Metric:
         self.on_error = on_error
 
     @torch.no_grad()
-    def __call__(self, predictions: Any, targets: Any) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self,
+        predictions: Any,
+        targets: Any,
+        positions: Sequence[int] | None = None,
+        batch: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """The errors, float64 on the CPU and never negative, and which samples have one.
+
+        Args:
+            predictions: as the metric takes them.
+            targets: as many.
+            positions: which samples of a batch they are, for errors to name; None is all.
+            batch: how many samples that has.
 
         Raises:
             MetricError: a sample has none, unless told to skip.
@@ -104,7 +116,10 @@ class Metric:
         bad = ~torch.isfinite(errors) | (errors < -slack)
         if bad.any() and self.on_error == "raise":
             sample = int(bad.nonzero()[0])
-            self._raise(sample, float(values[sample]), causes.get(sample), predictions, targets)
+            position = sample if positions is None else positions[sample]
+            which = f"sample {position} of {batch or count}"
+            pair = predictions[sample], targets[sample]
+            self._raise(which, float(values[sample]), causes.get(sample), *pair)
         return errors.clamp(min=0), ~bad
 
     def value(self, errors: Tensor) -> Tensor:
@@ -140,7 +155,7 @@ class Metric:
         return values, causes
 
     def _raise(
-        self, sample: int, value: float, cause: Exception | None, predictions: Any, targets: Any
+        self, which: str, value: float, cause: Exception | None, prediction: Any, target: Any
     ) -> None:
         if cause is not None:
             what = f"raised {type(cause).__name__}: {cause}"
@@ -152,8 +167,8 @@ class Metric:
                 f"higher_is_better={not self.higher_is_better} if it is the other way round"
             )
         raise MetricError(
-            f"metric {self.name!r} {what} (sample {sample} of {len(targets)}; "
-            f"prediction {_describe(predictions[sample])}, target {_describe(targets[sample])}). "
+            f"metric {self.name!r} {what} ({which}; prediction {_describe(prediction)}, "
+            f"target {_describe(target)}). "
             f"{METRIC_HELP}"
         ) from cause
 
@@ -164,7 +179,7 @@ def _refusal_of_batches(
     """Why the function gives no value a sample for a batch of one and of two; None if it does."""
     for samples in ((0,), (0, -1)):
         try:
-            result = function(_take(predictions, samples), _take(targets, samples))
+            result = function(take(predictions, samples), take(targets, samples))
             _as_values(result, len(samples))
         except Exception as error:  # noqa: BLE001 - then it may take one sample at a time
             return error
@@ -191,7 +206,8 @@ def _as_values(result: Any, count: int | None) -> Tensor:
     return values
 
 
-def _take(objects: Any, samples: Sequence[int]) -> Any:
+def take(objects: Any, samples: Sequence[int]) -> Any:
+    """Some samples of what a metric takes."""
     if isinstance(objects, (Tensor, np.ndarray)):
         return objects[list(samples)]
     return [objects[sample] for sample in samples]

@@ -1,15 +1,17 @@
 """The pairs that the surrogate is fitted to, and what the metric says of them."""
 
 import time
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from ._budget import choose
+from ._evaluations import Evaluation, Evaluations, Measurement
+from ._generated import Generated
 from ._island import island
-from ._metric import Metric, MetricError
+from ._metric import Metric
 from ._recipe import Recipe
 from ._replay import Replay, common_shape, pad_to
 from ._task import Batch, Generator, Task
@@ -18,24 +20,6 @@ from ._task import Batch, Generator, Task
 UNSEEN = 1024
 # Value, error, noise: float64 if the surrogate is.
 UNSEEN_BYTES = 24
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measurement:
-    """What the metric says of a batch: `(batch,)` each.
-
-    Attributes:
-        errors: of the predictions as they are decoded.
-        expected: what the surrogate is fitted to: the mean over draws or, without draws, `errors`.
-        noise: variance of `expected` around the true mean over draws, as the draws differ; 0
-            without draws, and NaN with one, which does not tell.
-        usable: which samples have both.
-    """
-
-    errors: Tensor
-    expected: Tensor
-    noise: Tensor
-    usable: Tensor
 
 
 class Pairs:
@@ -53,7 +37,6 @@ class Pairs:
     ):
         self.task = task
         self.metric = metric
-        self.generator = generator
         self.recipe = recipe
         self.device = torch.device("cpu")
         self.random = torch.Generator().manual_seed(recipe.seed)
@@ -61,31 +44,41 @@ class Pairs:
         self.unseen = Replay(UNSEEN, UNSEEN_BYTES * UNSEEN)
         #: Of a sample of z and of a stored target, the largest so far; None before the first.
         self.shapes: tuple[torch.Size, torch.Size] | None = None
+        self.evaluations = Evaluations(metric, recipe.executor)
+        self.generated = None
+        if generator is not None:
+            self.generated = Generated(generator, self.evaluations, self.random)
         self.skipped = 0
         self.metric_mean = float("nan")
         self.metric_seconds = 0.0
 
-    def measure(self, batch: Batch) -> Measurement:
-        """Evaluates the true metric on a batch, and on draws if the recipe has them."""
+    def measure(self, batch: Batch) -> Evaluation:
+        """Starts a learning call's evaluation, and settles those that are due.
+
+        Raises:
+            MetricError: of any of them; this one is forgotten.
+        """
         start, before = time.perf_counter(), self.random.get_state()
+        evaluation = Evaluation(len(batch.target))
         try:
-            with island(self.device), torch.no_grad():
-                errors, usable = self.metric(*self.task.decode(batch))
-                draws = []
-                for _ in range(self.recipe.draws):
-                    drawn, drawn_usable = self.metric(*self.task.sample(batch, self.random))
-                    draws.append(drawn)
-                    usable = usable & drawn_usable
-        except MetricError:
+            if not self.evaluations.full:
+                evaluation = self.start(batch)
+            self.evaluations.settle(evaluation)
+        except BaseException:
+            self.evaluations.drop(evaluation)
             self.random.set_state(before)
             raise
         self.metric_seconds = time.perf_counter() - start
-        expected, noise = errors, torch.zeros_like(errors)
-        if draws:
-            expected = torch.stack(draws).mean(0)
-            spread = (torch.stack(draws) - expected).square().sum(0)
-            noise = spread / (len(draws) * (len(draws) - 1) or torch.nan)
-        return Measurement(errors=errors, expected=expected, noise=noise, usable=usable)
+        return evaluation
+
+    def start(self, batch: Batch) -> Evaluation:
+        """Starts the true metric's evaluation on a batch, and on draws if the recipe has them."""
+        with island(self.device), torch.no_grad():
+            samples = len(batch.target)
+            positions = choose(self.recipe.metric_budget, samples, self.random)
+            pairs = [self.task.decode(batch)]
+            pairs += [self.task.sample(batch, self.random) for _ in range(self.recipe.draws)]
+            return self.evaluations.start(pairs, samples, positions)
 
     def observe(self, values: Tensor, z: Tensor, target: Tensor, measured: Measurement) -> None:
         """Remembers predictions and what they scored, before any fit to them.
@@ -98,6 +91,7 @@ class Pairs:
             target: stored targets, `(batch, ...)`.
             measured: what the metric said.
         """
+        values, z, target = map(measured.of, (values, z, target))
         kept = measured.usable.to(values.device) & values.isfinite()
         self.skipped += int((~kept).sum())
         self.metric_mean = self.metric.value(measured.errors[measured.usable]).mean().item()
@@ -111,15 +105,22 @@ class Pairs:
                     self.shapes = (z.shape[1:], target.shape[1:])
 
     def generate(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Pairs of the random generator: z, stored targets, errors."""
-        assert self.generator is not None
-        seed = torch.randint(2**62, (), generator=self.random, device="cpu").item()
-        pairs = self.generator(count, np.random.default_rng(int(seed)))
-        errors, usable = self.metric(*pairs)
-        self.skipped += int((~usable).sum())
+        """Fresh pairs of the random generator: z, stored targets, errors."""
+        assert self.generated is not None
+        return self._encode(*self.generated.fresh(count))
+
+    def _encode(
+        self, pairs: tuple[Any, Any], evaluation: Evaluation
+    ) -> tuple[Tensor, Tensor, Tensor]:
         z, target = self.task.encode(*pairs, None if self.shapes is None else self.shapes[0])
-        usable = usable.to(self.device)
-        z, target, errors = (part.to(self.device)[usable] for part in (z, target, errors))
+        measured = evaluation.measured
+        if measured is None:
+            none = z[:0].to(self.device)
+            return none, target[:0].to(self.device), none.new_zeros(0)
+        self.skipped += int((~measured.usable).sum())
+        usable = measured.usable.to(self.device)
+        parts = measured.of(z), measured.of(target), measured.errors
+        z, target, errors = (part.to(self.device)[usable] for part in parts)
         return z, target, errors
 
     def draw(self) -> tuple[Tensor, Tensor, Tensor] | None:
@@ -131,7 +132,10 @@ class Pairs:
         if self.recipe.data != "global" and self.replay.size:
             sources.append(self.replay.sample(self.recipe.batch_size, self.random))
         if self.recipe.data != "local":
-            sources.append(self.generate(self.recipe.batch_size))
+            assert self.generated is not None
+            generated = self.generated.next(self.recipe.batch_size)
+            if generated is not None:
+                sources.append(self._encode(*generated))
         if not sources:
             return None
         z, target, errors = map(_concatenate, zip(*sources, strict=True))
@@ -151,6 +155,16 @@ class Pairs:
             f"{tuple(self.shapes[0])} and target {tuple(self.shapes[1])} without the batch; "
             f"now they are {tuple(shapes[0])} and {tuple(shapes[1])}"
         )
+
+    def patience(self) -> AbstractContextManager[None]:
+        """A context in which the generator's pairs are waited for."""
+        return nullcontext() if self.generated is None else self.generated.waited_for()
+
+    def forget(self) -> None:
+        """Forgets the evaluations that are on their way."""
+        self.evaluations.clear()
+        if self.generated is not None:
+            self.generated.clear()
 
     def to(self, device: torch.device) -> None:
         self.device = device

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from ._budget import Budget, check_budget
 from ._checks import check_choice, check_number
 from ._filter import Filter
+from ._workers import Workers
 
 # The least value of each number; those in the first are integers.
 LEAST_INTEGERS = {
@@ -46,6 +48,8 @@ class Recipe:
     replay_capacity: int
     replay_bytes: int
     seed: int
+    executor: Workers | None
+    metric_budget: Budget
 
     def __post_init__(self) -> None:
         check_choice("data", self.data, ("local", "global", "local-global"))
@@ -53,6 +57,14 @@ class Recipe:
             check_number(name, getattr(self, name), least)
         for name, least in LEAST_NUMBERS.items():
             check_number(name, getattr(self, name), least, integer=False)
+        check_budget(self.metric_budget)
+        late = self.executor is not None and self.executor.lag != 0
+        if self.filter is not None and (late or self.metric_budget is not None):
+            raise ValueError(
+                "filter= compares the surrogate with the metric of the same call and sample: it "
+                "needs an executor's values in the call, executor=Workers(..., lag=0), and no "
+                "metric_budget"
+            )
         if self.base_weight > 1:
             raise ValueError(f"base_weight must be at most 1; got {self.base_weight!r}")
         full, none = self.trusted

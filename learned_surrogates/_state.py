@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ._history import REMEMBERED
 from ._learner import Learner
 
-VERSION = 2
+VERSION = 3
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 # What the state of a loss that has not been called has.
 ALWAYS = ("version", "counters", "random")
@@ -36,6 +36,8 @@ def save(learner: Learner, *, with_replay: bool) -> dict[str, Tensor]:
                 learner.pairs.skipped,
                 learner.warm_up_left,
                 learner.came_fitted,
+                learner.pairs.evaluations.lost,
+                learner.pairs.evaluations.unmeasured,
             ]
         ),
         "random": learner.pairs.random.get_state(),
@@ -84,7 +86,7 @@ def share(learner: Learner, state: dict[str, Tensor]) -> None:
     shapes = _shapes(state)
     surrogate = learner.surrogate or _empty_surrogate(learner, shapes)
     _attach(learner, surrogate, learner.pairs.shapes or shapes, state)
-    learner.calls, learner.updates, _, learner.warm_up_left, fitted = state["counters"].tolist()
+    learner.calls, learner.updates, _, learner.warm_up_left, fitted = state["counters"][:5].tolist()
     learner.came_fitted = bool(fitted)
 
 
@@ -188,7 +190,7 @@ def _fits(shape: torch.Size, expected: tuple[int, ...]) -> bool:
 def _header_shapes(learner: Learner, fitted: bool) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {
         "version": (),
-        "counters": (5,),
+        "counters": (7,),
         "random": tuple(learner.pairs.random.get_state().shape),
     }
     if fitted:
@@ -239,6 +241,8 @@ def _load_rest(learner: Learner, state: dict[str, Tensor]) -> None:
     counters = state["counters"].tolist()
     learner.calls, learner.updates, learner.pairs.skipped, learner.warm_up_left = counters[:4]
     learner.came_fitted = bool(counters[4])
+    learner.pairs.forget()
+    learner.pairs.evaluations.lost, learner.pairs.evaluations.unmeasured = counters[5:]
     learner.pairs.random.set_state(state["random"].cpu())
     learner.sync.agreed = False
 

@@ -108,6 +108,16 @@ class Sync:
             for mean, part, users in zip(means, like, used)
         ]
 
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """A context whose MetricError is raised once the other processes, which wait, are told."""
+        try:
+            yield
+        except MetricError as error:
+            if not self.active:
+                raise
+            self.failure = error
+
     def give_up(self) -> None:
         """Raises what the metric raised in this call, if it did."""
         failure, self.failure = self.failure, None

@@ -110,12 +110,14 @@ def test_the_spread_of_the_draws_tells_their_means_noise():
     )
     ones = torch.ones(4000, dtype=torch.long)
     batch = criterion.task.read(certain(0.3, 4000), ones[:, None], ones, ones)
-    measured = criterion._learner.pairs.measure(batch)
+    measured = criterion._learner.pairs.measure(batch).measured
     assert measured.noise.mean().item() == pytest.approx(0.3 * 0.7 / 4, rel=0.08)
 
 
 def test_one_draw_does_not_tell_its_noise():
     criterion = make_loss("ctc-grid", draws=1)
-    measured = criterion._learner.pairs.measure(criterion.task.read(*make_arguments("ctc")))
+    measured = criterion._learner.pairs.measure(
+        criterion.task.read(*make_arguments("ctc"))
+    ).measured
     assert measured.noise.isnan().all()
     step(criterion, make_arguments("ctc"))

@@ -1,0 +1,116 @@
+"""What travels to a worker, what is done there, and what comes back."""
+
+import copy
+import pickle
+import traceback
+from dataclasses import dataclass
+from typing import Any, Generic, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+from ._island import island
+from ._metric import Metric, MetricError
+
+Content = TypeVar("Content")
+
+
+class Parcel(Generic[Content]):
+    """Is pickled only where it leaves the process, and unpickled only when it is opened.
+
+    PyTorch teaches multiprocessing's pickler to share memory, by file descriptors that run out; in
+    here, tensors are plain bytes. And what cannot be unpickled fails in `open`, not in a thread of
+    the executor, which would break with it.
+    """
+
+    def __init__(self, content: Content | None, packed: bytes | None = None):
+        self._content = content
+        self._packed = packed
+
+    def open(self) -> Content:
+        content = self._content if self._packed is None else pickle.loads(self._packed)
+        assert content is not None
+        return content
+
+    def __reduce__(self) -> tuple[type[Self], tuple[None, bytes]]:
+        return type(self), (None, self._packed or pickle.dumps(self._content))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Portion:
+    """Samples of one batch, as the metric takes them.
+
+    Attributes:
+        pairs: predictions and targets: as decoded, and of each draw.
+        positions: which samples of the batch they are.
+        batch: how many samples that has.
+    """
+
+    pairs: list[tuple[Any, Any]]
+    positions: list[int]
+    batch: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What the metric said of a portion.
+
+    Attributes:
+        errors: `(pairs, samples)`.
+        usable: which samples have all of them, `(samples,)`.
+        batched: the calling form of the metric, if it is known by now.
+        failure: what `on_metric_error="raise"` is to raise; then there is nothing else.
+    """
+
+    errors: Tensor
+    usable: Tensor
+    batched: bool | None
+    failure: MetricError | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Pickled, an exception loses its cause.
+        cause = None if self.failure is None else self.failure.__cause__
+        return vars(self) | {"cause": cause and _portable(cause)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        cause = state.pop("cause")
+        vars(self).update(state)
+        if self.failure is not None:
+            self.failure.__cause__ = cause
+
+
+def evaluate(metric: Metric, parcel: Parcel[Portion]) -> Parcel[Outcome]:
+    """Evaluates the metric on a portion: what an executor is given to do."""
+    with island(torch.device("cpu")):
+        return Parcel(measure(metric, parcel.open()))
+
+
+def measure(metric: Metric, portion: Portion) -> Outcome:
+    """Evaluates the metric on a portion, here and now."""
+    # Threads must not find out the calling form on one object.
+    metric = copy.copy(metric)
+    errors, usable = [], torch.ones(len(portion.positions), dtype=torch.bool, device="cpu")
+    failure = None
+    try:
+        for predictions, targets in portion.pairs:
+            error, fine = metric(predictions, targets, portion.positions, portion.batch)
+            errors.append(error)
+            usable = usable & fine
+    except MetricError as error:
+        errors, failure = [], error
+    return Outcome(
+        errors=torch.stack(errors) if errors else torch.zeros(0, device="cpu"),
+        usable=usable,
+        batched=metric.batched,
+        failure=failure,
+    )
+
+
+def _portable(error: BaseException) -> BaseException:
+    """A copy that can be unpickled, with a note of where it was raised."""
+    try:
+        portable = pickle.loads(pickle.dumps(error))
+        portable.add_note("In the worker:\n" + "".join(traceback.format_exception(error)))
+    except Exception:  # noqa: BLE001 - an exception may take what cannot travel
+        portable = RuntimeError("".join(traceback.format_exception(error)))
+    return portable

@@ -1,0 +1,260 @@
+"""The metric's evaluations of batches: started, awaited, taken in."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._evaluation import Portion
+from ._island import island
+from ._metric import Metric, MetricError, take
+from ._pool import Inline, Pool, Task
+from ._workers import Workers
+
+EARLIER = (
+    "{error} (This is of an earlier call's batch, whose values have arrived by now; they are "
+    "dropped, and the present call has not been made.)"
+)
+
+#: Of a batch: the surrogate's values, z, stored targets.
+Seen = tuple[Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What the metric says of a batch: `(samples,)` each.
+
+    Attributes:
+        errors: of the predictions as they are decoded.
+        expected: what the surrogate is fitted to: the mean over draws or, without draws, `errors`.
+        noise: variance of `expected` around the true mean over draws, as the draws differ; 0
+            without draws, and NaN with one, which does not tell.
+        usable: which samples have both.
+        positions: of these samples in the batch; None where they are all of it.
+    """
+
+    errors: Tensor
+    expected: Tensor
+    noise: Tensor
+    usable: Tensor
+    positions: Tensor | None = None
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """The part `(samples, ...)` of a tensor over the batch that was measured."""
+        return tensor if self.positions is None else tensor[self.positions.to(tensor.device)]
+
+    def known(self, batch: int) -> Tensor:
+        """`expected` over the batch; NaN where it is not known."""
+        known = self.expected.where(self.usable, torch.nan)
+        if self.positions is None:
+            return known
+        return known.new_full((batch,), torch.nan).index_copy(0, self.positions, known)
+
+
+class Evaluation:
+    """The metric's evaluation of one batch.
+
+    Args:
+        batch: how many samples that has.
+        tasks: what was sent of it.
+    """
+
+    def __init__(self, batch: int = 0, tasks: list[Task] | None = None):
+        self.batch = batch
+        self.tasks = tasks or []
+        self.call = 0
+        #: None until it is settled, and where nothing was measured.
+        self.measured: Measurement | None = None
+        self.settled = False
+        #: What the surrogate made of the batch at its call.
+        self.seen: Seen | None = None
+
+    @property
+    def sent(self) -> int:
+        """Samples that were sent."""
+        return sum(len(task.portion.positions) for task in self.tasks)
+
+    @property
+    def done(self) -> bool:
+        return all(task.done for task in self.tasks)
+
+
+class Evaluations:
+    """The evaluations of one loss, in the order of its calls.
+
+    Args:
+        metric: what is evaluated.
+        workers: where, and when its values are taken in; None evaluates here and now.
+    """
+
+    def __init__(self, metric: Metric, workers: Workers | None):
+        self.metric = metric
+        self.workers = workers
+        self.pool = Inline() if workers is None else Pool(workers)
+        self.lag = 0 if workers is None else workers.lag
+        self.held: list[Evaluation] = []
+        self.lost = 0
+        self.unmeasured = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is on its way stays with the one that awaits it.
+        return vars(self) | {"held": []}
+
+    @property
+    def waiting(self) -> int:
+        """Samples whose values are awaited."""
+        return sum(evaluation.sent for evaluation in self.held if not evaluation.done)
+
+    @property
+    def ahead(self) -> int:
+        """How many evaluations may be on their way where it is known what comes next."""
+        return 0 if self.workers is None or self.lag == 0 else self.workers.backlog
+
+    @property
+    def full(self) -> bool:
+        """Whether a call that may not wait finds too many others waiting."""
+        self.pool.advance()
+        awaited = sum(not evaluation.done for evaluation in self.held)
+        return self.lag is None and self.workers is not None and awaited >= self.workers.backlog
+
+    def start(self, pairs: list[tuple[Any, Any]], batch: int, positions: list[int]) -> Evaluation:
+        """Sends samples of a batch to be measured.
+
+        Args:
+            pairs: predictions and targets of the whole batch: as decoded, and of each draw.
+            batch: how many samples it has.
+            positions: those to measure.
+        """
+        most = self._samples_a_task(len(positions))
+        tasks = []
+        for first in range(0, len(positions), most):
+            part = positions[first : first + most]
+            portions = [tuple(self._part(side, part, batch) for side in pair) for pair in pairs]
+            portion = Portion(pairs=portions, positions=part, batch=batch)
+            tasks.append(Task(self.metric, portion))
+        for task in tasks:
+            self.pool.send(task)
+        return Evaluation(batch, tasks)
+
+    def finish(self, evaluation: Evaluation) -> None:
+        """Waits for an evaluation, and settles it: it has its measurement then.
+
+        Raises:
+            MetricError: the metric failed or, with `on_metric_error="raise"`, samples are lost.
+        """
+        if evaluation.settled:
+            return
+        self.pool.wait(evaluation.tasks)
+        evaluation.settled = True
+        # An outcome with a failure is of a metric that is to raise.
+        self.lost += sum(
+            len(task.portion.positions)
+            for task in evaluation.tasks
+            if task.failure is not None and task.outcome is None
+        )
+        for task in evaluation.tasks:
+            if task.failure is not None and (task.fatal or self.metric.on_error == "raise"):
+                raise task.failure
+        evaluation.measured = _measurement(evaluation)
+
+    def settle(self, own: Evaluation | None = None) -> None:
+        """Settles what is due at a learning call; waits only as far as `lag` asks for.
+
+        Args:
+            own: the call's own evaluation; None settles all that are held.
+
+        Raises:
+            MetricError: of the first one that failed, which is dropped.
+        """
+        self.pool.advance()
+        due = list(self.held)
+        if own is not None and self.lag is None:
+            due = [evaluation for evaluation in due if evaluation.done]
+        elif own is not None and self.lag:
+            due = due[: max(0, len(due) - self.lag + 1)]
+        for evaluation in due:
+            try:
+                self.finish(evaluation)
+            except MetricError as error:
+                self.held.remove(evaluation)
+                raise MetricError(EARLIER.format(error=error)) from error.__cause__
+        if own is not None and self.lag == 0:
+            self.finish(own)
+
+    def hold(self, evaluation: Evaluation, call: int, seen: Seen | None = None) -> None:
+        """Keeps a call's evaluation until it is taken.
+
+        Args:
+            evaluation: the call's.
+            call: its number.
+            seen: what the surrogate made of the batch.
+        """
+        evaluation.call = call
+        if seen is not None and not evaluation.settled:
+            # Until they are taken in, the user may write to what they are views of.
+            with island(seen[0].device):
+                values, z, target = (part.detach().clone() for part in seen)
+            seen = values, z, target
+        evaluation.seen = seen
+        self.unmeasured += evaluation.batch - evaluation.sent
+        self.held.append(evaluation)
+
+    def arrived(self) -> list[Evaluation]:
+        """Hands over what has been settled, oldest first."""
+        settled = [evaluation for evaluation in self.held if evaluation.settled]
+        self.held = [evaluation for evaluation in self.held if not evaluation.settled]
+        return settled
+
+    def drop(self, evaluation: Evaluation) -> None:
+        """Forgets an evaluation that was started."""
+        self.pool.drop(evaluation.tasks)
+
+    def clear(self) -> None:
+        """Forgets all that is held."""
+        for evaluation in self.held:
+            self.drop(evaluation)
+        self.held = []
+
+    def _samples_a_task(self, samples: int) -> int:
+        if self.workers is not None and self.workers.samples_a_task is not None:
+            return self.workers.samples_a_task
+        tasks = (os.cpu_count() or 1) if self.workers is not None and self.lag == 0 else 1
+        return max(1, -(-samples // tasks))
+
+    def _part(self, objects: Any, positions: list[int], batch: int) -> Any:
+        if len(positions) < batch:
+            objects = take(objects, positions)
+        if self.workers is None:
+            return objects
+        if isinstance(objects, list):
+            return [_to_cpu(each) for each in objects]
+        return _to_cpu(objects)
+
+
+def _to_cpu(value: Any) -> Any:
+    return value.to("cpu") if isinstance(value, Tensor) else value
+
+
+def _measurement(evaluation: Evaluation) -> Measurement | None:
+    """Of the samples that have come back."""
+    tasks = [task for task in evaluation.tasks if task.outcome is not None]
+    outcomes = [task.outcome for task in tasks if task.outcome is not None]
+    if not outcomes:
+        return None
+    errors, *draws = torch.cat([outcome.errors for outcome in outcomes], 1)
+    expected, noise = errors, torch.zeros_like(errors)
+    if draws:
+        expected = torch.stack(draws).mean(0)
+        spread = (torch.stack(draws) - expected).square().sum(0)
+        noise = spread / (len(draws) * (len(draws) - 1) or torch.nan)
+    positions = [position for task in tasks for position in task.portion.positions]
+    part = len(positions) < evaluation.batch
+    return Measurement(
+        errors=errors,
+        expected=expected,
+        noise=noise,
+        usable=torch.cat([outcome.usable for outcome in outcomes]),
+        positions=torch.tensor(positions, device="cpu") if part else None,
+    )
