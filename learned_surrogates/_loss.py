@@ -22,10 +22,13 @@ from ._metric import Metric, MetricError
 from ._pairs import Measurement, Pairs
 from ._recipe import Recipe
 from ._sync import Sync
-from ._task import Batch, Generator, Task, Tensors
+from ._task import Batch, Generator, Task, Tensors, read
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+
+
+REDUCTIONS = ("none", "mean", "sum")
 
 
 class LearnedSurrogateLoss(nn.Module):
@@ -198,7 +201,7 @@ class LearnedSurrogateLoss(nn.Module):
         if data is None:
             # A generator's certain predictions teach nothing new to a surrogate that comes fitted.
             data = "local-global" if given or (generator and not task.fitted) else "local"
-        check_choice("reduction", reduction, ("none", "mean", "sum"))
+        check_choice("reduction", reduction, REDUCTIONS)
         recipe = Recipe(
             data=data,
             filter=filter if isinstance(filter, Filter | None) else Filter(filter),
@@ -249,7 +252,9 @@ class LearnedSurrogateLoss(nn.Module):
             `()`, or `(batch,)` with `reduction="none"`; float32, unless a surrogate of another
             type was given. In the metric's units, as an error: lower is better for every metric.
         """
-        batch = self.task.read(*args, **kwargs)
+        check_choice("reduction", self.reduction, REDUCTIONS)
+        batch = read(self.task, args, kwargs)
+        batch.check_reduction(self.reduction)
         learner = self._learner
         learner.to(batch.prediction.device)
         differentiable = torch.is_grad_enabled() and batch.prediction.requires_grad
@@ -260,12 +265,13 @@ class LearnedSurrogateLoss(nn.Module):
             # An empty batch counts where other processes may have a full one.
             and (len(batch.target) > 0 or learner.sync.active)
         )
-        # Before anything changes: a metric that raises leaves the loss as it was.
-        measured = self._measure(batch) if learning else None
-        value, z, gradient = self._evaluate(batch, differentiable, learning)
-        base = None
-        if gradient is not None and self.base_loss is not None and learner.needs_base(learning):
-            base = base_gradient(self.base_loss, batch, args, kwargs, self.reduction)
+        # Before anything changes: what raises leaves the loss as it was.
+        with learner.unchanged_by_errors():
+            measured = self._measure(batch) if learning else None
+            value, z, gradient = self._evaluate(batch, differentiable, learning)
+            base = None
+            if gradient is not None and self.base_loss is not None and learner.needs_base(learning):
+                base = base_gradient(self.base_loss, batch, args, kwargs, self.reduction)
         if learning:
             learner.calls += 1
             learner.observe(value, z, batch.target, measured)
@@ -471,13 +477,12 @@ class LearnedSurrogateLoss(nn.Module):
 
     def _observe(self, arguments: Any) -> None:
         """Remembers a batch of predictions without a gradient: one call, less the loss."""
-        if isinstance(arguments, Mapping):
-            batch = self.task.read(**arguments)
-        else:
-            batch = self.task.read(*arguments)
+        named = isinstance(arguments, Mapping)
+        batch = read(self.task, () if named else arguments, arguments if named else {})
         self._learner.to(batch.prediction.device)
-        measured = self._measure(batch)
-        value, z, _ = self._evaluate(batch, differentiable=False, learning=True)
+        with self._learner.unchanged_by_errors():
+            measured = self._measure(batch)
+            value, z, _ = self._evaluate(batch, differentiable=False, learning=True)
         self._learner.observe(value, z, batch.target, measured)
 
     def _refresh_stats(self) -> None:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from .._checks import check_dense
 from .._surrogate import Conditioned, EmbeddingDistance, PairRegression
 from .._task import Batch, Task
 from ._alignment import Labels
@@ -175,6 +176,7 @@ def check_output(name: str, output: object, class_dim: int, classes: int) -> Non
     """
     if not isinstance(output, Tensor):
         raise TypeError(f"{name} must be a tensor; got {type(output).__name__}")
+    check_dense(name, output)
     if output.ndim not in (2, 3):
         raise ValueError(
             f"{name} must have three dimensions, or two for one sample; its shape is "
@@ -197,12 +199,15 @@ def as_integers(name: str, values: object) -> Tensor:
     Raises:
         TypeError: they are not integers.
     """
+    if isinstance(values, Tensor):
+        check_dense(name, values)
     try:
         tensor = torch.as_tensor(values, device="cpu").detach()
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name} must be integers; got {values!r}") from error
     # An empty list makes a float tensor.
-    if tensor.numel() and (tensor.is_floating_point() or tensor.dtype == torch.bool):
+    real = tensor.is_floating_point() or tensor.is_complex()
+    if tensor.numel() and (real or tensor.dtype == torch.bool):
         raise TypeError(f"{name} must be integers; they are {tensor.dtype}")
     return tensor.long()
 
