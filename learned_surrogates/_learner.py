@@ -16,6 +16,7 @@ from ._pairs import Measurement, Pairs
 from ._stats import agreement
 from ._sync import Sync
 from ._task import Batch
+from ._transfer import send
 from ._trust import FEWEST_PAIRS, Trust
 
 # Level of trust at which a surrogate needs no warm-up.
@@ -168,7 +169,7 @@ class Learner:
         if self.recipe.filter is None:
             return gradient
         expected = measured.expected.where(measured.usable, torch.nan)
-        factors = self.recipe.filter.factors(values - expected.to(values), self.mean_error)
+        factors = self.recipe.filter.factors(values - send(expected, values), self.mean_error)
         self.kept = (factors != 0).float().mean()
         return gradient * batch.per_sample(factors.to(gradient), gradient.ndim)
 
@@ -387,4 +388,4 @@ def _moderate(samples: Tensor) -> Tensor:
 def _sane(gradients: Iterable[Tensor | None]) -> Tensor:
     """Whether gradients are finite, and so are their squares, which Adam keeps: a bool, `()`."""
     norms = [gradient.norm() for gradient in gradients if gradient is not None]
-    return torch.stack(norms).norm().isfinite() if norms else torch.tensor(True)
+    return torch.stack(norms).norm().isfinite() if norms else torch.tensor(True, device="cpu")

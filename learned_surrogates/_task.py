@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ._checks import check_dense, check_number
 from ._surrogate import Conditioned, EmbeddingDistance, PairRegression, embedding_net
+from ._transfer import send
 
 #: A random data generator R: `generator(count, rng)` returns `count` predictions and `count`
 #: targets, in the form in which the metric takes them, spread over the metric's range.
@@ -266,7 +267,7 @@ class Tensors(Task[Batch]):
     def scored_sample(self, batch: Batch, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         prediction, target = self.decode(batch)
         noise = torch.randn(prediction.shape, generator=random, dtype=torch.float32, device="cpu")
-        noise = noise.to(prediction)
+        noise = send(noise, prediction)
         return prediction + self.noise * noise, target, noise / self.noise
 
     def encode(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .._checks import check_choice, check_dense, check_number
 from .._surrogate import EmbeddingDistance, embedding_net
 from .._task import Batch, Task, lasting
+from .._transfer import send
 from ._check import as_boxes, check_boxes
 from ._generator import RandomDistortions
 
@@ -142,7 +143,8 @@ class BoxTask(Task[BoxBatch]):
             )
         if reduction_override is not None:
             check_choice("reduction_override", reduction_override, ("none", "mean", "sum"))
-        stored = self.converted(lasting(target.to(pred.device, torch.float32)))
+        # Checked where they are: from the host, without waiting for the device.
+        stored = self.converted(lasting(target.to(torch.float32)))
         kept, whole = None, pred
         if weight is not None:
             weight = self._weights(weight, pred)
@@ -151,12 +153,12 @@ class BoxTask(Task[BoxBatch]):
             if kept.all():
                 kept = None
             else:
-                pred, stored, weight = pred[kept], stored[kept], weight[kept]
+                pred, stored, weight = pred[kept], stored[kept.to(stored.device)], weight[kept]
         check_boxes("target", stored)
         return BoxBatch(
             prediction=pred,
             boxes=whole,
-            target=stored,
+            target=stored.to(pred.device),
             weight=weight,
             kept=kept,
             avg_factor=self._avg_factor(avg_factor),
@@ -218,7 +220,7 @@ class BoxTask(Task[BoxBatch]):
     def sample(self, batch: BoxBatch, random: torch.Generator) -> tuple[Tensor, Tensor]:
         boxes = self._predicted(batch)
         noise = torch.randn(boxes.shape, generator=random, dtype=torch.float32, device="cpu")
-        drawn = self.blurred(boxes, batch.target.to(boxes), self.noise * noise.to(boxes))
+        drawn = self.blurred(boxes, batch.target.to(boxes), self.noise * send(noise, boxes))
         return self.possible(drawn), batch.target.clone()
 
     def _predicted(self, batch: BoxBatch) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .._checks import check_dense
 from .._surrogate import Conditioned, EmbeddingDistance, PairRegression
 from .._task import Batch, Task
+from .._transfer import send
 from ._alignment import Labels
 from ._alphabet import Alphabet
 from ._char_cnn import CharCNN
@@ -114,7 +115,7 @@ class TextTask(Task[TextBatch]):
         size = (len(cumulative), cumulative.shape[2])
         shares = torch.rand(size, generator=random, dtype=torch.float32, device="cpu")
         # The draw is the class within whose part of 0..1 the random number falls.
-        below = cumulative < shares.to(cumulative)[:, None] * cumulative[:, -1:]
+        below = cumulative < send(shares, cumulative)[:, None] * cumulative[:, -1:]
         return below.sum(1).clamp(max=self.alphabet.classes - 1)
 
     def expand(self, target: Tensor) -> Tensor:
