@@ -17,7 +17,7 @@ import learned_surrogates
 from learned_surrogates import MetricError
 
 PACKAGE = Path(learned_surrogates.__file__).parent
-NUMBER = {"suite": 40, "long": 3000}
+NUMBER = {"suite": 40, "long": 2000}
 HALF = (torch.float16, torch.bfloat16)
 
 
