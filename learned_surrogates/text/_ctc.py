@@ -25,6 +25,8 @@ from ._text_task import (
 
 # In the place of log 0 when a generated text, which is certain of itself, is aligned.
 LEAST_PROBABILITY = 1e-6
+# Of a frame, where targets are aligned.
+LARGEST_SCORE = 1e30
 
 
 class CTC(TextTask):
@@ -156,10 +158,11 @@ class CTC(TextTask):
         states = send(torch.from_numpy(extended), log_probs.device)
         # Only the classes that a target has leave the device.
         of_states = log_probs.float().gather(2, states.expand(len(log_probs), -1, -1))
-        # A frame that is not a number says nothing about where the target lies.
-        scores = of_states.nan_to_num(0.0, neginf=-1e4).cpu().numpy()
+        # A frame that is not a number says nothing about where the target lies; and the sum over
+        # all frames must be one.
+        scores = of_states.nan_to_num(0.0, 0.0, -1e4).clamp(-LARGEST_SCORE, LARGEST_SCORE)
         counts = np.array([len(text) for text in labels], dtype=np.int64)
-        return force_align(scores, extended, counts, frames)
+        return force_align(scores.cpu().numpy(), extended, counts, frames)
 
     def _lengths(self, name: str, lengths: Any, batch: int, most: int) -> NDArray[np.int64]:
         values = as_integers(name, lengths).reshape(-1).numpy()

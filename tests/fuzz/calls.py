@@ -1,4 +1,4 @@
-"""Good calls of every task, for `mutations` to spoil."""
+"""Good calls of every task, to be spoilt."""
 
 import copy
 import functools

@@ -10,7 +10,7 @@ import torch
 from calls import CASES, Call, good_call, make_criterion, template
 from conftest import assert_identical, snapshot
 from hypothesis import HealthCheck, given, settings, strategies as st
-from mutations import mutations_of
+from spoilt import spoilt
 from torch import Tensor
 
 import learned_surrogates
@@ -27,8 +27,8 @@ def assert_named(error: Exception, call: Call) -> None:
     assert not isinstance(error, UnicodeError)
     where = traceback.extract_tb(error.__traceback__)[-1]
     assert Path(where.filename).is_relative_to(PACKAGE), where
-    parts = ["metric", "reduction", "samples must keep", *call.names]
-    parts += ["weight", "avg_factor", "reduction_override", "called as"]
+    parts = [*call.names, "weight", "avg_factor", "reduction", "samples must keep", "called as"]
+    parts = ["metric '"] if isinstance(error, MetricError) else parts
     assert any(part in str(error) for part in parts), str(error)
 
 
@@ -103,7 +103,7 @@ def run(case: str, number: int) -> Counter:
         on_metric_error = data.draw(st.sampled_from(["raise", "skip"]), label="on_metric_error")
         if called not in answers:
             answers[called] = call.made_by(make_criterion(case, called, "raise")).detach()
-        call = data.draw(mutations_of(good_call(case, 5)))
+        call = data.draw(spoilt(good_call(case, 5)))
         outcomes[check_a_call(call, called, on_metric_error, answers[called])] += 1
 
     every_call()
