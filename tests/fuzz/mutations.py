@@ -80,7 +80,8 @@ def container(draw, call: Call) -> None:
     elif kind == "numpy" and plain.dtype not in (torch.bfloat16, torch.float8_e4m3fn):
         replace(call, name, plain.clone().numpy(), kind)
     elif plain.dtype != torch.float8_e4m3fn:
-        replace(call, name, (list if kind == "list" else tuple)(plain.tolist()), kind)
+        numbers = plain.tolist()
+        replace(call, name, tuple(numbers) if kind == "tuple" and plain.ndim else numbers, kind)
 
 
 class Named(Tensor):
