@@ -3,6 +3,9 @@
 import numbers
 from typing import Any
 
+import torch
+from torch import Tensor
+
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raises a ValueError that names the argument and its choices."""
@@ -18,3 +21,19 @@ def check_number(name: str, value: Any, least: float, *, integer: bool = True) -
         raise TypeError(f"{name} must be {wanted}; got {value!r}")
     if not float(value) >= least:
         raise ValueError(f"{name} must be at least {least}; got {value!r}")
+
+
+def check_dense(name: str, tensor: Tensor) -> None:
+    """Raises a TypeError that names a tensor whose numbers are not there, one by one, and real."""
+    if tensor.is_meta:
+        raise TypeError(
+            f"{name} is on the meta device, where tensors have a shape and no numbers: make it, or "
+            "the model that it comes from, on a real one"
+        )
+    if tensor.layout != torch.strided or tensor.is_nested:
+        kind = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
+        raise TypeError(f"{name} must be a dense tensor; it is {kind}")
+    if tensor.is_complex():
+        raise TypeError(f"{name} must be real; it is {tensor.dtype}")
+    if tensor.is_floating_point() and tensor.dtype.itemsize < 2:
+        raise TypeError(f"{name} must have 16 bits or more; it is {tensor.dtype}")

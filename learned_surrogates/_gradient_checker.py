@@ -10,7 +10,7 @@ from ._base_loss import base_gradient, with_prediction
 from ._checks import check_number
 from ._gradient_check import BASE, SURROGATE, Direction, GradientCheck
 from ._island import island
-from ._task import Batch
+from ._task import Batch, read
 
 if TYPE_CHECKING:
     from ._loss import LearnedSurrogateLoss
@@ -53,7 +53,7 @@ class GradientChecker:
         # What was made in inference mode has no gradient elsewhere.
         args = tuple(map(_normal, args))
         kwargs = {key: _normal(value) for key, value in kwargs.items()}
-        batch = self.task.read(*args, **kwargs)
+        batch = read(self.task, args, kwargs)
         if not len(batch.target):
             return
         self.criterion._learner.to(batch.prediction.device)

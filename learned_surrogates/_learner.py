@@ -1,6 +1,8 @@
 """The surrogate and what fits it."""
 
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from ._pairs import Pairs
 from ._stats import agreement
 from ._sync import Sync
 from ._task import Batch
+from ._transfer import send
 from ._trust import FEWEST_PAIRS, Trust
 
 # Level of trust at which a surrogate needs no warm-up.
@@ -95,6 +98,7 @@ class Learner:
         """
         self.pairs.check(z, target)
         if self.pairs.shapes is None:
+            finite = finite & _moderate(z) & _moderate(target)
             if not finite.any():
                 return False
             surrogate = self.surrogate or self.make_surrogate(z[finite], target[finite])
@@ -137,6 +141,22 @@ class Learner:
             self.kept = torch.full_like(self.scale, torch.nan)
             self.penalty = torch.full_like(self.scale, torch.nan)
 
+    @contextmanager
+    def unchanged_by_errors(self) -> Iterator[None]:
+        """A context whose errors leave random stream and surrogate as they were."""
+        random, warm_up_left = self.pairs.random.get_state(), self.warm_up_left
+        built = self.pairs.shapes is not None
+        try:
+            yield
+        except BaseException:
+            # What several processes have agreed on stands.
+            if not self.sync.active:
+                self.pairs.random.set_state(random)
+                if not built:
+                    self.detach()
+                    self.warm_up_left = warm_up_left
+            raise
+
     # What is followed
 
     def filter(
@@ -150,7 +170,7 @@ class Learner:
             return gradient
         expected = torch.full_like(values, torch.nan)
         if evaluation.measured is not None:
-            expected = evaluation.measured.known(len(values)).to(values)
+            expected = send(evaluation.measured.known(len(values)), values)
         factors = self.recipe.filter.factors(values - expected, self.mean_error)
         self.kept = (factors != 0).float().mean()
         return gradient * batch.per_sample(factors.to(gradient), gradient.ndim)
@@ -258,8 +278,10 @@ class Learner:
         gradients = self.sync.mean(own, count, parameters)
         if gradients is None:
             return
+        # One wild pair must not spoil weights and moments for good.
+        sane = _sane(gradients)
         for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
+            parameter.grad = gradient if gradient is None else gradient.where(sane, 0.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.updates += 1
@@ -372,3 +394,14 @@ class Learner:
             if self.optimizer is not None:
                 # Loading moves Adam's state to where the parameters now are.
                 self.optimizer.load_state_dict(self.optimizer.state_dict())
+
+
+def _moderate(samples: Tensor) -> Tensor:
+    """Which samples `(batch, ...)` are finite, and far from where their squares are not."""
+    return samples[:, None].flatten(1).float().square().sum(1).isfinite()
+
+
+def _sane(gradients: Iterable[Tensor | None]) -> Tensor:
+    """Whether gradients are finite, and so are their squares, which Adam keeps: a bool, `()`."""
+    norms = [gradient.norm() for gradient in gradients if gradient is not None]
+    return torch.stack(norms).norm().isfinite() if norms else torch.tensor(True, device="cpu")

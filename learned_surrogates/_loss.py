@@ -26,12 +26,15 @@ from ._metric import Metric
 from ._pairs import Pairs
 from ._recipe import Recipe
 from ._sync import Sync
-from ._task import Batch, Generator, Task, Tensors
+from ._task import Batch, Generator, Task, Tensors, read
 from ._warm_up import warm_up
 from ._workers import Workers, as_workers
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
+
+
+REDUCTIONS = ("none", "mean", "sum")
 
 
 class LearnedSurrogateLoss(nn.Module):
@@ -212,7 +215,7 @@ class LearnedSurrogateLoss(nn.Module):
         if data is None:
             # A generator's certain predictions teach nothing new to a surrogate that comes fitted.
             data = "local-global" if given or (generator and not task.fitted) else "local"
-        check_choice("reduction", reduction, ("none", "mean", "sum"))
+        check_choice("reduction", reduction, REDUCTIONS)
         recipe = Recipe(
             data=data,
             filter=filter if isinstance(filter, Filter | None) else Filter(filter),
@@ -265,7 +268,9 @@ class LearnedSurrogateLoss(nn.Module):
             `()`, or `(batch,)` with `reduction="none"`; float32, unless a surrogate of another
             type was given. In the metric's units, as an error: lower is better for every metric.
         """
-        batch = self.task.read(*args, **kwargs)
+        check_choice("reduction", self.reduction, REDUCTIONS)
+        batch = read(self.task, args, kwargs)
+        batch.check_reduction(self.reduction)
         learner = self._learner
         learner.to(batch.prediction.device)
         differentiable = torch.is_grad_enabled() and batch.prediction.requires_grad
@@ -276,12 +281,13 @@ class LearnedSurrogateLoss(nn.Module):
             # An empty batch counts where other processes may have a full one.
             and (len(batch.target) > 0 or learner.sync.active)
         )
-        # Before anything changes: a metric that raises leaves the loss as it was.
-        evaluation = self._measure(batch) if learning else None
-        value, z, gradient = self._evaluate(batch, differentiable, learning)
-        base = None
-        if gradient is not None and self.base_loss is not None and learner.needs_base(learning):
-            base = base_gradient(self.base_loss, batch, args, kwargs, self.reduction)
+        # Before anything changes: what raises leaves the loss as it was.
+        with learner.unchanged_by_errors():
+            evaluation = self._measure(batch) if learning else None
+            value, z, gradient = self._evaluate(batch, differentiable, learning)
+            base = None
+            if gradient is not None and self.base_loss is not None and learner.needs_base(learning):
+                base = base_gradient(self.base_loss, batch, args, kwargs, self.reduction)
         if learning:
             learner.calls += 1
             learner.observe(evaluation, (value, z, batch.target))

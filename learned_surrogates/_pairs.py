@@ -15,6 +15,7 @@ from ._metric import Metric
 from ._recipe import Recipe
 from ._replay import Replay, common_shape, pad_to
 from ._task import Batch, Generator, Task
+from ._transfer import send
 
 # Predictions that the surrogate saw before it was fitted to them, which tell its error.
 UNSEEN = 1024
@@ -92,14 +93,19 @@ class Pairs:
             measured: what the metric said.
         """
         values, z, target = map(measured.of, (values, z, target))
-        kept = measured.usable.to(values.device) & values.isfinite()
+        # All that a call reads back from the device, beside what the metric gets.
+        kept = measured.usable & values.isfinite().cpu()
         self.skipped += int((~kept).sum())
         self.metric_mean = self.metric.value(measured.errors[measured.usable]).mean().item()
         with island(self.device):
-            expected = measured.expected.to(values)[kept]
-            self.unseen.add(values[kept], expected, measured.noise.to(values)[kept])
+            expected, noise = send(measured.expected, values), send(measured.noise, values)
+            if not kept.all():
+                chosen = send(kept.nonzero()[:, 0], values.device)
+                values, z, target = values[chosen], z[chosen], target[chosen]
+                expected, noise = expected[chosen], noise[chosen]
+            self.unseen.add(values, expected, noise)
             if self.recipe.data != "global":
-                self.replay.add(z[kept], target[kept], expected)
+                self.replay.add(z, target, expected)
                 if self.replay.fields:
                     z, target, _ = self.replay.fields
                     self.shapes = (z.shape[1:], target.shape[1:])

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ._transfer import send
+
 
 class Replay:
     """The newest samples, each a tuple of tensors (its *fields*), up to a number and a size.
@@ -54,7 +56,7 @@ class Replay:
         count = len(samples[0])
         slots = (self._next + torch.arange(count, device="cpu")) % self.capacity
         for field, sample in zip(self.fields, samples):
-            field[slots.to(field.device)] = sample.to(field)
+            field[send(slots, field.device)] = sample.to(field)
         self._next = (self._next + count) % self.capacity
         self.size = min(self.size + count, self.capacity)
 
@@ -66,12 +68,12 @@ class Replay:
         """
         age = torch.randint(self.size, (count,), generator=generator, device="cpu")
         slots = self._slots(age)
-        return tuple(field[slots.to(field.device)] for field in self.fields)
+        return tuple(field[send(slots, field.device)] for field in self.fields)
 
     def oldest_first(self) -> tuple[Tensor, ...]:
         """A copy of the samples, in the order in which they came."""
         slots = self._slots(torch.arange(self.size, device="cpu"))
-        return tuple(field[slots.to(field.device)] for field in self.fields)
+        return tuple(field[send(slots, field.device)] for field in self.fields)
 
     def to(self, device: torch.device) -> None:
         self.fields = tuple(field.to(device) for field in self.fields)

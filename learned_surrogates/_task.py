@@ -1,8 +1,9 @@
 """What predictions and targets look like: the seam between the loss and a domain."""
 
 import copy
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar
 
@@ -10,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ._checks import check_number
+from ._checks import check_dense, check_number
 from ._surrogate import Conditioned, EmbeddingDistance, PairRegression, embedding_net
+from ._transfer import send
 
 #: A random data generator R: `generator(count, rng)` returns `count` predictions and `count`
 #: targets, in the form in which the metric takes them, spread over the metric's range.
@@ -41,6 +43,13 @@ class Batch:
     def weights(self) -> Tensor | None:
         """What `reduce` weighs samples with, whatever the reduction, `(batch,)`; None is 1."""
         return None
+
+    def check_reduction(self, reduction: str) -> None:
+        """Checks that `reduce` can take this reduction, before anything is learned from the call.
+
+        Raises:
+            ValueError: an argument of the call does not go with it.
+        """
 
     def replaced(self, prediction: Tensor) -> Tensor:
         """The call's prediction, with another tensor in place of `prediction`; differentiable."""
@@ -224,8 +233,11 @@ class Tensors(Task[Batch]):
                     f"{type(tensor).__name__}. For text, give the loss a task: text.CTC(...) or "
                     "text.Characters(...)"
                 )
+            check_dense(name, tensor)
             if tensor.ndim == 0:
                 raise ValueError(f"{name} must have a batch dimension; its shape is ()")
+            if not tensor.shape[1:].numel():
+                raise ValueError(f"{name} has samples without numbers: {tuple(tensor.shape)}")
         if not prediction.is_floating_point():
             raise TypeError(
                 f"prediction must be floating point to carry a gradient; it is {prediction.dtype}. "
@@ -236,7 +248,7 @@ class Tensors(Task[Batch]):
                 f"prediction and target must have the same batch size; their shapes are "
                 f"{tuple(prediction.shape)} and {tuple(target.shape)}"
             )
-        return Batch(prediction=prediction, target=target.detach().to(prediction.device))
+        return Batch(prediction=prediction, target=lasting(target.to(prediction.device)))
 
     def represent(self, prediction: Tensor, batch: Batch) -> Tensor:
         return _with_features(prediction)
@@ -255,7 +267,7 @@ class Tensors(Task[Batch]):
     def scored_sample(self, batch: Batch, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         prediction, target = self.decode(batch)
         noise = torch.randn(prediction.shape, generator=random, dtype=torch.float32, device="cpu")
-        noise = noise.to(prediction)
+        noise = send(noise, prediction)
         return prediction + self.noise * noise, target, noise / self.noise
 
     def encode(
@@ -278,6 +290,34 @@ class Tensors(Task[Batch]):
         if z.shape[1:] == y.shape[1:]:
             return EmbeddingDistance(embedding_net(torch.cat([z, y])))
         return EmbeddingDistance(embedding_net(z), embedding_net(y))
+
+
+def read(task: Task[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Batch:
+    """What the task reads from a call.
+
+    Raises:
+        TypeError: an argument is missing, unknown or one too many; or as the task says.
+        ValueError: as the task says.
+    """
+    try:
+        return task.read(*args, **kwargs)
+    except TypeError as error:
+        # The task's own errors come from within `read`.
+        if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+            raise
+        parameters = inspect.signature(task.read).parameters.values()
+        names = ", ".join(str(p.replace(annotation=p.empty)) for p in parameters)
+        raise TypeError(
+            f"with {type(task).__name__}, the loss is called as criterion({names}): {error}"
+        ) from None
+
+
+def lasting(tensor: Tensor) -> Tensor:
+    """The tensor without its graph, such that a gradient may be computed with it.
+
+    What was made in inference mode, as a teacher's labels are, cannot be saved for one.
+    """
+    return tensor.clone() if tensor.is_inference() else tensor.detach()
 
 
 def _with_features(samples: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ._agree import agree
 from ._checks import check_number
 from ._evaluations import Evaluation
-from ._task import Batch
+from ._task import Batch, read
 
 if TYPE_CHECKING:
     from ._loss import LearnedSurrogateLoss
@@ -63,13 +63,12 @@ def warm_up(
 
 def _start(criterion: "LearnedSurrogateLoss", arguments: Any) -> tuple[Batch, Evaluation | None]:
     """Has the metric evaluated on what the loss would be called with."""
-    if isinstance(arguments, Mapping):
-        batch = criterion.task.read(**arguments)
-    else:
-        batch = criterion.task.read(*arguments)
+    named = isinstance(arguments, Mapping)
+    batch = read(criterion.task, () if named else arguments, arguments if named else {})
     learner = criterion._learner
     learner.to(batch.prediction.device)
-    return batch, learner.pairs.start(batch) if len(batch.target) else None
+    with learner.unchanged_by_errors():
+        return batch, learner.pairs.start(batch) if len(batch.target) else None
 
 
 def _take_in(
@@ -78,10 +77,11 @@ def _take_in(
     """Remembers predictions without a gradient: one call, less the loss."""
     learner = criterion._learner
     learner.sync.failure = None
-    if evaluation is not None:
-        with learner.sync.told():
-            learner.pairs.evaluations.finish(evaluation)
-    value, z, _ = criterion._evaluate(batch, differentiable=False, learning=True)
+    with learner.unchanged_by_errors():
+        if evaluation is not None:
+            with learner.sync.told():
+                learner.pairs.evaluations.finish(evaluation)
+        value, z, _ = criterion._evaluate(batch, differentiable=False, learning=True)
     if evaluation is not None:
         learner.observe(evaluation, (value, z, batch.target))
 

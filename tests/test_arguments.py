@@ -3,10 +3,10 @@ import math
 
 import pytest
 import torch
-from conftest import l1
+from conftest import CASES, assert_identical, l1, make_arguments, make_loss, snapshot, step, train
 from torch import nn
 
-from learned_surrogates import LearnedSurrogateLoss, text
+from learned_surrogates import LearnedSurrogateLoss, Tensors, text
 
 WRONG = [
     ("task", "ctc", TypeError),
@@ -104,3 +104,115 @@ def test_a_new_loss_is_a_module_without_children_whose_state_is_tensors():
     assert isinstance(criterion, nn.Module)
     assert not list(criterion.children())
     assert all(isinstance(tensor, torch.Tensor) for tensor in criterion.state_dict().values())
+
+
+# At a call
+
+UNREADABLE = {
+    "meta": (lambda tensor: tensor.to("meta"), "on the meta device"),
+    "sparse": (lambda tensor: tensor.to_sparse(), "must be a dense tensor; it is sparse_coo"),
+    "complex": (lambda tensor: tensor.to(torch.complex64), "must be real; it is torch.complex64"),
+    "8 bits": (lambda tensor: tensor.to(torch.float8_e4m3fn), "16 bits or more|must be integers"),
+}
+NAMES = {"ctc": ("log_probs", "targets"), "characters": ("input", "target")}
+
+
+@pytest.mark.parametrize("part", [0, 1])
+@pytest.mark.parametrize("kind", UNREADABLE)
+@pytest.mark.parametrize("case", CASES)
+def test_a_tensor_that_cannot_be_read_is_named(case, kind, part):
+    criterion = make_loss(case)
+    train(criterion, case, range(2))
+    before, arguments = snapshot(criterion), list(make_arguments(case))
+    change, message = UNREADABLE[kind]
+    arguments[part] = change(arguments[part].detach())
+    kinds = {"boxes": ("pred", "target"), "tensors": ("prediction", "target"), **NAMES}
+    with pytest.raises(TypeError, match=f"^{kinds[case.partition('-')[0]][part]} .*({message})"):
+        criterion(*arguments)
+    assert_identical(snapshot(criterion), before)
+    assert step(criterion, make_arguments(case))[0].isfinite()
+
+
+@pytest.mark.parametrize("integers", ["input_lengths", "target_lengths"])
+def test_lengths_that_cannot_be_read_are_named(integers):
+    names = ("log_probs", "targets", "input_lengths", "target_lengths")
+    arguments = dict(zip(names, make_arguments("ctc"), strict=True))
+    for kind in ("meta", "sparse", "complex"):
+        wrong = {**arguments, integers: UNREADABLE[kind][0](arguments[integers])}
+        with pytest.raises(TypeError, match=f"^{integers} .*({UNREADABLE[kind][1]})"):
+            make_loss("ctc")(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("case", "signature"),
+    [
+        ("tensors", "prediction, target"),
+        ("ctc", "log_probs, targets, input_lengths, target_lengths"),
+        ("characters", "input, target"),
+        ("boxes", "pred, target, weight=None, avg_factor=None, reduction_override=None"),
+    ],
+)
+def test_a_missing_or_superfluous_argument_gets_the_signature(case, signature):
+    criterion, arguments = make_loss(case), make_arguments(case)
+    expected = rf"called as criterion\({signature}\): .*"
+    with pytest.raises(TypeError, match=expected + "missing 1 required positional argument"):
+        criterion(*arguments[:-1])
+    with pytest.raises(TypeError, match=expected + "positional arguments"):
+        criterion(*arguments, None, None, None, None)
+    with pytest.raises(TypeError, match=expected + "unexpected keyword argument 'weights'"):
+        criterion(*arguments, weights=None)
+    with pytest.raises(TypeError, match=expected):
+        criterion.warm_up([arguments[:-1]], updates=1)
+    with pytest.raises(TypeError, match=expected):
+        criterion.check([arguments[:-1]])
+
+
+def test_a_type_error_of_a_users_task_stays_what_it_is():
+    class Own(Tensors):
+        def read(self, prediction, target):
+            raise TypeError("no such prediction")
+
+    with pytest.raises(TypeError, match=r"^no such prediction"):
+        make_loss(task=Own())(*make_arguments())
+
+
+def test_a_reduction_that_was_set_later_is_checked_too():
+    criterion = make_loss()
+    criterion.reduction = "avg"
+    with pytest.raises(ValueError, match="reduction must be one of"):
+        criterion(*make_arguments())
+
+
+@pytest.mark.parametrize("part", ["prediction", "target"])
+def test_samples_without_numbers_are_refused(part):
+    arguments = {"prediction": torch.zeros(4, 3), "target": torch.zeros(4, 3)}
+    arguments[part] = torch.zeros(4, 0)
+    with pytest.raises(ValueError, match=rf"{part} has samples without numbers: \(4, 0\)"):
+        make_loss()(**arguments)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_targets_may_come_from_inference_mode(case):
+    """As those of a teacher that labels batches do."""
+    criterion, plain = make_loss(case), make_loss(case)
+    for seed in range(2):
+        prediction, *rest = make_arguments(case, seed)
+        with torch.inference_mode():
+            rest = [part.clone() for part in rest]
+        result = step(criterion, (prediction, *rest))
+        assert_identical(result, step(plain, make_arguments(case, seed)))
+
+
+class Product(nn.Module):
+    """Needs the target where it computes a gradient with respect to the prediction."""
+
+    def forward(self, z, y):
+        return (z * y).sum(-1)
+
+
+def test_targets_from_inference_mode_reach_a_surrogate_that_multiplies_with_them():
+    prediction, target = make_arguments()
+    with torch.inference_mode():
+        same = target.clone()
+    _, gradient = step(make_loss(surrogate=Product()), (prediction, same))
+    torch.testing.assert_close(gradient, target / 4)

@@ -373,7 +373,11 @@ PRED, TARGET = torch.ones(2, 5), torch.ones(2, 5)
         ((PRED, -TARGET), ValueError, "target of sample 0.*negative width"),
         ((PRED, TARGET, [1, 1]), TypeError, "weight must be a tensor"),
         ((PRED, TARGET, torch.ones(3)), ValueError, r"weight must have shape \(2,\) or \(2, 5\)"),
+        ((PRED, TARGET, torch.ones(2, device="meta")), TypeError, "weight is on the meta device"),
+        ((PRED, TARGET, torch.ones(2) * 1j), TypeError, "weight must be real"),
         ((PRED, TARGET, None, "two"), TypeError, "avg_factor must be a number"),
+        ((PRED, TARGET, None, torch.ones(2)), ValueError, r"avg_factor must be one.*\(2,\)"),
+        ((PRED, TARGET, None, torch.tensor(1j)), TypeError, "avg_factor must be real"),
         ((PRED, TARGET, None, None, "avg"), ValueError, "reduction_override must be one of"),
         ((PRED,), TypeError, "target"),
     ],
@@ -383,6 +387,31 @@ def test_wrong_arguments_are_named(arguments, error, message):
     with pytest.raises(error, match=message):
         criterion(*arguments)
     assert criterion.stats["calls"] == 0
+
+
+def test_a_factor_that_does_not_go_with_the_reduction_leaves_the_loss_as_it_was():
+    criterion = make_loss("boxes")
+    train(criterion, "boxes", range(2))
+    before = snapshot(criterion)
+    with pytest.raises(ValueError, match="avg_factor is what a 'mean' divides by"):
+        criterion(*make_arguments("boxes"), avg_factor=2, reduction_override="sum")
+    assert_identical(snapshot(criterion), before)
+
+
+def test_weights_and_factors_have_no_say_in_the_graph():
+    weight, factor = torch.rand(4, requires_grad=True), torch.tensor([3.0], requires_grad=True)
+    with torch.inference_mode():
+        other = weight.clone()
+    criterion = make_loss("boxes")
+    loss = criterion(*make_arguments("boxes"), weight, factor)
+    assert loss.shape == ()
+    expected = make_loss("boxes")(*make_arguments("boxes"), other, 3.0)
+    torch.testing.assert_close(loss, expected)
+    loss.backward()
+    expected.backward()
+    assert weight.grad is factor.grad is None
+    with torch.no_grad():
+        assert not criterion(*make_arguments("boxes"), weight, factor).requires_grad
 
 
 def test_unusable_tasks_are_refused():

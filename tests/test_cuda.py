@@ -1,3 +1,6 @@
+import warnings
+from contextlib import contextmanager
+
 import pytest
 import torch
 from conftest import CASES, assert_identical, make_arguments, make_loss, snapshot, step, train
@@ -155,3 +158,53 @@ def test_autocast_and_loss_scaling(case, dtype):
         assert parameter.grad.isfinite().all()
         scaler.step(optimizer)
         scaler.update()
+
+
+@contextmanager
+def waiting(mode):
+    """What PyTorch does where the host waits for the GPU: "error", "warn" or "default"."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode(mode)
+        caught.clear()
+        try:
+            yield caught
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def settled_on_gpu(case, **options):
+    criterion = make_loss(case, update_every=1000, **options)
+    for seed in range(5):
+        step(criterion, on_gpu(make_arguments(case, seed, batch=8)))
+    return criterion
+
+
+@pytest.mark.parametrize("case", ["tensors", "ctc-grid", "characters-grid"])
+def test_a_call_that_does_not_learn_does_not_wait_for_the_gpu(case):
+    criterion = settled_on_gpu(case).eval()
+    prediction, *rest = on_gpu(make_arguments(case, 7))
+    # Targets and lengths of text are read on the host.
+    rest = rest if case == "tensors" else [part.cpu() for part in rest]
+    with waiting("error"):
+        criterion(prediction, *rest).backward()
+        with torch.no_grad():
+            criterion(prediction, *rest)
+    assert prediction.grad.isfinite().all()
+
+
+def test_a_call_without_an_update_waits_once_beside_the_metric():
+    def metric(prediction, target):
+        mode = torch.cuda.get_sync_debug_mode()
+        torch.cuda.set_sync_debug_mode("default")
+        try:
+            return (prediction - target).abs().sum(-1).cpu()
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
+
+    criterion = settled_on_gpu("tensors", metric=metric)
+    prediction, target = on_gpu(make_arguments(seed=7))
+    with waiting("warn") as caught:
+        criterion(prediction, target).backward()
+    waits = [w for w in caught if "synchronizing CUDA operation" in str(w.message)]
+    assert len(waits) <= 1, [(w.filename, w.lineno) for w in waits]

@@ -1,3 +1,4 @@
+import copy
 import gc
 import random
 
@@ -19,7 +20,7 @@ from conftest import (
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from learned_surrogates import EmbeddingDistance, LearnedSurrogateLoss
+from learned_surrogates import EmbeddingDistance, LearnedSurrogateLoss, Tensors
 
 PASSIVE = {
     "eval": lambda criterion, arguments: criterion.eval()(*arguments),
@@ -473,3 +474,71 @@ def test_the_default_device_does_not_matter(case):
     with torch.device("meta"):
         results = [step(criterion, some) for some in arguments]
     assert_identical(results, [step(plain, some) for some in arguments])
+
+
+# Errors and wild numbers
+
+
+def assert_unchanged_by(criterion, error, match, arguments):
+    twin = copy.deepcopy(criterion)
+    with pytest.raises(error, match=match):
+        criterion(*arguments)
+    assert_identical(snapshot(criterion), snapshot(twin))
+    for seed in range(2):
+        good = make_arguments(seed=seed)
+        assert_identical(step(criterion, good), step(twin, good))
+
+
+@pytest.mark.parametrize("called", [True, False])
+def test_a_base_loss_that_raises_leaves_the_loss_as_it_was(called):
+    def base(prediction, target):
+        if (target == 7).any():
+            raise ZeroDivisionError("no such target")
+        return (prediction - target).square().mean()
+
+    task = Tensors(noise=0.1)
+    criterion = make_loss(task=task, base_loss=base, base_weight=0.5, warm_up_updates=3)
+    train(criterion, "tensors", range(2 * called))
+    assert_unchanged_by(
+        criterion, ZeroDivisionError, "no such target", (make_arguments()[0], torch.full((4, 3), 7))
+    )
+
+
+def test_a_shape_that_is_refused_leaves_the_draws_as_they_were():
+    criterion = make_loss(task=Tensors(noise=0.1), draws=2)
+    train(criterion, "tensors", range(2))
+    wrong = torch.zeros(2, 5, requires_grad=True), torch.zeros(2, 5)
+    assert_unchanged_by(criterion, ValueError, "shape of the first call", wrong)
+
+
+def test_targets_that_are_not_finite_do_not_spoil_a_new_surrogate():
+    criterion = make_loss()
+    prediction, target = make_arguments()
+    target[1] = torch.nan
+    criterion.reduction = "none"
+    loss = criterion.eval()(prediction, target)
+    assert loss.isnan().tolist() == [False, True, False, False]
+    for loss, gradient in train(criterion.train(), "tensors", range(3)):
+        assert loss.isfinite().all()
+        assert gradient.abs().sum() > 0
+
+
+@pytest.mark.parametrize("called", [True, False])
+@pytest.mark.parametrize("size", [1e15, 1e30])
+def test_a_wild_prediction_does_not_spoil_the_surrogate_for_good(size, called):
+    criterion = make_loss(metric=zero)
+    train(criterion, "tensors", range(2 * called))
+    prediction, target = make_arguments(seed=7)
+    with torch.no_grad():
+        prediction[1, 0] = size
+    criterion(prediction, target)
+    for loss, gradient in train(criterion, "tensors", range(20)):
+        assert loss.isfinite()
+        assert gradient.isfinite().all()
+    learner = criterion._learner
+    weights = [p.detach().clone() for p in learner.surrogate.parameters()]
+    fitted = {k: v for k, v in snapshot(criterion).items() if k.startswith(("surrogate.", "adam."))}
+    assert all(tensor.isfinite().all() for tensor in fitted.values())
+    train(criterion, "tensors", range(20, 22))
+    moved = [not torch.equal(a, b) for a, b in zip(weights, learner.surrogate.parameters())]
+    assert any(moved)  # not the last bias, which cancels in a distance

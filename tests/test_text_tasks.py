@@ -518,6 +518,18 @@ def test_outputs_without_positions_are_named(task):
 
 
 @pytest.mark.parametrize("case", ["ctc", "ctc-grid"])
+@pytest.mark.parametrize("number", [torch.inf, -torch.inf, torch.nan, 3e38, -3e38])
+def test_log_probabilities_of_any_size_are_aligned_with_their_targets(case, number):
+    criterion = make_loss(case, reduction="none")
+    log_probs, *rest = make_arguments(case)
+    with torch.no_grad():
+        log_probs[:, 1] = number
+    loss, gradient = step(criterion, (log_probs, *rest))
+    assert loss.isnan().tolist() == [False, abs(number) != 3e38, False, False]
+    assert gradient[:, [0, 2, 3]].isfinite().all()
+
+
+@pytest.mark.parametrize("case", ["ctc", "ctc-grid"])
 def test_nan_in_padding_reaches_neither_value_nor_gradient(case):
     criterion = make_loss(case, reduction="none")
     train(criterion, case, range(2))

@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from .._checks import check_choice, check_number
+from .._checks import check_choice, check_dense, check_number
 from .._surrogate import EmbeddingDistance, embedding_net
-from .._task import Batch, Task
+from .._task import Batch, Task, lasting
+from .._transfer import send
 from ._check import as_boxes, check_boxes
 from ._generator import RandomDistortions
 
@@ -51,6 +52,10 @@ class BoxBatch(Batch):
             return prediction
         return self.boxes.detach().to(prediction).masked_scatter(self.kept[:, None], prediction)
 
+    def check_reduction(self, reduction: str) -> None:
+        if self.avg_factor is not None and (self.reduction or reduction) == "sum":
+            raise ValueError("avg_factor is what a 'mean' divides by; the reduction is 'sum'")
+
     def reduce(self, value: Tensor, reduction: str) -> Tensor:
         reduction = self.reduction or reduction
         if self.weight is not None:
@@ -60,8 +65,6 @@ class BoxBatch(Batch):
                 return value
             return value.new_zeros(len(self.kept)).masked_scatter(self.kept, value)
         if reduction == "sum":
-            if self.avg_factor is not None:
-                raise ValueError("avg_factor is what a 'mean' divides by; the reduction is 'sum'")
             return value.sum()
         if self.avg_factor is not None:
             # As in mmdetection, a batch without positives makes 0 / 0 zero.
@@ -140,9 +143,8 @@ class BoxTask(Task[BoxBatch]):
             )
         if reduction_override is not None:
             check_choice("reduction_override", reduction_override, ("none", "mean", "sum"))
-        if not isinstance(avg_factor, (numbers.Real, Tensor, type(None))):
-            raise TypeError(f"avg_factor must be a number; got {avg_factor!r}")
-        stored = self.converted(target.detach().to(pred.device, torch.float32))
+        # Checked where they are: from the host, without waiting for the device.
+        stored = self.converted(lasting(target.to(torch.float32)))
         kept, whole = None, pred
         if weight is not None:
             weight = self._weights(weight, pred)
@@ -151,15 +153,15 @@ class BoxTask(Task[BoxBatch]):
             if kept.all():
                 kept = None
             else:
-                pred, stored, weight = pred[kept], stored[kept], weight[kept]
+                pred, stored, weight = pred[kept], stored[kept.to(stored.device)], weight[kept]
         check_boxes("target", stored)
         return BoxBatch(
             prediction=pred,
             boxes=whole,
-            target=stored,
+            target=stored.to(pred.device),
             weight=weight,
             kept=kept,
-            avg_factor=avg_factor,
+            avg_factor=self._avg_factor(avg_factor),
             reduction=reduction_override,
         )
 
@@ -168,7 +170,8 @@ class BoxTask(Task[BoxBatch]):
         """Weights of boxes, `(batch,)`; those of a box's numbers are averaged."""
         if not isinstance(weight, Tensor):
             raise TypeError(f"weight must be a tensor; got {type(weight).__name__}")
-        weight = weight.detach().to(pred.device, torch.float32)
+        check_dense("weight", weight)
+        weight = lasting(weight.to(pred.device, torch.float32))
         if weight.shape == pred.shape:
             return weight.mean(1)
         if weight.shape == pred.shape[:1]:
@@ -177,6 +180,18 @@ class BoxTask(Task[BoxBatch]):
             f"weight must have shape {tuple(pred.shape[:1])} or {tuple(pred.shape)}; its shape is "
             f"{tuple(weight.shape)}"
         )
+
+    @staticmethod
+    def _avg_factor(factor: Any) -> float | Tensor | None:
+        """The factor as one number, without a graph."""
+        if factor is None or isinstance(factor, numbers.Real):
+            return None if factor is None else float(factor)
+        if not isinstance(factor, Tensor):
+            raise TypeError(f"avg_factor must be a number; got {factor!r}")
+        check_dense("avg_factor", factor)
+        if factor.numel() != 1:
+            raise ValueError(f"avg_factor must be one number; its shape is {tuple(factor.shape)}")
+        return lasting(factor).reshape(())
 
     def represent(self, prediction: Tensor, batch: BoxBatch) -> Tensor:
         return self.see(self.converted(prediction), batch.target)
@@ -205,7 +220,7 @@ class BoxTask(Task[BoxBatch]):
     def sample(self, batch: BoxBatch, random: torch.Generator) -> tuple[Tensor, Tensor]:
         boxes = self._predicted(batch)
         noise = torch.randn(boxes.shape, generator=random, dtype=torch.float32, device="cpu")
-        drawn = self.blurred(boxes, batch.target.to(boxes), self.noise * noise.to(boxes))
+        drawn = self.blurred(boxes, batch.target.to(boxes), self.noise * send(noise, boxes))
         return self.possible(drawn), batch.target.clone()
 
     def _predicted(self, batch: BoxBatch) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._transfer import send
 from ._alignment import Labels
 from ._alphabet import Alphabet
 from ._match_grid import first_columns, match_grid
@@ -98,9 +99,9 @@ class Characters(TextTask):
         return TextBatch(
             prediction=input,
             logits=self.logits(input.detach()),
-            target=self._target(classes).to(input.device),
+            target=send(self._target(classes), input.device),
             batch_dim=0 if batched else None,
-            present=present.to(input.device),
+            present=send(present, input.device),
             texts=self.texts(classes),
         )
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .._transfer import send
 from ._alignment import Labels, extend, fit_to_frames, force_align, spread_evenly
 from ._alphabet import Alphabet
 from ._collapse import collapse
@@ -24,6 +25,8 @@ from ._text_task import (
 
 # In the place of log 0 when a generated text, which is certain of itself, is aligned.
 LEAST_PROBABILITY = 1e-6
+# Of a frame, where targets are aligned.
+LARGEST_SCORE = 1e30
 
 
 class CTC(TextTask):
@@ -95,9 +98,9 @@ class CTC(TextTask):
         return TextBatch(
             prediction=log_probs,
             logits=self.logits(log_probs.detach()),
-            target=self._target(frames_first, labels, frames).to(log_probs.device),
+            target=send(self._target(frames_first, labels, frames), log_probs.device),
             batch_dim=1 if batched else None,
-            present=present.to(log_probs.device),
+            present=send(present, log_probs.device),
             texts=[self.alphabet.decode(text) for text in labels],
         )
 
@@ -152,13 +155,14 @@ class CTC(TextTask):
         if self.layout == "even":
             return spread_evenly(labels, frames, len(log_probs), self.alphabet.special)
         extended = extend(labels, self.alphabet.special)
-        states = torch.from_numpy(extended).to(log_probs.device)
+        states = send(torch.from_numpy(extended), log_probs.device)
         # Only the classes that a target has leave the device.
         of_states = log_probs.float().gather(2, states.expand(len(log_probs), -1, -1))
-        # A frame that is not a number says nothing about where the target lies.
-        scores = of_states.nan_to_num(0.0, neginf=-1e4).cpu().numpy()
+        # A frame that is not a number says nothing about where the target lies; and the sum over
+        # all frames must be one.
+        scores = of_states.nan_to_num(0.0, 0.0, -1e4).clamp(-LARGEST_SCORE, LARGEST_SCORE)
         counts = np.array([len(text) for text in labels], dtype=np.int64)
-        return force_align(scores, extended, counts, frames)
+        return force_align(scores.cpu().numpy(), extended, counts, frames)
 
     def _lengths(self, name: str, lengths: Any, batch: int, most: int) -> NDArray[np.int64]:
         values = as_integers(name, lengths).reshape(-1).numpy()

@@ -11,8 +11,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from .._checks import check_dense
 from .._surrogate import Conditioned, EmbeddingDistance, PairRegression
 from .._task import Batch, Task
+from .._transfer import send
 from ._alignment import Labels
 from ._alphabet import Alphabet
 from ._char_cnn import CharCNN
@@ -113,7 +115,7 @@ class TextTask(Task[TextBatch]):
         size = (len(cumulative), cumulative.shape[2])
         shares = torch.rand(size, generator=random, dtype=torch.float32, device="cpu")
         # The draw is the class within whose part of 0..1 the random number falls.
-        below = cumulative < shares.to(cumulative)[:, None] * cumulative[:, -1:]
+        below = cumulative < send(shares, cumulative)[:, None] * cumulative[:, -1:]
         return below.sum(1).clamp(max=self.alphabet.classes - 1)
 
     def expand(self, target: Tensor) -> Tensor:
@@ -175,6 +177,7 @@ def check_output(name: str, output: object, class_dim: int, classes: int) -> Non
     """
     if not isinstance(output, Tensor):
         raise TypeError(f"{name} must be a tensor; got {type(output).__name__}")
+    check_dense(name, output)
     if output.ndim not in (2, 3):
         raise ValueError(
             f"{name} must have three dimensions, or two for one sample; its shape is "
@@ -197,12 +200,15 @@ def as_integers(name: str, values: object) -> Tensor:
     Raises:
         TypeError: they are not integers.
     """
+    if isinstance(values, Tensor):
+        check_dense(name, values)
     try:
         tensor = torch.as_tensor(values, device="cpu").detach()
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name} must be integers; got {values!r}") from error
     # An empty list makes a float tensor.
-    if tensor.numel() and (tensor.is_floating_point() or tensor.dtype == torch.bool):
+    real = tensor.is_floating_point() or tensor.is_complex()
+    if tensor.numel() and (real or tensor.dtype == torch.bool):
         raise TypeError(f"{name} must be integers; they are {tensor.dtype}")
     return tensor.long()
 
