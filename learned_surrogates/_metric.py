@@ -23,8 +23,10 @@ class MetricError(RuntimeError):
 
     The message names the metric, the sample, and the shapes and dtypes that it was given; the
     metric's own exception, if there was one, is the `__cause__`. The loss is left as it was before
-    the call and may be called again; where several processes fit one surrogate, the call is counted
-    and, if it is one that updates, raises in all of them.
+    the call and may be called again. Where the metric failed on a pair of the random generator, the
+    call has been counted and its predictions remembered, and the surrogate is not updated; where
+    several processes fit one surrogate, a call is always counted and, if it is one that updates,
+    raises in all of them.
     """
 
 

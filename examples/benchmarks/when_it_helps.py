@@ -5,7 +5,8 @@ the same images, with one of these:
 
 - proxy: CTC or cross-entropy, the control;
 - surrogate: `LearnedSurrogateLoss` with its defaults and the proxy as `base_loss`;
-- surrogate-half: the same with `base_weight=0.5`; surrogate-alone: without `base_loss`;
+- surrogate-half: the same with `base_weight=0.5`; surrogate-rare: with `update_every=16`;
+  surrogate-alone: without `base_loss`;
 - paper: LS-ED as published (embedding distance, metric of the decoded text), warmed up for 1,500
   updates;
 - mwer4, mwer16: minimum-risk training, the expected metric's gradient from 4 or 16 draws a sample
@@ -55,7 +56,14 @@ from word_images import WordImages
 
 from learned_surrogates import LearnedSurrogateLoss, text
 
-METHODS = ("proxy", "surrogate", "surrogate-half", "surrogate-alone", "paper", "mwer4", "mwer16")
+# Arguments of the loss that are not its defaults.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "surrogate": {},
+    "surrogate-half": {"base_weight": 0.5},
+    "surrogate-rare": {"update_every": 16},
+    "surrogate-alone": {"base_loss": None},
+}
+METHODS = ("proxy", *SETTINGS, "paper", "mwer4", "mwer16")
 METRICS: dict[str, Callable[..., Any]] = {
     "clean": text.edit_distance,
     "noisy": text.edit_distance,
@@ -182,13 +190,8 @@ class Study:
                     updates=PAPER_UPDATES,
                 )
         else:
-            criterion = LearnedSurrogateLoss(
-                self.metric,
-                task=task,
-                base_loss=None if method == "surrogate-alone" else base_loss(self.head),
-                base_weight=0.5 if method == "surrogate-half" else 0.0,
-                seed=seed,
-            )
+            arguments = {"base_loss": base_loss(self.head)} | SETTINGS[method]
+            criterion = LearnedSurrogateLoss(self.metric, task=task, seed=seed, **arguments)
         return surrogate_objective(criterion, self.head, 0.0), criterion
 
     def figures(self, model: Recogniser) -> dict[str, Any]:
