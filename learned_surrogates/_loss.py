@@ -85,7 +85,7 @@ class LearnedSurrogateLoss(nn.Module):
         draws: random draws from a prediction's own distribution, over which the metric is averaged
             before the surrogate is fitted to it; 0 takes the metric of the prediction as it is
             decoded, as the papers do. The metric is called `1 + draws` times a learning call.
-            None takes the task's number: 4 for text, 0 for tensors (1 with `Tensors(noise=)`).
+            None takes the task's number: 4 for text, 0 for others (2 with their `noise=`).
         filter: the surrogate's largest error on a sample, in the metric's units, with which it
             still gives a gradient: a sample that it gets more wrong hands back zero, as in FEDS,
             Eq. 4.7 (0.25 there, for edit distance). Its error is against what it is fitted to,
@@ -109,7 +109,8 @@ class LearnedSurrogateLoss(nn.Module):
             float from above 0 to 1.0; or an integer, the most samples a call. None measures all.
         update_every: the surrogate is updated at every such call.
         update_steps: gradient steps of the surrogate an update.
-        batch_size: pairs of each source ("local", "global") a gradient step.
+        batch_size: pairs of each source ("local", "global") a gradient step; None takes the task's:
+            192 for boxes, else 64.
         learning_rate: of the surrogate's Adam; None takes 3e-4 for a surrogate that comes fitted,
             else 1e-3.
         penalty_weight: :math:`\lambda`; None takes the task's (0.1 for the embedding of text, as
@@ -176,7 +177,7 @@ class LearnedSurrogateLoss(nn.Module):
         metric_budget: Budget = None,
         update_every: int = 4,
         update_steps: int = 1,
-        batch_size: int = 64,
+        batch_size: int | None = None,
         learning_rate: float | None = None,
         penalty_weight: float | None = None,
         penalty_norm: float = 1.0,
@@ -224,7 +225,7 @@ class LearnedSurrogateLoss(nn.Module):
             trusted=trusted,
             update_every=update_every,
             update_steps=update_steps,
-            batch_size=batch_size,
+            batch_size=task.batch_size if batch_size is None else batch_size,
             learning_rate=task.learning_rate if learning_rate is None else learning_rate,
             penalty_weight=task.penalty_weight if penalty_weight is None else penalty_weight,
             penalty_norm=penalty_norm,

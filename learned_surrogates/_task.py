@@ -95,6 +95,8 @@ class Task(ABC, Generic[BatchType]):
     surrogate: str = "embedding"
     #: Draws of the expected metric where the user gives no number.
     draws: int = 0
+    #: Pairs of each source a gradient step of the surrogate where the user gives no number.
+    batch_size: int = 64
     #: Whether representations may differ in size, but for their first dimension after the batch;
     #: they are padded with zeros.
     ragged: bool = False
@@ -195,7 +197,7 @@ class Tensors(Task[Batch]):
 
     Args:
         noise: standard deviation, in the prediction's units, of the Gaussian noise that makes the
-            loss's `draws`, of which there is then one a sample unless told otherwise.
+            loss's `draws`, of which there are then two a sample unless told otherwise.
 
     Raises:
         TypeError, ValueError: `noise` is no number, or negative.
@@ -220,7 +222,8 @@ class Tensors(Task[Batch]):
         check_number("noise", noise, 0, integer=False)
         self.noise = noise
         self.samples = self.scores = noise > 0
-        self.draws = 1 if self.samples else 0
+        # One alone would not tell how noisy it is, and trust takes that out.
+        self.draws = 2 if self.samples else 0
 
     def __repr__(self) -> str:
         return f"Tensors(noise={self.noise})" if self.noise else "Tensors()"

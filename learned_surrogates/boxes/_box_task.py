@@ -87,6 +87,8 @@ class BoxTask(Task[BoxBatch]):
 
     surrogates = ("target-frame", "placed-frame", "embedding")
     surrogate = "embedding"
+    # A box is a few numbers: many of them cost little, and make a far better gradient.
+    batch_size = 192
     #: How many numbers a box has.
     numbers: ClassVar[int]
     #: How many numbers the target's frame has.
@@ -96,7 +98,8 @@ class BoxTask(Task[BoxBatch]):
         check_number("noise", noise, 0, integer=False)
         self.noise = noise
         self.samples = noise > 0
-        self.draws = 1 if self.samples else 0
+        # One alone would not tell how noisy it is, and trust takes that out.
+        self.draws = 2 if self.samples else 0
 
     def __repr__(self) -> str:
         noise = f"noise={self.noise}" if self.noise else ""
