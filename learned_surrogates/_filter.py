@@ -1,11 +1,11 @@
 """Which samples' gradients are used: the filter of FEDS."""
 
-import warnings
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from ._checks import check_number
+from ._warnings import warn
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,9 @@ class Filter:
     def __post_init__(self) -> None:
         check_number("filter", self.threshold, 0, integer=False)
         if self.ramp:
-            warnings.warn(
+            warn(
                 "Filter(ramp=True) minimises |surrogate - metric|, which rewards agreement with "
-                "the metric and not a better metric: add another loss to it, or leave ramp out",
-                stacklevel=3,
+                "the metric and not a better metric: add another loss to it, or leave ramp out"
             )
 
     def factors(self, differences: Tensor, mean_error: float) -> Tensor:

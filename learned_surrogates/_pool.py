@@ -3,7 +3,6 @@
 import math
 import pickle
 import time
-import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -19,6 +18,7 @@ from typing import Any, Self
 
 from ._evaluation import Outcome, Parcel, Portion, evaluate, measure
 from ._metric import Metric, MetricError
+from ._warnings import warn
 from ._workers import Workers
 
 # An evaluation that was alone in an executor that broke, and had been in one before, broke it.
@@ -225,7 +225,7 @@ class Pool:
                 task.lose(why, error)
             if not self._warned and any(task.metric.on_error == "skip" for task in suspects):
                 self._warned = True
-                warnings.warn(f"all further samples are lost, as {why}", stacklevel=2)
+                warn(f"all further samples are lost, as {why}")
             return
         _end(self._made)
         for task in suspects:

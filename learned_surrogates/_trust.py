@@ -1,10 +1,11 @@
 """How far the surrogate is followed, and how the base loss takes over where it is not."""
 
 import math
-import warnings
 
 import torch
 from torch import Tensor
+
+from ._warnings import warn
 
 # So many pairs tell the surrogate's error well enough to end the warm-up by it.
 FEWEST_PAIRS = 32
@@ -74,7 +75,7 @@ class Trust:
                 none=self.none,
                 meanwhile=MEANWHILE[has_base_loss],
             )
-            warnings.warn(message, stacklevel=4)
+            warn(message)
 
     @property
     def weight(self) -> float:

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -273,8 +274,9 @@ def test_no_trust_for_long_is_a_warning_with_causes(base_loss):
         for _ in range(PATIENCE - 1):
             step(criterion, arguments)
     words = "base loss trains" if base_loss else "give base_loss="
-    with pytest.warns(UserWarning, match=f"not been trusted.*Likely causes.*{words}"):
+    with pytest.warns(UserWarning, match=f"not been trusted.*Likely causes.*{words}") as caught:
         step(criterion, arguments)
+    assert Path(caught[0].filename).name == "conftest.py"  # where the loss is called
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         train(criterion, "tensors", range(3))
