@@ -48,6 +48,7 @@ from detector import (
     score_loss,
     smooth_l1,
 )
+from loss_gradient import LossGradient
 from post_tuning import stepper
 from scenes import Scenes, rendered
 from torch import Tensor
@@ -58,8 +59,6 @@ EXAMPLES = Path(__file__).parent
 BATCH = 16
 # Apart from every training seed: the same scenes for all models.
 EVALUATION_SEED = 2020
-# Of the gradients that are compared at the checkpoint.
-COMPARED_BATCHES = 16
 # What a learning rate is chosen by.
 CHOICE = "mean IoU"
 CONTROL = "smooth L1"
@@ -135,7 +134,7 @@ class Study:
         self.train = self.scenes(0)
         seconds = time.perf_counter() - start
         print(f"rendered {sum(map(len, self.parts()))} scenes in {seconds:.0f} s", flush=True)
-        self.gradient = Gradient(load(options.checkpoint), self.validation)
+        self.gradient = LossGradient(load(options.checkpoint), self.validation)
         self.norm = self.gradient(smooth_l1).norm()
         self.truth = self.gradient(CLOSED_FORMS["exact IoU"])
         #: Detections in the first test scenes, by what made them.
@@ -264,38 +263,6 @@ class Study:
 def misses(predictions: Tensor, targets: Tensor) -> Tensor:
     """1 for a box whose IoU is below 0.7, 0 for a hit, `(batch,)`."""
     return (boxes.rotated_iou(predictions, targets) < HIT).float()
-
-
-class Gradient:
-    """Gradients of a loss with respect to a model's weights, over the first of some scenes.
-
-    Args:
-        model: in evaluation mode.
-        scenes: of which `COMPARED_BATCHES` are used.
-    """
-
-    def __init__(self, model: Detector, scenes: Labelled):
-        self.model = model
-        self.pairs = []
-        for start in range(0, min(len(scenes[0]), BATCH * COMPARED_BATCHES), BATCH):
-            images, words, present = (part[start : start + BATCH] for part in scenes)
-            word, _ = assigned(words, present)
-            self.pairs.append(positives(model(images.float() / 255)[1], words, word))
-
-    def __call__(self, loss_of: RegressionLoss) -> Tensor:
-        """One vector. A surrogate learns nothing from it."""
-        surrogate = loss_of if isinstance(loss_of, LearnedSurrogateLoss) else None
-        if surrogate is not None:
-            surrogate.eval()
-        total = torch.zeros(())
-        for pair in self.pairs:
-            parts = torch.autograd.grad(
-                loss_of(*pair), list(self.model.parameters()), retain_graph=True, allow_unused=True
-            )
-            total = total + torch.cat([part.flatten() for part in parts if part is not None])
-        if surrogate is not None:
-            surrogate.train()
-        return total / len(self.pairs)
 
 
 COLUMNS = ("recall", "precision", "F1")

@@ -11,11 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from scenes import SIZE
 from torch import Tensor, nn
 from torch.nn import functional
+from weights import read_weights, save_weights
 
 from learned_surrogates import boxes
 
@@ -208,18 +207,12 @@ def _suppressed(logits: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor]:
 
 def save(model: Detector, path: str | os.PathLike[str]) -> None:
     """Write the weights in half precision, with the width as metadata."""
-    half = {
-        name: value.half() if value.is_floating_point() else value
-        for name, value in model.state_dict().items()
-    }
-    save_file(half, path, metadata={"width": str(model.width)})
+    save_weights(model, path, width=model.width)
 
 
 def load(path: str | os.PathLike[str]) -> Detector:
     """A detector that `save` wrote: float32, in evaluation mode."""
-    with safe_open(path, "pt") as file:
-        width = int(file.metadata()["width"])
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    model = Detector(width)
+    weights, metadata = read_weights(path)
+    model = Detector(int(metadata["width"]))
     model.load_state_dict(weights)
     return model.eval()

@@ -13,10 +13,9 @@ from itertools import groupby
 from typing import Literal, cast
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
+from weights import read_weights, save_weights
 from word_images import ALPHABET, LENGTHS
 
 Head = Literal["ctc", "characters"]
@@ -160,18 +159,12 @@ def read(output: Tensor, head: Head) -> list[str]:
 
 def save(model: Recogniser, path: str | os.PathLike[str]) -> None:
     """Write the weights in half precision, with the head and the width as metadata."""
-    half = {
-        name: value.half() if value.is_floating_point() else value
-        for name, value in model.state_dict().items()
-    }
-    save_file(half, path, metadata={"head": model.head, "width": str(model.width)})
+    save_weights(model, path, head=model.head, width=model.width)
 
 
 def load(path: str | os.PathLike[str]) -> Recogniser:
     """A recogniser that `save` wrote: float32, in evaluation mode."""
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata()
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    weights, metadata = read_weights(path)
     model = Recogniser(cast(Head, metadata["head"]), int(metadata["width"]))
     model.load_state_dict(weights)
     return model.eval()
