@@ -95,6 +95,8 @@ class Task(ABC, Generic[BatchType]):
     surrogate: str = "embedding"
     #: Draws of the expected metric where the user gives no number.
     draws: int = 0
+    #: Least weight of the base loss's gradient where the user gives no number.
+    base_weight: float = 0.0
     #: Pairs of each source a gradient step of the surrogate where the user gives no number.
     batch_size: int = 64
     #: Whether representations may differ in size, but for their first dimension after the batch;

@@ -5,7 +5,7 @@ the same images, with one of these:
 
 - proxy: CTC or cross-entropy, the control;
 - surrogate: `LearnedSurrogateLoss` with its defaults and the proxy as `base_loss`;
-- surrogate-half: the same with `base_weight=0.5`; surrogate-rare: with `update_every=16`;
+- surrogate-full: the same with `base_weight=0.0`; surrogate-rare: with `update_every=16`;
   surrogate-alone: without `base_loss`;
 - paper: LS-ED as published (embedding distance, metric of the decoded text), warmed up for 1,500
   updates;
@@ -59,7 +59,7 @@ from learned_surrogates import LearnedSurrogateLoss, text
 # Arguments of the loss that are not its defaults.
 SETTINGS: dict[str, dict[str, Any]] = {
     "surrogate": {},
-    "surrogate-half": {"base_weight": 0.5},
+    "surrogate-full": {"base_weight": 0.0},
     "surrogate-rare": {"update_every": 16},
     "surrogate-alone": {"base_loss": None},
 }
