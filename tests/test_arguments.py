@@ -29,7 +29,7 @@ WRONG = [
     ("update_steps", 0, ValueError),
     ("update_steps", True, TypeError),
     ("batch_size", 0, ValueError),
-    ("batch_size", None, TypeError),
+    ("batch_size", "64", TypeError),
     ("learning_rate", -1e-3, ValueError),
     ("learning_rate", math.nan, ValueError),
     ("learning_rate", "fast", TypeError),

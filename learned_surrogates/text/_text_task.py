@@ -58,7 +58,7 @@ class TextTask(Task[TextBatch]):
 
     surrogates = ("grid", "embedding", "conditioned", "pair")
     draws = 4
-    # Loses little where labels are wrong, and makes up for the surrogate's harm where they are not.
+    # Better than none where labels are wrong, and level with the proxy where they are not.
     base_weight = 0.5
     #: Whose weights the grid's net starts with.
     head: str
