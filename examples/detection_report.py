@@ -16,9 +16,11 @@ from learned_surrogates import boxes
 
 # Okabe and Ito's colours, which differ for colour-blind readers too.
 TRUTH, FOUND, MISSED = "#009E73", "#0072B2", "#D55E00"
+COLOURS = [*(f"C{number}" for number in range(10)), "black", "gold"]
 GOOD = 0.7
 SCENES = 6
 CONTROL = "smooth L1"
+DEFAULT = "target's frame, local-global"
 
 
 def write_report(
@@ -83,7 +85,8 @@ def detections(
     shown: Mapping[str, Detections],
 ) -> Figure:
     """Scenes with what three detectors find, a row each."""
-    last = list(result["losses"])[-1]
+    losses = list(result["losses"])
+    last = DEFAULT if DEFAULT in losses else losses[-1]
     columns = [name for name in dict.fromkeys(["checkpoint", CONTROL, last]) if name in shown]
     runs = {name: loss["runs"][0] for name, loss in result["losses"].items()}
     runs["checkpoint"] = result["checkpoint"]
@@ -138,16 +141,17 @@ def gains(result: dict[str, Any]) -> Figure:
         ]
         mean = statistics.mean(gain)
         cosine = statistics.mean(run["cosine"] for run in loss["runs"])
-        by_loss.plot([place] * len(gain), gain, "o", color=FOUND, alpha=0.6)
+        # Points that lie on each other could not be named: the colour tells.
+        colour = COLOURS[place % len(COLOURS)]
+        by_loss.plot([place] * len(gain), gain, "o", color=colour, alpha=0.6)
         by_loss.plot([place - 0.3, place + 0.3], [mean, mean], color="black")
-        by_cosine.plot(cosine, mean, "o", color=FOUND)
-        by_cosine.annotate(name, (cosine, mean), (4, 4), textcoords="offset points", fontsize=8)
+        by_cosine.plot(cosine, mean, "o", color=colour, label=name)
     by_loss.set_xticks(range(len(losses)), list(losses), rotation=25, ha="right", fontsize=8)
     by_cosine.set_xlabel("cosine with the gradient of the exact IoU")
     for axes in (by_loss, by_cosine):
         axes.axhline(0, color="gray", linewidth=0.8)
         axes.set_ylabel("mean IoU, difference")
-    by_cosine.margins(x=0.15, y=0.15)
+    by_cosine.legend(fontsize=7, loc="lower right")
     figure.tight_layout()
     return figure
 
