@@ -1,8 +1,12 @@
 """What CTC's frames say about the characters of the text: an expectation over all paths."""
 
+from itertools import pairwise
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ._match_grid import first_columns
 
@@ -34,7 +38,7 @@ def collapse(probabilities: Tensor, labels: Tensor, blank: int) -> tuple[Tensor,
         `(batch, positions)`, bool. A sample has as many positions as its target has characters, and
         four more, of which the last one also holds what comes after.
     """
-    batch, _, time = probabilities.shape
+    time = probabilities.shape[2]
     count = labels.shape[1]
     # A character that the target has twice is one character: its first column stands for all.
     first, own = first_columns(labels)
@@ -52,25 +56,70 @@ def collapse(probabilities: Tensor, labels: Tensor, blank: int) -> tuple[Tensor,
     repeats = (same / (other[1:] * other[:-1]).clamp(min=1e-12)).clamp(max=1)
     repeats = F.pad(repeats, (0, 0, 1, 0))
 
-    emitting = torch.cat([other[:, :, None], match], 2)[:, :, None]
+    emitting = torch.cat([other[:, :, None], match], 2)
     # How much of a character's weight in the frame before makes the same one a repetition.
-    sticks = torch.cat([repeats[:, :, None], torch.ones_like(match)], 2)[:, :, None]
-    positions = known.sum(1) + MOST_ADDITIONAL
-    most = count + MOST_ADDITIONAL
-    place = torch.arange(most, device=labels.device)
-    exists = place < positions[:, None]
-    leaves = exists[:, 1:]
-    leaves = F.pad(leaves, (0, 1))[:, :, None].to(probabilities)
+    sticks = torch.cat([repeats[:, :, None], torch.ones_like(match)], 2)
+    emitted = _Scan.apply(emitting, emitting * sticks, blanks, count + MOST_ADDITIONAL)
 
-    before = probabilities.new_zeros(batch, most, 1 + count)
-    total = (place == 0).to(probabilities).expand(batch, -1)
-    emitted = torch.zeros_like(before)
-    for frame, blank_here, sticking in zip(emitting, blanks, sticks):
-        repeated = before * sticking
-        new = frame * (total[:, :, None] - repeated)
-        emitted = emitted + new
-        moving = new * leaves
-        before = frame * repeated + new - moving + F.pad(moving, (0, 0, 1, 0))[:, :-1]
-        total = total * blank_here[:, None] + before.sum(2)
-    columns = (first + 1)[:, None].expand(-1, most, -1)
-    return emitted.gather(2, columns) * known[:, None], emitted[:, :, 0], exists
+    last = known.sum(1)[:, None] + MOST_ADDITIONAL - 1
+    place = torch.arange(count + MOST_ADDITIONAL, device=labels.device)
+    beyond = (emitted * (place >= last)[:, :, None]).sum(1, keepdim=True)
+    emitted = emitted * (place < last)[:, :, None] + beyond * (place == last)[:, :, None]
+    columns = (first + 1)[:, None].expand(-1, len(place), -1)
+    return emitted.gather(2, columns) * known[:, None], emitted[:, :, 0], place <= last
+
+
+class _Scan(torch.autograd.Function):
+    """Passes over the frames once in each direction, with a handful of operations a frame.
+
+    Its loops are what a GPU, and a CPU with small batches, would wait for: so the gradient is
+    written out, and all that frames do not need of each other is done for all of them at once.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, frames: Tensor, stays: Tensor, blanks: Tensor, positions: int) -> Tensor:
+        """What is emitted at each position, `(batch, positions, characters)`.
+
+        Args:
+            ctx: of the function.
+            frames: probability of each character, `(time, batch, characters)`.
+            stays: that part of it which, after the same character, repeats it; likewise.
+            blanks: probability of the blank, `(time, batch)`.
+            positions: of which the last one also holds what comes after it.
+        """
+        time, batch, characters = frames.shape
+        # Of k characters before a frame, and of these with a certain one in the frame just before.
+        total = frames.new_zeros(time + 1, batch, positions)
+        before = frames.new_zeros(time + 1, batch, positions, characters)
+        total[0, :, 0] = 1
+        states = pairwise(zip(total, before, strict=True))
+        inputs = zip(frames[:, :, None], stays[:, :, None], blanks[:, :, None], strict=True)
+        for (now, after), (frame, stay, blank) in zip(states, inputs, strict=True):
+            torch.mul(now[1], stay, out=after[1])
+            less_new = torch.addcmul(after[1], now[0][:, :, None], frame, value=-1)
+            after[1][:, 1:] -= less_new[:, :-1]
+            after[1][:, -1] -= less_new[:, -1]
+            torch.addcmul(after[1].sum(2), now[0], blank, out=after[0])
+        ctx.save_for_backward(frames, stays, blanks, total[:-1], before[:-1])
+        of_new = torch.einsum("tbk,tbc->bkc", total[:-1], frames)
+        return of_new - (before[:-1] * stays[:, :, None]).sum(0)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_emitted: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        frames, stays, blanks, total, before = ctx.saved_tensors
+        d_new, d_repeated, d_totals = (torch.empty_like(x) for x in (before, before, total))
+        d_before = torch.zeros_like(before[0])
+        d_total = torch.zeros_like(total[0])
+        for t in range(len(frames) - 1, -1, -1):
+            d_totals[t] = d_total
+            d_before += d_total[:, :, None]
+            torch.add(d_emitted[:, :-1], d_before[:, 1:], out=d_new[t, :, :-1])
+            torch.add(d_emitted[:, -1], d_before[:, -1], out=d_new[t, :, -1])
+            torch.sub(d_before, d_new[t], out=d_repeated[t])
+            d_before = d_repeated[t] * stays[t, :, None]
+            of_new = (d_new[t] @ frames[t, :, :, None])[:, :, 0]
+            d_total = torch.addcmul(of_new, d_total, blanks[t, :, None])
+        d_frames = (total[:, :, None] @ d_new)[:, :, 0]
+        d_stays = (d_repeated * before).sum(2)
+        return d_frames, d_stays, (d_totals * total).sum(2), None
