@@ -9,6 +9,13 @@ from torch import nn
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
+@pytest.fixture(autouse=True)
+def full_precision():
+    """Without TensorFloat-32, which PyTorch allows convolutions and whose error is 1e-3."""
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        yield
+
+
 def on_gpu(arguments):
     prediction, *rest = arguments
     return (
