@@ -77,7 +77,7 @@ def fit(options: argparse.Namespace) -> MatchGridNet:
     since = time.monotonic()
     for step in range(1, options.steps + 1):
         grid, expected = grid_and_expectation(simulate(options.head, TEXTS, rng), DRAWS, random)
-        value = net(grid, expected)
+        value = net(grid, torch.zeros(len(grid), grid.shape[3] - 1))
         loss = ((value - expected).square() / (LEAST_DISTANCE + value.detach())).mean()
         optimizer.zero_grad()
         loss.backward()
@@ -99,7 +99,8 @@ def fit(options: argparse.Namespace) -> MatchGridNet:
 def relative_error(net: MatchGridNet, grid: Tensor, expected: Tensor) -> float:
     """Mean absolute error, over that of the best constant."""
     constant = (expected - expected.median()).abs().mean()
-    return float((net(grid, expected) - expected).abs().mean() / constant)
+    values = net(grid, torch.zeros(len(grid), grid.shape[3] - 1))
+    return float((values - expected).abs().mean() / constant)
 
 
 def main() -> None:
@@ -108,7 +109,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     net = fit(options)
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    save_file(net.state_dict(), options.output)
+    # Importances belong to an alphabet.
+    save_file({k: v for k, v in net.state_dict().items() if k != "importances"}, options.output)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from ._trust import FEWEST_PAIRS, Trust
 
 # Level of trust at which a surrogate needs no warm-up.
 RIGHT = 0.5
-# Calls over which the warm-up is spread, so that it sees more than one batch of predictions.
+# Calls over which the warm-up is spread, so that it sees more than one batch of predictions; and
+# after which a surrogate that seemed to need none is looked at once more.
 WARM_UP_CALLS = 10
 
 
@@ -49,7 +50,7 @@ class Learner:
         self.scale = torch.ones((), dtype=torch.float32, device="cpu")
         self.kept = torch.full((), torch.nan, dtype=torch.float32, device="cpu")
         self.penalty = torch.full((), torch.nan, dtype=torch.float32, device="cpu")
-        self.trust = Trust(*self.recipe.trusted, self.recipe.base_weight)
+        self.trust = Trust(*self.recipe.trusted)
         self.history = History()
         self.mean_error = float("nan")
         #: Whether it was right at the first call, before any fit.
@@ -135,7 +136,7 @@ class Learner:
         self.history = History()
         self.mean_error = self.pairs.metric_mean = float("nan")
         with island(self.device):
-            self.trust = Trust(*self.recipe.trusted, self.recipe.base_weight)
+            self.trust = Trust(*self.recipe.trusted)
             self.trust.to(self.device)
             self.scale = torch.ones((), dtype=torch.float32, device=self.device)
             self.kept = torch.full_like(self.scale, torch.nan)
@@ -175,13 +176,27 @@ class Learner:
         self.kept = (factors != 0).float().mean()
         return gradient * batch.per_sample(factors.to(gradient), gradient.ndim)
 
+    @property
+    def base_weight(self) -> float:
+        """The base loss's least weight: as given, or the task's, for metrics that it leads to."""
+        if self.recipe.base_weight is not None:
+            return self.recipe.base_weight
+        task = self.pairs.task
+        akin = self.came_fitted or self.pairs.metric.function in task.akin_to_base_loss
+        return task.base_weight if akin else 0.0
+
+    @property
+    def weight(self) -> float:
+        """The surrogate's weight beside a base loss."""
+        return (1 - self.base_weight) * self.trust.level
+
     def needs_base(self, learning: bool) -> bool:
         """Whether the base loss's gradient has a say in this call.
 
         It is followed, or will be compared in norm, which calls that update do.
         """
         last = learning and (self.calls + 1) % self.recipe.update_every == 0
-        return last or self.warm_up_left > 0 or self.trust.weight < 1
+        return last or self.warm_up_left > 0 or self.weight < 1
 
     def followed(self, surrogate: Tensor, base: Tensor | None, *, has_base_loss: bool) -> Tensor:
         """The gradient to hand back, of both losses' gradients."""
@@ -190,7 +205,7 @@ class Learner:
         if not has_base_loss:
             # A loaded state may know the norm of one that there was.
             return surrogate
-        return self.trust.blend(surrogate, base)
+        return self.trust.blend(surrogate, base, self.weight)
 
     # What it is fitted to
 
@@ -217,8 +232,8 @@ class Learner:
     def end_warm_up_if_right(self) -> None:
         """Ends the warm-up if the surrogate was right about all processes' predictions so far.
 
-        So one that comes fitted is followed from the first call on. Before the first update, all
-        processes must call this as often, whether they have samples or not.
+        So one that comes fitted is followed from the first call on. All processes must call this as
+        often, whether they have samples or not.
         """
         unseen = self.pairs.unseen
         if unseen.size >= FEWEST_PAIRS and not self.trust.judged:
@@ -238,6 +253,20 @@ class Learner:
             few = not judged and (self.calls < WARM_UP_CALLS or not arrived)
             self.waits = self.pairs.task.fitted and few
             self.warm_up_left *= not self.came_fitted
+        elif self.came_fitted and self.calls == WARM_UP_CALLS:
+            self.warm_up_after_all_if_wrong()
+
+    def warm_up_after_all_if_wrong(self) -> None:
+        """Takes up the warm-up of a surrogate about which the first samples deceived."""
+        unseen = self.pairs.unseen
+        if unseen.size >= FEWEST_PAIRS:
+            self.trust.judge(agreement(*unseen.oldest_first())["relative_error"])
+        own = torch.tensor([self.trust.level < RIGHT], dtype=torch.float32, device=self.device)
+        everywhere = self.sync.mean([own], 1, [own])
+        assert everywhere is not None and everywhere[0] is not None
+        if everywhere[0].item():
+            self.came_fitted = False
+            self.warm_up_left = self.recipe.warm_up_updates
 
     def learn(self) -> bool:
         """Fits the surrogate if this call is one that does; whether it was."""
@@ -352,6 +381,7 @@ class Learner:
             "replay_size": self.pairs.replay.size,
             "kept": float(self.kept),
             "trust": self.trust.level,
+            "base_weight": self.base_weight,
             "balance": float(self.trust.balance),
             "metric": self.pairs.metric_mean,
             **agreement(*(self.pairs.unseen.oldest_first() or self._on_generated())),

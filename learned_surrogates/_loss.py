@@ -75,7 +75,8 @@ class LearnedSurrogateLoss(nn.Module):
             called as this one is, returning `()` or `(batch,)`. Its gradient is handed back where
             the surrogate is not trusted; see `trusted`.
         base_weight: least weight of the base loss's gradient, 0 to 1, however good the surrogate.
-            None takes the task's: 0.5 for text, else 0.
+            None takes the task's: 0.5 for text where the metric is an edit distance, by its name
+            or because the surrogate that comes fitted to one is right about it; else 0.
         trusted: relative errors of the surrogate (`stats["relative_error"]`) up to which it is
             followed alone, and from which the base loss is; between them, the weight goes from one
             to the other in proportion, the surrogate's gradient scaled to the base loss's norm.
@@ -222,7 +223,7 @@ class LearnedSurrogateLoss(nn.Module):
             data=data,
             filter=filter if isinstance(filter, Filter | None) else Filter(filter),
             draws=task.draws if draws is None else draws,
-            base_weight=task.base_weight if base_weight is None else base_weight,
+            base_weight=base_weight,
             trusted=trusted,
             update_every=update_every,
             update_steps=update_steps,

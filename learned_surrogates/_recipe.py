@@ -35,7 +35,7 @@ class Recipe:
     data: Literal["local", "global", "local-global"]
     filter: Filter | None
     draws: int
-    base_weight: float
+    base_weight: float | None
     trusted: tuple[float, float]
     update_every: int
     update_steps: int
@@ -56,7 +56,8 @@ class Recipe:
         for name, least in LEAST_INTEGERS.items():
             check_number(name, getattr(self, name), least)
         for name, least in LEAST_NUMBERS.items():
-            check_number(name, getattr(self, name), least, integer=False)
+            if name != "base_weight" or self.base_weight is not None:
+                check_number(name, getattr(self, name), least, integer=False)
         check_budget(self.metric_budget)
         late = self.executor is not None and self.executor.lag != 0
         if self.filter is not None and (late or self.metric_budget is not None):
@@ -65,7 +66,7 @@ class Recipe:
                 "needs an executor's values in the call, executor=Workers(..., lag=0), and no "
                 "metric_budget"
             )
-        if self.base_weight > 1:
+        if self.base_weight is not None and self.base_weight > 1:
             raise ValueError(f"base_weight must be at most 1; got {self.base_weight!r}")
         full, none = self.trusted
         if not 0 <= full < none:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ._history import REMEMBERED
 from ._learner import Learner
 
-VERSION = 3
+VERSION = 4
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 # What the state of a loss that has not been called has.
 ALWAYS = ("version", "counters", "random")
@@ -134,7 +134,7 @@ def load(learner: Learner, state: dict[str, Tensor]) -> Faults:
     if faults:
         return faults
     _attach(learner, surrogate, shapes, state)
-    learner.penalty = state["penalty"].clone()
+    learner.penalty = state["penalty"].to(learner.device, copy=True)
     _load_figures(learner, state)
     _load_rest(learner, state)
     return faults

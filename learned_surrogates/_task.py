@@ -95,8 +95,10 @@ class Task(ABC, Generic[BatchType]):
     surrogate: str = "embedding"
     #: Draws of the expected metric where the user gives no number.
     draws: int = 0
-    #: Least weight of the base loss's gradient where the user gives no number.
+    #: Least weight of the base loss's gradient where the user gives no number, for metrics that the
+    #: usual loss leads to: those below, or one that the surrogate knew before any fit.
     base_weight: float = 0.0
+    akin_to_base_loss: tuple[Callable[..., Any], ...] = ()
     #: Pairs of each source a gradient step of the surrogate where the user gives no number.
     batch_size: int = 64
     #: Whether representations may differ in size, but for their first dimension after the batch;

@@ -31,21 +31,19 @@ MEANWHILE = {
 class Trust:
     """Weighs the surrogate's gradient against the base loss's.
 
-    The weight of the surrogate falls linearly from 1, at a relative error of `full` and less, to 0,
-    at one of `none` and more; the rest is the base loss's. Before they are added, the surrogate's
+    The level of trust falls linearly from 1, at a relative error of `full` and less, to 0, at one
+    of `none` and more. Before they are added, the surrogate's
     gradient is scaled to the base loss's norm, by running means over the batches, so that a
     learning rate keeps its meaning from one to the other.
 
     Args:
         full: largest relative error with full trust.
         none: smallest relative error without any.
-        base_weight: least weight of the base loss, 0 to 1.
     """
 
-    def __init__(self, full: float, none: float, base_weight: float):
+    def __init__(self, full: float, none: float):
         self.full = full
         self.none = none
-        self.base_weight = base_weight
         #: From 0 to 1.
         self.level = 0.0
         #: Whether there was a relative error to set it by.
@@ -78,29 +76,25 @@ class Trust:
             warn(message)
 
     @property
-    def weight(self) -> float:
-        """The surrogate's weight beside a base loss."""
-        return (1 - self.base_weight) * self.level
-
-    @property
     def balance(self) -> Tensor:
         """What the surrogate's gradient is multiplied with, `()`: 1 before both norms are known."""
         surrogate, base = self.norms
         return torch.where((surrogate > 0) & (base > 0), base / surrogate, 1.0)
 
-    def blend(self, surrogate: Tensor, base: Tensor | None) -> Tensor:
+    def blend(self, surrogate: Tensor, base: Tensor | None, weight: float) -> Tensor:
         """The gradient to hand back, from both losses' gradients of the same shape.
 
         Args:
             surrogate: a batch's.
-            base: the base loss's; None if it was not computed, as trust is full.
+            base: the base loss's; None if it was not computed, as it has no weight.
+            weight: the surrogate's, 0 to 1.
         """
         balanced = surrogate * self.balance.to(surrogate)
         if base is None:
             return balanced
-        if not self.weight:  # 0 times what is not a number would be none either
+        if not weight:  # 0 times what is not a number would be none either
             return base
-        return self.weight * balanced + (1 - self.weight) * base
+        return weight * balanced + (1 - weight) * base
 
     def follow(self, surrogate: Tensor, base: Tensor | None) -> None:
         """Takes a batch's gradients into the running norms, unless one is not finite or zero."""

@@ -90,32 +90,53 @@ def test_lists_of_different_lengths_are_refused(metric):
         metric(["a", "b"], ["a"])
 
 
-def textbook_weighted(reading, target, additional, missing, wrong):
-    table = [
-        [j * missing if not i else i * additional for j in range(len(target) + 1)]
-        for i in range(len(reading) + 1)
-    ]
-    for i in range(1, len(reading) + 1):
-        for j in range(1, len(target) + 1):
-            table[i][j] = min(
-                table[i - 1][j] + additional,
-                table[i][j - 1] + missing,
-                table[i - 1][j - 1] + wrong * (reading[i - 1] != target[j - 1]),
-            )
+def textbook_weighted(reading, target, additional, missing, wrong, worth):
+    """The table row by row; costs of errors, times what a character is worth."""
+    table = [[0.0] * (len(target) + 1) for _ in range(len(reading) + 1)]
+    for i in range(len(reading) + 1):
+        for j in range(len(target) + 1):
+            ways = []
+            if i:
+                ways.append(table[i - 1][j] + additional * worth(reading[i - 1]))
+            if j:
+                ways.append(table[i][j - 1] + missing * worth(target[j - 1]))
+            if i and j:
+                cost = wrong * worth(target[j - 1]) * (reading[i - 1] != target[j - 1])
+                ways.append(table[i - 1][j - 1] + cost)
+            table[i][j] = min(ways, default=0.0)
     return table[-1][-1]
+
+
+costs = st.sampled_from([0.5, 1, 2.25, 10])
 
 
 @given(
     st.lists(st.tuples(words, words), max_size=5),
-    st.tuples(*[st.sampled_from([0.5, 1, 2.25, 10])] * 3),
+    st.tuples(costs, costs, costs),
+    st.none() | st.dictionaries(st.sampled_from("ab"), costs),
 )
-def test_weighted_distances_equal_the_textbook(pairs, costs):
-    metric = WeightedEditDistance(additional=costs[0], missing=costs[1], wrong=costs[2])
+def test_weighted_distances_equal_the_textbook(pairs, errors, characters):
+    additional, missing, wrong = errors
+    metric = WeightedEditDistance(
+        additional=additional, missing=missing, wrong=wrong, characters=characters
+    )
     actual = metric([a for a, _ in pairs], [b for _, b in pairs])
-    np.testing.assert_allclose(actual, [textbook_weighted(a, b, *costs) for a, b in pairs])
+    expected = [
+        textbook_weighted(a, b, *errors, lambda c: (characters or {}).get(c, 1)) for a, b in pairs
+    ]
+    np.testing.assert_allclose(actual, expected)
 
 
 @pytest.mark.parametrize(("cost", "error"), [(0, ValueError), (-1, ValueError), ("1", TypeError)])
 def test_a_wrong_cost_is_named(cost, error):
     with pytest.raises(error, match="missing"):
         WeightedEditDistance(missing=cost)
+
+
+def test_a_wrong_worth_of_characters_is_named():
+    with pytest.raises(ValueError, match=r"characters\['ab'\]"):
+        WeightedEditDistance(characters={"ab": 0})
+    with pytest.raises(ValueError, match="more than one cost for 'b'"):
+        WeightedEditDistance(characters={"ab": 2, "b": 3})
+    with pytest.raises(TypeError, match="predictions must be a list"):
+        WeightedEditDistance(characters={"ab": 2})("ab", ["ab"])

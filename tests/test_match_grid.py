@@ -1,9 +1,11 @@
+import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
-from learned_surrogates import text
-from learned_surrogates.text._match_grid import CHANNELS, MatchGridNet
+from learned_surrogates import LearnedSurrogateLoss, text
+from learned_surrogates.text._match_grid import CHANNELS, PACE, MatchGridNet
 
 
 def grid_of(probabilities: Tensor, texts: list[list[int]], special: int = 0) -> Tensor:
@@ -89,3 +91,28 @@ def test_values_are_never_negative_and_an_empty_target_has_one():
     values = MatchGridNet()(grid_of(distributions(2, 3, [4, 1]), [[], []]), torch.empty(2, 0))
     assert values.shape == (2,)
     assert (values >= 0).all()
+
+
+@pytest.mark.parametrize("make", [text.CTC, text.Characters])
+def test_it_finds_out_what_characters_are_worth(make):
+    metric = text.WeightedEditDistance(characters={"a": 10})
+    random = torch.Generator().manual_seed(0)
+
+    def batch():
+        target = torch.randint(1, 7, (64, 5), generator=random)
+        sure = 3 * torch.rand(64, 5, 1, generator=random)
+        logits = sure * F.one_hot(target, 7) + torch.randn(64, 5, 7, generator=random)
+        if make is text.Characters:
+            return logits.transpose(1, 2), target
+        blanks = torch.zeros(64, 5, 7)
+        blanks[:, :, 0] = 6
+        frames = torch.stack([logits, blanks], 2).flatten(1, 2)
+        return frames.transpose(0, 1).log_softmax(2), target, [10] * 64, [5] * 64
+
+    criterion = LearnedSurrogateLoss(metric, task=make("abcdef"), seed=0)
+    before = criterion.warm_up([batch()], updates=1)["relative_error"]
+    after = criterion.warm_up((batch() for _ in range(500)), updates=500)["relative_error"]
+    of_a, *others = (PACE * criterion._learner.surrogate.importances[2:]).exp().tolist()
+    print(before, after, of_a, others)
+    assert after < 0.5 * before
+    assert of_a > 4 * max(others)

@@ -42,19 +42,19 @@ def base_gradient(arguments):
     ("error", "level"), [(0.0, 1.0), (0.3, 1.0), (0.45, 0.5), (0.6, 0.0), (9.0, 0.0)]
 )
 def test_the_level_falls_from_one_to_zero_between_the_two_errors(error, level):
-    trust = Trust(0.3, 0.6, 0.0)
+    trust = Trust(0.3, 0.6)
     trust.judge(error)
     assert trust.level == pytest.approx(level)
 
 
 def test_trust_may_be_endless():
-    trust = Trust(0.3, math.inf, 0.0)
+    trust = Trust(0.3, math.inf)
     trust.judge(9.0)
     assert trust.level == 1
 
 
 def test_an_unknown_error_changes_nothing():
-    trust = Trust(0.3, 0.6, 0.0)
+    trust = Trust(0.3, 0.6)
     trust.judge(0.45)
     trust.judge(math.nan)
     assert trust.level == pytest.approx(0.5)
@@ -102,19 +102,75 @@ def test_a_right_surrogate_is_followed_from_the_first_call():
 
 
 def test_between_the_two_both_have_a_say():
-    trust = Trust(0.3, 0.6, 0.0)
+    trust = Trust(0.3, 0.6)
     surrogate, base = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 6.0])
     trust.follow(surrogate, base)
     trust.judge(0.45)
-    torch.testing.assert_close(trust.blend(surrogate, base), torch.tensor([3.0, 3.0]))
+    torch.testing.assert_close(trust.blend(surrogate, base, trust.level), torch.tensor([3.0, 3.0]))
 
 
 def test_the_base_weight_remains_however_good_the_surrogate():
-    trust = Trust(0.3, 0.6, 0.25)
-    trust.judge(0.0)
+    criterion = known_loss(base_weight=0.25)
+    step(criterion, make_arguments(batch=32))
+    assert criterion.stats["trust"] == 1
+    assert criterion._learner.weight == 0.75
     surrogate, base = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+    trust = Trust(0.3, 0.6)
     trust.follow(surrogate, base)
-    torch.testing.assert_close(trust.blend(surrogate, base), torch.tensor([0.75, 0.25]))
+    torch.testing.assert_close(trust.blend(surrogate, base, 0.75), torch.tensor([0.75, 0.25]))
+
+
+def by_hand(prediction: str, target: str) -> float:
+    return float(text.edit_distance([prediction], [target])[0])
+
+
+def some_cost_more(predictions, targets):
+    return text.WeightedEditDistance(characters={"abc": 20})(predictions, targets)
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        (text.edit_distance, 0.5),
+        (text.normalized_edit_distance, 0.5),
+        (by_hand, 0.5),  # as the surrogate, which knows no names, is right about it
+        (some_cost_more, 0.0),
+    ],
+)
+def test_the_proxy_has_a_part_where_it_leads_to_the_metric(metric, expected):
+    criterion = LearnedSurrogateLoss(
+        metric,
+        task=text.Characters("abcdefghijk"),
+        base_loss=nn.CrossEntropyLoss(),
+        warm_up_updates=10,
+    )
+    for seed in range(10):
+        step(criterion, readings(64, seed))
+    assert criterion.stats["base_weight"] == expected
+    assert criterion._learner.weight == (1 - expected) * criterion.stats["trust"]
+
+
+def test_a_surrogate_that_seemed_right_is_warmed_up_after_all():
+    """No "a" in the first batch, which costs 20 times as much as others."""
+    criterion = LearnedSurrogateLoss(
+        some_cost_more,
+        task=text.Characters("abcdefghijk"),
+        base_loss=nn.CrossEntropyLoss(),
+        warm_up_updates=100,
+    )
+    step(criterion, readings(64, least=4))
+    assert criterion._learner.came_fitted
+    assert not criterion._learner.warm_up_left
+    for seed in range(1, 10):
+        step(criterion, readings(64, seed))
+    before = criterion.stats
+    assert before["warming_up"]
+    assert before["base_weight"] == 0
+    for seed in range(10, 30):
+        step(criterion, readings(64, seed))
+    assert not criterion.stats["warming_up"]
+    assert criterion.stats["updates"] >= 100
+    assert criterion.stats["relative_error"] < 0.9 * before["relative_error"]
 
 
 def test_without_a_base_loss_the_surrogates_gradient_is_as_it_is():
@@ -126,7 +182,7 @@ def test_without_a_base_loss_the_surrogates_gradient_is_as_it_is():
 
 
 def test_norms_that_are_not_finite_or_zero_are_left_out():
-    trust = Trust(0.3, 0.6, 0.0)
+    trust = Trust(0.3, 0.6)
     trust.follow(torch.ones(4), torch.ones(4) * 3)
     for bad in (torch.zeros(4), torch.full((4,), torch.nan), torch.full((4,), torch.inf)):
         trust.follow(torch.ones(4), bad)
@@ -321,10 +377,10 @@ def test_nothing_is_followed_outside_of_training_but_the_value():
     assert criterion.stats["calls"] == 0
 
 
-def readings(count: int, seed: int = 0):
+def readings(count: int, seed: int = 0, least: int = 1):
     """Logits for texts over 11 characters, some easy to read and some hard, and the targets."""
     random = torch.Generator().manual_seed(seed)
-    target = torch.randint(1, 12, (count, 9), generator=random)
+    target = torch.randint(least, 12, (count, 9), generator=random)
     lengths = torch.randint(2, 9, (count, 1), generator=random)
     target = target.where(torch.arange(9) < lengths, 0)
     sure = 2 + 6 * torch.rand(count, 1, 1, generator=random)

@@ -4,10 +4,10 @@ from ._char_cnn import CharCNN as CharCNN
 from ._characters import Characters as Characters
 from ._ctc import CTC as CTC
 from ._edit_distance import (
-    WeightedEditDistance as WeightedEditDistance,
     edit_distance as edit_distance,
     normalized_edit_distance as normalized_edit_distance,
     normalized_word_edit_distance as normalized_word_edit_distance,
     word_edit_distance as word_edit_distance,
 )
 from ._generator import RandomEdits as RandomEdits
+from ._weighted_edit_distance import WeightedEditDistance as WeightedEditDistance

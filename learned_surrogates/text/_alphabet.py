@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 
 class Alphabet:
@@ -59,3 +59,21 @@ class Alphabet:
             unknown = sorted(set(self._pattern.sub("", text)))
             raise ValueError(f"{text!r} has {unknown} which the alphabet lacks")
         return [self._classes[token] for token in found]
+
+    def folded(self, fold: Callable[[str], str]) -> list[int]:
+        """For each class, the first one whose character has the same `fold(character)`.
+
+        Raises:
+            TypeError: `fold` returns something else than a string.
+        """
+        first: dict[str, int] = {}
+        folded = []
+        for index, token in enumerate(self._tokens):
+            of_token = fold(token) if token else token
+            if not isinstance(of_token, str):
+                raise TypeError(
+                    f"fold must return a string, as str.lower does; for {token!r} it returned "
+                    f"{type(of_token).__name__}"
+                )
+            folded.append(first.setdefault(of_token, index) if token else index)
+        return folded

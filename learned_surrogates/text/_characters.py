@@ -1,6 +1,6 @@
 """The task of a recogniser with one softmax per character position."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -43,6 +43,9 @@ class Characters(TextTask):
         end: class index of the end symbol.
         ignore_index: the target's value at positions to leave out.
         classes_last: whether the classes are the input's last dimension.
+        fold: for a metric that does not tell some characters apart, such as `str.lower` where case
+            does not count: characters of which `fold` makes the same are one to the grid. The
+            metric still gets the texts as they are.
 
     Raises:
         TypeError, ValueError: here for an unusable alphabet or end; at a call, for arguments of a
@@ -68,8 +71,9 @@ class Characters(TextTask):
         *,
         ignore_index: int = -100,
         classes_last: bool = False,
+        fold: Callable[[str], str] | None = None,
     ):
-        self.alphabet = Alphabet(alphabet, end, "end")
+        super().__init__(Alphabet(alphabet, end, "end"), fold)
         self.ignore_index = ignore_index
         self.classes_last = classes_last
 
@@ -92,8 +96,11 @@ class Characters(TextTask):
             )
         classes = classes if batched else classes[None]
         present = classes != self.ignore_index
-        for sample, (row, kept) in enumerate(zip(classes, present, strict=True)):
-            check_classes("target", sample, row[kept].tolist(), self.alphabet)
+        unknown = present & ((classes < 0) | (classes >= self.alphabet.classes))
+        for sample in unknown.any(1).nonzero()[:, 0].tolist():
+            check_classes(
+                "target", sample, classes[sample][present[sample]].tolist(), self.alphabet
+            )
         ended = ((classes == self.alphabet.special) & present).cumsum(1) > 0
         classes = classes.where(~ended, self.alphabet.special).where(present, -1)
         return TextBatch(

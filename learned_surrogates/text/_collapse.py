@@ -97,8 +97,8 @@ class _Scan(torch.autograd.Function):
         for (now, after), (frame, stay, blank) in zip(states, inputs, strict=True):
             torch.mul(now[1], stay, out=after[1])
             less_new = torch.addcmul(after[1], now[0][:, :, None], frame, value=-1)
-            after[1][:, 1:] -= less_new[:, :-1]
-            after[1][:, -1] -= less_new[:, -1]
+            after[1][:, 1:].sub_(less_new[:, :-1])
+            after[1][:, -1].sub_(less_new[:, -1])
             torch.addcmul(after[1].sum(2), now[0], blank, out=after[0])
         ctx.save_for_backward(frames, stays, blanks, total[:-1], before[:-1])
         of_new = torch.einsum("tbk,tbc->bkc", total[:-1], frames)
@@ -108,18 +108,20 @@ class _Scan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, d_emitted: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         frames, stays, blanks, total, before = ctx.saved_tensors
-        d_new, d_repeated, d_totals = (torch.empty_like(x) for x in (before, before, total))
+        d_new, d_repeated = torch.empty_like(before), torch.empty_like(before)
+        d_totals = torch.zeros_like(total)
         d_before = torch.zeros_like(before[0])
-        d_total = torch.zeros_like(total[0])
+        d_total = d_totals[-1]
         for t in range(len(frames) - 1, -1, -1):
-            d_totals[t] = d_total
-            d_before += d_total[:, :, None]
+            d_before.add_(d_total[:, :, None])
             torch.add(d_emitted[:, :-1], d_before[:, 1:], out=d_new[t, :, :-1])
             torch.add(d_emitted[:, -1], d_before[:, -1], out=d_new[t, :, -1])
-            torch.sub(d_before, d_new[t], out=d_repeated[t])
-            d_before = d_repeated[t] * stays[t, :, None]
-            of_new = (d_new[t] @ frames[t, :, :, None])[:, :, 0]
-            d_total = torch.addcmul(of_new, d_total, blanks[t, :, None])
+            if t:
+                torch.sub(d_before, d_new[t], out=d_repeated[t])
+                of_new = (d_new[t] @ frames[t, :, :, None])[:, :, 0]
+                d_total = torch.addcmul(of_new, d_total, blanks[t, :, None], out=d_totals[t - 1])
+                d_before = d_repeated[t] * stays[t, :, None]
+        d_repeated[0] = 0  # of no character before the first frame
         d_frames = (total[:, :, None] @ d_new)[:, :, 0]
         d_stays = (d_repeated * before).sum(2)
         return d_frames, d_stays, (d_totals * total).sum(2), None

@@ -1,6 +1,6 @@
 """The task of a CTC recogniser."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -50,6 +50,9 @@ class CTC(TextTask):
         blank: class index of the blank.
         layout: how a target is laid over the frames, where it is: "aligned", along the most
             probable path that spells it, or "even", evenly spaced.
+        fold: for a metric that does not tell some characters apart, such as `str.lower` where case
+            does not count: characters of which `fold` makes the same are one to the grid. The
+            metric still gets the texts as they are.
 
     Raises:
         TypeError, ValueError: here for an unusable alphabet or blank; at a call, for arguments of
@@ -74,10 +77,11 @@ class CTC(TextTask):
         blank: int = 0,
         *,
         layout: Literal["aligned", "even"] = "aligned",
+        fold: Callable[[str], str] | None = None,
     ):
         if layout not in ("aligned", "even"):
             raise ValueError(f"layout must be 'aligned' or 'even'; got {layout!r}")
-        self.alphabet = Alphabet(alphabet, blank, "blank")
+        super().__init__(Alphabet(alphabet, blank, "blank"), fold)
         self.layout = layout
 
     def __repr__(self) -> str:

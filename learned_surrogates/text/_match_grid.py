@@ -11,6 +11,9 @@ CHANNELS = 7
 # Makes the untrained net's value small beside the distances of a good recogniser, so that it grows
 # into its targets rather than shrinks to them.
 INITIAL_COST = -4.0
+# What a step of an importance's parameter is multiplied with: a character that costs ten times as
+# much shall be known to within some hundred updates at the rate of a net that comes fitted.
+PACE = 16.0
 
 
 def match_grid(
@@ -87,56 +90,65 @@ def first_columns(labels: Tensor) -> tuple[Tensor, Tensor]:
 class MatchGridNet(nn.Module):
     """A surrogate on match grids: convolutions, then a cost for each character and each position.
 
-    `S = sum_j cost(character j) + sum_i cost(position i)`, as an edit distance adds up characters
-    that are missing and positions that are too much or wrong.
+    `S = sum_j importance(y_j) cost(character j) + sum_i cost(position i)`, as an edit distance adds
+    up characters that are missing and positions that are too much or wrong. The importances, all 1
+    to begin with, are for metrics to which characters are not all worth the same.
 
     Args:
         width: channels of the convolutions.
         layers: number of 2D convolutions.
+        classes: of the targets; 0 for a net that serves any, without importances.
     """
 
-    def __init__(self, width: int = 8, layers: int = 3):
+    def __init__(self, width: int = 8, layers: int = 3, classes: int = 0):
         super().__init__()
         self.convolutions = nn.ModuleList(
             nn.Conv2d(width if layer else CHANNELS, width, 3, padding=1) for layer in range(layers)
         )
         self.characters = _costs(2 * width)
         self.positions = _costs(2 * width)
+        # Logarithms, over PACE; the first one is that of padding.
+        self.importances = nn.Parameter(torch.zeros(classes + 1))
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         """Values `(batch,)`, never negative.
 
         Args:
             z: match grids, `(batch, 7, positions, characters + 1)`.
-            y: not needed, as the grid has seen the target.
+            y: class indices plus one, 0 for padding, `(batch, characters)`.
         """
         exists = z[:, :1].detach()
         x = z
         for convolution in self.convolutions:
             x = F.leaky_relu(convolution(x)) * exists
         value = z.new_zeros(len(z))
-        for costs, other_side in ((self.characters, 2), (self.positions, 3)):
+        importance = (PACE * self.importances).exp()[y.long()]
+        for costs, other_side, share in (
+            (self.characters, 2, F.pad(importance, (1, 0), value=1.0)[:, None]),
+            (self.positions, 3, 1.0),
+        ):
             # Along the other side, the best match counts, and how much of it there is.
             here = exists.amax(other_side)
             best = x.masked_fill(exists == 0, -torch.inf).amax(other_side).masked_fill(here == 0, 0)
             cost = costs(torch.cat([best, x.sum(other_side) / 4], 1))
-            value = value + (F.softplus(cost) * here).sum((1, 2))
+            value = value + (share * F.softplus(cost) * here).sum((1, 2))
         return value
 
 
-def fitted_net(head: str) -> MatchGridNet:
+def fitted_net(head: str, classes: int) -> MatchGridNet:
     """A net that was fitted to the edit distance of simulated recognisers' outputs.
 
     Of any alphabet and any certainty; `examples/fit_match_grid.py` makes it.
 
     Args:
         head: "ctc" or "characters".
+        classes: of the targets.
     """
     file = resources.files(__package__) / "weights" / f"{head}.safetensors"
     weights = load(file.read_bytes())
     biases = [name for name in weights if name.startswith("convolutions.") and "bias" in name]
-    net = MatchGridNet(width=len(weights[biases[0]]), layers=len(biases))
-    net.load_state_dict(weights)
+    net = MatchGridNet(len(weights[biases[0]]), len(biases), classes)
+    net.load_state_dict(weights | {"importances": net.importances})
     return net
 
 

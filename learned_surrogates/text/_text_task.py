@@ -1,7 +1,7 @@
 """What the recognisers' heads share."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,6 +18,12 @@ from .._transfer import send
 from ._alignment import Labels
 from ._alphabet import Alphabet
 from ._char_cnn import CharCNN
+from ._edit_distance import (
+    edit_distance,
+    normalized_edit_distance,
+    normalized_word_edit_distance,
+    word_edit_distance,
+)
 from ._generator import RandomEdits
 from ._match_grid import fitted_net
 
@@ -60,11 +66,23 @@ class TextTask(Task[TextBatch]):
     draws = 4
     # Better than none where labels are wrong, and level with the proxy where they are not.
     base_weight = 0.5
+    akin_to_base_loss = (
+        edit_distance,
+        normalized_edit_distance,
+        word_edit_distance,
+        normalized_word_edit_distance,
+    )
     #: Whose weights the grid's net starts with.
     head: str
     ragged = True
     samples = scores = True
-    alphabet: Alphabet
+
+    def __init__(self, alphabet: Alphabet, fold: Callable[[str], str] | None):
+        if fold is not None and not callable(fold):
+            raise TypeError(f"fold must be a function of a character, or None; got {fold!r}")
+        self.alphabet = alphabet
+        #: For each class, the one that stands for it in the grid; None if each is on its own.
+        self.folded = None if fold is None else torch.tensor(alphabet.folded(fold), device="cpu")
 
     @property
     def fitted(self) -> bool:
@@ -131,7 +149,7 @@ class TextTask(Task[TextBatch]):
 
     def build_surrogate(self, z: Tensor, y: Tensor) -> nn.Module:
         if self.surrogate == "grid":
-            return fitted_net(self.head)
+            return fitted_net(self.head, self.alphabet.classes)
         classes = self.alphabet.classes
         if self.surrogate == "conditioned":
             return Conditioned(CharCNN(2 * classes))
@@ -146,7 +164,13 @@ class TextTask(Task[TextBatch]):
 
     def see(self, probabilities: Tensor, target: Tensor) -> Tensor:
         """z of probabilities `(batch, classes, length)` and stored targets."""
-        return self.grid(probabilities, target) if self.surrogate == "grid" else probabilities
+        if self.surrogate != "grid":
+            return probabilities
+        if self.folded is not None:
+            folded = send(self.folded, probabilities.device)
+            probabilities = torch.zeros_like(probabilities).index_add(1, folded, probabilities)
+            target = F.pad(folded + 1, (1, 0))[target.long()]
+        return self.grid(probabilities, target)
 
     @abstractmethod
     def grid(self, probabilities: Tensor, target: Tensor) -> Tensor:
