@@ -10,6 +10,9 @@ from torch.nn import functional
 
 from learned_surrogates import text
 
+# Weight of the newest batch in the running gradient norms.
+MOMENTUM = 0.05
+
 
 def expected_metric(
     output: Tensor,
@@ -43,3 +46,28 @@ def expected_metric(
     chosen = log_probs.expand(draws, *log_probs.shape).gather(-1, samples[..., None]).squeeze(-1)
     log_likelihood = chosen.sum(1 if head == "ctc" else 2)
     return (advantage * log_likelihood).mean()
+
+
+class HalfAndHalf:
+    """Half of a risk and half of the proxy loss, as `LearnedSurrogateLoss(base_weight=0.5)` has it.
+
+    The risk's gradient in the output is first scaled to the proxy's norm, by running means.
+    """
+
+    def __init__(self) -> None:
+        self.norms = torch.zeros(2)
+
+    def __call__(self, risk: Tensor, proxy: Tensor, output: Tensor) -> Tensor:
+        """The sum, `()`.
+
+        Args:
+            risk: `()`, as `expected_metric` gives it.
+            proxy: `()`.
+            output: what both are of.
+        """
+        gradients = [
+            torch.autograd.grad(loss, output, retain_graph=True)[0] for loss in (risk, proxy)
+        ]
+        norms = torch.stack([gradient.norm() for gradient in gradients])
+        self.norms = torch.where(self.norms > 0, self.norms.lerp(norms, MOMENTUM), norms)
+        return 0.5 * self.norms[1] / self.norms[0].clamp(min=1e-12) * risk + 0.5 * proxy

@@ -39,7 +39,7 @@ def surrogate_arguments(output: Tensor, labels: Sequence[str], head: str) -> tup
     """What `nn.CTCLoss` or `nn.CrossEntropyLoss`, and so the surrogate loss, is called with."""
     targets = encode_targets(labels, head)
     if head == "characters":
-        return output, *targets
+        return output, targets[0].to(output.device)
     return output, targets[0], torch.full_like(targets[1], len(output)), targets[1]
 
 

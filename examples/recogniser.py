@@ -142,7 +142,7 @@ def proxy_loss(head: Head) -> ProxyLoss:
 
     def characters(output: Tensor, labels: Sequence[str]) -> Tensor:
         (targets,) = encode_targets(labels, "characters")
-        return functional.cross_entropy(output, targets)
+        return functional.cross_entropy(output, targets.to(output.device))
 
     return ctc if head == "ctc" else characters
 

@@ -71,13 +71,17 @@ class WordImages:
         split: which words and fonts to draw from.
         seed: the same seed gives the same images; batches of another size make another stream.
         label_noise: fraction of words whose label carries 1 to 3 random edits, as pseudo labels do.
+        familiar: whether the test split has the training fonts too.
     """
 
-    def __init__(self, split: Split, seed: int, label_noise: float = 0.0):
+    def __init__(
+        self, split: Split, seed: int, label_noise: float = 0.0, *, familiar: bool = False
+    ):
         self.split = split
         self.label_noise = label_noise
         self.words = [word for word in english_words() if in_split(word, split)]
-        self.fonts = font_files(HELD_OUT_FAMILIES if split == "test" else TRAINING_FAMILIES)
+        held_out = split == "test" and not familiar
+        self.fonts = font_files(HELD_OUT_FAMILIES if held_out else TRAINING_FAMILIES)
         stream = list(HASHES).index(split)
         self._text = np.random.default_rng([seed, stream, 0])
         # Apart from the text's, so that the images are the same with and without noise.

@@ -5,6 +5,7 @@ them all; the ratio of each round's times is taken, then the median over the rou
 
 Example:
     python examples/benchmarks/step_time.py --head ctc --every 1 4 16
+    python examples/benchmarks/step_time.py --head ctc --device cuda
 """
 
 import argparse
@@ -34,11 +35,12 @@ def step(model: Recogniser, objective: Objective, images: torch.Tensor, labels: 
     loss.backward()
 
 
-def seconds(work: Callable[[], None], repeat: int) -> float:
+def seconds(work: Callable[[], None], repeat: int, finish: Callable[[], None]) -> float:
     """Mean wall time of a call."""
     start = time.perf_counter()
     for _ in range(repeat):
         work()
+    finish()
     return (time.perf_counter() - start) / repeat
 
 
@@ -48,6 +50,7 @@ def main() -> None:
     parser.add_argument("--head", choices=["ctc", "characters"], default="ctc")
     parser.add_argument("--every", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -55,6 +58,8 @@ def main() -> None:
     task = text.CTC(ALPHABET) if options.head == "ctc" else text.Characters(ALPHABET)
     images, labels = WordImages("train", 0).batch(BATCH)
     model = load(EXAMPLES / "checkpoints" / f"{options.head}.safetensors").train()
+    model, images = model.to(options.device), images.to(options.device)
+    finish = torch.cuda.synchronize if images.is_cuda else lambda: None
     cases: dict[str, Objective] = {"proxy loss": proxy_loss(options.head)}
     paper = {"surrogate": "embedding", "draws": 0, "warm_up_updates": 0}
     forms: dict[str, dict[str, Any]] = {
@@ -73,11 +78,12 @@ def main() -> None:
     times: dict[str, list[float]] = {name: [] for name in cases}
     for round_ in range(options.rounds + 1):
         for name, objective in cases.items():
-            took = seconds(lambda o=objective: step(model, o, images, labels), repeat)
+            took = seconds(lambda o=objective: step(model, o, images, labels), repeat, finish)
             if round_:  # the first round warms up
                 times[name].append(took)
     proxy = times["proxy loss"]
-    print(f"{options.head} head, batch {BATCH}, {options.threads} threads")
+    place = torch.cuda.get_device_name() if images.is_cuda else f"{options.threads} threads"
+    print(f"{options.head} head, batch {BATCH}, {place}")
     print("| loss | ms a step, median | over the proxy's, median (least to most) |\n|---|---|---|")
     for name, took in times.items():
         ratios = sorted(a / b for a, b in zip(took, proxy, strict=True))

@@ -4,23 +4,27 @@ Every run starts from the demo recogniser's checkpoint and trains it for the sam
 the same images, with one of these:
 
 - proxy: CTC or cross-entropy, the control;
+- ceiling: the proxy on the labels before errors were put into them, so what there is to gain;
 - surrogate: `LearnedSurrogateLoss` with its defaults and the proxy as `base_loss`;
 - surrogate-full: the same with `base_weight=0.0`; surrogate-rare: with `update_every=16`;
   surrogate-alone: without `base_loss`;
 - paper: LS-ED as published (embedding distance, metric of the decoded text), warmed up for 1,500
   updates;
 - mwer4, mwer16: minimum-risk training, the expected metric's gradient from 4 or 16 draws a sample
-  with a leave-one-out baseline, plus 0.1 times the proxy.
+  with a leave-one-out baseline, plus 0.1 times the proxy; mwer4-half, mwer16-half: half of it and
+  half of the proxy, balanced as the surrogate and its base loss are.
 
-Regimes: `clean` labels, `noisy` ones (40 % of the training words with 1 to 3 wrong characters), and
-`asymmetric`, clean labels with a metric that the proxy does not know: a wrong or additional
-character costs 5, a missing one 1. There a simple trick rivals training: a bias on the blank's (or
-end's) logit, which makes the recogniser leave out what it is unsure of. So each model is also
-scored with the bias that serves it best on the validation words ("with bias").
+Regimes: `clean` labels, `noisy` ones (40 % of the training words with 1 to 3 wrong characters),
+and two with clean labels and a metric that the proxy does not know: `asymmetric`, a wrong or
+additional character costs 5, a missing one 1; and `digits`, an error in a digit costs 10, in a
+letter 1. There a simple trick rivals training: a bias on the logit of the blank (or the end), which
+makes the recogniser leave out what it is unsure of, or on those of the digits. So each model is
+also scored with the bias that serves it best on the validation words ("with bias").
 
 A method's learning rate is the one with the lowest mean error on the validation words for the first
-seed; the other seeds run at that rate alone. Test words and fonts are read once a run, and only to
-be written down. Runs that the results file already has are not made again.
+seed; the other seeds run at that rate alone. Test words, in the training's fonts ("familiar") and
+in fonts of their own, are read once a run, and only to be written down. Runs that the results file
+already has are not made again.
 
 Example:
     python examples/benchmarks/when_it_helps.py --regime noisy --head ctc --seeds 5
@@ -41,7 +45,7 @@ from torch import Tensor
 EXAMPLES = Path(__file__).parents[1]
 sys.path.insert(0, str(EXAMPLES))
 
-from minimum_risk import expected_metric
+from minimum_risk import HalfAndHalf, expected_metric
 from post_tuning import (
     BATCH,
     Objective,
@@ -63,14 +67,20 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "surrogate-rare": {"update_every": 16},
     "surrogate-alone": {"base_loss": None},
 }
-METHODS = ("proxy", *SETTINGS, "paper", "mwer4", "mwer16")
+RISKS = ("mwer4", "mwer16", "mwer4-half", "mwer16-half")
+METHODS = ("proxy", "ceiling", *SETTINGS, "paper", *RISKS)
 METRICS: dict[str, Callable[..., Any]] = {
     "clean": text.edit_distance,
     "noisy": text.edit_distance,
     "asymmetric": text.WeightedEditDistance(additional=5, wrong=5),
+    "digits": text.WeightedEditDistance(characters={"0123456789": 10}),
 }
-NOISE = {"clean": 0.0, "noisy": 0.4, "asymmetric": 0.0}
+NOISE = {"clean": 0.0, "noisy": 0.4, "asymmetric": 0.0, "digits": 0.0}
+# Classes of which a bias rivals training.
+BIASED = {"asymmetric": [0], "digits": [ALPHABET.index(digit) + 1 for digit in "0123456789"]}
 EVALUATION_SEED = 2020
+# Words of their own each; the last one also has fonts of its own.
+SPLITS = ("validation", "familiar", "test")
 BIASES = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
 PAPER_UPDATES = 1500
 MWER_PROXY = 0.1
@@ -107,6 +117,9 @@ class Study:
         self.checkpoint = EXAMPLES / "checkpoints" / f"{name}.safetensors"
         self.splits = {
             "validation": WordImages("validation", EVALUATION_SEED).batch(2000),
+            "familiar": WordImages("test", EVALUATION_SEED, familiar=True).batch(
+                options.test_images
+            ),
             "test": WordImages("test", EVALUATION_SEED).batch(options.test_images),
         }
         self.done = read(options.results)
@@ -152,7 +165,7 @@ class Study:
         run = post_tune(
             model,
             objective,
-            WordImages("train", 1000 + seed, self.noise),
+            WordImages("train", 1000 + seed, 0.0 if method == "ceiling" else self.noise),
             self.splits["validation"],
             steps=self.options.steps,
             rate=rate,
@@ -164,14 +177,16 @@ class Study:
     def objective(self, method: str, seed: int) -> tuple[Objective, LearnedSurrogateLoss | None]:
         """The method's loss of a batch, `(output, labels) -> ()`."""
         proxy = proxy_loss(self.head)
-        if method == "proxy":
+        if method in ("proxy", "ceiling"):
             return proxy, None
-        if method.startswith("mwer"):
-            draws = int(method.removeprefix("mwer"))
+        if method in RISKS:
+            draws, _, half = method.removeprefix("mwer").partition("-")
+            blend = HalfAndHalf() if half else None
 
             def risk(output: Tensor, labels: list[str]) -> Tensor:
-                loss = expected_metric(output, labels, self.head, draws, self.metric)
-                return loss + MWER_PROXY * proxy(output, labels)
+                loss = expected_metric(output, labels, self.head, int(draws), self.metric)
+                base = proxy(output, labels)
+                return blend(loss, base, output) if blend else loss + MWER_PROXY * base
 
             return risk, None
         task = text.CTC(ALPHABET) if self.head == "ctc" else text.Characters(ALPHABET)
@@ -201,13 +216,13 @@ class Study:
             texts = predict(model, images)
             error = float(self.metric(texts, labels).mean())
             figures[split] = scores(texts, labels) | {"error": error}
-        if self.regime == "asymmetric":
+        if self.regime in BIASED:
             figures |= self.biased(model)
         return figures
 
     @torch.no_grad()
     def biased(self, model: Recogniser) -> dict[str, Any]:
-        """The mean metric with the special class's bias that is best on the validation words."""
+        """The mean metric with the bias of some classes that is best on the validation words."""
         class_dim = 2 if self.head == "ctc" else 1
         errors: dict[str, dict[float, float]] = {}
         for split, (images, labels) in self.splits.items():
@@ -215,8 +230,9 @@ class Study:
             output = torch.cat([model.eval()(part) for part in images.split(250)], batch_dim)
             errors[split] = {}
             for bias in BIASES:
-                moved = output.clone()
-                moved.select(class_dim, 0).add_(bias)
+                moved = output.movedim(class_dim, -1).clone()
+                moved[..., BIASED[self.regime]] += bias
+                moved = moved.movedim(-1, class_dim)
                 errors[split][bias] = float(self.metric(decode(moved, self.head), labels).mean())
         best = min(BIASES, key=errors["validation"].__getitem__)
         return {"bias": best, "with bias": {split: e[best] for split, e in errors.items()}}
@@ -231,34 +247,47 @@ def read(results: Path) -> list[dict[str, Any]]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Mean and standard deviation over the seeds, each method at its best rate."""
+    of_fonts = "error | against proxy | seeds better | with bias | accuracy |"
     lines = [
-        "| regime | head | method | rate | seeds | test error | against proxy | seeds better |"
-        " with bias | accuracy | ms a step |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        f"| regime | head | steps | method | rate | seeds | ms a step | familiar fonts: {of_fonts} "
+        f"new fonts: {of_fonts}",
+        "|---" * 17 + "|",
     ]
-    for regime, head in dict.fromkeys((row["regime"], row["head"]) for row in rows):
-        here = [row for row in rows if (row["regime"], row["head"]) == (regime, head)]
+    for regime, head, steps in dict.fromkeys(map(kind, rows)):
+        here = [row for row in rows if kind(row) == (regime, head, steps)]
         methods = dict.fromkeys(row["method"] for row in here)
         best = {method: at_best_rate(here, method) for method in methods}
-        control = {row["seed"]: row["test"]["error"] for row in best.get("proxy", [])}
         for method, runs in best.items():
-            errors = [run["test"]["error"] for run in runs]
-            shared = [run for run in runs if run["seed"] in control]
-            change, better = "", ""
-            if method not in ("proxy", "checkpoint") and shared:
-                own = statistics.mean(run["test"]["error"] for run in shared)
-                other = statistics.mean(control[run["seed"]] for run in shared)
-                wins = sum(run["test"]["error"] < control[run["seed"]] for run in shared)
-                change, better = f"{own / other - 1:+.1%}", f"{wins} of {len(shared)}"
-            accuracy = statistics.mean(run["test"]["accuracy"] for run in runs)
-            with_bias = [run["with bias"]["test"] for run in runs if "with bias" in run]
-            biased = spread(with_bias) if with_bias else ""
             pace = statistics.mean(1000 * run["seconds"] / run["steps"] for run in runs)
-            lines.append(
-                f"| {regime} | {head} | {method} | {runs[0]['rate']:g} | {len(runs)} | "
-                f"{spread(errors)} | {change} | {better} | {biased} | {accuracy:.1%} | {pace:.0f} |"
-            )
+            line = f"| {regime} | {head} | {steps} | {method} | {runs[0]['rate']:g} | {len(runs)} |"
+            line += f" {pace:.0f} |"
+            for split in SPLITS[1:]:
+                line += cells(runs, best.get("proxy", []), split)
+            lines.append(line)
     return "\n".join(lines)
+
+
+def kind(row: dict[str, Any]) -> tuple[str, str, int]:
+    """What rows must share to be compared."""
+    return row["regime"], row["head"], row["steps"]
+
+
+def cells(runs: list[dict[str, Any]], proxy: list[dict[str, Any]], split: str) -> str:
+    """A method's figures on one split; the changes are of the seeds that both have."""
+    control = {run["seed"]: run[split]["error"] for run in proxy}
+    shared = [run for run in runs if run["seed"] in control]
+    change, better = "", ""
+    if runs[0]["method"] not in ("proxy", "checkpoint") and shared:
+        own = statistics.mean(run[split]["error"] for run in shared)
+        other = statistics.mean(control[run["seed"]] for run in shared)
+        wins = sum(run[split]["error"] < control[run["seed"]] for run in shared)
+        change, better = f"{own / other - 1:+.1%}", f"{wins} of {len(shared)}"
+    biased = [run["with bias"][split] for run in runs if "with bias" in run]
+    accuracy = statistics.mean(run[split]["accuracy"] for run in runs)
+    return (
+        f" {spread([run[split]['error'] for run in runs])} | {change} | {better} | "
+        f"{spread(biased) if biased else ''} | {accuracy:.1%} |"
+    )
 
 
 def at_best_rate(rows: list[dict[str, Any]], method: str) -> list[dict[str, Any]]:
