@@ -99,6 +99,8 @@ def post_tune(
     steps: int,
     rate: float,
     evaluate_every: int,
+    batch: int = BATCH,
+    frozen_norm: bool = False,
     after_step: Callable[[int], Any] = lambda step: None,
 ) -> Run:
     """Trains for some steps, of a `stepper`.
@@ -108,18 +110,20 @@ def post_tune(
         objective: `(output, labels) -> ()`.
         stream: training images.
         validation: images and labels to score on the way.
-        steps: of 64 images.
+        steps: how many.
         rate: highest learning rate.
         evaluate_every: steps between two scores.
+        batch: images a step.
+        frozen_norm: whether batch normalisation keeps the checkpoint's means and variances.
         after_step: called with each step's number, from 1.
     """
     step_by = stepper(model, steps, rate)
     run = Run(model)
     run.history.append((0, scores(predict(model, validation[0]), validation[1])))
-    model.train()
     for step in range(1, steps + 1):
+        train(model, frozen_norm)
         start = time.perf_counter()
-        images, labels = stream.batch(BATCH)
+        images, labels = stream.batch(batch)
         loss = objective(model(images), labels)
         step_by(loss)
         run.seconds += time.perf_counter() - start
@@ -127,3 +131,11 @@ def post_tune(
         if step % evaluate_every == 0 or step == steps:
             run.history.append((step, scores(predict(model, validation[0]), validation[1])))
     return run
+
+
+def train(model: nn.Module, frozen_norm: bool) -> None:
+    """Training mode, but for batch normalisation if that is frozen."""
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.train(not frozen_norm)

@@ -69,7 +69,7 @@ def parse() -> argparse.Namespace:
     add("--steps", type=int, default=600, help="post-tuning steps of 64 images (%(default)s)")
     add("--seeds", type=int, default=1, help="repetitions (default: %(default)s)")
     add("--proxy-rates", type=float, nargs="+", default=[3e-4], metavar="RATE", help="%(default)s")
-    add("--rates", type=float, nargs="+", default=[3e-4], metavar="RATE", help="%(default)s")
+    add("--rates", type=float, nargs="+", default=[1e-3], metavar="RATE", help="%(default)s")
     add(
         "--proxy-weight",
         type=float,

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from conftest import CASES, assert_identical, l1, make_arguments, make_loss, snapshot, step, train
 from ranks import Ranks
 from test_loss import Weighted
-from test_trust import readings
+from test_trust import readings, some_cost_more
 
 from learned_surrogates import MetricError, text
 
@@ -376,6 +376,29 @@ def test_all_ranks_know_that_the_surrogate_came_fitted(ranks):
     states = ranks(resume_a_fitted_one_from_rank_0)
     assert_same(states)
     assert states[0]["counters"].tolist()[:2] == [4, 1]
+
+
+def be_deceived_in_one_rank():
+    """The first batches have nothing of what costs more; later ones do, in one process."""
+    criterion = make_loss(
+        "characters-grid",
+        metric=some_cost_more,
+        task=text.Characters("abcdefghijk"),
+        warm_up_updates=20,
+        update_every=4,
+    )
+    step(criterion, readings(40, *own_seeds(1), least=4))
+    fitted = criterion._learner.came_fitted
+    for seed in own_seeds(9, 1):
+        step(criterion, readings(40, seed, least=1 if dist.get_rank() else 4))
+    return fitted, criterion._learner.warm_up_left, together(criterion)
+
+
+def test_all_ranks_warm_up_after_all_if_one_was_deceived(ranks):
+    fitted, warm_up_left, states = zip(*ranks(be_deceived_in_one_rank), strict=True)
+    assert fitted == (True, True)
+    assert warm_up_left[0] > 0
+    assert_same(states)
 
 
 def outlive_the_other():

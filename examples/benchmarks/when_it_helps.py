@@ -14,12 +14,13 @@ the same images, with one of these:
   with a leave-one-out baseline, plus 0.1 times the proxy; mwer4-half, mwer16-half: half of it and
   half of the proxy, balanced as the surrogate and its base loss are.
 
-Regimes: `clean` labels, `noisy` ones (40 % of the training words with 1 to 3 wrong characters),
-and two with clean labels and a metric that the proxy does not know: `asymmetric`, a wrong or
-additional character costs 5, a missing one 1; and `digits`, an error in a digit costs 10, in a
-letter 1. There a simple trick rivals training: a bias on the logit of the blank (or the end), which
-makes the recogniser leave out what it is unsure of, or on those of the digits. So each model is
-also scored with the bias that serves it best on the validation words ("with bias").
+Regimes: `clean` labels; `noisy` ones (40 % of the training words with 1 to 3 wrong characters);
+`words`, noisy labels and, as the metric, whether the word is wrong; and two with clean labels and a
+metric that the proxy does not know: `asymmetric`, a wrong or additional character costs 5, a
+missing one 1; and `digits`, an error in a digit costs 10, in a letter 1. There a simple trick
+rivals training: a bias on the logit of the blank (or the end), which makes the recogniser leave out
+what it is unsure of, or on those of the digits. So each model is also scored with the bias that
+serves it best on the validation words ("with bias").
 
 A method's learning rate is the one with the lowest mean error on the validation words for the first
 seed; the other seeds run at that rate alone. Test words, in the training's fonts ("familiar") and
@@ -74,8 +75,9 @@ METRICS: dict[str, Callable[..., Any]] = {
     "noisy": text.edit_distance,
     "asymmetric": text.WeightedEditDistance(additional=5, wrong=5),
     "digits": text.WeightedEditDistance(characters={"0123456789": 10}),
+    "words": text.word_edit_distance,
 }
-NOISE = {"clean": 0.0, "noisy": 0.4, "asymmetric": 0.0, "digits": 0.0}
+NOISE = {"clean": 0.0, "noisy": 0.4, "asymmetric": 0.0, "digits": 0.0, "words": 0.4}
 # Classes of which a bias rivals training.
 BIASED = {"asymmetric": [0], "digits": [ALPHABET.index(digit) + 1 for digit in "0123456789"]}
 EVALUATION_SEED = 2020
@@ -97,6 +99,8 @@ def parse() -> argparse.Namespace:
     add("--head", choices=["ctc", "characters"], default="characters")
     add("--methods", nargs="+", choices=METHODS, default=["proxy", "surrogate", "mwer16"])
     add("--steps", type=int, default=600)
+    add("--batch", type=int, default=BATCH)
+    add("--frozen-norm", action="store_true", help="keep batch normalisation's statistics")
     add("--seeds", type=int, default=5)
     add("--rates", type=float, nargs="+", default=[1e-4, 3e-4, 1e-3])
     add("--test-images", type=int, default=3000)
@@ -142,6 +146,8 @@ class Study:
             "rate": rate,
             "seed": seed,
             "steps": self.options.steps,
+            "batch": self.options.batch,
+            "frozen_norm": self.options.frozen_norm,
         }
         for row in self.done:
             if all(row[name] == value for name, value in key.items()):
@@ -170,6 +176,8 @@ class Study:
             steps=self.options.steps,
             rate=rate,
             evaluate_every=self.options.steps,
+            batch=self.options.batch,
+            frozen_norm=self.options.frozen_norm,
         )
         stats = {} if criterion is None else criterion.stats
         return self.figures(run.model) | {"seconds": run.seconds, "stats": stats}
@@ -249,17 +257,18 @@ def table(rows: list[dict[str, Any]]) -> str:
     """Mean and standard deviation over the seeds, each method at its best rate."""
     of_fonts = "error | against proxy | seeds better | with bias | accuracy |"
     lines = [
-        f"| regime | head | steps | method | rate | seeds | ms a step | familiar fonts: {of_fonts} "
-        f"new fonts: {of_fonts}",
-        "|---" * 17 + "|",
+        "| regime | head | steps | batch | norm | method | rate | seeds | ms a step | "
+        f"familiar fonts: {of_fonts} new fonts: {of_fonts}",
+        "|---" * 19 + "|",
     ]
-    for regime, head, steps in dict.fromkeys(map(kind, rows)):
-        here = [row for row in rows if kind(row) == (regime, head, steps)]
+    for of_kind in dict.fromkeys(map(kind, rows)):
+        here = [row for row in rows if kind(row) == of_kind]
         methods = dict.fromkeys(row["method"] for row in here)
         best = {method: at_best_rate(here, method) for method in methods}
         for method, runs in best.items():
             pace = statistics.mean(1000 * run["seconds"] / run["steps"] for run in runs)
-            line = f"| {regime} | {head} | {steps} | {method} | {runs[0]['rate']:g} | {len(runs)} |"
+            settings = " | ".join(map(str, of_kind))
+            line = f"| {settings} | {method} | {runs[0]['rate']:g} | {len(runs)} |"
             line += f" {pace:.0f} |"
             for split in SPLITS[1:]:
                 line += cells(runs, best.get("proxy", []), split)
@@ -267,9 +276,10 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def kind(row: dict[str, Any]) -> tuple[str, str, int]:
+def kind(row: dict[str, Any]) -> tuple[str, str, int, int, str]:
     """What rows must share to be compared."""
-    return row["regime"], row["head"], row["steps"]
+    norm = "frozen" if row["frozen_norm"] else ""
+    return row["regime"], row["head"], row["steps"], row["batch"], norm
 
 
 def cells(runs: list[dict[str, Any]], proxy: list[dict[str, Any]], split: str) -> str:
