@@ -6,8 +6,9 @@ the same images, with one of these:
 - proxy: CTC or cross-entropy, the control;
 - ceiling: the proxy on the labels before errors were put into them, so what there is to gain;
 - surrogate: `LearnedSurrogateLoss` with its defaults and the proxy as `base_loss`;
-- surrogate-full: the same with `base_weight=0.0`; surrogate-rare: with `update_every=16`;
-  surrogate-alone: without `base_loss`;
+- surrogate-0, -25, -50, -75: the same with so many per cent of the proxy (`base_weight`);
+  surrogate-rare: with `update_every=16`; surrogate-alone: without `base_loss`; surrogate-filter,
+  surrogate-relative: with `filter=0.25` and `Filter(2.0, relative=True)`;
 - paper: LS-ED as published (embedding distance, metric of the decoded text), warmed up for 1,500
   updates;
 - mwer4, mwer16: minimum-risk training, the expected metric's gradient from 4 or 16 draws a sample
@@ -59,14 +60,16 @@ from recogniser import ALPHABET, Recogniser, load, proxy_loss, read as decode
 from scoring import predict, scores
 from word_images import WordImages
 
-from learned_surrogates import LearnedSurrogateLoss, text
+from learned_surrogates import Filter, LearnedSurrogateLoss, text
 
 # Arguments of the loss that are not its defaults.
 SETTINGS: dict[str, dict[str, Any]] = {
     "surrogate": {},
-    "surrogate-full": {"base_weight": 0.0},
+    **{f"surrogate-{share}": {"base_weight": share / 100} for share in (0, 25, 50, 75)},
     "surrogate-rare": {"update_every": 16},
     "surrogate-alone": {"base_loss": None},
+    "surrogate-filter": {"filter": 0.25},
+    "surrogate-relative": {"filter": Filter(2.0, relative=True)},
 }
 RISKS = ("mwer4", "mwer16", "mwer4-half", "mwer16-half")
 METHODS = ("proxy", "ceiling", *SETTINGS, "paper", *RISKS)
