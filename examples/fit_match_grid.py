@@ -63,6 +63,7 @@ def fit(options: argparse.Namespace) -> MatchGridNet:
     """Fit as the options say, printing the relative error on other recognisers."""
     torch.manual_seed(options.seed)
     net = MatchGridNet(options.width, options.layers)
+    net.saturation.requires_grad_(False)
     optimizer = torch.optim.Adam(net.parameters(), lr=options.rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, options.rate, options.steps, pct_start=0.05
@@ -109,8 +110,9 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     net = fit(options)
     options.output.parent.mkdir(parents=True, exist_ok=True)
-    # Importances belong to an alphabet.
-    save_file({k: v for k, v in net.state_dict().items() if k != "importances"}, options.output)
+    # What belongs to an alphabet and a metric stays what it was.
+    own = ("importances", "saturation")
+    save_file({k: v for k, v in net.state_dict().items() if k not in own}, options.output)
 
 
 if __name__ == "__main__":

@@ -93,26 +93,62 @@ def test_values_are_never_negative_and_an_empty_target_has_one():
     assert (values >= 0).all()
 
 
+def readings(make, random, length):
+    """Outputs for 64 texts of 6 different characters, with doubts, as the loss is called with."""
+    target = torch.randint(1, 7, (64, length), generator=random)
+    sure = 6 * torch.rand(64, 1, 1, generator=random) + 2 * torch.rand(
+        64, length, 1, generator=random
+    )
+    logits = sure * F.one_hot(target, 7) + torch.randn(64, length, 7, generator=random)
+    if make is text.Characters:
+        return logits.transpose(1, 2), target
+    blanks = torch.zeros(64, length, 7)
+    blanks[:, :, 0] = 6
+    frames = torch.stack([logits, blanks], 2).flatten(1, 2)
+    return frames.transpose(0, 1).log_softmax(2), target, [2 * length] * 64, [length] * 64
+
+
+def errors_before_and_after(criterion, make, updates, length=5):
+    random = torch.Generator().manual_seed(0)
+    before = criterion.warm_up([readings(make, random, length)], updates=1)
+    after = criterion.warm_up(
+        (readings(make, random, length) for _ in range(updates)), updates=updates
+    )
+    return before["relative_error"], after["relative_error"]
+
+
 @pytest.mark.parametrize("make", [text.CTC, text.Characters])
 def test_it_finds_out_what_characters_are_worth(make):
     metric = text.WeightedEditDistance(characters={"a": 10})
-    random = torch.Generator().manual_seed(0)
-
-    def batch():
-        target = torch.randint(1, 7, (64, 5), generator=random)
-        sure = 3 * torch.rand(64, 5, 1, generator=random)
-        logits = sure * F.one_hot(target, 7) + torch.randn(64, 5, 7, generator=random)
-        if make is text.Characters:
-            return logits.transpose(1, 2), target
-        blanks = torch.zeros(64, 5, 7)
-        blanks[:, :, 0] = 6
-        frames = torch.stack([logits, blanks], 2).flatten(1, 2)
-        return frames.transpose(0, 1).log_softmax(2), target, [10] * 64, [5] * 64
-
     criterion = LearnedSurrogateLoss(metric, task=make("abcdef"), seed=0)
-    before = criterion.warm_up([batch()], updates=1)["relative_error"]
-    after = criterion.warm_up((batch() for _ in range(500)), updates=500)["relative_error"]
+    before, after = errors_before_and_after(criterion, make, 500)
     of_a, *others = (PACE * criterion._learner.surrogate.importances[2:]).exp().tolist()
-    print(before, after, of_a, others)
     assert after < 0.5 * before
     assert of_a > 4 * max(others)
+
+
+@pytest.mark.parametrize("make", [text.CTC, text.Characters])
+def test_it_finds_out_that_more_errors_are_no_worse(make):
+    def is_wrong(predictions, targets):
+        return [float(p != t) for p, t in zip(predictions, targets)]
+
+    criterion = LearnedSurrogateLoss(is_wrong, task=make("abcdef"), seed=0)
+    before, after = errors_before_and_after(criterion, make, 500, length=20)
+    assert after < 0.5 < before
+    assert criterion._learner.surrogate.saturation > 0
+
+
+def test_without_saturation_it_is_the_sum_and_saturation_has_a_gradient():
+    net = MatchGridNet()
+    grid = grid_of(distributions(3, 4, [5, 5, 5]), [[1, 2], [3], [1, 1, 2]])
+    plain = net(grid, torch.empty(3, 0))
+    assert torch.autograd.grad(plain.sum(), net.saturation)[0] < 0
+    for saturation in (1e-6, 0.1, 3.0):
+        net.saturation.data.fill_(saturation)
+        k = PACE * saturation
+        expected = -torch.expm1(-k * plain.double()) / k
+        torch.testing.assert_close(
+            net(grid, torch.empty(3, 0)).double(), expected, rtol=1e-4, atol=0
+        )
+    net.saturation.data.fill_(-1.0)
+    torch.testing.assert_close(net(grid, torch.empty(3, 0)), plain)

@@ -1,10 +1,11 @@
-"""How well surrogates fit metrics to which it matters which characters they are.
+"""How well surrogates fit metrics that are not edit distance.
 
-Two metrics, over an alphabet of 52: `worth`, an error in one of the first ten characters costs ten
-times as much as in another one; `alike`, neighbours in the alphabet are the same, as letters are to
-a metric that ignores case, and the targets have one or the other at random. Each batch is the
-output of another simulated recogniser, with the same alphabet; relative errors are those of
-`stats`, on predictions that were not yet fitted to, over the last 1,024 of them.
+Three metrics, over an alphabet of 52: `wrong`, whether the text is; `worth`, an error in one of the
+first ten characters costs ten times as much as in another one; `alike`, neighbours in the alphabet
+are the same, as letters are to a metric that ignores case, and the targets have one or the other at
+random. Each batch is the output of another simulated recogniser, with the same alphabet; relative
+errors are those of `stats`, on predictions that were not yet fitted to, over the last 1,024 of
+them.
 
 Example:
     python examples/benchmarks/character_metrics.py --head ctc
@@ -43,7 +44,13 @@ def alike(predictions: Sequence[str], targets: Sequence[str]) -> Any:
     return text.edit_distance(*sides)
 
 
+def wrong(prediction: str, target: str) -> float:
+    """1 as soon as anything is wrong."""
+    return float(prediction != target)
+
+
 METRICS: dict[str, Callable[..., Any]] = {
+    "wrong": wrong,
     "worth": text.WeightedEditDistance(characters={"".join(ALPHABET[:10]): 10}),
     "alike": alike,
 }
@@ -72,6 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--head", choices=["ctc", "characters"], default="characters")
     parser.add_argument("--updates", type=int, nargs="+", default=[16, 500])
+    parser.add_argument("--metrics", nargs="+", choices=list(METRICS), default=list(METRICS))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
@@ -83,7 +91,7 @@ def main() -> None:
     print(f"| metric | surrogate | {columns} |\n|---|---|" + "---|" * len(options.updates))
     for metric, form in (
         (metric, form)
-        for metric in METRICS
+        for metric in options.metrics
         for form in FORMS
         if "fold" not in form or metric == "alike"
     ):

@@ -11,9 +11,12 @@ CHANNELS = 7
 # Makes the untrained net's value small beside the distances of a good recogniser, so that it grows
 # into its targets rather than shrinks to them.
 INITIAL_COST = -4.0
-# What a step of an importance's parameter is multiplied with: a character that costs ten times as
-# much shall be known to within some hundred updates at the rate of a net that comes fitted.
+# What a step of an importance's or the saturation's parameter is multiplied with: a character that
+# costs ten times as much, or a metric that is at most 1, shall be known within some hundred updates
+# at the rate of a net that comes fitted.
 PACE = 16.0
+# Below it, the saturation's series to the first order is more exact than its closed form.
+SMALL = 1e-3
 
 
 def match_grid(
@@ -90,9 +93,11 @@ def first_columns(labels: Tensor) -> tuple[Tensor, Tensor]:
 class MatchGridNet(nn.Module):
     """A surrogate on match grids: convolutions, then a cost for each character and each position.
 
-    `S = sum_j importance(y_j) cost(character j) + sum_i cost(position i)`, as an edit distance adds
-    up characters that are missing and positions that are too much or wrong. The importances, all 1
-    to begin with, are for metrics to which characters are not all worth the same.
+    `C = sum_j importance(y_j) cost(character j) + sum_i cost(position i)`, as an edit distance adds
+    up characters that are missing and positions that are too much or wrong, and `S = (1 - exp(-k
+    C)) / k`. The importances, all 1 to begin with, are for metrics to which characters are not all
+    worth the same; the saturation k, 0 to begin with, where S = C, for metrics that more errors
+    make little worse, such as whether the word is right.
 
     Args:
         width: channels of the convolutions.
@@ -109,6 +114,7 @@ class MatchGridNet(nn.Module):
         self.positions = _costs(2 * width)
         # Logarithms, over PACE; the first one is that of padding.
         self.importances = nn.Parameter(torch.zeros(classes + 1))
+        self.saturation = nn.Parameter(torch.zeros(()))  # over PACE
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         """Values `(batch,)`, never negative.
@@ -132,7 +138,7 @@ class MatchGridNet(nn.Module):
             best = x.masked_fill(exists == 0, -torch.inf).amax(other_side).masked_fill(here == 0, 0)
             cost = costs(torch.cat([best, x.sum(other_side) / 4], 1))
             value = value + (share * F.softplus(cost) * here).sum((1, 2))
-        return value
+        return value * _mean_exponential((PACE * self.saturation).clamp(min=0) * value)
 
 
 def fitted_net(head: str, classes: int) -> MatchGridNet:
@@ -148,8 +154,14 @@ def fitted_net(head: str, classes: int) -> MatchGridNet:
     weights = load(file.read_bytes())
     biases = [name for name in weights if name.startswith("convolutions.") and "bias" in name]
     net = MatchGridNet(len(weights[biases[0]]), len(biases), classes)
-    net.load_state_dict(weights | {"importances": net.importances})
+    net.load_state_dict(net.state_dict() | weights)
     return net
+
+
+def _mean_exponential(x: Tensor) -> Tensor:
+    """`(1 - exp(-x)) / x`, the mean of exp(-t) for t from 0 to x, with its gradient at 0."""
+    above = x.clamp(min=SMALL)
+    return torch.where(x < SMALL, 1 - x / 2, -torch.expm1(-above) / above)
 
 
 def _costs(width: int) -> nn.Sequential:
