@@ -74,6 +74,11 @@ class Task:
         if self.metric.batched is None:
             self.metric.batched = outcome.batched
 
+    def refuse(self, cause: BaseException) -> None:
+        """It cannot be sent."""
+        self.failure, self.fatal = MetricError(UNSENDABLE.format(self.metric.name, cause)), True
+        self.failure.__cause__ = cause
+
     def lose(self, why: str, cause: BaseException | None = None) -> None:
         samples = len(self.portion.positions)
         self.failure = MetricError(LOST.format(name=self.metric.name, samples=samples, why=why))
@@ -111,6 +116,8 @@ class Pool:
         self._running: list[Task] = []
         self._queue: deque[Task] = deque()
         self._warned = False
+        self._looked_at = False
+        self._error: BaseException | None = None
         weakref.finalize(self, _end, self._made)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -178,6 +185,10 @@ class Pool:
                 return
             used, executor = bool(self._made), self._executor()
             task = self._queue.popleft()
+            refusal = self._refusal(executor, task.metric)
+            if refusal is not None:
+                task.refuse(refusal)
+                continue
             try:
                 task.future = executor.submit(evaluate, task.metric, Parcel(task.portion))
             except RuntimeError as error:  # broken, or shut down
@@ -188,6 +199,20 @@ class Pool:
             self._running.append(task)
             if self.workers.timeout is not None:
                 task.deadline = time.monotonic() + self.workers.timeout
+
+    def _refusal(self, executor: Executor, metric: Metric) -> BaseException | None:
+        """Why the metric cannot be sent to processes; looked at once.
+
+        A pool of processes that is ended while it finds out by itself never ends, nor then does the
+        interpreter.
+        """
+        if not self._looked_at:
+            from concurrent.futures.process import ProcessPoolExecutor
+
+            self._looked_at = True
+            if isinstance(executor, ProcessPoolExecutor):
+                self._error = _pickling_error(metric)
+        return self._error
 
     def _executor(self) -> Executor:
         if isinstance(self.workers.executor, Executor):
@@ -210,9 +235,8 @@ class Pool:
             except Exception as unreadable:  # noqa: BLE001 - whatever unpickling may raise
                 error = unreadable
         # What the metric raises comes back as an outcome: this is of the executor.
-        if "pickle" in str(error) and not _can_be_pickled(task.metric):
-            task.failure, task.fatal = MetricError(UNSENDABLE.format(task.metric.name, error)), True
-            task.failure.__cause__ = error
+        if "pickle" in str(error) and _pickling_error(task.metric) is not None:
+            task.refuse(error)
         else:
             task.lose(f"the executor failed with {type(error).__name__}: {error}", error)
 
@@ -242,12 +266,12 @@ class Pool:
         self._queue.extendleft(reversed(kept))
 
 
-def _can_be_pickled(metric: Metric) -> bool:
+def _pickling_error(metric: Metric) -> BaseException | None:
     try:
         pickle.dumps(metric)
-    except Exception:  # noqa: BLE001 - there is no one class of them
-        return False
-    return True
+    except Exception as error:  # noqa: BLE001 - there is no one class of them
+        return error
+    return None
 
 
 def _error(future: Future[Any]) -> BaseException | None:

@@ -4,6 +4,8 @@ import copy
 import functools
 import gc
 import pickle
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -344,6 +346,33 @@ def test_a_metric_that_cannot_be_sent_is_named():
 
     with pytest.raises(MetricError, match=r"'<lambda>' cannot be sent.*top level"):
         call_until_it_is_known()
+
+
+UNSENDABLE_IN_HASTE = """
+import functools
+from concurrent.futures import ProcessPoolExecutor
+
+import torch
+from learned_surrogates import LearnedSurrogateLoss, MetricError, Workers
+
+if __name__ == "__main__":
+    for _ in range(5):
+        workers = Workers(functools.partial(ProcessPoolExecutor, 1), samples_a_task=1, backlog=50)
+        criterion = LearnedSurrogateLoss(lambda p, t: (p - t).abs().sum(-1), executor=workers)
+        try:
+            for _ in range(100):
+                criterion(torch.randn(64, 3, requires_grad=True), torch.randn(64, 3))
+        except MetricError as error:
+            assert "cannot be sent" in str(error), error
+        else:
+            raise AssertionError("it was sent")
+"""
+
+
+def test_a_metric_that_cannot_be_sent_does_not_keep_the_interpreter_from_its_end(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(UNSENDABLE_IN_HASTE)
+    subprocess.run([sys.executable, str(script)], check=True, timeout=60)
 
 
 # Workers that die, hang, or break
