@@ -350,14 +350,19 @@ def test_a_metric_that_cannot_be_sent_is_named():
 
 UNSENDABLE_IN_HASTE = """
 import functools
+import gc
+import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
 import torch
 from learned_surrogates import LearnedSurrogateLoss, MetricError, Workers
 
 if __name__ == "__main__":
-    for _ in range(5):
-        workers = Workers(functools.partial(ProcessPoolExecutor, 1), samples_a_task=1, backlog=50)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["learned_surrogates"])
+    make = functools.partial(ProcessPoolExecutor, 1, mp_context=context)
+    for _ in range(15):
+        workers = Workers(make, samples_a_task=1, backlog=50)
         criterion = LearnedSurrogateLoss(lambda p, t: (p - t).abs().sum(-1), executor=workers)
         try:
             for _ in range(100):
@@ -366,6 +371,8 @@ if __name__ == "__main__":
             assert "cannot be sent" in str(error), error
         else:
             raise AssertionError("it was sent")
+        del criterion
+        gc.collect()
 """
 
 
