@@ -182,8 +182,9 @@ class Learner:
         if self.recipe.base_weight is not None:
             return self.recipe.base_weight
         task = self.pairs.task
-        akin = self.came_fitted or self.pairs.metric.function in task.akin_to_base_loss
-        return task.base_weight if akin else 0.0
+        # By identity: a metric may be any object, and compare as it likes.
+        named = any(self.pairs.metric.function is akin for akin in task.akin_to_base_loss)
+        return task.base_weight if named or self.came_fitted else 0.0
 
     @property
     def weight(self) -> float:

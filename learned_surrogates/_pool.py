@@ -117,7 +117,7 @@ class Pool:
         self._queue: deque[Task] = deque()
         self._warned = False
         self._looked_at = False
-        self._error: BaseException | None = None
+        self._unsendable: BaseException | None = None
         weakref.finalize(self, _end, self._made)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -211,8 +211,8 @@ class Pool:
 
             self._looked_at = True
             if isinstance(executor, ProcessPoolExecutor):
-                self._error = _pickling_error(metric)
-        return self._error
+                self._unsendable = _pickling_error(metric)
+        return self._unsendable
 
     def _executor(self) -> Executor:
         if isinstance(self.workers.executor, Executor):

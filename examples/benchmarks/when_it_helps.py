@@ -84,7 +84,7 @@ NOISE = {"clean": 0.0, "noisy": 0.4, "asymmetric": 0.0, "digits": 0.0, "words": 
 # Classes of which a bias rivals training.
 BIASED = {"asymmetric": [0], "digits": [ALPHABET.index(digit) + 1 for digit in "0123456789"]}
 EVALUATION_SEED = 2020
-# Words of their own each; the last one also has fonts of its own.
+# The last two have the same words, which no other has, and the last one fonts of its own.
 SPLITS = ("validation", "familiar", "test")
 BIASES = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
 PAPER_UPDATES = 1500
