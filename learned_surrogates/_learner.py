@@ -19,10 +19,7 @@ from ._task import Batch
 from ._transfer import send
 from ._trust import FEWEST_PAIRS, Trust
 
-# Level of trust at which a surrogate needs no warm-up.
-RIGHT = 0.5
-# Calls over which the warm-up is spread, so that it sees more than one batch of predictions; and
-# after which a surrogate that seemed to need none is looked at once more.
+# Calls over which the warm-up is spread, so that it sees more than one batch of predictions.
 WARM_UP_CALLS = 10
 
 
@@ -229,45 +226,6 @@ class Learner:
         for arrived in self.pairs.evaluations.arrived():
             if arrived.measured is not None and arrived.seen is not None:
                 self.pairs.observe(*arrived.seen, arrived.measured)
-
-    def end_warm_up_if_right(self) -> None:
-        """Ends the warm-up if the surrogate was right about all processes' predictions so far.
-
-        So one that comes fitted is followed from the first call on. All processes must call this as
-        often, whether they have samples or not.
-        """
-        unseen = self.pairs.unseen
-        if unseen.size >= FEWEST_PAIRS and not self.trust.judged:
-            self.trust.judge(agreement(*unseen.oldest_first())["relative_error"])
-        self.waits = False
-        if self.warm_up_left and not self.updates:
-            first = [held for held in self.pairs.evaluations.held if held.call <= WARM_UP_CALLS]
-            own = torch.tensor(
-                [self.trust.judged, self.trust.level >= RIGHT, not first],
-                dtype=torch.float32,
-                device=self.device,
-            )
-            everywhere = self.sync.mean([own], 1, [own])
-            assert everywhere is not None and everywhere[0] is not None
-            judged, self.came_fitted, arrived = (everywhere[0] == 1).tolist()
-            # Too few samples to tell: one that may come fitted is left as it is meanwhile.
-            few = not judged and (self.calls < WARM_UP_CALLS or not arrived)
-            self.waits = self.pairs.task.fitted and few
-            self.warm_up_left *= not self.came_fitted
-        elif self.came_fitted and self.calls == WARM_UP_CALLS:
-            self.warm_up_after_all_if_wrong()
-
-    def warm_up_after_all_if_wrong(self) -> None:
-        """Takes up the warm-up of a surrogate about which the first samples deceived."""
-        unseen = self.pairs.unseen
-        if unseen.size >= FEWEST_PAIRS:
-            self.trust.judge(agreement(*unseen.oldest_first())["relative_error"])
-        own = torch.tensor([self.trust.level < RIGHT], dtype=torch.float32, device=self.device)
-        everywhere = self.sync.mean([own], 1, [own])
-        assert everywhere is not None and everywhere[0] is not None
-        if everywhere[0].item():
-            self.came_fitted = False
-            self.warm_up_left = self.recipe.warm_up_updates
 
     def learn(self) -> bool:
         """Fits the surrogate if this call is one that does; whether it was."""

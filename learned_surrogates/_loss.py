@@ -14,6 +14,7 @@ from ._agree import agree
 from ._base_loss import base_gradient
 from ._budget import Budget
 from ._checks import check_choice
+from ._comes_fitted import end_warm_up_if_right
 from ._describe import describe
 from ._evaluations import Evaluation
 from ._filter import Filter
@@ -294,7 +295,7 @@ class LearnedSurrogateLoss(nn.Module):
         if learning:
             learner.calls += 1
             learner.observe(evaluation, (value, z, batch.target))
-            learner.end_warm_up_if_right()
+            end_warm_up_if_right(learner)
         if gradient is not None:
             if evaluation is not None:
                 learner.trust.follow(gradient, base)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._agree import agree
 from ._checks import check_number
+from ._comes_fitted import end_warm_up_if_right
 from ._evaluations import Evaluation
 from ._task import Batch, read
 
@@ -48,7 +49,7 @@ def warm_up(
                         learner.prepare(z, target, errors.isfinite())
                     # As a process that still has a batch does for it, and not more often.
                     agree(learner)
-                learner.end_warm_up_if_right()
+                end_warm_up_if_right(learner)
                 learner.update(1)
             pairs.evaluations.settle()
             learner.take_in()
