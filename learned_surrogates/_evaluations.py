@@ -9,8 +9,9 @@ from torch import Tensor
 
 from ._evaluation import Portion
 from ._island import island
+from ._job import Job
 from ._metric import Metric, MetricError, take
-from ._pool import Inline, Pool, Task
+from ._pool import Inline, Pool
 from ._workers import Workers
 
 EARLIER = (
@@ -58,12 +59,12 @@ class Evaluation:
 
     Args:
         batch: how many samples that has.
-        tasks: what was sent of it.
+        jobs: what was sent of it.
     """
 
-    def __init__(self, batch: int = 0, tasks: list[Task] | None = None):
+    def __init__(self, batch: int = 0, jobs: list[Job] | None = None):
         self.batch = batch
-        self.tasks = tasks or []
+        self.jobs = jobs or []
         self.call = 0
         #: None until it is settled, and where nothing was measured.
         self.measured: Measurement | None = None
@@ -74,11 +75,11 @@ class Evaluation:
     @property
     def sent(self) -> int:
         """Samples that were sent."""
-        return sum(len(task.portion.positions) for task in self.tasks)
+        return sum(len(job.portion.positions) for job in self.jobs)
 
     @property
     def done(self) -> bool:
-        return all(task.done for task in self.tasks)
+        return all(job.done for job in self.jobs)
 
 
 class Evaluations:
@@ -128,15 +129,15 @@ class Evaluations:
             positions: those to measure.
         """
         most = self._samples_a_task(len(positions))
-        tasks = []
+        jobs = []
         for first in range(0, len(positions), most):
             part = positions[first : first + most]
             portions = [tuple(self._part(side, part, batch) for side in pair) for pair in pairs]
             portion = Portion(pairs=portions, positions=part, batch=batch)
-            tasks.append(Task(self.metric, portion))
-        for task in tasks:
-            self.pool.send(task)
-        return Evaluation(batch, tasks)
+            jobs.append(Job(self.metric, portion))
+        for job in jobs:
+            self.pool.send(job)
+        return Evaluation(batch, jobs)
 
     def finish(self, evaluation: Evaluation) -> None:
         """Waits for an evaluation, and settles it: it has its measurement then.
@@ -146,17 +147,17 @@ class Evaluations:
         """
         if evaluation.settled:
             return
-        self.pool.wait(evaluation.tasks)
+        self.pool.wait(evaluation.jobs)
         evaluation.settled = True
         # An outcome with a failure is of a metric that is to raise.
         self.lost += sum(
-            len(task.portion.positions)
-            for task in evaluation.tasks
-            if task.failure is not None and task.outcome is None
+            len(job.portion.positions)
+            for job in evaluation.jobs
+            if job.failure is not None and job.outcome is None
         )
-        for task in evaluation.tasks:
-            if task.failure is not None and (task.fatal or self.metric.on_error == "raise"):
-                raise task.failure
+        for job in evaluation.jobs:
+            if job.failure is not None and (job.fatal or self.metric.on_error == "raise"):
+                raise job.failure
         evaluation.measured = _measurement(evaluation)
 
     def settle(self, own: Evaluation | None = None) -> None:
@@ -209,7 +210,7 @@ class Evaluations:
 
     def drop(self, evaluation: Evaluation) -> None:
         """Forgets an evaluation that was started."""
-        self.pool.drop(evaluation.tasks)
+        self.pool.drop(evaluation.jobs)
 
     def clear(self) -> None:
         """Forgets all that is held."""
@@ -220,8 +221,8 @@ class Evaluations:
     def _samples_a_task(self, samples: int) -> int:
         if self.workers is not None and self.workers.samples_a_task is not None:
             return self.workers.samples_a_task
-        tasks = (os.cpu_count() or 1) if self.workers is not None and self.lag == 0 else 1
-        return max(1, -(-samples // tasks))
+        jobs = (os.cpu_count() or 1) if self.workers is not None and self.lag == 0 else 1
+        return max(1, -(-samples // jobs))
 
     def _part(self, objects: Any, positions: list[int], batch: int) -> Any:
         if len(positions) < batch:
@@ -239,8 +240,8 @@ def _to_cpu(value: Any) -> Any:
 
 def _measurement(evaluation: Evaluation) -> Measurement | None:
     """Of the samples that have come back."""
-    tasks = [task for task in evaluation.tasks if task.outcome is not None]
-    outcomes = [task.outcome for task in tasks if task.outcome is not None]
+    jobs = [job for job in evaluation.jobs if job.outcome is not None]
+    outcomes = [job.outcome for job in jobs if job.outcome is not None]
     if not outcomes:
         return None
     errors, *draws = torch.cat([outcome.errors for outcome in outcomes], 1)
@@ -249,7 +250,7 @@ def _measurement(evaluation: Evaluation) -> Measurement | None:
         expected = torch.stack(draws).mean(0)
         spread = (torch.stack(draws) - expected).square().sum(0)
         noise = spread / (len(draws) * (len(draws) - 1) or torch.nan)
-    positions = [position for task in tasks for position in task.portion.positions]
+    positions = [position for job in jobs for position in job.portion.positions]
     part = len(positions) < evaluation.batch
     return Measurement(
         errors=errors,

@@ -1,7 +1,6 @@
 """Sends evaluations to an executor, and survives what becomes of its workers."""
 
 import math
-import pickle
 import time
 import weakref
 from collections import deque
@@ -16,18 +15,15 @@ from concurrent.futures import (
 )
 from typing import Any, Self
 
-from ._evaluation import Outcome, Parcel, Portion, evaluate, measure
-from ._metric import Metric, MetricError
+from ._evaluation import Parcel, evaluate, measure
+from ._job import Job, pickling_error
+from ._metric import Metric
 from ._warnings import warn
 from ._workers import Workers
 
 # An evaluation that was alone in an executor that broke, and had been in one before, broke it.
 MOST_STRIKES = 2
 
-LOST = (
-    "metric {name!r}: the values of {samples} samples are lost, as {why}. With "
-    "on_metric_error='skip' such samples are left out and counted in stats['lost']"
-)
 TIMED_OUT = "they did not come within timeout={timeout:g} seconds of being sent"
 DIED = (
     "their worker died, and died again when they were sent once more, alone. If all evaluations "
@@ -38,83 +34,38 @@ BROKEN = (
     "the executor cannot be used any more ({error!r}). Give a callable that makes one, such as "
     "executor=functools.partial(ProcessPoolExecutor, 8), and it is replaced when that happens"
 )
-UNSENDABLE = (
-    "metric {!r} cannot be sent to the executor's workers ({!r}): define it at the top "
-    "level of a module, not within a function nor as a lambda, or give it threads, "
-    "executor=ThreadPoolExecutor"
-)
-
-
-class Task:
-    """A portion on its way: done when it has an outcome or is lost.
-
-    Args:
-        metric: learns its calling form from the first outcome that knows it.
-        portion: what it is called with.
-    """
-
-    def __init__(self, metric: Metric, portion: Portion):
-        self.metric = metric
-        self.portion = portion
-        self.outcome: Outcome | None = None
-        self.failure: MetricError | None = None
-        #: Whether the failure is of the set-up, which no `on_metric_error` passes over.
-        self.fatal = False
-        self.wanted = True
-        self.strikes = 0
-        self.future: Future[Parcel[Outcome]] | None = None
-        self.deadline = math.inf
-
-    @property
-    def done(self) -> bool:
-        return self.outcome is not None or self.failure is not None
-
-    def take(self, outcome: Outcome) -> None:
-        self.outcome, self.failure = outcome, outcome.failure
-        if self.metric.batched is None:
-            self.metric.batched = outcome.batched
-
-    def refuse(self, cause: BaseException) -> None:
-        """It cannot be sent."""
-        self.failure, self.fatal = MetricError(UNSENDABLE.format(self.metric.name, cause)), True
-        self.failure.__cause__ = cause
-
-    def lose(self, why: str, cause: BaseException | None = None) -> None:
-        samples = len(self.portion.positions)
-        self.failure = MetricError(LOST.format(name=self.metric.name, samples=samples, why=why))
-        self.failure.__cause__ = cause
 
 
 class Inline:
-    """No executor: a task is done when it has been sent."""
+    """No executor: a job is done when it has been sent."""
 
-    def send(self, task: Task) -> None:
-        task.take(measure(task.metric, task.portion))
+    def send(self, job: Job) -> None:
+        job.take(measure(job.metric, job.portion))
 
     def advance(self) -> None:
         pass
 
-    def wait(self, tasks: Iterable[Task]) -> None:
+    def wait(self, jobs: Iterable[Job]) -> None:
         pass
 
-    def drop(self, tasks: Iterable[Task]) -> None:
+    def drop(self, jobs: Iterable[Job]) -> None:
         pass
 
 
 class Pool:
-    """An executor's tasks, and the executor itself if it was not given.
+    """An executor's jobs, and the executor itself if it was not given.
 
-    Starts no threads: it looks at what has become of its tasks whenever it is called.
+    Starts no threads: it looks at what has become of its jobs whenever it is called.
 
     Args:
-        workers: the executor, or what makes one, and how long a task may take.
+        workers: the executor, or what makes one, and how long a job may take.
     """
 
     def __init__(self, workers: Workers):
         self.workers = workers
         self._made: list[Executor] = []
-        self._running: list[Task] = []
-        self._queue: deque[Task] = deque()
+        self._running: list[Job] = []
+        self._queue: deque[Job] = deque()
         self._warned = False
         self._looked_at = False
         self._unsendable: BaseException | None = None
@@ -126,29 +77,29 @@ class Pool:
     def __reduce__(self) -> tuple[type[Self], tuple[Workers]]:
         return type(self), (self.workers,)
 
-    def send(self, task: Task) -> None:
-        """Gives a task to the executor, now or as soon as may be."""
-        self._queue.append(task)
+    def send(self, job: Job) -> None:
+        """Gives a job to the executor, now or as soon as may be."""
+        self._queue.append(job)
         self._send()
 
     def advance(self) -> None:
         """Takes what has come back, and gives up what has timed out. Never waits."""
         now, hung, broken = time.monotonic(), False, None
-        for task in list(self._running):
-            assert task.future is not None
-            if task.future.done():
-                error = _error(task.future)
+        for job in list(self._running):
+            assert job.future is not None
+            if job.future.done():
+                error = _error(job.future)
                 if isinstance(error, BrokenExecutor):
                     broken = error
                     continue
-                self._running.remove(task)
-                self._settle(task, error)
-            elif now > task.deadline:
-                # Not cancelled: a process pool with a cancelled task does not survive a dead
+                self._running.remove(job)
+                self._settle(job, error)
+            elif now > job.deadline:
+                # Not cancelled: a process pool with a cancelled job does not survive a dead
                 # worker, before Python 3.12.
-                hung |= task.future.running()
-                self._running.remove(task)
-                task.lose(TIMED_OUT.format(timeout=self.workers.timeout))
+                hung |= job.future.running()
+                self._running.remove(job)
+                job.lose(TIMED_OUT.format(timeout=self.workers.timeout))
         if broken is not None:
             self._replace(broken)
         elif hung and self._made:
@@ -156,14 +107,14 @@ class Pool:
             self._send_again(self._running)
         self._send()
 
-    def wait(self, tasks: Iterable[Task]) -> None:
-        """Waits until the tasks are done."""
-        tasks = list(tasks)
+    def wait(self, jobs: Iterable[Job]) -> None:
+        """Waits until the jobs are done."""
+        jobs = list(jobs)
         self.advance()
-        while not all(task.done for task in tasks):
-            patience = min(task.deadline for task in self._running) - time.monotonic()
-            futures = [task.future for task in self._running if task.future is not None]
-            # A task that has timed out is found to have a moment later.
+        while not all(job.done for job in jobs):
+            patience = min(job.deadline for job in self._running) - time.monotonic()
+            futures = [job.future for job in self._running if job.future is not None]
+            # A job that has timed out is found to have a moment later.
             wait(
                 futures,
                 None if math.isinf(patience) else max(0.0, patience) + 1e-3,
@@ -171,34 +122,34 @@ class Pool:
             )
             self.advance()
 
-    def drop(self, tasks: Iterable[Task]) -> None:
-        """Forgets tasks; those that have been sent are not sent again."""
-        for task in tasks:
-            task.wanted = False
-        self._queue = deque(task for task in self._queue if task.wanted)
+    def drop(self, jobs: Iterable[Job]) -> None:
+        """Forgets jobs; those that have been sent are not sent again."""
+        for job in jobs:
+            job.wanted = False
+        self._queue = deque(job for job in self._queue if job.wanted)
 
     def _send(self) -> None:
         while self._queue:
-            # Alone, so that if the executor breaks once more, it is known by which task.
-            suspects = [task.strikes > 0 for task in (self._queue[0], *self._running[:1])]
+            # Alone, so that if the executor breaks once more, it is known by which job.
+            suspects = [job.strikes > 0 for job in (self._queue[0], *self._running[:1])]
             if self._running and any(suspects):
                 return
             used, executor = bool(self._made), self._executor()
-            task = self._queue.popleft()
-            refusal = self._refusal(executor, task.metric)
+            job = self._queue.popleft()
+            refusal = self._refusal(executor, job.metric)
             if refusal is not None:
-                task.refuse(refusal)
+                job.refuse(refusal)
                 continue
             try:
-                task.future = executor.submit(evaluate, task.metric, Parcel(task.portion))
+                job.future = executor.submit(evaluate, job.metric, Parcel(job.portion))
             except RuntimeError as error:  # broken, or shut down
                 # It was not in there, and so is no suspect, unless a new executor refuses it.
-                (self._queue if used else self._running).insert(0, task)
+                (self._queue if used else self._running).insert(0, job)
                 self._replace(error)
                 continue
-            self._running.append(task)
+            self._running.append(job)
             if self.workers.timeout is not None:
-                task.deadline = time.monotonic() + self.workers.timeout
+                job.deadline = time.monotonic() + self.workers.timeout
 
     def _refusal(self, executor: Executor, metric: Metric) -> BaseException | None:
         """Why the metric cannot be sent to processes; looked at once.
@@ -211,7 +162,7 @@ class Pool:
 
             self._looked_at = True
             if isinstance(executor, ProcessPoolExecutor):
-                self._unsendable = _pickling_error(metric)
+                self._unsendable = pickling_error(metric)
         return self._unsendable
 
     def _executor(self) -> Executor:
@@ -227,51 +178,43 @@ class Pool:
             self._made.append(made)
         return self._made[0]
 
-    def _settle(self, task: Task, error: BaseException | None) -> None:
-        assert task.future is not None
+    def _settle(self, job: Job, error: BaseException | None) -> None:
+        assert job.future is not None
         if error is None:
             try:
-                return task.take(task.future.result().open())
+                return job.take(job.future.result().open())
             except Exception as unreadable:  # noqa: BLE001 - whatever unpickling may raise
                 error = unreadable
         # What the metric raises comes back as an outcome: this is of the executor.
-        if "pickle" in str(error) and _pickling_error(task.metric) is not None:
-            task.refuse(error)
+        if "pickle" in str(error) and pickling_error(job.metric) is not None:
+            job.refuse(error)
         else:
-            task.lose(f"the executor failed with {type(error).__name__}: {error}", error)
+            job.lose(f"the executor failed with {type(error).__name__}: {error}", error)
 
     def _replace(self, error: BaseException) -> None:
-        """Ends an executor that broke; its tasks go to a new one, if there may be one."""
+        """Ends an executor that broke; its jobs go to a new one, if there may be one."""
         suspects = self._running
         if isinstance(self.workers.executor, Executor):
             self._running, why = [], BROKEN.format(error=error)
-            for task in suspects:
-                task.lose(why, error)
-            if not self._warned and any(task.metric.on_error == "skip" for task in suspects):
+            for job in suspects:
+                job.lose(why, error)
+            if not self._warned and any(job.metric.on_error == "skip" for job in suspects):
                 self._warned = True
                 warn(f"all further samples are lost, as {why}")
             return
         _end(self._made)
-        for task in suspects:
-            task.strikes += 1
-            if task.strikes == MOST_STRIKES:
-                task.lose(DIED, error)
+        for job in suspects:
+            job.strikes += 1
+            if job.strikes == MOST_STRIKES:
+                job.lose(DIED, error)
         self._send_again(suspects)
 
-    def _send_again(self, tasks: list[Task]) -> None:
+    def _send_again(self, jobs: list[Job]) -> None:
         self._running = []
-        kept = [task for task in tasks if task.wanted and not task.done]
-        for task in kept:
-            task.future, task.deadline = None, math.inf
+        kept = [job for job in jobs if job.wanted and not job.done]
+        for job in kept:
+            job.future, job.deadline = None, math.inf
         self._queue.extendleft(reversed(kept))
-
-
-def _pickling_error(metric: Metric) -> BaseException | None:
-    try:
-        pickle.dumps(metric)
-    except Exception as error:  # noqa: BLE001 - there is no one class of them
-        return error
-    return None
 
 
 def _error(future: Future[Any]) -> BaseException | None:
