@@ -28,6 +28,8 @@ TEXTS = 128
 DRAWS = 4
 # Recognisers, texts and draws that tell the error, of a stream of their own.
 HELD_OUT = (8, 256, 64)
+# What belongs to an alphabet or a metric stays as it is, and is not saved.
+OWN = ("importances", "saturation")
 # Distances below this one weigh the same: the variance of a draw grows with the distance.
 LEAST_DISTANCE = 0.1
 
@@ -63,7 +65,8 @@ def fit(options: argparse.Namespace) -> MatchGridNet:
     """Fit as the options say, printing the relative error on other recognisers."""
     torch.manual_seed(options.seed)
     net = MatchGridNet(options.width, options.layers)
-    net.saturation.requires_grad_(False)
+    for name in OWN:
+        net.get_parameter(name).requires_grad_(False)
     optimizer = torch.optim.Adam(net.parameters(), lr=options.rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, options.rate, options.steps, pct_start=0.05
@@ -104,15 +107,17 @@ def relative_error(net: MatchGridNet, grid: Tensor, expected: Tensor) -> float:
     return float((values - expected).abs().mean() / constant)
 
 
+def save(net: MatchGridNet, path: Path) -> None:
+    """Write what serves any alphabet and metric."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({k: v for k, v in net.state_dict().items() if k not in OWN}, path)
+
+
 def main() -> None:
     """Fit and save."""
     options = parse()
     torch.set_num_threads(options.threads)
-    net = fit(options)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    # What belongs to an alphabet and a metric stays what it was.
-    own = ("importances", "saturation")
-    save_file({k: v for k, v in net.state_dict().items() if k not in own}, options.output)
+    save(fit(options), options.output)
 
 
 if __name__ == "__main__":
