@@ -3,6 +3,9 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+
+from torch import Tensor
 
 
 class Alphabet:
@@ -47,6 +50,12 @@ class Alphabet:
     def decode(self, classes: Iterable[int]) -> str:
         """The text of class indices; the special symbol's is empty."""
         return "".join([self._tokens[index] for index in classes])
+
+    def decode_batch(self, classes: Tensor, kept: Tensor) -> list[str]:
+        """The text of each row of class indices, of those that are kept; both `(batch, length)`."""
+        tokens = [self._tokens[index] for index in classes[kept].tolist()]
+        ends = [0, *kept.sum(1).cumsum(0).tolist()]
+        return ["".join(tokens[start:end]) for start, end in pairwise(ends)]
 
     def encode(self, text: str) -> list[int]:
         """The class indices of a text, longest characters first.

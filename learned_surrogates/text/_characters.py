@@ -121,7 +121,8 @@ class Characters(TextTask):
         return values.reshape(prediction.shape)
 
     def texts(self, classes: Tensor) -> list[str]:
-        return [self.alphabet.decode(row) for row in self._labels(classes)]
+        ended = (classes == self.alphabet.special).cumsum(1) > 0
+        return self.alphabet.decode_batch(classes, ~ended & (classes >= 0))
 
     def grid(self, probabilities: Tensor, target: Tensor) -> Tensor:
         classes = (target.long() - 1).clamp(min=0)[:, :, None]

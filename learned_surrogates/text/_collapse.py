@@ -59,12 +59,16 @@ def collapse(probabilities: Tensor, labels: Tensor, blank: int) -> tuple[Tensor,
     emitting = torch.cat([other[:, :, None], match], 2)
     # How much of a character's weight in the frame before makes the same one a repetition.
     sticks = torch.cat([repeats[:, :, None], torch.ones_like(match)], 2)
-    emitted = _Scan.apply(emitting, emitting * sticks, blanks, count + MOST_ADDITIONAL)
+    repeating = emitting * sticks
+    emitted = _Scan.apply(emitting, repeating, blanks, count + MOST_ADDITIONAL - 1)
 
+    # What the last position holds is what all frames emit, less what comes before it.
     last = known.sum(1)[:, None] + MOST_ADDITIONAL - 1
     place = torch.arange(count + MOST_ADDITIONAL, device=labels.device)
-    beyond = (emitted * (place >= last)[:, :, None]).sum(1, keepdim=True)
-    emitted = emitted * (place < last)[:, :, None] + beyond * (place == last)[:, :, None]
+    before = F.pad(emitted, (0, 0, 0, 1)) * (place < last)[:, :, None]
+    of_all = emitting.sum(0) - (repeating[1:] * emitting[:-1]).sum(0)
+    rest = of_all - before.sum(1)
+    emitted = before + rest[:, None] * (place == last)[:, :, None]
     columns = (first + 1)[:, None].expand(-1, len(place), -1)
     return emitted.gather(2, columns) * known[:, None], emitted[:, :, 0], place <= last
 
@@ -85,37 +89,38 @@ class _Scan(torch.autograd.Function):
             frames: probability of each character, `(time, batch, characters)`.
             stays: that part of it which, after the same character, repeats it; likewise.
             blanks: probability of the blank, `(time, batch)`.
-            positions: of which the last one also holds what comes after it.
+            positions: of the text; what comes after them is left out.
         """
         time, batch, characters = frames.shape
         # Of k characters before a frame, and of these with a certain one in the frame just before.
-        total = frames.new_zeros(time + 1, batch, positions)
-        before = frames.new_zeros(time + 1, batch, positions, characters)
+        total = frames.new_empty(time + 1, batch, positions)
+        before = frames.new_empty(time + 1, batch, positions, characters)
+        total[0], before[0] = 0, 0
         total[0, :, 0] = 1
+        emitted = torch.zeros_like(before[0])
         states = pairwise(zip(total, before, strict=True))
         inputs = zip(frames[:, :, None], stays[:, :, None], blanks[:, :, None], strict=True)
         for (now, after), (frame, stay, blank) in zip(states, inputs, strict=True):
             torch.mul(now[1], stay, out=after[1])
             less_new = torch.addcmul(after[1], now[0][:, :, None], frame, value=-1)
             after[1][:, 1:].sub_(less_new[:, :-1])
-            after[1][:, -1].sub_(less_new[:, -1])
+            emitted.sub_(less_new)
             torch.addcmul(after[1].sum(2), now[0], blank, out=after[0])
         ctx.save_for_backward(frames, stays, blanks, total[:-1], before[:-1])
-        of_new = torch.einsum("tbk,tbc->bkc", total[:-1], frames)
-        return of_new - (before[:-1] * stays[:, :, None]).sum(0)
+        return emitted
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_emitted: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         frames, stays, blanks, total, before = ctx.saved_tensors
         d_new, d_repeated = torch.empty_like(before), torch.empty_like(before)
-        d_totals = torch.zeros_like(total)
+        d_totals = torch.empty_like(total)
         d_before = torch.zeros_like(before[0])
-        d_total = d_totals[-1]
+        d_total = d_totals[-1].zero_()
+        d_new[:, :, -1] = d_emitted[:, -1]
         for t in range(len(frames) - 1, -1, -1):
             d_before.add_(d_total[:, :, None])
             torch.add(d_emitted[:, :-1], d_before[:, 1:], out=d_new[t, :, :-1])
-            torch.add(d_emitted[:, -1], d_before[:, -1], out=d_new[t, :, -1])
             if t:
                 torch.sub(d_before, d_new[t], out=d_repeated[t])
                 of_new = (d_new[t] @ frames[t, :, :, None])[:, :, 0]

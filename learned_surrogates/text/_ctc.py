@@ -119,10 +119,7 @@ class CTC(TextTask):
         new = torch.ones_like(classes, dtype=torch.bool)
         new[:, 1:] = classes[:, 1:] != classes[:, :-1]
         kept = new & (classes != self.alphabet.special) & (classes >= 0)
-        return [
-            self.alphabet.decode([label for label, keep in zip(*row, strict=True) if keep])
-            for row in zip(classes.tolist(), kept.tolist(), strict=True)
-        ]
+        return self.alphabet.decode_batch(classes, kept)
 
     def grid(self, probabilities: Tensor, target: Tensor) -> Tensor:
         match, other, exists = collapse(probabilities, target, self.alphabet.special)

@@ -17,6 +17,8 @@ INITIAL_COST = -4.0
 PACE = 16.0
 # Below it, the saturation's series to the first order is more exact than its closed form.
 SMALL = 1e-3
+# What a cell that does not exist lacks to be the best of any.
+OUT_OF_SIGHT = 1e30
 
 
 def match_grid(
@@ -127,6 +129,7 @@ class MatchGridNet(nn.Module):
         x = z
         for convolution in self.convolutions:
             x = F.leaky_relu(convolution(x)) * exists
+        seen = x + (exists - 1) * OUT_OF_SIGHT
         value = z.new_zeros(len(z))
         importance = (PACE * self.importances).exp()[y.long()]
         for costs, other_side, share in (
@@ -135,7 +138,7 @@ class MatchGridNet(nn.Module):
         ):
             # Along the other side, the best match counts, and how much of it there is.
             here = exists.amax(other_side)
-            best = x.masked_fill(exists == 0, -torch.inf).amax(other_side).masked_fill(here == 0, 0)
+            best = seen.amax(other_side).where(here > 0, 0.0)
             cost = costs(torch.cat([best, x.sum(other_side) / 4], 1))
             value = value + (share * F.softplus(cost) * here).sum((1, 2))
         return value * _mean_exponential((PACE * self.saturation).clamp(min=0) * value)
