@@ -1,7 +1,7 @@
 """Post-tuning: further steps from a checkpoint, with one loss or another."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,8 @@ from learned_surrogates import LearnedSurrogateLoss
 
 BATCH = 64
 WARM_UP_STEPS = 50
+# Of a step's gradient; larger ones are scaled down to it.
+LARGEST_NORM = 5.0
 
 Objective = Callable[[Tensor, Sequence[str]], Tensor]
 LabelledImages = tuple[Tensor, list[str]]
@@ -61,15 +63,20 @@ def surrogate_objective(
     return objective
 
 
-def stepper(model: nn.Module, steps: int, rate: float) -> Callable[[Tensor], None]:
-    """What makes a step on a loss: AdamW from a fresh state, a short linear rise, a cosine to zero.
+def stepper(
+    model: nn.Module, steps: int, rate: float, state: Mapping[int, Any] | None = None
+) -> Callable[[Tensor], None]:
+    """What makes a step on a loss: AdamW, a short linear rise, a cosine to zero.
 
     Args:
         model: is changed.
         steps: there will be.
         rate: highest learning rate.
+        state: the optimizer's from earlier training; None is a fresh one.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
+    if state is not None:
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
     rise = min(WARM_UP_STEPS, max(1, steps // 10))
     schedule = torch.optim.lr_scheduler.SequentialLR(
         optimizer,
@@ -83,7 +90,7 @@ def stepper(model: nn.Module, steps: int, rate: float) -> Callable[[Tensor], Non
     def step(loss: Tensor) -> None:
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), LARGEST_NORM)
         optimizer.step()
         schedule.step()
 
@@ -101,6 +108,7 @@ def post_tune(
     evaluate_every: int,
     batch: int = BATCH,
     frozen_norm: bool = False,
+    state: Mapping[int, Any] | None = None,
     after_step: Callable[[int], Any] = lambda step: None,
 ) -> Run:
     """Trains for some steps, of a `stepper`.
@@ -115,9 +123,10 @@ def post_tune(
         evaluate_every: steps between two scores.
         batch: images a step.
         frozen_norm: whether batch normalisation keeps the checkpoint's means and variances.
+        state: the optimizer's from earlier training; None is a fresh one.
         after_step: called with each step's number, from 1.
     """
-    step_by = stepper(model, steps, rate)
+    step_by = stepper(model, steps, rate, state)
     run = Run(model)
     run.history.append((0, scores(predict(model, validation[0]), validation[1])))
     for step in range(1, steps + 1):
@@ -131,6 +140,30 @@ def post_tune(
         if step % evaluate_every == 0 or step == steps:
             run.history.append((step, scores(predict(model, validation[0]), validation[1])))
     return run
+
+
+def optimizer_state(
+    model: Recogniser, objective: Objective, stream: WordImages, steps: int = 300
+) -> Mapping[int, Any]:
+    """AdamW's state where a model has come to: its running means over so many steps on the spot.
+
+    Args:
+        model: stays as it is.
+        objective: that has trained it, `(output, labels) -> ()`.
+        stream: training images.
+        steps: how many.
+    """
+    train(model, frozen_norm=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
+    for _ in range(steps):
+        images, labels = stream.batch(BATCH)
+        optimizer.zero_grad()
+        objective(model(images), labels).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), LARGEST_NORM)
+        optimizer.step()
+    optimizer.zero_grad()
+    state: Mapping[int, Any] = optimizer.state_dict()["state"]
+    return state
 
 
 def train(model: nn.Module, frozen_norm: bool) -> None:
