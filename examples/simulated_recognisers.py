@@ -75,11 +75,15 @@ def simulate(
     rows = np.arange(count)[:, None], np.arange(length)[None]
     for reading in range(READINGS):
         np.add.at(probabilities, (rows[0], classes[:, reading], rows[1]), weights[:, reading])
-    # A wrong frame adds a character of its own, so a recogniser of frames must be surer.
-    most = -1.3 if head == "characters" else -2.5
+    # A frame that is wrongly not blank adds a character, so a recogniser of frames must be surer of
+    # what is blank. What a character is, it may doubt as much as the other head.
+    most = -1.3 if head == "characters" else -2.0
     floor = 10 ** rng.uniform(-6, most) / (size + 1)
     noise = rng.normal(0, 1, probabilities.shape) * rng.uniform(0.2, 1.5)
     sharpness = rng.uniform(0.5, 2) if head == "characters" else rng.uniform(0.8, 2)
+    if head == "ctc":
+        doubt = 10 ** (rng.uniform(0, 1.3) * (1 - probabilities[:, SPECIAL, None]))
+        floor = (floor * doubt) ** (1 / sharpness)
     logits = np.log(probabilities + floor) * sharpness + noise
     return _arguments(head, torch.from_numpy(logits).float(), texts, size)
 

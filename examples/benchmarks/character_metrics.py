@@ -110,7 +110,7 @@ def main() -> None:
                 stats = criterion.warm_up(stream, updates=updates - done)
                 error.append(stats["relative_error"])
                 done = updates
-        cells = [f"{statistics.mean(e):.2f} ± {statistics.pstdev(e):.2f}" for e in errors]
+        cells = [f"{statistics.mean(e):.2f} ± {statistics.stdev(e):.2f}" for e in errors]
         print(f"| {metric} | {form} | {' | '.join(cells)} |", flush=True)
 
 

@@ -16,10 +16,10 @@ the same images, with one of these:
   half of the proxy, balanced as the surrogate and its base loss are.
 
 Regimes: `clean` labels; `noisy` ones (40 % of the training words with 1 to 3 wrong characters);
-`words`, noisy labels and, as the metric, whether the word is wrong; and two with clean labels and a
-metric that the proxy does not know: `asymmetric`, a wrong or additional character costs 5, a
-missing one 1; and `digits`, an error in a digit costs 10, in a letter 1, and the same with noisy
-labels in `noisy-digits`. There a simple trick rivals training: a bias on the logit of the blank (or
+`words`, noisy labels and, as the metric, whether the word is wrong; and, with clean labels, metrics
+that the proxy does not know: `asymmetric`, a wrong or additional character costs 5, a missing one
+1, and `digits`, an error in a digit costs 10, in a letter 1; `noisy-digits` is that with noisy
+labels. There a simple trick rivals training: a bias on the logit of the blank (or
 the end), which makes the recogniser leave out what it is unsure of, or on those of the digits. So
 each model is also scored with the bias that serves it best on the validation words ("with bias").
 
