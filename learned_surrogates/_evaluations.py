@@ -128,16 +128,7 @@ class Evaluations:
             batch: how many samples it has.
             positions: those to measure.
         """
-        most = self._samples_a_task(len(positions))
-        jobs = []
-        for first in range(0, len(positions), most):
-            part = positions[first : first + most]
-            portions = [tuple(self._part(side, part, batch) for side in pair) for pair in pairs]
-            portion = Portion(pairs=portions, positions=part, batch=batch)
-            jobs.append(Job(self.metric, portion))
-        for job in jobs:
-            self.pool.send(job)
-        return Evaluation(batch, jobs)
+        return Evaluation(batch, self._send(pairs, batch, positions, split=self.lag == 0))
 
     def finish(self, evaluation: Evaluation) -> None:
         """Waits for an evaluation, and settles it: it has its measurement then.
@@ -156,9 +147,30 @@ class Evaluations:
             if job.failure is not None and job.outcome is None
         )
         for job in evaluation.jobs:
-            if job.failure is not None and (job.fatal or self.metric.on_error == "raise"):
-                raise job.failure
+            self._check(job)
         evaluation.measured = _measurement(evaluation)
+
+    def measure(self, predictions: Any, targets: Any) -> Tensor:
+        """Errors `(batch,)`, waited for and not counted; NaN where there is none.
+
+        Raises:
+            MetricError: the metric failed or, with `on_metric_error="raise"`, samples are lost.
+        """
+        batch = len(targets)
+        jobs = self._send([(predictions, targets)], batch, list(range(batch)), split=True)
+        try:
+            self.pool.wait(jobs)
+        except BaseException:
+            self.pool.drop(jobs)
+            raise
+        errors = torch.full((batch,), torch.nan, dtype=torch.float64, device="cpu")
+        for job in jobs:
+            self._check(job)
+            if job.outcome is not None:
+                errors[job.portion.positions] = job.outcome.errors[0].where(
+                    job.outcome.usable, torch.nan
+                )
+        return errors
 
     def settle(self, own: Evaluation | None = None) -> None:
         """Settles what is due at a learning call; waits only as far as `lag` asks for.
@@ -218,11 +230,28 @@ class Evaluations:
             self.drop(evaluation)
         self.held = []
 
-    def _samples_a_task(self, samples: int) -> int:
+    def _send(
+        self, pairs: list[tuple[Any, Any]], batch: int, positions: list[int], *, split: bool
+    ) -> list[Job]:
+        """Sends samples of a batch, split among this machine's processors or in one piece."""
+        pieces = (os.cpu_count() or 1) if self.workers is not None and split else 1
+        most = max(1, -(-len(positions) // pieces))
         if self.workers is not None and self.workers.samples_a_task is not None:
-            return self.workers.samples_a_task
-        jobs = (os.cpu_count() or 1) if self.workers is not None and self.lag == 0 else 1
-        return max(1, -(-samples // jobs))
+            most = self.workers.samples_a_task
+        jobs = []
+        for first in range(0, len(positions), most):
+            part = positions[first : first + most]
+            portions = [tuple(self._part(side, part, batch) for side in pair) for pair in pairs]
+            portion = Portion(pairs=portions, positions=part, batch=batch)
+            jobs.append(Job(self.metric, portion))
+        for job in jobs:
+            self.pool.send(job)
+        return jobs
+
+    def _check(self, job: Job) -> None:
+        """Raises what became of a job, if it is to be raised."""
+        if job.failure is not None and (job.fatal or self.metric.on_error == "raise"):
+            raise job.failure
 
     def _part(self, objects: Any, positions: list[int], batch: int) -> Any:
         if len(positions) < batch:

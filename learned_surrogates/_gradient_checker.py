@@ -38,6 +38,7 @@ class GradientChecker:
         self.criterion = criterion
         self.task = criterion.task
         self.metric = criterion._learner.pairs.metric
+        self.evaluations = criterion._learner.pairs.evaluations
         self.parameters = None
         if parameters is not None:
             self.parameters = [p for p in parameters if p.requires_grad]
@@ -103,15 +104,13 @@ class GradientChecker:
         """The metric's mean over draws, the same ones at each call, or as decoded: `(batch,)`."""
         with island(batch.prediction.device), torch.no_grad():
             if not self.task.samples:
-                return self._measured(*self.task.decode(batch))
+                return self.evaluations.measure(*self.task.decode(batch))
             random = torch.Generator().manual_seed(0)
-            drawn = [self._measured(*self.task.sample(batch, random)) for _ in range(self.draws)]
+            drawn = [
+                self.evaluations.measure(*self.task.sample(batch, random))
+                for _ in range(self.draws)
+            ]
             return torch.stack(drawn).mean(0)
-
-    def _measured(self, predictions: Any, targets: Any) -> Tensor:
-        """Errors `(batch,)`, NaN where the metric failed and is told to skip."""
-        errors, usable = self.metric(predictions, targets)
-        return errors.where(usable, torch.nan)
 
     def _truths(self, batch: Batch) -> dict[str, Tensor]:
         """Estimates of the true gradient with respect to the prediction; none where it has none."""
@@ -159,7 +158,7 @@ class GradientChecker:
         with torch.no_grad():
             for _ in range(count):
                 *pair, score = self.task.scored_sample(batch, random)
-                errors.append(self._measured(*pair))
+                errors.append(self.evaluations.measure(*pair))
                 scores.append(score)
             drawn = torch.stack(errors)
             advantages = (drawn - drawn.mean(0)) / (count - 1)

@@ -69,6 +69,17 @@ class AtOnce(Executor):
         return future
 
 
+class Counting(AtOnce):
+    """Counts what it is given."""
+
+    def __init__(self):
+        self.count = 0
+
+    def submit(self, function, /, *arguments):
+        self.count += 1
+        return super().submit(function, *arguments)
+
+
 class Pickling(AtOnce):
     """As one of processes: everything goes through pickle, there and back."""
 

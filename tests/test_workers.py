@@ -27,6 +27,7 @@ from conftest import (
 from executors import (
     AtOnce,
     ByHand,
+    Counting,
     Delayed,
     Hanging,
     Pickling,
@@ -868,3 +869,34 @@ def test_repr_tells_how_values_are_taken_in():
     assert "executor: asynchronous, 0 waiting" in repr(make_loss(executor=AtOnce()))
     assert "executor: lag 2" in repr(make_loss(executor=Workers(AtOnce(), lag=2)))
     assert "executor" not in repr(make_loss())
+
+
+@pytest.mark.parametrize("lag", [None, 0, 2])
+@pytest.mark.parametrize("case", ["tensors", "characters-grid"])
+def test_a_check_with_workers_is_one_without(case, lag):
+    counting = Counting()
+    workers = Workers(counting, lag=lag, samples_a_task=3)
+    criterion = make_loss(case, seed=1, executor=workers)
+    alone = make_loss(case, seed=1)
+    arguments = make_arguments(case, 7)
+    assert str(criterion.check([arguments], draws=4)) == str(alone.check([arguments], draws=4))
+    assert counting.count > 8
+
+
+def test_a_check_leaves_out_what_is_lost():
+    criterion = LearnedSurrogateLoss(
+        deadly,
+        batched=True,
+        executor=Workers(processes, samples_a_task=2),
+        on_metric_error="skip",
+    )
+    assert criterion.check([with_odd_sample(sample=2)]).samples == 2
+    assert criterion.stats["lost"] == 0
+
+
+def test_a_check_says_what_a_worker_raised():
+    criterion = LearnedSurrogateLoss(
+        stubborn, batched=True, executor=Workers(ThreadPoolExecutor, samples_a_task=1)
+    )
+    with pytest.raises(MetricError, match=r"this and that.*sample 3 of 4"):
+        criterion.check([with_odd_sample(sample=3)])

@@ -4,8 +4,8 @@ The demo recogniser's predictions for training images fit it; those for validati
 `--updates 0` shows the net that comes with the package, which never saw this recogniser.
 
 `relative` is the mean absolute error over that of the best constant; below 1 the surrogate knows
-something. `expected` is the same against the mean over 512 draws, which is what it is fitted to with
-draws. `cosine` compares, over a batch, the gradient of the surrogate with respect to the
+something. `expected` is the same against the mean over 512 draws, which is what it is fitted to
+with draws. `cosine` compares, over a batch, the gradient of the surrogate with respect to the
 recogniser's weights with that of the *expected* edit distance under the recogniser's own output
 distribution, estimated from samples (REINFORCE with a leave-one-out baseline); the proxy loss has a
 cosine too, and a useful surrogate's is higher.
