@@ -5,6 +5,8 @@ the same images, with one of these:
 
 - proxy: CTC or cross-entropy, the control;
 - ceiling: the proxy on the labels before errors were put into them, so what there is to gain;
+- gce30, gce70: generalised cross-entropy, with q = 0.3 and 0.7; smoothing: cross-entropy with
+  label smoothing of 0.1, for one softmax a position: proxies that are made for labels with errors;
 - surrogate: `LearnedSurrogateLoss` with its defaults and the proxy as `base_loss`;
 - surrogate-0, -25, -50, -75: the same with so many per cent of the proxy (`base_weight`);
   surrogate-rare: with `update_every=16`; surrogate-alone: without `base_loss`; surrogate-filter,
@@ -38,6 +40,7 @@ import json
 import statistics
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +60,8 @@ from post_tuning import (
     surrogate_arguments,
     surrogate_objective,
 )
-from recogniser import ALPHABET, Recogniser, load, proxy_loss, read as decode
+from recogniser import ALPHABET, Head, ProxyLoss, Recogniser, load, proxy_loss, read as decode
+from robust_losses import generalized_cross_entropy, smoothed_cross_entropy
 from scoring import predict, scores
 from word_images import WordImages
 
@@ -72,8 +76,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "surrogate-filter": {"filter": 0.25},
     "surrogate-relative": {"filter": Filter(2.0, relative=True)},
 }
+# Proxies that are made for labels with errors.
+ROBUST: dict[str, Callable[[Head], ProxyLoss]] = {
+    **{f"gce{q}": partial(generalized_cross_entropy, q=q / 100) for q in (30, 70)},
+    "smoothing": lambda head: smoothed_cross_entropy,
+}
 RISKS = ("mwer4", "mwer16", "mwer4-half", "mwer16-half")
-METHODS = ("proxy", "ceiling", *SETTINGS, "paper", *RISKS)
+METHODS = ("proxy", "ceiling", *ROBUST, *SETTINGS, "paper", *RISKS)
 METRICS: dict[str, Callable[..., Any]] = {
     "clean": text.edit_distance,
     "noisy": text.edit_distance,
@@ -200,6 +209,8 @@ class Study:
         proxy = proxy_loss(self.head)
         if method in ("proxy", "ceiling"):
             return proxy, None
+        if method in ROBUST:
+            return ROBUST[method](self.head), None
         if method in RISKS:
             draws, _, half = method.removeprefix("mwer").partition("-")
             blend = HalfAndHalf() if half else None
