@@ -272,6 +272,8 @@ def _page(
 def _figure_text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if math.isnan(value):
+        return "none"
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
