@@ -1,7 +1,9 @@
 """The metric's evaluations of batches: started, awaited, taken in."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -128,7 +130,8 @@ class Evaluations:
             batch: how many samples it has.
             positions: those to measure.
         """
-        return Evaluation(batch, self._send(pairs, batch, positions, split=self.lag == 0))
+        pieces = self._processors if self.lag == 0 else 1
+        return Evaluation(batch, self._send(pairs, batch, positions, pieces))
 
     def finish(self, evaluation: Evaluation) -> None:
         """Waits for an evaluation, and settles it: it has its measurement then.
@@ -146,30 +149,46 @@ class Evaluations:
             for job in evaluation.jobs
             if job.failure is not None and job.outcome is None
         )
-        for job in evaluation.jobs:
-            self._check(job)
+        self._check(evaluation)
         evaluation.measured = _measurement(evaluation)
 
-    def measure(self, predictions: Any, targets: Any) -> Tensor:
-        """Errors `(batch,)`, waited for and not counted; NaN where there is none.
+    def measure(self, pairs: Iterable[tuple[Any, Any]]) -> Tensor:
+        """Errors `(pairs, batch)` of whole batches, waited for and not counted.
+
+        NaN where there is none: the metric failed there, or the sample was lost.
+
+        Args:
+            pairs: predictions and targets, as many samples in each. Taken when the workers can.
 
         Raises:
             MetricError: the metric failed or, with `on_metric_error="raise"`, samples are lost.
         """
-        batch = len(targets)
-        jobs = self._send([(predictions, targets)], batch, list(range(batch)), split=True)
+        at_once = 1 if self.workers is None else self.workers.backlog
+        errors, remaining = [], iter(pairs)
+        while together := list(islice(remaining, at_once)):
+            errors += self._measured(together)
+        return torch.stack(errors)
+
+    def _measured(self, pairs: list[tuple[Any, Any]]) -> list[Tensor]:
+        """Errors `(batch,)` of each pair, evaluated side by side."""
+        pieces = -(-self._processors // len(pairs))
+        evaluations: list[Evaluation] = []
         try:
-            self.pool.wait(jobs)
+            for pair in pairs:
+                samples = len(pair[1])
+                jobs = self._send([pair], samples, list(range(samples)), pieces)
+                evaluations.append(Evaluation(samples, jobs))
+            self.pool.wait(job for evaluation in evaluations for job in evaluation.jobs)
         except BaseException:
-            self.pool.drop(jobs)
+            for evaluation in evaluations:
+                self.drop(evaluation)
             raise
-        errors = torch.full((batch,), torch.nan, dtype=torch.float64, device="cpu")
-        for job in jobs:
-            self._check(job)
-            if job.outcome is not None:
-                errors[job.portion.positions] = job.outcome.errors[0].where(
-                    job.outcome.usable, torch.nan
-                )
+        errors = []
+        for evaluation in evaluations:
+            self._check(evaluation)
+            measured = _measurement(evaluation)
+            unknown = torch.full((evaluation.batch,), torch.nan, dtype=torch.float64, device="cpu")
+            errors.append(unknown if measured is None else measured.known(evaluation.batch))
         return errors
 
     def settle(self, own: Evaluation | None = None) -> None:
@@ -230,11 +249,15 @@ class Evaluations:
             self.drop(evaluation)
         self.held = []
 
+    @property
+    def _processors(self) -> int:
+        """Of this machine; 1 without workers."""
+        return 1 if self.workers is None else os.cpu_count() or 1
+
     def _send(
-        self, pairs: list[tuple[Any, Any]], batch: int, positions: list[int], *, split: bool
+        self, pairs: list[tuple[Any, Any]], batch: int, positions: list[int], pieces: int
     ) -> list[Job]:
-        """Sends samples of a batch, split among this machine's processors or in one piece."""
-        pieces = (os.cpu_count() or 1) if self.workers is not None and split else 1
+        """Sends samples of a batch, in so many pieces if the workers do not say how many."""
         most = max(1, -(-len(positions) // pieces))
         if self.workers is not None and self.workers.samples_a_task is not None:
             most = self.workers.samples_a_task
@@ -244,14 +267,19 @@ class Evaluations:
             portions = [tuple(self._part(side, part, batch) for side in pair) for pair in pairs]
             portion = Portion(pairs=portions, positions=part, batch=batch)
             jobs.append(Job(self.metric, portion))
-        for job in jobs:
-            self.pool.send(job)
+        try:
+            for job in jobs:
+                self.pool.send(job)
+        except BaseException:
+            self.pool.drop(jobs)
+            raise
         return jobs
 
-    def _check(self, job: Job) -> None:
-        """Raises what became of a job, if it is to be raised."""
-        if job.failure is not None and (job.fatal or self.metric.on_error == "raise"):
-            raise job.failure
+    def _check(self, evaluation: Evaluation) -> None:
+        """Raises what became of an evaluation, if it is to be raised."""
+        for job in evaluation.jobs:
+            if job.failure is not None and (job.fatal or self.metric.on_error == "raise"):
+                raise job.failure
 
     def _part(self, objects: Any, positions: list[int], batch: int) -> Any:
         if len(positions) < batch:

@@ -33,6 +33,7 @@ class GradientCheck:
 
     Attributes:
         samples: number of samples.
+        left_out: samples beside these, on which the metric failed or whose values were lost.
         error: their mean error before the step.
         expected: whether the error is the metric's mean over draws, where the task draws, and not
             that of the prediction as it is decoded.
@@ -49,6 +50,7 @@ class GradientCheck:
     """
 
     samples: int
+    left_out: int
     error: float
     expected: bool
     steps: tuple[float, ...]
@@ -87,6 +89,11 @@ class GradientCheck:
                 for change, error in zip(direction.change, direction.standard_error, strict=True)
             )
             lines.append(f"{name:>12}{cells}   {direction.cosine:.3f}")
+        if self.left_out:
+            lines.append(
+                f"{self.left_out} more samples are left out: the metric failed on them, or their "
+                "values were lost by the executor."
+            )
         return "\n".join([*lines, self.verdict])
 
     def plot(self) -> "Figure":

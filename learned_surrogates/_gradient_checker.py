@@ -43,6 +43,7 @@ class GradientChecker:
         if parameters is not None:
             self.parameters = [p for p in parameters if p.requires_grad]
         self.draws = draws
+        self.left_out = 0
         self.before: list[Tensor] = []
         self.changes: dict[str, list[Tensor]] = {}
         self.gradients: dict[str, list[Tensor]] = {}
@@ -83,6 +84,7 @@ class GradientChecker:
             )
         # A sample on which the metric fails is left out of everything.
         usable = torch.cat([before[None], *changes.values()]).isfinite().all(0)
+        self.left_out += int((~usable).sum())
         self.before.append(before[usable])
         for name, change in changes.items():
             self.changes.setdefault(name, []).append(change[:, usable])
@@ -104,13 +106,10 @@ class GradientChecker:
         """The metric's mean over draws, the same ones at each call, or as decoded: `(batch,)`."""
         with island(batch.prediction.device), torch.no_grad():
             if not self.task.samples:
-                return self.evaluations.measure(*self.task.decode(batch))
+                return self.evaluations.measure([self.task.decode(batch)])[0]
             random = torch.Generator().manual_seed(0)
-            drawn = [
-                self.evaluations.measure(*self.task.sample(batch, random))
-                for _ in range(self.draws)
-            ]
-            return torch.stack(drawn).mean(0)
+            draws = (self.task.sample(batch, random) for _ in range(self.draws))
+            return self.evaluations.measure(draws).mean(0)
 
     def _truths(self, batch: Batch) -> dict[str, Tensor]:
         """Estimates of the true gradient with respect to the prediction; none where it has none."""
@@ -154,13 +153,10 @@ class GradientChecker:
         REINFORCE (Williams, 1992), leave-one-out.
         """
         count = max(2, self.draws // 2)
-        errors, scores = [], []
         with torch.no_grad():
-            for _ in range(count):
-                *pair, score = self.task.scored_sample(batch, random)
-                errors.append(self.evaluations.measure(*pair))
-                scores.append(score)
-            drawn = torch.stack(errors)
+            draws = [self.task.scored_sample(batch, random) for _ in range(count)]
+            drawn = self.evaluations.measure((said, meant) for said, meant, _ in draws)
+            scores = [score for *_, score in draws]
             advantages = (drawn - drawn.mean(0)) / (count - 1)
             total = torch.zeros_like(scores[0])
             for advantage, score in zip(advantages, scores, strict=True):
@@ -192,6 +188,8 @@ class GradientChecker:
             raise ValueError(
                 "check needs at least one batch of what the loss would be called with, and in it a "
                 "sample on which the metric does not fail"
+                + f"; it had {self.left_out} on which it did, or whose values were lost by the "
+                "executor" * (self.left_out > 0)
             )
         before = torch.cat(self.before)
         changes = {name: torch.cat(parts, 1) for name, parts in self.changes.items()}
@@ -211,6 +209,7 @@ class GradientChecker:
         }
         return GradientCheck(
             samples=len(before),
+            left_out=self.left_out,
             error=before.mean().item(),
             expected=self.task.samples,
             steps=STEPS,

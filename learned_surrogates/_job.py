@@ -9,7 +9,8 @@ from ._metric import Metric, MetricError
 
 LOST = (
     "metric {name!r}: the values of {samples} samples are lost, as {why}. With "
-    "on_metric_error='skip' such samples are left out and counted in stats['lost']"
+    "on_metric_error='skip' such samples are left out and counted: in stats['lost'], or in what "
+    "check returns"
 )
 UNSENDABLE = (
     "metric {!r} cannot be sent to the executor's workers ({!r}): define it at the top "

@@ -19,7 +19,8 @@ from ._task import Batch
 from ._transfer import send
 from ._trust import FEWEST_PAIRS, Trust
 
-# Calls over which the warm-up is spread, so that it sees more than one batch of predictions.
+# The first calls: the warm-up is spread over them, so that it sees more than one batch of
+# predictions, and a surrogate that comes fitted has proved it after them.
 WARM_UP_CALLS = 10
 
 

@@ -359,8 +359,9 @@ class LearnedSurrogateLoss(nn.Module):
         Moves the predictions of whole batches by steps of several lengths, evaluates the metric
         again, and does the same with the base loss's gradient, if there is one. Where the task
         draws, as text does, the metric is its mean over draws, which feels small steps: that of
-        the decoded prediction mostly does not change at all. Samples on which the metric fails are
-        left out, with `on_metric_error="skip"`. Changes nothing.
+        the decoded prediction mostly does not change at all. Samples on which the metric fails, or
+        whose values an executor loses, are left out and counted, with `on_metric_error="skip"`.
+        Waits for the executor, if there is one. Changes nothing.
 
         Where a true gradient can be had, gives the cosine with it: of a differentiable metric, or
         of the expected one, estimated from the draws.
@@ -379,7 +380,7 @@ class LearnedSurrogateLoss(nn.Module):
 
         Raises:
             ValueError: no batches, or predictions without a graph where `parameters` are given.
-            MetricError: the metric failed.
+            MetricError: the metric failed, or values were lost.
 
         Example:
             >>> import torch

@@ -29,11 +29,12 @@ class Workers:
         timeout: seconds since it was sent after which an evaluation is given up, its samples
             counted in `stats["lost"]`; with `on_metric_error="raise"`, an error. An executor that
             was made from a callable is replaced then, its processes killed; a thread cannot be.
-            None waits forever, though no call does with `lag=None`.
+            None waits forever, though no call of the loss does with `lag=None`.
         samples_a_task: samples that travel together. None takes all of a call's or, with `lag=0`, a
             share for each of this machine's processors.
         backlog: the most calls that wait for values, with `lag=None`; samples of further calls are
-            not measured, and counted in `stats["unmeasured"]`.
+            not measured, and counted in `stats["unmeasured"]`. Also the most draws of a batch that
+            `check` has evaluated side by side; it waits for them at any lag.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or value.

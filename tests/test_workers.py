@@ -39,7 +39,7 @@ from executors import (
 )
 from test_sync import assert_same, own_seeds, together
 
-from learned_surrogates import LearnedSurrogateLoss, MetricError, Workers
+from learned_surrogates import LearnedSurrogateLoss, MetricError, Workers, text
 
 ODD = 77.0
 
@@ -356,7 +356,7 @@ import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
 import torch
-from learned_surrogates import LearnedSurrogateLoss, MetricError, Workers
+from learned_surrogates import LearnedSurrogateLoss, MetricError, Workers, text
 
 if __name__ == "__main__":
     context = multiprocessing.get_context("forkserver")
@@ -890,8 +890,50 @@ def test_a_check_leaves_out_what_is_lost():
         executor=Workers(processes, samples_a_task=2),
         on_metric_error="skip",
     )
-    assert criterion.check([with_odd_sample(sample=2)]).samples == 2
+    check = criterion.check([with_odd_sample(sample=2)])
+    assert (check.samples, check.left_out) == (2, 2)
+    assert "2 more samples are left out" in str(check)
     assert criterion.stats["lost"] == 0
+
+
+def test_a_check_of_which_all_is_lost_says_so():
+    executor = ThreadPoolExecutor(1)
+    executor.shutdown()
+    options = {"executor": executor, "on_metric_error": "skip", "batched": True}
+    criterion = LearnedSurrogateLoss(l1, **options)
+    with (
+        pytest.warns(UserWarning, match="all further samples are lost"),
+        pytest.raises(ValueError, match="4 on which it did, or whose values were lost"),
+    ):
+        criterion.check([make_arguments()])
+
+
+def test_draws_of_a_check_are_evaluated_side_by_side():
+    at_once = threading.Barrier(2, timeout=30)
+
+    def metric(predictions, targets):
+        at_once.wait()
+        return text.edit_distance(predictions, targets)
+
+    workers = Workers(functools.partial(ThreadPoolExecutor, 2), samples_a_task=100)
+    criterion = make_loss("characters-grid", metric=metric, batched=True, executor=workers)
+    criterion.check([make_arguments("characters-grid", 7)], draws=4)
+
+
+def test_what_cannot_be_sent_is_not_sent_later():
+    failures = [OSError("no processes left")]
+
+    def make():
+        if failures:
+            raise failures.pop()
+        return counting
+
+    counting = Counting()
+    criterion = LearnedSurrogateLoss(l1, batched=True, executor=make)
+    with pytest.raises(OSError, match="no processes left"):
+        step(criterion, make_arguments(seed=1))
+    step(criterion, make_arguments(seed=2))
+    assert counting.count == 1
 
 
 def test_a_check_says_what_a_worker_raised():
