@@ -1,5 +1,6 @@
 """Post-tuning: further steps from a checkpoint, with one loss or another."""
 
+import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -76,7 +77,8 @@ def stepper(
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
     if state is not None:
-        optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+        # Loaded, it would be written to.
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": copy.deepcopy(state)})
     rise = min(WARM_UP_STEPS, max(1, steps // 10))
     schedule = torch.optim.lr_scheduler.SequentialLR(
         optimizer,
@@ -145,7 +147,7 @@ def post_tune(
 def optimizer_state(
     model: Recogniser, objective: Objective, stream: WordImages, steps: int = 300
 ) -> Mapping[int, Any]:
-    """AdamW's state where a model has come to: its running means over so many steps on the spot.
+    """AdamW's state as training would have left it: its running means over steps on the spot.
 
     Args:
         model: stays as it is.
@@ -153,7 +155,7 @@ def optimizer_state(
         stream: training images.
         steps: how many.
     """
-    train(model, frozen_norm=True)
+    model = copy.deepcopy(model).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
     for _ in range(steps):
         images, labels = stream.batch(BATCH)

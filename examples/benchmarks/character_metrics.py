@@ -110,7 +110,11 @@ def main() -> None:
                 stats = criterion.warm_up(stream, updates=updates - done)
                 error.append(stats["relative_error"])
                 done = updates
-        cells = [f"{statistics.mean(e):.2f} ± {statistics.stdev(e):.2f}" for e in errors]
+        spreads = [statistics.stdev(error) if len(error) > 1 else 0.0 for error in errors]
+        cells = [
+            f"{statistics.mean(error):.2f} ± {spread:.2f}"
+            for error, spread in zip(errors, spreads, strict=True)
+        ]
         print(f"| {metric} | {form} | {' | '.join(cells)} |", flush=True)
 
 

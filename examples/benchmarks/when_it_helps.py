@@ -28,7 +28,7 @@ each model is also scored with the bias that serves it best on the validation wo
 A method's learning rate is the one with the lowest mean error on the validation words for the first
 seed; the other seeds run at that rate alone. Test words, in the training's fonts ("familiar") and
 in fonts of their own, are read once a run, and only to be written down. Runs that the results file
-already has are not made again.
+already has are not made again: begin another one when the package changes.
 
 Example:
     python examples/benchmarks/when_it_helps.py --regime noisy --head ctc --seeds 5
@@ -122,7 +122,10 @@ def parse() -> argparse.Namespace:
     add("--test-images", type=int, default=3000)
     add("--threads", type=int, default=1)
     add("--results", type=Path, default=Path("runs/when_it_helps.jsonl"))
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.head == "ctc" and "smoothing" in options.methods:
+        parser.error("smoothing is for one softmax a position: --head characters")
+    return options
 
 
 class Study:
@@ -242,7 +245,7 @@ class Study:
         return surrogate_objective(criterion, self.head, 0.0), criterion
 
     def figures(self, model: Recogniser) -> dict[str, Any]:
-        """Scores on both splits; `error` is the metric's mean."""
+        """Scores on all splits; `error` is the metric's mean."""
         figures = {}
         for split, (images, labels) in self.splits.items():
             texts = predict(model, images)
@@ -274,7 +277,8 @@ def read(results: Path) -> list[dict[str, Any]]:
     """The runs that a results file has."""
     if not results.exists():
         return []
-    return [json.loads(line) for line in results.read_text().splitlines()]
+    rows = map(json.loads, results.read_text().splitlines())
+    return [{"kept_state": False} | row for row in rows]
 
 
 def table(rows: list[dict[str, Any]]) -> str:

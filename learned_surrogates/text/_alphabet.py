@@ -51,12 +51,6 @@ class Alphabet:
         """The text of class indices; the special symbol's is empty."""
         return "".join([self._tokens[index] for index in classes])
 
-    def decode_batch(self, classes: Tensor, kept: Tensor) -> list[str]:
-        """The text of each row of class indices, of those that are kept; both `(batch, length)`."""
-        tokens = [self._tokens[index] for index in classes[kept].tolist()]
-        ends = [0, *kept.sum(1).cumsum(0).tolist()]
-        return ["".join(tokens[start:end]) for start, end in pairwise(ends)]
-
     def encode(self, text: str) -> list[int]:
         """The class indices of a text, longest characters first.
 
@@ -86,3 +80,10 @@ class Alphabet:
                 )
             folded.append(first.setdefault(of_token, index) if token else index)
         return folded
+
+
+def kept_rows(classes: Tensor, kept: Tensor) -> list[list[int]]:
+    """Of each row of class indices those that are kept; both `(batch, length)`, on the CPU."""
+    together = classes[kept].tolist()
+    ends = [0, *kept.sum(1).cumsum(0).tolist()]
+    return [together[start:end] for start, end in pairwise(ends)]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .._transfer import send
 from ._alignment import Labels
-from ._alphabet import Alphabet
+from ._alphabet import Alphabet, kept_rows
 from ._match_grid import first_columns, match_grid
 from ._text_task import (
     TextBatch,
@@ -121,8 +121,7 @@ class Characters(TextTask):
         return values.reshape(prediction.shape)
 
     def texts(self, classes: Tensor) -> list[str]:
-        ended = (classes == self.alphabet.special).cumsum(1) > 0
-        return self.alphabet.decode_batch(classes, ~ended & (classes >= 0))
+        return [self.alphabet.decode(row) for row in self._labels(classes)]
 
     def grid(self, probabilities: Tensor, target: Tensor) -> Tensor:
         classes = (target.long() - 1).clamp(min=0)[:, :, None]
@@ -155,10 +154,5 @@ class Characters(TextTask):
 
     def _labels(self, classes: Tensor) -> Labels:
         """Class indices `(batch, length)` up to the first end, those of -1 left out."""
-        labels = []
-        for row in classes.tolist():
-            kept = [label for label in row if label >= 0]
-            if self.alphabet.special in kept:
-                kept = kept[: kept.index(self.alphabet.special)]
-            labels.append(kept)
-        return labels
+        ended = (classes == self.alphabet.special).cumsum(1) > 0
+        return kept_rows(classes, ~ended & (classes >= 0))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._transfer import send
 from ._alignment import Labels, extend, fit_to_frames, force_align, spread_evenly
-from ._alphabet import Alphabet
+from ._alphabet import Alphabet, kept_rows
 from ._collapse import collapse
 from ._match_grid import first_columns, match_grid
 from ._text_task import (
@@ -119,7 +119,7 @@ class CTC(TextTask):
         new = torch.ones_like(classes, dtype=torch.bool)
         new[:, 1:] = classes[:, 1:] != classes[:, :-1]
         kept = new & (classes != self.alphabet.special) & (classes >= 0)
-        return self.alphabet.decode_batch(classes, kept)
+        return [self.alphabet.decode(row) for row in kept_rows(classes, kept)]
 
     def grid(self, probabilities: Tensor, target: Tensor) -> Tensor:
         match, other, exists = collapse(probabilities, target, self.alphabet.special)
