@@ -52,7 +52,8 @@ def base_gradient(
         if value.ndim == 0 and reduced.ndim > 0 and count > 1:
             raise ValueError(
                 "with reduction='none', base_loss must return one value a sample, shape "
-                f"({count},); it returned one number. Give it reduction='none' too"
+                f"({count},); it returned one number. Give it reduction='none' too, and the mean "
+                "over all but the batch if it then has more dimensions"
             )
         if value.shape not in ((), reduced.shape, (count,)):
             raise ValueError(

@@ -8,6 +8,9 @@ from ._trust import FEWEST_PAIRS
 
 # Level of trust at which a surrogate needs no warm-up.
 RIGHT = 0.5
+# Few predictions tell that it is right. That it is wrong takes more: it is then
+# fitted anew, and there must be some to fit it to.
+ENOUGH_PAIRS = 128
 
 
 def end_warm_up_if_right(learner: Learner) -> None:
@@ -15,23 +18,27 @@ def end_warm_up_if_right(learner: Learner) -> None:
 
     All processes must call this as often, whether they have samples or not.
     """
-    if not learner.trust.judged:
+    trust, pairs = learner.trust, learner.pairs
+    beginning = learner.warm_up_left > 0 and not learner.updates
+    if beginning or not trust.judged:
         _judge(learner)
     learner.waits = False
-    if learner.warm_up_left and not learner.updates:
-        first = [held for held in learner.pairs.evaluations.held if held.call <= WARM_UP_CALLS]
-        right = learner.trust.level >= RIGHT
-        judged, learner.came_fitted, arrived = _everywhere(
-            learner, learner.trust.judged, right, not first
-        )
-        # Too few samples to tell: one that may come fitted is left as it is meanwhile.
-        few = not judged and (learner.calls < WARM_UP_CALLS or not arrived)
-        learner.waits = learner.pairs.task.fitted and few
-        learner.warm_up_left *= not learner.came_fitted
+    enough = pairs.unseen.size >= ENOUGH_PAIRS
+    if beginning:
+        first = [held for held in pairs.evaluations.held if held.call <= WARM_UP_CALLS]
+        # A metric that does not vary tells nothing, however many predictions there are.
+        told = enough and (trust.judged or learner.calls >= WARM_UP_CALLS)
+        right, told, arrived = _everywhere(learner, trust.level >= RIGHT, told, not first)
+        learner.came_fitted = right
+        learner.warm_up_left *= not right
+        # One that may come fitted is left as it is meanwhile; but not for the sake of a process
+        # that hardly gets any samples.
+        late = arrived and learner.calls >= ENOUGH_PAIRS
+        learner.waits = pairs.task.fitted and not (right or told or late)
     elif learner.came_fitted and learner.calls == WARM_UP_CALLS:
         # The first samples may have deceived.
         _judge(learner)
-        (right,) = _everywhere(learner, learner.trust.level >= RIGHT)
+        (right,) = _everywhere(learner, trust.level >= RIGHT or not enough)
         if not right:
             learner.came_fitted = False
             learner.warm_up_left = learner.recipe.warm_up_updates

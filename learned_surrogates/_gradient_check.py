@@ -71,9 +71,10 @@ class GradientCheck:
         """What follows from it, in a sentence."""
         if self.helps:
             return "A step against the surrogate's gradient lowers the error."
+        remedy = "" if BASE in self.directions else "give base_loss=, "
         return (
             "No step against the surrogate's gradient lowers the error for sure: do not train on "
-            "it alone. Give base_loss=, warm it up for longer, or see stats['relative_error']."
+            f"it alone; {remedy}warm it up for longer, or see stats['relative_error']."
         )
 
     def __str__(self) -> str:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ._base_loss import base_gradient, with_prediction
 from ._checks import check_number
+from ._direction import check_direction
 from ._gradient_check import BASE, SURROGATE, Direction, GradientCheck
 from ._island import island
 from ._task import Batch, read
@@ -74,6 +75,7 @@ class GradientChecker:
             return self._errors(self.task.read(*moved[0], **moved[1]))
 
         before, changes = errors(prediction), {}
+        check_direction(self.task, self.evaluations, batch, before)
         spread = _spread(_samples_first(prediction, batch))
         for name, against in gradients.items():
             against = against.nan_to_num(0.0, 0.0, 0.0).to(prediction)

@@ -18,10 +18,17 @@ from ._sync import Sync
 from ._task import Batch
 from ._transfer import send
 from ._trust import FEWEST_PAIRS, Trust
+from ._warnings import warn
 
 # The first calls: the warm-up is spread over them, so that it sees more than one batch of
 # predictions, and a surrogate that comes fitted has proved it after them.
 WARM_UP_CALLS = 10
+
+IDLE = (
+    "{calls} calls have asked for a gradient in evaluation mode, in which the loss does not learn, "
+    "and its surrogate is still warming up: call criterion.train(). As a part of a model, it "
+    "follows model.eval()"
+)
 
 
 class Learner:
@@ -55,6 +62,7 @@ class Learner:
         self.came_fitted = False
         self.waits = False
         self.calls = 0
+        self.idle_calls = 0
         self.updates = 0
         self.warm_up_left = self.recipe.warm_up_updates
         self.update_seconds = 0.0
@@ -141,6 +149,20 @@ class Learner:
             self.penalty = torch.full_like(self.scale, torch.nan)
 
     @contextmanager
+    def unchanged_by(self, looking: bool) -> Iterator[None]:
+        """A context after which a surrogate that was only built to be looked at is gone again.
+
+        The first samples that it learns from shall settle its shapes and its scale.
+        """
+        built, warm_up_left = self.pairs.shapes is not None, self.warm_up_left
+        try:
+            yield
+        finally:
+            if looking and not built:
+                self.detach()
+                self.warm_up_left = warm_up_left
+
+    @contextmanager
     def unchanged_by_errors(self) -> Iterator[None]:
         """A context whose errors leave random stream and surrogate as they were."""
         random, warm_up_left = self.pairs.random.get_state(), self.warm_up_left
@@ -157,6 +179,12 @@ class Learner:
             raise
 
     # What is followed
+
+    def warn_if_idle(self) -> None:
+        """Warns of gradients that are asked for again and again, with a surrogate never fitted."""
+        self.idle_calls += self.warm_up_left > 0
+        if self.idle_calls == WARM_UP_CALLS:
+            warn(IDLE.format(calls=WARM_UP_CALLS))
 
     def filter(
         self, gradient: Tensor, batch: Batch, values: Tensor, evaluation: Evaluation

@@ -286,7 +286,7 @@ class LearnedSurrogateLoss(nn.Module):
             and (len(batch.target) > 0 or learner.sync.active)
         )
         # Before anything changes: what raises leaves the loss as it was.
-        with learner.unchanged_by_errors():
+        with learner.unchanged_by_errors(), learner.unchanged_by(not learning):
             evaluation = self._measure(batch) if learning else None
             value, z, gradient = self._evaluate(batch, differentiable, learning)
             base = None
@@ -300,6 +300,8 @@ class LearnedSurrogateLoss(nn.Module):
             if evaluation is not None:
                 learner.trust.follow(gradient, base)
                 gradient = learner.filter(gradient, batch, value, evaluation)
+            if not self.training:
+                learner.warn_if_idle()
             gradient = learner.followed(gradient, base, has_base_loss=self.base_loss is not None)
         if learning:
             if learner.learn() or learner.waits:
@@ -392,16 +394,11 @@ class LearnedSurrogateLoss(nn.Module):
             >>> criterion.check([(log_probs, targets, *lengths)]).helps
             True
         """
-        checker, learner = GradientChecker(self, parameters, draws), self._learner
-        built, warm_up_left = learner.pairs.shapes is not None, learner.warm_up_left
-        try:
+        checker = GradientChecker(self, parameters, draws)
+        with self._learner.unchanged_by(True):
             for arguments in batches:
                 with torch.inference_mode(False):
                     checker.add(arguments)
-        finally:
-            if not built:
-                learner.detach()
-                learner.warm_up_left = warm_up_left
         return checker.conclude()
 
     def report(self, path: str | os.PathLike[str], check: GradientCheck | None = None) -> Path:

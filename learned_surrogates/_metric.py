@@ -14,6 +14,12 @@ METRIC_HELP = (
     "sample at a time and returns one number. With on_metric_error='skip' such samples are left "
     "out and counted in stats['skipped']."
 )
+PERCENT = " (best=100 for a percentage)"
+MEAN = (
+    "metric {!r} returns one number for a list of texts, their mean, and another for a text alone, "
+    "where it may take characters for texts. Return one number a sample, without the mean; or say "
+    "batched=False if a prediction and a target alone are what it is meant for"
+)
 # How far an error may fall below zero by rounding, relative to the metric's value.
 ROUNDING = 1e-5
 
@@ -97,6 +103,7 @@ class Metric:
 
         Raises:
             MetricError: a sample has none, unless told to skip.
+            ValueError: it seems to be meant for a whole corpus.
         """
         count = len(targets)
         if not count:
@@ -106,6 +113,8 @@ class Metric:
         undecided = self.batched is None
         if undecided:
             refusal = _refusal_of_batches(self.function, predictions, targets)
+            if refusal is not None and _is_mean(self.function, predictions, targets):
+                raise ValueError(MEAN.format(self.name))
             self.batched = refusal is None
         values, causes = self._evaluate(predictions, targets, count)
         if undecided and causes:
@@ -165,7 +174,8 @@ class Metric:
             what = f"returned {value}"
         else:
             what = (
-                f"returned {value:g}, better than the best value {self.best:g}: pass best=, or "
+                f"returned {value:g}, better than the best value {self.best:g}: pass best=, the "
+                f"value of a perfect prediction{PERCENT * (self.best == 1 < value <= 100)}, or "
                 f"higher_is_better={not self.higher_is_better} if it is the other way round"
             )
         raise MetricError(
@@ -186,6 +196,26 @@ def _refusal_of_batches(
         except Exception as error:  # noqa: BLE001 - then it may take one sample at a time
             return error
     return None
+
+
+def _is_mean(function: Callable[..., Any], predictions: Any, targets: Any) -> bool:
+    """Whether a function of two texts is one of two lists of them, and their mean.
+
+    Called with texts, it would answer too, as they are sequences, but not what is asked.
+    """
+    if len(targets) < 2 or not (isinstance(predictions, list) and isinstance(predictions[0], str)):
+        return False
+    first, last = ([predictions[i]] for i in (0, -1)), ([targets[i]] for i in (0, -1))
+    try:
+        lists = [function(*pair) for pair in zip(first, last, strict=True)]
+        both = function([predictions[0], predictions[-1]], [targets[0], targets[-1]])
+        alone = function(predictions[0], targets[0])
+        one, other, of_both, of_text = (float(value) for value in (*lists, both, alone))
+    except Exception:  # noqa: BLE001 - then it is not both
+        return False
+    # Of lists, a distance of sequences says whether their elements are the same, 0 or 1.
+    graded = not {one, other} <= {0.0, 1.0}
+    return graded and math.isclose(of_both, (one + other) / 2) and not math.isclose(one, of_text)
 
 
 def _as_values(result: Any, count: int | None) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ._budget import choose
+from ._direction import check_direction
 from ._evaluations import Evaluation, Evaluations, Measurement
 from ._generated import Generated
 from ._island import island
@@ -50,6 +51,8 @@ class Pairs:
         if generator is not None:
             self.generated = Generated(generator, self.evaluations, self.random)
         self.skipped = 0
+        #: Whether the metric was seen to be best where predictions equal their targets.
+        self.looked = False
         self.metric_mean = float("nan")
         self.metric_seconds = 0.0
 
@@ -65,6 +68,11 @@ class Pairs:
             if not self.evaluations.full:
                 evaluation = self.start(batch)
             self.evaluations.settle(evaluation)
+            # Where a call does not wait for the metric, neither does it for this.
+            if evaluation.measured is not None and not self.looked:
+                known = evaluation.measured.known(len(batch.target))
+                check_direction(self.task, self.evaluations, batch, known)
+                self.looked = True
         except BaseException:
             self.evaluations.drop(evaluation)
             self.random.set_state(before)

@@ -104,6 +104,8 @@ class Task(ABC, Generic[BatchType]):
     #: Whether representations may differ in size, but for their first dimension after the batch;
     #: they are padded with zeros.
     ragged: bool = False
+    #: Whether nothing is better than a prediction which, as `decode` gives both, equals its target.
+    target_is_best: bool = False
     #: Whether `sample` can draw from a prediction's distribution.
     samples: bool = False
     #: Whether `scored_sample` also knows the draws' scores.

@@ -150,6 +150,35 @@ def test_the_proxy_has_a_part_where_it_leads_to_the_metric(metric, expected):
     assert criterion._learner.weight == (1 - expected) * criterion.stats["trust"]
 
 
+@pytest.mark.parametrize("batch", [1, 3, 8])
+def test_small_batches_leave_a_surrogate_that_comes_fitted_as_it_is(batch):
+    criterion = LearnedSurrogateLoss(
+        text.edit_distance, task=text.Characters("abcdefghijk"), base_loss=nn.CrossEntropyLoss()
+    )
+    for seed in range(50):
+        step(criterion, readings(batch, seed))
+    assert criterion._learner.came_fitted
+    assert criterion.stats["trust"] == 1
+    assert criterion.stats["updates"] <= 13
+
+
+def test_small_batches_warm_up_a_surrogate_that_is_wrong_once_there_are_enough():
+    criterion = LearnedSurrogateLoss(
+        some_cost_more,
+        task=text.Characters("abcdefghijk"),
+        base_loss=nn.CrossEntropyLoss(),
+        warm_up_updates=100,
+    )
+    for seed in range(15):
+        step(criterion, readings(8, seed))
+    assert criterion._learner.waits
+    assert not criterion.stats["updates"]
+    for seed in range(15, 30):
+        step(criterion, readings(8, seed))
+    assert criterion.stats["updates"] >= 100
+    assert not criterion.stats["warming_up"]
+
+
 def test_a_surrogate_that_seemed_right_is_warmed_up_after_all():
     """No "a" in the first batch, which costs 20 times as much as others."""
     criterion = LearnedSurrogateLoss(
@@ -431,7 +460,7 @@ def test_a_metric_that_never_varies_does_not_hold_up_the_warm_up():
         batched=True,
         warm_up_updates=20,
     )
-    for seed in range(22):
+    for seed in range(42):
         step(criterion, make_arguments("characters", seed))
     assert criterion.stats["updates"] >= 20
     assert not criterion.stats["warming_up"]

@@ -89,6 +89,7 @@ class BoxTask(Task[BoxBatch]):
     surrogate = "embedding"
     # A box is a few numbers: many of them cost little, and make a far better gradient.
     batch_size = 192
+    target_is_best = True
     #: How many numbers a box has.
     numbers: ClassVar[int]
     #: How many numbers the target's frame has.

@@ -102,6 +102,11 @@ class Characters(TextTask):
                 "target", sample, classes[sample][present[sample]].tolist(), self.alphabet
             )
         ended = ((classes == self.alphabet.special) & present).cumsum(1) > 0
+        if not batched and (ended & present & (classes != self.alphabet.special)).any():
+            raise ValueError(
+                f"target of shape {tuple(classes.shape[1:])} is one text, but has characters after "
+                "its end: is it a flattened batch? Keep the batch dimension, of input and target"
+            )
         classes = classes.where(~ended, self.alphabet.special).where(present, -1)
         return TextBatch(
             prediction=input,

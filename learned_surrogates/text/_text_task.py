@@ -75,6 +75,7 @@ class TextTask(Task[TextBatch]):
     #: Whose weights the grid's net starts with.
     head: str
     ragged = True
+    target_is_best = True
     samples = scores = True
 
     def __init__(self, alphabet: Alphabet, fold: Callable[[str], str] | None):

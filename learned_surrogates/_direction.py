@@ -1,0 +1,75 @@
+"""Whether the metric is best where a prediction equals its target, as its direction says."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._evaluations import Evaluations
+from ._island import island
+from ._metric import Metric, MetricError
+from ._task import Batch, Task
+from ._warnings import warn
+
+# What a difference of errors must exceed, relative to their size: more than rounding.
+SLACK = 1e-4
+
+WRONG = (
+    "metric {name!r} is better for these predictions ({own:g} in the mean) than for their targets "
+    "in their place ({perfect:g}), as it is taken that {direction}. {remedy}"
+)
+REMEDIES = {
+    False: "If higher is better, pass higher_is_better=True and best=, the value of a perfect "
+    "prediction: a function that says so itself no longer does within a lambda or a partial",
+    True: "If lower is better, leave out higher_is_better=True and pass best=, the value of a "
+    "perfect prediction, if that is not 0",
+}
+FAR = (
+    "metric {name!r} is {perfect:g} where predictions equal their targets, and {own:g} for the "
+    "model's: is best={best:g} really its best value? The loss cannot come near 0"
+)
+
+
+def check_direction(
+    task: Task[Any], evaluations: Evaluations, batch: Batch, errors: Tensor
+) -> None:
+    """Holds a batch's errors against those of predictions that equal their targets.
+
+    Args:
+        task: says whether such a prediction is the best there is.
+        evaluations: of the metric.
+        batch: as the task read it.
+        errors: what the metric said of it, `(batch,)`, NaN where that is not known.
+
+    Raises:
+        ValueError: all of the batch is better than, or as good as, its targets in its place.
+    """
+    if not task.target_is_best:
+        return
+    with island(batch.prediction.device), torch.no_grad():
+        _, targets = task.decode(batch)
+    try:
+        (perfect,) = evaluations.measure([(targets, targets)])
+    except MetricError:  # of a pair that the model does not make
+        return
+    known = errors.isfinite() & perfect.isfinite()
+    _compare(evaluations.metric, errors[known], perfect[known])
+
+
+def _compare(metric: Metric, own: Tensor, perfect: Tensor) -> None:
+    """Errors of the predictions and of the targets in their place, `(samples,)`."""
+    if not len(own):
+        return
+    slack = SLACK * (1 + own.abs() + perfect.abs())
+    values = {
+        "name": metric.name,
+        "own": metric.value(own).mean().item(),
+        "perfect": metric.value(perfect).mean().item(),
+    }
+    if (perfect >= own - slack).all() and (perfect > own + slack).any():
+        direction = f"{'higher' if metric.higher_is_better else 'lower'} is better"
+        remedy = REMEDIES[metric.higher_is_better]
+        raise ValueError(WRONG.format(direction=direction, remedy=remedy, **values))
+    differ = (own > perfect + slack).any()
+    if differ and perfect.median() > own.mean() / 2 + slack.max():
+        warn(FAR.format(best=metric.best, **values))

@@ -1,0 +1,139 @@
+"""Plausible ways to hold the loss wrongly, which would train towards something else in silence."""
+
+import functools
+import warnings
+
+import pytest
+import torch
+from conftest import assert_identical, make_loss, snapshot, step
+from executors import ByHand
+from rapidfuzz.distance import Levenshtein
+from torch import nn
+
+from learned_surrogates import LearnedSurrogateLoss, MetricError, Workers, boxes, text
+from learned_surrogates.boxes import rotated_iou
+
+
+def some_boxes():
+    random = torch.Generator().manual_seed(0)
+    target = torch.tensor([20.0, 20, 8, 4, 0]) + torch.rand(16, 5, generator=random)
+    return (target + 0.3 * torch.randn(16, 5, generator=random)).requires_grad_(), target
+
+
+def some_texts(count=8):
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(count, 7, 6, generator=random, requires_grad=True)
+    return logits, torch.randint(1, 7, (count, 6), generator=random)
+
+
+def of_boxes(metric, **options):
+    return LearnedSurrogateLoss(
+        metric, task=boxes.Rotated(), base_loss=nn.SmoothL1Loss(), **options
+    )
+
+
+def of_texts(metric, **options):
+    return LearnedSurrogateLoss(metric, task=text.Characters("abcdef"), **options)
+
+
+def corpus_error(readings, targets):
+    """As scores of a corpus are written."""
+    return sum(map(Levenshtein.distance, readings, targets)) / max(1, len(targets))
+
+
+@pytest.mark.parametrize("metric", [lambda p, t: rotated_iou(p, t), functools.partial(rotated_iou)])
+@pytest.mark.parametrize("call", ["forward", "check"])
+def test_a_wrapped_metric_has_lost_its_direction(metric, call):
+    criterion = of_boxes(metric)
+    before = snapshot(criterion)
+    with pytest.raises(ValueError, match=r"taken that lower is better.*higher_is_better=True"):
+        criterion(*some_boxes()) if call == "forward" else criterion.check([some_boxes()])
+    assert_identical(snapshot(criterion), before)
+    of_boxes(metric, higher_is_better=True, best=1.0)(*some_boxes())
+    of_boxes(rotated_iou)(*some_boxes())
+    of_boxes(lambda p, t: 1 - rotated_iou(p, t))(*some_boxes())
+
+
+def test_a_direction_the_other_way_round():
+    criterion = of_texts(text.edit_distance, higher_is_better=True, best=100.0)
+    with pytest.raises(ValueError, match=r"taken that higher is better.*leave out"):
+        criterion(*some_texts())
+
+
+def test_a_similarity_needs_its_direction():
+    with pytest.raises(ValueError, match="taken that lower is better"):
+        of_texts(Levenshtein.normalized_similarity)(*some_texts())
+
+
+def test_a_best_value_that_is_never_reached():
+    with pytest.warns(UserWarning, match=r"is 1 where predictions equal.*best=100"):
+        of_boxes(lambda p, t: rotated_iou(p, t), higher_is_better=True, best=100.0)(*some_boxes())
+
+
+def test_percent():
+    options = {"higher_is_better": True, "best": 1.0}
+    with pytest.raises(MetricError, match="best=100 for a percentage"):
+        of_boxes(lambda p, t: 100 * rotated_iou(p, t), **options)(*some_boxes())
+
+
+@pytest.mark.parametrize("workers", [False, True])
+def test_a_call_does_not_wait_for_the_direction(workers):
+    criterion = of_boxes(
+        lambda p, t: 1 - rotated_iou(p, t), executor=Workers(ByHand()) if workers else None
+    )
+    step(criterion, some_boxes())
+    assert criterion.stats["calls"] == 1
+
+
+@pytest.mark.parametrize("on_metric_error", ["raise", "skip"])
+def test_the_score_of_a_corpus_is_refused(on_metric_error):
+    criterion = of_texts(corpus_error, on_metric_error=on_metric_error)
+    with pytest.raises(ValueError, match="one number for a list of texts, their mean"):
+        criterion(*some_texts())
+    assert criterion.stats["calls"] == 0
+
+
+@pytest.mark.parametrize("metric", [Levenshtein.distance, Levenshtein.normalized_distance])
+def test_distances_of_any_sequences_are_of_texts(metric):
+    criterion, arguments = of_texts(metric), some_texts()
+    step(criterion, arguments)
+    readings, targets = criterion.task.decode(criterion.task.read(*arguments))
+    mean = sum(map(metric, readings, targets)) / 8
+    assert criterion.stats["metric"] == pytest.approx(mean)
+
+
+def test_a_loss_in_evaluation_mode_says_that_it_does_not_learn():
+    criterion = make_loss(warm_up_updates=10).eval()
+    prediction, target = torch.zeros(4, 3, requires_grad=True), torch.ones(4, 3)
+    with torch.no_grad():
+        for _ in range(20):
+            criterion(prediction, target)
+    for _ in range(9):
+        criterion(prediction, target)
+    with pytest.warns(UserWarning, match=r"call criterion.train\(\)"):
+        criterion(prediction, target)
+    criterion(prediction, target)
+
+
+def test_the_first_calls_in_evaluation_settle_nothing():
+    criterion, never = make_loss(seed=1), make_loss(seed=1)
+    criterion.eval()(torch.randn(2, 7), torch.randn(2, 7))
+    with torch.no_grad():
+        criterion.train()(100 * torch.randn(1, 3), torch.randn(1, 3))
+    assert_identical(snapshot(criterion), snapshot(never))
+    arguments = torch.randn(8, 3, requires_grad=True), torch.randn(8, 3)
+    assert_identical(step(criterion, arguments), step(never, arguments))
+
+
+def test_a_flattened_batch_of_texts_is_no_text():
+    criterion = LearnedSurrogateLoss(
+        text.edit_distance, task=text.Characters("abcdef", classes_last=True)
+    )
+    logits, target = some_texts()
+    target[:, 4:] = 0
+    flat = logits.transpose(1, 2).reshape(-1, 7), target.reshape(-1)
+    with pytest.raises(ValueError, match="flattened batch"):
+        criterion(*flat)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        criterion(logits.transpose(1, 2)[0], target[0])
