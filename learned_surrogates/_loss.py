@@ -285,24 +285,27 @@ class LearnedSurrogateLoss(nn.Module):
             # An empty batch counts where other processes may have a full one.
             and (len(batch.target) > 0 or learner.sync.active)
         )
-        # Before anything changes: what raises leaves the loss as it was.
-        with learner.unchanged_by_errors(), learner.unchanged_by(not learning):
-            evaluation = self._measure(batch) if learning else None
-            value, z, gradient = self._evaluate(batch, differentiable, learning)
-            base = None
-            if gradient is not None and self.base_loss is not None and learner.needs_base(learning):
-                base = base_gradient(self.base_loss, batch, args, kwargs, self.reduction)
-        if learning:
-            learner.calls += 1
-            learner.observe(evaluation, (value, z, batch.target))
-            end_warm_up_if_right(learner)
-        if gradient is not None:
-            if evaluation is not None:
-                learner.trust.follow(gradient, base)
-                gradient = learner.filter(gradient, batch, value, evaluation)
-            if not self.training:
+        with learner.unchanged_by(not learning):
+            # Before anything changes: what raises leaves the loss as it was.
+            with learner.unchanged_by_errors():
+                evaluation = self._measure(batch) if learning else None
+                value, z, gradient = self._evaluate(batch, differentiable, learning)
+                base = None
+                needed = gradient is not None and learner.needs_base(learning)
+                if needed and self.base_loss is not None:
+                    base = base_gradient(self.base_loss, batch, args, kwargs, self.reduction)
+            if learning:
+                learner.calls += 1
+                learner.observe(evaluation, (value, z, batch.target))
+                end_warm_up_if_right(learner)
+            elif gradient is not None and not self.training:
                 learner.warn_if_idle()
-            gradient = learner.followed(gradient, base, has_base_loss=self.base_loss is not None)
+            if gradient is not None:
+                if evaluation is not None:
+                    learner.trust.follow(gradient, base)
+                    gradient = learner.filter(gradient, batch, value, evaluation)
+                has_base_loss = self.base_loss is not None
+                gradient = learner.followed(gradient, base, has_base_loss=has_base_loss)
         if learning:
             if learner.learn() or learner.waits:
                 self.stats = learner.conclude(has_base_loss=self.base_loss is not None)

@@ -71,6 +71,8 @@ def test_gradient_of_characters_for_one_sample_without_a_batch(classes_last):
     task = text.Characters(ALPHABET, classes_last=classes_last)
     criterion = make_loss("characters", task=task)
     logits, target = make_arguments("characters", seed=3, batch=1)
+    target[0, :5].clamp_(min=1)
+    target[0, 5:] = 0
     single = logits.detach()[0].T if classes_last else logits.detach()[0]
     arguments = (single.contiguous().requires_grad_(), target[0])
     criterion(*arguments)

@@ -67,8 +67,10 @@ def global_batch(seed):
 
 def fit_on_shares(sizes):
     criterion = make_loss()
-    criterion.eval()(*global_batch(0))  # builds the surrogate, standardised by all samples
-    criterion.train()
+    batch = criterion.task.read(*global_batch(0))
+    z = criterion.task.represent(batch.prediction.detach(), batch)
+    # Standardised by all samples.
+    criterion._learner.prepare(z, batch.target, torch.ones(len(z), dtype=torch.bool))
     everything_in_replay(criterion)
     for seed in range(4):
         shares = [part.split(sizes)[dist.get_rank()] for part in global_batch(seed)]

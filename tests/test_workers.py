@@ -912,7 +912,8 @@ def test_draws_of_a_check_are_evaluated_side_by_side():
     at_once = threading.Barrier(2, timeout=30)
 
     def metric(predictions, targets):
-        at_once.wait()
+        if predictions != targets:  # which it is called with alone
+            at_once.wait()
         return text.edit_distance(predictions, targets)
 
     workers = Workers(functools.partial(ThreadPoolExecutor, 2), samples_a_task=100)
