@@ -6,7 +6,9 @@ the same images, with one of these:
 - proxy: CTC or cross-entropy, the control;
 - ceiling: the proxy on the labels before errors were put into them, so what there is to gain;
 - gce30, gce70: generalised cross-entropy, with q = 0.3 and 0.7; smoothing: cross-entropy with
-  label smoothing of 0.1, for one softmax a position: proxies that are made for labels with errors;
+  label smoothing of 0.1: proxies that are made for labels with errors; weighted: cross-entropy with
+  ten times the weight on digits, a proxy that knows of their cost (the last two for one softmax a
+  position);
 - surrogate: `LearnedSurrogateLoss` with its defaults and the proxy as `base_loss`;
 - surrogate-0, -25, -50, -75: the same with so many per cent of the proxy (`base_weight`);
   surrogate-rare: with `update_every=16`; surrogate-alone: without `base_loss`; surrogate-filter,
@@ -61,7 +63,11 @@ from post_tuning import (
     surrogate_objective,
 )
 from recogniser import ALPHABET, Head, ProxyLoss, Recogniser, load, proxy_loss, read as decode
-from robust_losses import generalized_cross_entropy, smoothed_cross_entropy
+from rival_losses import (
+    generalized_cross_entropy,
+    smoothed_cross_entropy,
+    weighted_cross_entropy,
+)
 from scoring import predict, scores
 from word_images import WordImages
 
@@ -76,13 +82,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "surrogate-filter": {"filter": 0.25},
     "surrogate-relative": {"filter": Filter(2.0, relative=True)},
 }
-# Proxies that are made for labels with errors.
-ROBUST: dict[str, Callable[[Head], ProxyLoss]] = {
-    **{f"gce{q}": partial(generalized_cross_entropy, q=q / 100) for q in (30, 70)},
-    "smoothing": lambda head: smoothed_cross_entropy,
-}
 RISKS = ("mwer4", "mwer16", "mwer4-half", "mwer16-half")
-METHODS = ("proxy", "ceiling", *ROBUST, *SETTINGS, "paper", *RISKS)
 METRICS: dict[str, Callable[..., Any]] = {
     "clean": text.edit_distance,
     "noisy": text.edit_distance,
@@ -95,6 +95,13 @@ NOISE = dict.fromkeys(METRICS, 0.0) | dict.fromkeys(("noisy", "noisy-digits", "w
 # Classes of which a bias rivals training.
 DIGITS = [ALPHABET.index(digit) + 1 for digit in "0123456789"]
 BIASED = {"asymmetric": [0], "digits": DIGITS, "noisy-digits": DIGITS}
+# Proxies that are made for labels with errors, or that know of the digits' cost.
+RIVALS: dict[str, Callable[[Head], ProxyLoss]] = {
+    **{f"gce{q}": partial(generalized_cross_entropy, q=q / 100) for q in (30, 70)},
+    "smoothing": lambda head: smoothed_cross_entropy,
+    "weighted": lambda head: weighted_cross_entropy(DIGITS, 10),
+}
+METHODS = ("proxy", "ceiling", *RIVALS, *SETTINGS, "paper", *RISKS)
 EVALUATION_SEED = 2020
 # The last two have the same words, which no other has, and the last one fonts of its own.
 SPLITS = ("validation", "familiar", "test")
@@ -123,8 +130,9 @@ def parse() -> argparse.Namespace:
     add("--threads", type=int, default=1)
     add("--results", type=Path, default=Path("runs/when_it_helps.jsonl"))
     options = parser.parse_args()
-    if options.head == "ctc" and "smoothing" in options.methods:
-        parser.error("smoothing is for one softmax a position: --head characters")
+    for method in {"smoothing", "weighted"} & set(options.methods):
+        if options.head == "ctc":
+            parser.error(f"{method} is for one softmax a position: --head characters")
     return options
 
 
@@ -212,8 +220,8 @@ class Study:
         proxy = proxy_loss(self.head)
         if method in ("proxy", "ceiling"):
             return proxy, None
-        if method in ROBUST:
-            return ROBUST[method](self.head), None
+        if method in RIVALS:
+            return RIVALS[method](self.head), None
         if method in RISKS:
             draws, _, half = method.removeprefix("mwer").partition("-")
             blend = HalfAndHalf() if half else None

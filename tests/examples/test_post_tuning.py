@@ -5,7 +5,7 @@ import copy
 import torch
 from post_tuning import optimizer_state, stepper
 from recogniser import ALPHABET, Recogniser, proxy_loss
-from robust_losses import generalized_cross_entropy
+from rival_losses import generalized_cross_entropy
 from word_images import WordImages
 
 

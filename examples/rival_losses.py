@@ -1,9 +1,9 @@
-"""Proxy losses for labels with errors: the rivals of a loss that asks for the metric itself."""
+"""Proxy losses for labels with errors and for costs: rivals of a loss that asks for the metric."""
 
 from collections.abc import Sequence
 
 import torch
-from recogniser import Head, ProxyLoss, encode_targets
+from recogniser import ALPHABET, Head, ProxyLoss, encode_targets
 from torch import Tensor
 from torch.nn import functional
 
@@ -46,3 +46,22 @@ def smoothed_cross_entropy(output: Tensor, labels: Sequence[str]) -> Tensor:
     """Cross-entropy with a tenth of each target spread over all classes: label smoothing."""
     (targets,) = encode_targets(labels, "characters")
     return functional.cross_entropy(output, targets.to(output.device), label_smoothing=SMOOTHING)
+
+
+def weighted_cross_entropy(classes: Sequence[int], weight: float) -> ProxyLoss:
+    """Cross-entropy in which some target classes weigh more than others; one softmax a position.
+
+    Args:
+        classes: class indices.
+        weight: of these; others have 1.
+    """
+    weights = torch.ones(len(ALPHABET) + 1)
+    weights[list(classes)] = weight
+
+    def characters(output: Tensor, labels: Sequence[str]) -> Tensor:
+        (targets,) = encode_targets(labels, "characters")
+        return functional.cross_entropy(
+            output, targets.to(output.device), weight=weights.to(output.device)
+        )
+
+    return characters
