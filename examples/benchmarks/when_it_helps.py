@@ -11,7 +11,8 @@ the same images, with one of these:
   position);
 - surrogate: `LearnedSurrogateLoss` with its defaults and the proxy as `base_loss`;
 - surrogate-0, -25, -50, -75: the same with so many per cent of the proxy (`base_weight`);
-  surrogate-rare: with `update_every=16`; surrogate-alone: without `base_loss`; surrogate-filter,
+  surrogate-rare: with `update_every=16`; surrogate-light: with that, and a quarter of the samples
+  measured; surrogate-alone: without `base_loss`; surrogate-filter,
   surrogate-relative: with `filter=0.25` and `Filter(2.0, relative=True)`;
 - paper: LS-ED as published (embedding distance, metric of the decoded text), warmed up for 1,500
   updates;
@@ -78,6 +79,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "surrogate": {},
     **{f"surrogate-{share}": {"base_weight": share / 100} for share in (0, 25, 50, 75)},
     "surrogate-rare": {"update_every": 16},
+    "surrogate-light": {"update_every": 16, "metric_budget": 0.25},
     "surrogate-alone": {"base_loss": None},
     "surrogate-filter": {"filter": 0.25},
     "surrogate-relative": {"filter": Filter(2.0, relative=True)},
