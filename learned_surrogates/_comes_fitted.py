@@ -8,8 +8,8 @@ from ._trust import FEWEST_PAIRS
 
 # Level of trust at which a surrogate needs no warm-up.
 RIGHT = 0.5
-# Few predictions tell that it is right. That it is wrong takes more: it is then
-# fitted anew, and there must be some to fit it to.
+# Few predictions tell that it is right. That it is wrong takes more: it is fitted anew then, and
+# there must be some to fit it to.
 ENOUGH_PAIRS = 128
 
 

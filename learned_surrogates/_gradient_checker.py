@@ -8,7 +8,6 @@ from torch import Tensor
 
 from ._base_loss import base_gradient, with_prediction
 from ._checks import check_number
-from ._direction import check_direction
 from ._gradient_check import BASE, SURROGATE, Direction, GradientCheck
 from ._island import island
 from ._task import Batch, read
@@ -75,7 +74,7 @@ class GradientChecker:
             return self._errors(self.task.read(*moved[0], **moved[1]))
 
         before, changes = errors(prediction), {}
-        check_direction(self.task, self.evaluations, batch, before)
+        self.criterion._learner.pairs.check_direction(batch, before)
         spread = _spread(_samples_first(prediction, batch))
         for name, against in gradients.items():
             against = against.nan_to_num(0.0, 0.0, 0.0).to(prediction)

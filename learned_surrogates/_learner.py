@@ -159,8 +159,7 @@ class Learner:
             yield
         finally:
             if looking and not built:
-                self.detach()
-                self.warm_up_left = warm_up_left
+                self._unbuild(warm_up_left)
 
     @contextmanager
     def unchanged_by_errors(self) -> Iterator[None]:
@@ -174,15 +173,20 @@ class Learner:
             if not self.sync.active:
                 self.pairs.random.set_state(random)
                 if not built:
-                    self.detach()
-                    self.warm_up_left = warm_up_left
+                    self._unbuild(warm_up_left)
             raise
+
+    def _unbuild(self, warm_up_left: int) -> None:
+        self.detach()
+        self.warm_up_left = warm_up_left
 
     # What is followed
 
     def warn_if_idle(self) -> None:
         """Warns of gradients that are asked for again and again, with a surrogate never fitted."""
-        self.idle_calls += self.warm_up_left > 0
+        if not self.warm_up_left:
+            return
+        self.idle_calls += 1
         if self.idle_calls == WARM_UP_CALLS:
             warn(IDLE.format(calls=WARM_UP_CALLS))
 

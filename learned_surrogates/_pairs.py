@@ -69,16 +69,24 @@ class Pairs:
                 evaluation = self.start(batch)
             self.evaluations.settle(evaluation)
             # Where a call does not wait for the metric, neither does it for this.
-            if evaluation.measured is not None and not self.looked:
-                known = evaluation.measured.known(len(batch.target))
-                check_direction(self.task, self.evaluations, batch, known)
-                self.looked = True
+            if evaluation.measured is not None:
+                self.check_direction(batch, evaluation.measured.known(len(batch.target)))
         except BaseException:
             self.evaluations.drop(evaluation)
             self.random.set_state(before)
             raise
         self.metric_seconds = time.perf_counter() - start
         return evaluation
+
+    def check_direction(self, batch: Batch, errors: Tensor) -> None:
+        """Holds the errors `(batch,)` of the first batch against those of perfect predictions.
+
+        Raises:
+            ValueError: the metric seems to be taken the wrong way round.
+        """
+        if not self.looked:
+            check_direction(self.task, self.evaluations, batch, errors)
+            self.looked = True
 
     def start(self, batch: Batch) -> Evaluation:
         """Starts the true metric's evaluation on a batch, and on draws if the recipe has them."""
