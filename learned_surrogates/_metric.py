@@ -123,15 +123,17 @@ class Metric:
             for cause in causes.values():
                 cause.add_note(f"Called with a batch, it had raised {refusal!r}")
         errors = self.best - values if self.higher_is_better else values - self.best
-        slack = ROUNDING * (1 + values.abs() + abs(self.best))
-        bad = ~torch.isfinite(errors) | (errors < -slack)
-        if bad.any() and self.on_error == "raise":
-            sample = int(bad.nonzero()[0])
+        size = values.abs()
+        slack = ROUNDING * (1 + size + abs(self.best))
+        # What is not a number compares as false.
+        fine = (size < math.inf) & (errors >= -slack)
+        if self.on_error == "raise" and not fine.all():
+            sample = int((~fine).nonzero()[0])
             position = sample if positions is None else positions[sample]
             which = f"sample {position} of {batch or count}"
             pair = predictions[sample], targets[sample]
             self._raise(which, float(values[sample]), causes.get(sample), *pair)
-        return errors.clamp(min=0), ~bad
+        return errors.clamp(min=0), fine
 
     def value(self, errors: Tensor) -> Tensor:
         """Errors, turned back into the metric's own values."""

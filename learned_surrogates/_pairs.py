@@ -93,8 +93,8 @@ class Pairs:
         with island(self.device), torch.no_grad():
             samples = len(batch.target)
             positions = choose(self.recipe.metric_budget, samples, self.random)
-            pairs = [self.task.decode(batch)]
-            pairs += [self.task.sample(batch, self.random) for _ in range(self.recipe.draws)]
+            draws = self.task.draw(batch, self.recipe.draws, self.random)
+            pairs = [self.task.decode(batch), *draws]
             return self.evaluations.start(pairs, samples, positions)
 
     def observe(self, values: Tensor, z: Tensor, target: Tensor, measured: Measurement) -> None:

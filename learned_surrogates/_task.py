@@ -168,6 +168,10 @@ class Task(ABC, Generic[BatchType]):
         """
         return self.scored_sample(batch, random)[:2]
 
+    def draw(self, batch: BatchType, count: int, random: torch.Generator) -> list[tuple[Any, Any]]:
+        """So many times what `sample` returns; a task may know a faster way than one by one."""
+        return [self.sample(batch, random) for _ in range(count)]
+
     def scored_sample(self, batch: BatchType, random: torch.Generator) -> tuple[Any, Any, Tensor]:
         """What `sample` returns, and the score of each draw.
 

@@ -32,10 +32,11 @@ METRIC = {
     "ctc": {"_text_task.decode": 1},
     "characters": {"_text_task.decode": 1},
 }
-METRIC_OF_A_DRAW = {
-    "boxes": METRIC["boxes"],
-    "ctc": {"_text_task.sample": 1},
-    "characters": {"_text_task.sample": 1},
+# Of two draws, which text reads together.
+METRIC_OF_DRAWS = {
+    "boxes": {place: 2 * count for place, count in METRIC["boxes"].items()},
+    "ctc": {"_text_task.draw": 1},
+    "characters": {"_text_task.draw": 1},
 }
 
 
@@ -79,8 +80,8 @@ def test_a_call_without_an_update_reads_what_the_metric_needs_and_one_mask(case,
         options = {**options, "base_loss": lambda prediction, *rest: prediction.square().mean()}
     criterion, arguments = settled(case, **options), make_arguments(case, 7)
     expected = Counter({"_pairs.observe": 1, **METRIC[kind], **(LAID_OUT if case == "ctc" else {})})
-    for _ in range(2 if form else 0):
-        expected += Counter(METRIC_OF_A_DRAW[kind])
+    if form:
+        expected += Counter(METRIC_OF_DRAWS[kind])
     updates = criterion._learner.updates
     learn = lambda criterion, arguments: criterion(*arguments).sum().backward()  # noqa: E731
     assert reads_of(criterion, learn, arguments, arguments[:1]) == expected

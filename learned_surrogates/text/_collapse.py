@@ -1,14 +1,11 @@
 """What CTC's frames say about the characters of the text: an expectation over all paths."""
 
-from itertools import pairwise
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from ._match_grid import first_columns
+from ._scan import Scan
 
 # Readings longer than the target by more characters than this share their last position.
 MOST_ADDITIONAL = 4
@@ -50,7 +47,8 @@ def collapse(probabilities: Tensor, labels: Tensor, blank: int) -> tuple[Tensor,
     absent = probabilities.detach().sum(1) == 0
     blanks = (probabilities[:, blank] + absent.to(probabilities)).T
     other = (1 - blanks - match.sum(2)).clamp(min=0)
-    characters = torch.cat([probabilities[:, :blank], probabilities[:, blank + 1 :]], 1)
+    is_character = torch.arange(probabilities.shape[1], device=labels.device) != blank
+    characters = probabilities * is_character[:, None]
     same = (characters[:, :, 1:] * characters[:, :, :-1]).sum(1).T
     same = (same - (match[1:] * match[:-1]).sum(2)).clamp(min=0)
     repeats = (same / (other[1:] * other[:-1]).clamp(min=1e-12)).clamp(max=1)
@@ -60,7 +58,7 @@ def collapse(probabilities: Tensor, labels: Tensor, blank: int) -> tuple[Tensor,
     # How much of a character's weight in the frame before makes the same one a repetition.
     sticks = torch.cat([repeats[:, :, None], torch.ones_like(match)], 2)
     repeating = emitting * sticks
-    emitted = _Scan.apply(emitting, repeating, blanks, count + MOST_ADDITIONAL - 1)
+    emitted = Scan.apply(emitting, repeating, blanks, count + MOST_ADDITIONAL - 1)
 
     # What the last position holds is what all frames emit, less what comes before it.
     last = known.sum(1)[:, None] + MOST_ADDITIONAL - 1
@@ -71,62 +69,3 @@ def collapse(probabilities: Tensor, labels: Tensor, blank: int) -> tuple[Tensor,
     emitted = before + rest[:, None] * (place == last)[:, :, None]
     columns = (first + 1)[:, None].expand(-1, len(place), -1)
     return emitted.gather(2, columns) * known[:, None], emitted[:, :, 0], place <= last
-
-
-class _Scan(torch.autograd.Function):
-    """Passes over the frames once in each direction, with a handful of operations a frame.
-
-    Its loops are what a GPU, and a CPU with small batches, would wait for: so the gradient is
-    written out, and all that frames do not need of each other is done for all of them at once.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, frames: Tensor, stays: Tensor, blanks: Tensor, positions: int) -> Tensor:
-        """What is emitted at each position, `(batch, positions, characters)`.
-
-        Args:
-            ctx: of the function.
-            frames: probability of each character, `(time, batch, characters)`.
-            stays: that part of it which, after the same character, repeats it; likewise.
-            blanks: probability of the blank, `(time, batch)`.
-            positions: of the text; what comes after them is left out.
-        """
-        time, batch, characters = frames.shape
-        # Of k characters before a frame, and of these with a certain one in the frame just before.
-        total = frames.new_empty(time + 1, batch, positions)
-        before = frames.new_empty(time + 1, batch, positions, characters)
-        total[0], before[0] = 0, 0
-        total[0, :, 0] = 1
-        emitted = torch.zeros_like(before[0])
-        states = pairwise(zip(total, before, strict=True))
-        inputs = zip(frames[:, :, None], stays[:, :, None], blanks[:, :, None], strict=True)
-        for (now, after), (frame, stay, blank) in zip(states, inputs, strict=True):
-            torch.mul(now[1], stay, out=after[1])
-            less_new = torch.addcmul(after[1], now[0][:, :, None], frame, value=-1)
-            after[1][:, 1:].sub_(less_new[:, :-1])
-            emitted.sub_(less_new)
-            torch.addcmul(after[1].sum(2), now[0], blank, out=after[0])
-        ctx.save_for_backward(frames, stays, blanks, total[:-1], before[:-1])
-        return emitted
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, d_emitted: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        frames, stays, blanks, total, before = ctx.saved_tensors
-        d_new, d_repeated = torch.empty_like(before), torch.empty_like(before)
-        d_totals = torch.empty_like(total)
-        d_before = torch.zeros_like(before[0])
-        d_total = d_totals[-1].zero_()
-        d_new[:, :, -1] = d_emitted[:, -1]
-        for t in range(len(frames) - 1, -1, -1):
-            d_before.add_(d_total[:, :, None])
-            torch.add(d_emitted[:, :-1], d_before[:, 1:], out=d_new[t, :, :-1])
-            if t:
-                torch.sub(d_before, d_new[t], out=d_repeated[t])
-                of_new = (d_new[t] @ frames[t, :, :, None])[:, :, 0]
-                d_total = torch.addcmul(of_new, d_total, blanks[t, :, None], out=d_totals[t - 1])
-                d_before = d_repeated[t] * stays[t, :, None]
-        d_repeated[0] = 0  # of no character before the first frame
-        d_frames = (total[:, :, None] @ d_new)[:, :, 0]
-        d_stays = (d_repeated * before).sum(2)
-        return d_frames, d_stays, (d_totals * total).sum(2), None

@@ -138,7 +138,7 @@ class MatchGridNet(nn.Module):
         ):
             # Along the other side, the best match counts, and how much of it there is.
             here = exists.amax(other_side)
-            best = seen.amax(other_side).where(here > 0, 0.0)
+            best = seen.max(other_side).values * here
             cost = costs(torch.cat([best, x.sum(other_side) / 4], 1))
             value = value + (share * F.softplus(cost) * here).sum((1, 2))
         return value * _mean_exponential((PACE * self.saturation).clamp(min=0) * value)

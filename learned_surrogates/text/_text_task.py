@@ -50,8 +50,8 @@ class TextBatch(Batch):
 
     @cached_property
     def cumulative(self) -> Tensor:
-        """Probabilities, summed up over the classes."""
-        return self.probabilities.cumsum(1)
+        """Probabilities, summed up over the classes: `(batch, length, classes)`."""
+        return self.logits.float().transpose(1, 2).softmax(2).cumsum(2).contiguous()
 
 
 class TextTask(Task[TextBatch]):
@@ -117,27 +117,36 @@ class TextTask(Task[TextBatch]):
         return self.texts(best.where(batch.present, -1).cpu()), batch.texts
 
     def sample(self, batch: TextBatch, random: torch.Generator) -> tuple[list[str], list[str]]:
-        drawn = self._draw(batch, random)
-        return self.texts(drawn.where(batch.present, -1).cpu()), batch.texts
+        return self.draw(batch, 1, random)[0]
+
+    def draw(
+        self, batch: TextBatch, count: int, random: torch.Generator
+    ) -> list[tuple[list[str], list[str]]]:
+        if not count:
+            return []
+        drawn = self._draw(batch, count, random).where(batch.present, -1)
+        texts, size = self.texts(drawn.flatten(0, 1).cpu()), len(batch.texts)
+        return [(texts[i * size : (i + 1) * size], batch.texts) for i in range(count)]
 
     def scored_sample(
         self, batch: TextBatch, random: torch.Generator
     ) -> tuple[list[str], list[str], Tensor]:
-        drawn = self._draw(batch, random)
+        drawn = self._draw(batch, 1, random)[0]
         chosen = F.one_hot(drawn, self.alphabet.classes).transpose(1, 2)
         # d log softmax(x)[k] / dx = one_hot(k) - softmax(x)
         score = (chosen - batch.probabilities).where(batch.present[:, None], 0.0)
         texts = self.texts(drawn.where(batch.present, -1).cpu())
         return texts, batch.texts, self.as_predicted(score, batch.prediction)
 
-    def _draw(self, batch: TextBatch, random: torch.Generator) -> Tensor:
-        """A class a position, `(batch, length)`."""
+    def _draw(self, batch: TextBatch, count: int, random: torch.Generator) -> Tensor:
+        """A class a position, `(count, batch, length)`."""
         cumulative = batch.cumulative
-        size = (len(cumulative), cumulative.shape[2])
+        size = (count, *cumulative.shape[:2])
         shares = torch.rand(size, generator=random, dtype=torch.float32, device="cpu")
         # The draw is the class within whose part of 0..1 the random number falls.
-        below = cumulative < send(shares, cumulative)[:, None] * cumulative[:, -1:]
-        return below.sum(1).clamp(max=self.alphabet.classes - 1)
+        shares = send(shares, cumulative).permute(1, 2, 0) * cumulative[:, :, -1:]
+        drawn = torch.searchsorted(cumulative, shares.contiguous())
+        return drawn.clamp(max=self.alphabet.classes - 1).permute(2, 0, 1)
 
     def expand(self, target: Tensor) -> Tensor:
         if self.surrogate == "grid":
