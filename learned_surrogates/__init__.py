@@ -1,7 +1,5 @@
 """Train a network on the metric that you care about, when that metric has no useful gradient."""
 
-from importlib.metadata import version
-
 from . import boxes as boxes, text as text
 from ._filter import Filter as Filter
 from ._gradient_check import GradientCheck as GradientCheck
@@ -11,4 +9,4 @@ from ._surrogate import EmbeddingDistance as EmbeddingDistance
 from ._task import Batch as Batch, Task as Task, Tensors as Tensors
 from ._workers import Workers as Workers
 
-__version__ = version("learned-surrogates")
+__version__ = "0.1.0"

@@ -29,6 +29,7 @@ from ._recipe import Recipe
 from ._sync import Sync
 from ._task import Batch, Generator, Task, Tensors, read
 from ._warm_up import warm_up
+from ._warnings import warn
 from ._workers import Workers, as_workers
 
 if TYPE_CHECKING:
@@ -248,6 +249,11 @@ class LearnedSurrogateLoss(nn.Module):
             raise ValueError(
                 f"draws={recipe.draws} needs a task with a distribution to draw from; {task!r} has "
                 "none. Plain tensors have one with task=Tensors(noise=...)"
+            )
+        if recipe.draws == 1:
+            warn(
+                "draws=1 does not tell how much the metric varies from draw to draw, so that the "
+                "surrogate's error seems larger than it is, and trust smaller: give 2 or more, or 0"
             )
         self.task = task
         self.base_loss = base_loss

@@ -168,6 +168,13 @@ class Task(ABC, Generic[BatchType]):
         """
         return self.scored_sample(batch, random)[:2]
 
+    def doubt(self, targets: Any) -> None:
+        """Warns of targets, as `decode` gives them, which look as if something else were meant.
+
+        Asked once, of the first batch that the metric is evaluated on.
+        """
+        return  # a task need not have any doubts
+
     def draw(self, batch: BatchType, count: int, random: torch.Generator) -> list[tuple[Any, Any]]:
         """So many times what `sample` returns; a task may know a faster way than one by one."""
         return [self.sample(batch, random) for _ in range(count)]

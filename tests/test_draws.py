@@ -130,7 +130,8 @@ def test_the_spread_of_the_draws_tells_their_means_noise():
 
 
 def test_one_draw_does_not_tell_its_noise():
-    criterion = make_loss("ctc-grid", draws=1)
+    with pytest.warns(UserWarning, match="draws=1 does not tell how much the metric varies"):
+        criterion = make_loss("ctc-grid", draws=1)
     measured = criterion._learner.pairs.measure(
         criterion.task.read(*make_arguments("ctc"))
     ).measured

@@ -1,6 +1,7 @@
 """Plausible ways to hold the loss wrongly, which would train towards something else in silence."""
 
 import functools
+import math
 import warnings
 
 import pytest
@@ -141,3 +142,20 @@ def test_a_flattened_batch_of_texts_is_no_text():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         criterion(logits.transpose(1, 2)[0], target[0])
+
+
+def test_angles_in_degrees_are_doubted_once():
+    pred, target = some_boxes()
+    degrees = target * torch.tensor([1, 1, 1, 1, 90.0])
+    criterion = of_boxes(rotated_iou)
+    with pytest.warns(UserWarning, match=r"angles up to \d+\.?\d*, more than a whole turn"):
+        criterion(pred, degrees)
+    criterion(pred, degrees)
+    # A whole turn is none.
+    of_boxes(rotated_iou)(pred, target.index_fill(1, torch.tensor([4]), 2 * math.pi))
+
+
+def test_a_list_of_words_of_another_case_is_noticed():
+    with pytest.warns(UserWarning, match="of 3 words, RandomEdits leaves out 2"):
+        text.RandomEdits("abc", ["ABC", "BA", "cab"])
+    text.RandomEdits("abc", ["a" * 20, "cab"])

@@ -1,11 +1,19 @@
 """The task of a detector of rotated boxes."""
 
+import math
+
 import torch
 from torch import Tensor
 
+from .._warnings import warn
 from ._box_task import BoxTask
 from ._geometry import canonical, rotate
 from ._target_frame import box_in_frame, matched, thick
+
+DEGREES = (
+    "target has angles up to {most:g}, more than a whole turn of 2 pi: are they in degrees? "
+    "boxes.Rotated() takes radians"
+)
 
 
 class Rotated(BoxTask):
@@ -49,6 +57,11 @@ class Rotated(BoxTask):
 
     numbers = 5
     frame_features = 6
+
+    def doubt(self, targets: Tensor) -> None:
+        most = targets[:, 4].abs().max().item() if len(targets) else 0.0
+        if most > 2 * math.pi + 1e-3:
+            warn(DEGREES.format(most=most))
 
     def in_frame(self, predictions: Tensor, targets: Tensor) -> Tensor:
         return box_in_frame(predictions, targets)

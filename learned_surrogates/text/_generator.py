@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
+from .._warnings import warn
+
 # After so many rounds of edits a pair's distance is taken as it is: only where an alphabet of a few
 # characters leaves hardly any word at the distance drawn.
 MOST_ROUNDS = 400
@@ -62,6 +64,13 @@ class RandomEdits:
         if words is not None and not self.words:
             raise ValueError(
                 f"no word has at most max_length={max_length} characters, all of the alphabet"
+            )
+        given, left_out = len(words or ()), len(words or ()) - len(self.words or ())
+        if left_out > given / 2:
+            warn(
+                f"of {given:,} words, RandomEdits leaves out {left_out:,}: they have more than "
+                f"max_length={max_length} characters, or some that are not in the alphabet (of "
+                "another case, say)"
             )
         self.max_distance = max_distance
         self.max_length = max_length
