@@ -1,16 +1,19 @@
-"""Proxy losses for labels with errors and for costs: rivals of a loss that asks for the metric."""
+"""Proxy losses for labels with errors and for costs: rivals of a loss that asks for the metric.
 
-from collections.abc import Sequence
+Called as `nn.CTCLoss` or `nn.CrossEntropyLoss`, so that each can be its `base_loss` as well.
+"""
+
+from collections.abc import Callable, Sequence
 
 import torch
-from recogniser import ALPHABET, Head, ProxyLoss, encode_targets
-from torch import Tensor
+from recogniser import CLASSES, Head
+from torch import Tensor, nn
 from torch.nn import functional
 
 SMOOTHING = 0.1
 
 
-def generalized_cross_entropy(head: Head, q: float) -> ProxyLoss:
+def generalized_cross_entropy(head: Head, q: float) -> Callable[..., Tensor]:
     """`(1 - p^q) / q`, of the words' probabilities with CTC, else of those at each position.
 
     Zhang and Sabuncu, "Generalized Cross Entropy Loss for Training Deep Neural Networks with Noisy
@@ -22,19 +25,12 @@ def generalized_cross_entropy(head: Head, q: float) -> ProxyLoss:
         q: 0 to 1; the paper takes 0.7.
     """
 
-    def ctc(output: Tensor, labels: Sequence[str]) -> Tensor:
-        targets, lengths = encode_targets(labels, "ctc")
-        frames = torch.full_like(lengths, output.shape[0])
-        surprise = functional.ctc_loss(
-            output, targets, frames, lengths, reduction="none", zero_infinity=True
-        )
+    def ctc(output: Tensor, *targets: Tensor) -> Tensor:
+        surprise = functional.ctc_loss(output, *targets, reduction="none", zero_infinity=True)
         return of_surprise(surprise)
 
-    def characters(output: Tensor, labels: Sequence[str]) -> Tensor:
-        (targets,) = encode_targets(labels, "characters")
-        return of_surprise(
-            functional.cross_entropy(output, targets.to(output.device), reduction="none")
-        )
+    def characters(output: Tensor, targets: Tensor) -> Tensor:
+        return of_surprise(functional.cross_entropy(output, targets, reduction="none"))
 
     def of_surprise(surprise: Tensor) -> Tensor:
         return ((1 - (-q * surprise).exp()) / q).mean()
@@ -42,26 +38,18 @@ def generalized_cross_entropy(head: Head, q: float) -> ProxyLoss:
     return ctc if head == "ctc" else characters
 
 
-def smoothed_cross_entropy(output: Tensor, labels: Sequence[str]) -> Tensor:
+def smoothed_cross_entropy() -> nn.Module:
     """Cross-entropy with a tenth of each target spread over all classes: label smoothing."""
-    (targets,) = encode_targets(labels, "characters")
-    return functional.cross_entropy(output, targets.to(output.device), label_smoothing=SMOOTHING)
+    return nn.CrossEntropyLoss(label_smoothing=SMOOTHING)
 
 
-def weighted_cross_entropy(classes: Sequence[int], weight: float) -> ProxyLoss:
+def weighted_cross_entropy(classes: Sequence[int], weight: float) -> nn.Module:
     """Cross-entropy in which some target classes weigh more than others; one softmax a position.
 
     Args:
         classes: class indices.
         weight: of these; others have 1.
     """
-    weights = torch.ones(len(ALPHABET) + 1)
+    weights = torch.ones(CLASSES)
     weights[list(classes)] = weight
-
-    def characters(output: Tensor, labels: Sequence[str]) -> Tensor:
-        (targets,) = encode_targets(labels, "characters")
-        return functional.cross_entropy(
-            output, targets.to(output.device), weight=weights.to(output.device)
-        )
-
-    return characters
+    return nn.CrossEntropyLoss(weight=weights)

@@ -7,13 +7,14 @@ the same images, with one of these:
 - ceiling: the proxy on the labels before errors were put into them, so what there is to gain;
 - gce30, gce70: generalised cross-entropy, with q = 0.3 and 0.7; smoothing: cross-entropy with
   label smoothing of 0.1: proxies that are made for labels with errors; weighted: cross-entropy with
-  ten times the weight on digits, a proxy that knows of their cost (the last two for one softmax a
-  position);
+  ten times the weight on digits, a proxy that knows of their cost (the last two, here and below,
+  for one softmax a position);
 - surrogate: `LearnedSurrogateLoss` with its defaults and the proxy as `base_loss`;
 - surrogate-0, -25, -50, -75: the same with so many per cent of the proxy (`base_weight`);
   surrogate-rare: with `update_every=16`; surrogate-light: with that, and a quarter of the samples
   measured; surrogate-alone: without `base_loss`; surrogate-filter,
-  surrogate-relative: with `filter=0.25` and `Filter(2.0, relative=True)`;
+  surrogate-relative: with `filter=0.25` and `Filter(2.0, relative=True)`; surrogate-gce30, -gce70,
+  -smoothing, -weighted: with half of that proxy in place of the usual one;
 - paper: LS-ED as published (embedding distance, metric of the decoded text), warmed up for 1,500
   updates;
 - mwer4, mwer16: minimum-risk training, the expected metric's gradient from 4 or 16 draws a sample
@@ -63,7 +64,7 @@ from post_tuning import (
     surrogate_arguments,
     surrogate_objective,
 )
-from recogniser import ALPHABET, Head, ProxyLoss, Recogniser, load, proxy_loss, read as decode
+from recogniser import ALPHABET, Head, Recogniser, load, proxy_loss, read as decode
 from rival_losses import (
     generalized_cross_entropy,
     smoothed_cross_entropy,
@@ -98,12 +99,13 @@ NOISE = dict.fromkeys(METRICS, 0.0) | dict.fromkeys(("noisy", "noisy-digits", "w
 DIGITS = [ALPHABET.index(digit) + 1 for digit in "0123456789"]
 BIASED = {"asymmetric": [0], "digits": DIGITS, "noisy-digits": DIGITS}
 # Proxies that are made for labels with errors, or that know of the digits' cost.
-RIVALS: dict[str, Callable[[Head], ProxyLoss]] = {
+RIVALS: dict[str, Callable[[Head], Callable[..., Tensor]]] = {
     **{f"gce{q}": partial(generalized_cross_entropy, q=q / 100) for q in (30, 70)},
-    "smoothing": lambda head: smoothed_cross_entropy,
+    "smoothing": lambda head: smoothed_cross_entropy(),
     "weighted": lambda head: weighted_cross_entropy(DIGITS, 10),
 }
-METHODS = ("proxy", "ceiling", *RIVALS, *SETTINGS, "paper", *RISKS)
+BLENDS = {f"surrogate-{rival}": rival for rival in RIVALS}
+METHODS = ("proxy", "ceiling", *RIVALS, *SETTINGS, *BLENDS, "paper", *RISKS)
 EVALUATION_SEED = 2020
 # The last two have the same words, which no other has, and the last one fonts of its own.
 SPLITS = ("validation", "familiar", "test")
@@ -132,8 +134,8 @@ def parse() -> argparse.Namespace:
     add("--threads", type=int, default=1)
     add("--results", type=Path, default=Path("runs/when_it_helps.jsonl"))
     options = parser.parse_args()
-    for method in {"smoothing", "weighted"} & set(options.methods):
-        if options.head == "ctc":
+    for method in options.methods:
+        if options.head == "ctc" and method.endswith(("smoothing", "weighted")):
             parser.error(f"{method} is for one softmax a position: --head characters")
     return options
 
@@ -223,7 +225,8 @@ class Study:
         if method in ("proxy", "ceiling"):
             return proxy, None
         if method in RIVALS:
-            return RIVALS[method](self.head), None
+            rival = RIVALS[method](self.head)
+            return lambda *args: rival(*surrogate_arguments(*args, self.head)), None
         if method in RISKS:
             draws, _, half = method.removeprefix("mwer").partition("-")
             blend = HalfAndHalf() if half else None
@@ -250,7 +253,10 @@ class Study:
                     updates=PAPER_UPDATES,
                 )
         else:
-            arguments = {"base_loss": base_loss(self.head)} | SETTINGS[method]
+            arguments = {"base_loss": base_loss(self.head)} | SETTINGS.get(method, {})
+            if method in BLENDS:
+                rival = RIVALS[BLENDS[method]](self.head)
+                arguments = {"base_loss": rival, "base_weight": 0.5}
             criterion = LearnedSurrogateLoss(self.metric, task=task, seed=seed, **arguments)
         return surrogate_objective(criterion, self.head, 0.0), criterion
 

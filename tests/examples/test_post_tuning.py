@@ -3,7 +3,7 @@
 import copy
 
 import torch
-from post_tuning import optimizer_state, stepper
+from post_tuning import optimizer_state, stepper, surrogate_arguments
 from recogniser import ALPHABET, Recogniser, proxy_loss
 from rival_losses import generalized_cross_entropy
 from word_images import WordImages
@@ -38,13 +38,14 @@ def test_generalized_cross_entropy_is_of_positions_without_ctc():
     random = torch.Generator().manual_seed(0)
     output = torch.randn(2, len(ALPHABET) + 1, 11, generator=random).double()
     labels = ["abc", "0"]
-    surprise = generalized_cross_entropy("characters", 1e-7)(output, labels)
+    arguments = surrogate_arguments(output, labels, "characters")
+    surprise = generalized_cross_entropy("characters", 1e-7)(*arguments)
     proxy = proxy_loss("characters")(output, labels)
     torch.testing.assert_close(surprise, proxy, rtol=1e-5, atol=0)
     classes = torch.tensor([[11, 12, 13] + 8 * [0], [1] + 10 * [0]])
     chance = output.softmax(1).gather(1, classes[:, None])
     expected = (1 - chance).mean()
-    absolute = generalized_cross_entropy("characters", 1.0)(output, labels)
+    absolute = generalized_cross_entropy("characters", 1.0)(*arguments)
     torch.testing.assert_close(absolute, expected)
 
 
@@ -58,5 +59,6 @@ def test_generalized_cross_entropy_is_of_words_with_ctc():
         for i, classes in enumerate([[11, 12, 13], [1]])
     ]
     expected = torch.stack([(1 - (-0.3 * loss).exp()) / 0.3 for loss in losses]).mean()
-    value = generalized_cross_entropy("ctc", 0.3)(output, ["abc", "0"])
+    arguments = surrogate_arguments(output, ["abc", "0"], "ctc")
+    value = generalized_cross_entropy("ctc", 0.3)(*arguments)
     torch.testing.assert_close(value, expected)
