@@ -168,13 +168,6 @@ class Task(ABC, Generic[BatchType]):
         """
         return self.scored_sample(batch, random)[:2]
 
-    def doubt(self, targets: Any) -> None:
-        """Warns of targets, as `decode` gives them, which look as if something else were meant.
-
-        Asked once, of the first batch that the metric is evaluated on.
-        """
-        return  # a task need not have any doubts
-
     def draw(self, batch: BatchType, count: int, random: torch.Generator) -> list[tuple[Any, Any]]:
         """So many times what `sample` returns; a task may know a faster way than one by one."""
         return [self.sample(batch, random) for _ in range(count)]
@@ -196,6 +189,13 @@ class Task(ABC, Generic[BatchType]):
     def expand(self, target: Tensor) -> Tensor:
         """Stored targets as y, the form in which the surrogate takes them."""
         return target
+
+    def doubt(self, targets: Any) -> None:
+        """Warns of targets, as `decode` gives them, which look as if something else were meant.
+
+        Asked once, of the first batch that the metric is evaluated on.
+        """
+        return  # a task need not have any doubts
 
     def generator(self) -> Generator | None:
         """The task's own random data generator; None if it has none."""
