@@ -74,6 +74,7 @@ class GradientChecker:
             return self._errors(self.task.read(*moved[0], **moved[1]))
 
         before, changes = errors(prediction), {}
+        self.criterion._learner.pairs.doubt(batch)
         self.criterion._learner.pairs.check_direction(batch, before)
         spread = _spread(_samples_first(prediction, batch))
         for name, against in gradients.items():
@@ -109,7 +110,8 @@ class GradientChecker:
             if not self.task.samples:
                 return self.evaluations.measure([self.task.decode(batch)])[0]
             random = torch.Generator().manual_seed(0)
-            draws = (self.task.sample(batch, random) for _ in range(self.draws))
+            # One by one, as they are many.
+            draws = (self.task.draw(batch, 1, random)[0] for _ in range(self.draws))
             return self.evaluations.measure(draws).mean(0)
 
     def _truths(self, batch: Batch) -> dict[str, Tensor]:

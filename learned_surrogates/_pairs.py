@@ -53,6 +53,8 @@ class Pairs:
         self.skipped = 0
         #: Whether the metric was seen to be best where predictions equal their targets.
         self.looked = False
+        #: Whether the task was asked for doubts about the targets.
+        self.doubted = False
         self.metric_mean = float("nan")
         self.metric_seconds = 0.0
 
@@ -65,6 +67,7 @@ class Pairs:
         start, before = time.perf_counter(), self.random.get_state()
         evaluation = Evaluation(len(batch.target))
         try:
+            self.doubt(batch)
             if not self.evaluations.full:
                 evaluation = self.start(batch)
             self.evaluations.settle(evaluation)
@@ -77,6 +80,13 @@ class Pairs:
             raise
         self.metric_seconds = time.perf_counter() - start
         return evaluation
+
+    def doubt(self, batch: Batch) -> None:
+        """Has the task warn of the first batch's targets if they look amiss."""
+        if not self.doubted:
+            with island(self.device), torch.no_grad():
+                self.task.doubt(self.task.decode(batch)[1])
+            self.doubted = True
 
     def check_direction(self, batch: Batch, errors: Tensor) -> None:
         """Holds the errors `(batch,)` of the first batch against those of perfect predictions.

@@ -169,7 +169,10 @@ class Task(ABC, Generic[BatchType]):
         return self.scored_sample(batch, random)[:2]
 
     def draw(self, batch: BatchType, count: int, random: torch.Generator) -> list[tuple[Any, Any]]:
-        """So many times what `sample` returns; a task may know a faster way than one by one."""
+        """So many times what `sample` returns, which is what the loss asks for.
+
+        A task may know a faster way than one by one, as those of text do.
+        """
         return [self.sample(batch, random) for _ in range(count)]
 
     def scored_sample(self, batch: BatchType, random: torch.Generator) -> tuple[Any, Any, Tensor]:
@@ -193,7 +196,7 @@ class Task(ABC, Generic[BatchType]):
     def doubt(self, targets: Any) -> None:
         """Warns of targets, as `decode` gives them, which look as if something else were meant.
 
-        Asked once, of the first batch that the metric is evaluated on.
+        Asked once, of the first batch that is measured.
         """
         return  # a task need not have any doubts
 

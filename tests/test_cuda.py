@@ -227,12 +227,13 @@ def test_a_call_without_an_update_waits_once_beside_the_metric():
 )
 def test_the_scan_is_the_same_as_kernels(size, dtype):
     pytest.importorskip("triton")
-    kernels = _scan.kernels(torch.device("cuda", 0))
+    kernels = _scan.kernels()
     time, batch, positions, characters = size
     torch.manual_seed(0)
     shares = torch.randn(time, batch, characters + 1, dtype=dtype, device="cuda").softmax(2)
     frames, blanks = shares[:, :, 1:].contiguous(), shares[:, :, 0].contiguous()
     inputs = frames, frames * torch.rand_like(frames), blanks
+    assert _scan.suits_kernels(frames)
     expected = _scan.forward(*inputs, positions)
     found = kernels.forward(*inputs, positions)
     d_emitted = torch.randn_like(expected[0])

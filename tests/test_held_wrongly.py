@@ -151,6 +151,10 @@ def test_angles_in_degrees_are_doubted_once():
     with pytest.warns(UserWarning, match=r"angles up to \d+\.?\d*, more than a whole turn"):
         criterion(pred, degrees)
     criterion(pred, degrees)
+    with pytest.warns(UserWarning, match="angles up to"):
+        of_boxes(rotated_iou).check([(pred, degrees)])
+    with pytest.warns(UserWarning, match="angles up to"):  # also where values come later
+        of_boxes(rotated_iou, data="local", executor=Workers(ByHand(), lag=2))(pred, degrees)
     # A whole turn is none.
     of_boxes(rotated_iou)(pred, target.index_fill(1, torch.tensor([4]), 2 * math.pi))
 
@@ -158,4 +162,4 @@ def test_angles_in_degrees_are_doubted_once():
 def test_a_list_of_words_of_another_case_is_noticed():
     with pytest.warns(UserWarning, match="of 3 words, RandomEdits leaves out 2"):
         text.RandomEdits("abc", ["ABC", "BA", "cab"])
-    text.RandomEdits("abc", ["a" * 20, "cab"])
+    text.RandomEdits("abc", (word for word in ["a" * 20, "cab"]))

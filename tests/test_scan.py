@@ -14,8 +14,17 @@ KERNELS = "learned_surrogates.text._scan_kernels"
 @pytest.fixture(autouse=True)
 def nothing_known_of_kernels():
     _scan.kernels.cache_clear()
+    _scan.failed_on.clear()
     yield
     _scan.kernels.cache_clear()
+    _scan.failed_on.clear()
+
+
+def take_kernels(monkeypatch, module):
+    """As on a GPU, with this in place of Triton's kernels."""
+    monkeypatch.setitem(sys.modules, KERNELS, module)
+    suits = lambda tensor: tensor.device not in _scan.failed_on  # noqa: E731
+    monkeypatch.setattr(_scan, "suits_kernels", suits)
 
 
 def distributions(time, batch, characters):
@@ -38,21 +47,47 @@ def test_inputs_need_not_be_contiguous():
 
 
 def test_without_triton_there_are_no_kernels(monkeypatch):
-    monkeypatch.setitem(sys.modules, KERNELS, None)
-    assert _scan.kernels(torch.device("cpu")) is None
+    inputs = distributions(5, 2, 3)
+    expected = _scan.Scan.apply(*inputs, 4)
+    take_kernels(monkeypatch, None)
+    assert _scan.kernels() is None
+    assert torch.equal(_scan.Scan.apply(*inputs, 4), expected)
 
 
-def test_kernels_that_fail_are_told_of_once_and_done_without(monkeypatch):
-    def forward(*_):
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_kernels_that_fail_are_told_of_once_and_done_without(monkeypatch, direction):
+    def fail(*_):
         raise RuntimeError("no C compiler")
 
-    monkeypatch.setitem(sys.modules, KERNELS, SimpleNamespace(forward=forward))
+    loops = {"forward": _scan.forward, "backward": _scan.backward}
+    inputs = [part.clone().requires_grad_() for part in distributions(5, 2, 3)]
+    emitted = _scan.Scan.apply(*inputs, 4)
+    expected = emitted, *torch.autograd.grad(emitted.square().sum(), inputs)
+    take_kernels(monkeypatch, SimpleNamespace(**loops | {direction: fail}))
     with pytest.warns(UserWarning, match="Triton is installed but fails .* no C compiler"):
-        assert _scan.kernels(torch.device("cpu")) is None
-    assert _scan.kernels(torch.device("cpu")) is None
+        emitted = _scan.Scan.apply(*inputs, 4)
+        found = emitted, *torch.autograd.grad(emitted.square().sum(), inputs)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    _scan.Scan.apply(*inputs, 4)
+
+
+def test_too_little_memory_is_not_the_kernels_fault(monkeypatch):
+    def fail(*_):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    take_kernels(monkeypatch, SimpleNamespace(forward=fail))
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        _scan.Scan.apply(*distributions(5, 2, 3), 4)
+    assert not _scan.failed_on
 
 
 def test_kernels_that_work_are_taken(monkeypatch):
-    loops = SimpleNamespace(forward=_scan.forward, backward=_scan.backward)
-    monkeypatch.setitem(sys.modules, KERNELS, loops)
-    assert _scan.kernels(torch.device("cpu")) is loops
+    calls = []
+
+    def forward(*arguments):
+        calls.append(arguments)
+        return _scan.forward(*arguments)
+
+    take_kernels(monkeypatch, SimpleNamespace(forward=forward))
+    _scan.Scan.apply(*distributions(5, 2, 3), 4)
+    assert len(calls) == 1

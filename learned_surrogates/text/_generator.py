@@ -58,6 +58,7 @@ class RandomEdits:
             raise ValueError("alphabet must hold at least one character")
         self.alphabet = list(alphabet)
         known = set(self.alphabet)
+        words = None if words is None else list(words)
         self.words = words and [
             word for word in words if len(word) <= max_length and known.issuperset(word)
         ]

@@ -2,9 +2,10 @@
 
 import functools
 import importlib
+from collections.abc import Callable
 from itertools import pairwise
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -41,19 +42,32 @@ class Scan(torch.autograd.Function):
             positions: of the text; what comes after them is left out.
         """
         inputs = frames.contiguous(), stays.contiguous(), blanks.contiguous()
-        ctx.kernels = kernels(frames.device) if frames.is_cuda and frames.numel() else None
-        if ctx.kernels is None:
-            emitted, total, before = forward(*inputs, positions)
-        else:
-            emitted, total, before = ctx.kernels.forward(*inputs, positions)
+        emitted, total, before = run("forward", *inputs, positions)
         ctx.save_for_backward(*inputs, total, before)
         return emitted
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_emitted: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        direction = backward if ctx.kernels is None else ctx.kernels.backward
-        return *direction(d_emitted.contiguous(), *ctx.saved_tensors), None
+        frames, stays, blanks = run("backward", d_emitted.contiguous(), *ctx.saved_tensors)
+        return frames, stays, blanks, None
+
+
+def run(direction: Literal["forward", "backward"], *arguments: Any) -> tuple[Tensor, ...]:
+    """The pass in one direction: by a kernel if there is one, by the loop if not."""
+    loops: dict[str, Callable[..., tuple[Tensor, ...]]]
+    loops = {"forward": forward, "backward": backward}
+    if suits_kernels(arguments[0]):
+        try:
+            found = kernels()
+            if found is not None:
+                # Triton compiles for each size, and with the machine's own C compiler.
+                return getattr(found, direction)(*arguments)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - there is no one class of them
+            give_up_kernels(arguments[0].device, error)
+    return loops[direction](*arguments)
 
 
 def forward(
@@ -122,20 +136,23 @@ def backward(
     return d_frames, d_stays, (d_totals * total).sum(2)
 
 
+#: GPUs on which the kernels have failed.
+failed_on: set[torch.device] = set()
+
+
+def suits_kernels(tensor: Tensor) -> bool:
+    return tensor.is_cuda and tensor.numel() > 0 and tensor.device not in failed_on
+
+
+def give_up_kernels(device: torch.device, error: Exception) -> None:
+    failed_on.add(device)
+    warn(NO_KERNELS.format(error=f"{type(error).__name__}: {error}"))
+
+
 @functools.cache
-def kernels(device: torch.device) -> ModuleType | None:
-    """`forward` and `backward` as kernels for this GPU; None where there is no working Triton."""
+def kernels() -> ModuleType | None:
+    """`forward` and `backward` as kernels; None where there is no Triton."""
     try:
-        found = importlib.import_module("._scan_kernels", __package__)
+        return importlib.import_module("._scan_kernels", __package__)
     except ImportError:
         return None
-    try:
-        # Triton compiles with the machine's own C compiler, which may be missing.
-        frames = torch.full((2, 1, 1), 0.5, dtype=torch.float32, device=device)
-        inputs = frames, frames, frames[:, :, 0]
-        emitted, *states = found.forward(*inputs, 1)
-        found.backward(emitted, *inputs, *states)
-    except Exception as error:  # noqa: BLE001 - there is no one class of them
-        warn(NO_KERNELS.format(error=f"{type(error).__name__}: {error}"))
-        return None
-    return found
