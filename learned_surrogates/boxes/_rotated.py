@@ -60,7 +60,7 @@ class Rotated(BoxTask):
 
     def doubt(self, targets: Tensor) -> None:
         most = targets[:, 4].abs().max().item() if len(targets) else 0.0
-        if most > 2 * math.pi + 1e-3:
+        if 2 * math.pi + 1e-3 < most <= 360:
             warn(DEGREES.format(most=most))
 
     def in_frame(self, predictions: Tensor, targets: Tensor) -> Tensor:

@@ -174,7 +174,7 @@ def template(case: str, called: bool, on_metric_error: str) -> LearnedSurrogateL
     if kind == "noisy":
         criterion = make_loss("tensors", task=Tensors(noise=0.1), draws=2, **options)
     elif kind in BOXES:
-        options |= {"metric": boxes.rotated_iou, "task": BOXES[kind](noise=0.05), "draws": 1}
+        options |= {"metric": boxes.rotated_iou, "task": BOXES[kind](noise=0.05)}
         surrogate = "embedding" if kind == "upright" else "target-frame"
         criterion = make_loss("tensors", surrogate=surrogate, data="local", **options)
     else:
