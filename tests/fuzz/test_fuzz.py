@@ -16,6 +16,9 @@ from torch import Tensor
 import learned_surrogates
 from learned_surrogates import MetricError
 
+# An answer with a doubt is one.
+pytestmark = pytest.mark.filterwarnings("ignore:target has angles up to:UserWarning")
+
 PACKAGE = Path(learned_surrogates.__file__).parent
 NUMBER = {"suite": 40, "long": 2000}
 HALF = (torch.float16, torch.bfloat16)
