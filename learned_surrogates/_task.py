@@ -172,6 +172,11 @@ class Task(ABC, Generic[BatchType]):
         """So many times what `sample` returns, which is what the loss asks for.
 
         A task may know a faster way than one by one, as those of text do.
+
+        Args:
+            batch: as `read` gave it.
+            count: of draws, each over the whole batch.
+            random: a generator on the CPU, the only source of chance.
         """
         return [self.sample(batch, random) for _ in range(count)]
 

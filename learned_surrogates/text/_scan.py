@@ -78,11 +78,8 @@ def forward(
     These are the probability of k characters, `(time, batch, positions)`, and of these with a
     certain one in the frame just before, `(time, batch, positions, characters)`.
     """
-    time, batch, characters = frames.shape
-    total = frames.new_empty(time + 1, batch, positions)
-    before = frames.new_empty(time + 1, batch, positions, characters)
-    total[0], before[0] = 0, 0
-    total[0, :, 0] = 1
+    _, batch, characters = frames.shape
+    total, before = states_of(frames, positions)
     emitted, repeated = torch.zeros_like(before[0]), torch.empty_like(before[0])
     # Of each position less what is new there, behind a row of zeros: so it is also of one less.
     rows = frames.new_zeros(batch, positions + 1, characters)
@@ -134,6 +131,16 @@ def backward(
         d_frames[part] = (total[part, :, None] @ d_new[:count])[:, :, 0]
         d_stays[part] = (before[part] * d_repeated[:count]).sum(2)
     return d_frames, d_stays, (d_totals * total).sum(2)
+
+
+def states_of(frames: Tensor, positions: int) -> tuple[Tensor, Tensor]:
+    """Room for the states before each frame and after the last; those before the first are set."""
+    time, batch, characters = frames.shape
+    total = frames.new_empty(time + 1, batch, positions)
+    before = frames.new_empty(time + 1, batch, positions, characters)
+    total[0], before[0] = 0, 0
+    total[0, :, 0] = 1
+    return total, before
 
 
 #: GPUs on which the kernels have failed.

@@ -8,6 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ._scan import states_of
+
 # Of a sample's positions and characters, so many cells are worked on at a time.
 CELLS = 4096
 CELLS_A_WARP = 256
@@ -20,10 +22,7 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What is emitted, and the states before each frame: as `_scan.forward`."""
     time, batch, characters = frames.shape
-    total = frames.new_empty(time + 1, batch, positions)
-    before = frames.new_empty(time + 1, batch, positions, characters)
-    total[0], before[0] = 0, 0
-    total[0, :, 0] = 1
+    total, before = states_of(frames, positions)
     emitted = torch.zeros_like(before[0])
     rows, columns, warps = _tile(positions, characters)
     with torch.cuda.device_of(frames):
