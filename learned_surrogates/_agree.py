@@ -1,18 +1,11 @@
 """Which surrogate several processes go on with."""
 
-import hashlib
-from typing import TYPE_CHECKING
-
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from . import _state
 from ._learner import Learner
-from ._sync import waiting
-
-if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
+from ._sync import digest, gather, waiting
 
 
 def agree(learner: Learner) -> bool:
@@ -30,11 +23,11 @@ def agree(learner: Learner) -> bool:
     if sync.agreed or not sync.active:
         return pairs.shapes is not None
     rank, stream = dist.get_rank(sync.group), pairs.random.get_state()
-    offer = [int(pairs.shapes is not None), learner.updates, _digest(stream)]
+    offer = [int(pairs.shapes is not None), learner.updates, digest(stream)]
     with waiting():
-        offers = _gather(torch.tensor(offer, device=learner.device), sync.group)
+        offers = gather(torch.tensor(offer, device=learner.device), sync.group)
     if any(other[2] == offer[2] for other in offers[:rank]):
-        pairs.random.manual_seed(_digest(stream, rank))
+        pairs.random.manual_seed(digest(stream, rank))
     source = max(range(len(offers)), key=lambda other: (offers[other][:2], -other))
     if not offers[source][0]:
         return False
@@ -49,16 +42,3 @@ def agree(learner: Learner) -> bool:
         _state.share(learner, shared[0])
     sync.agreed = True
     return True
-
-
-def _gather(offer: Tensor, group: "ProcessGroup | None") -> list[list[int]]:
-    """What all processes offer, in the order of their ranks."""
-    offers = [torch.empty_like(offer) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(offers, offer, group=group)
-    return torch.stack(offers).tolist()
-
-
-def _digest(stream: Tensor, rank: int = 0) -> int:
-    """A number of 63 bits that stands for a random stream, or for another one of that rank."""
-    digest = hashlib.blake2b(stream.numpy().tobytes(), digest_size=8, salt=b"%d" % rank)
-    return int.from_bytes(digest.digest()) >> 1

@@ -9,6 +9,9 @@ from torch import Tensor
 from ._island import island
 from ._task import Batch
 
+#: Gives the base loss's gradient of a call; None without a base loss.
+Base = Callable[[], Tensor] | None
+
 
 def base_gradient(
     base_loss: Callable[..., Tensor],

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -21,28 +22,53 @@ EARLIER = (
     "dropped, and the present call has not been made.)"
 )
 
-#: Of a batch: the surrogate's values, z, stored targets.
-Seen = tuple[Tensor, Tensor, Tensor]
+#: What the surrogate made of a batch at its call.
+Seen = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """What the metric says of a batch: `(samples,)` each.
+    """What the metric says of a batch.
 
     Attributes:
-        errors: of the predictions as they are decoded.
-        expected: what the surrogate is fitted to: the mean over draws or, without draws, `errors`.
-        noise: variance of `expected` around the true mean over draws, as the draws differ; 0
-            without draws, and NaN with one, which does not tell.
-        usable: which samples have both.
+        values: errors of each prediction that was measured, `(predictions, samples)`, or
+            `(predictions, samples, outputs, ...)` of a metric with one value an output.
+        usable: which samples have all of them, `(samples,)`.
         positions: of these samples in the batch; None where they are all of it.
     """
 
-    errors: Tensor
-    expected: Tensor
-    noise: Tensor
+    values: Tensor
     usable: Tensor
     positions: Tensor | None = None
+
+    @cached_property
+    def by_sample(self) -> Tensor:
+        """Errors `(predictions, samples)`, the mean over outputs taken."""
+        return self.values.flatten(2).mean(2) if self.values.ndim > 2 else self.values
+
+    @property
+    def errors(self) -> Tensor:
+        """Of the first predictions, as they are decoded; the others are draws. `(samples,)`."""
+        return self.by_sample[0]
+
+    @cached_property
+    def expected(self) -> Tensor:
+        """What values are fitted to: the mean over draws or, without draws, `errors`."""
+        draws = self.by_sample[1:]
+        return draws.mean(0) if len(draws) else self.errors
+
+    @cached_property
+    def noise(self) -> Tensor:
+        """Variance of `expected` around the true mean over draws, as the draws differ.
+
+        0 without draws, and NaN with one, which does not tell.
+        """
+        draws = self.by_sample[1:]
+        if not len(draws):
+            return torch.zeros_like(self.errors)
+        return (draws - self.expected).square().sum(0) / (
+            len(draws) * (len(draws) - 1) or torch.nan
+        )
 
     def of(self, tensor: Tensor) -> Tensor:
         """The part `(samples, ...)` of a tensor over the batch that was measured."""
@@ -227,8 +253,7 @@ class Evaluations:
         if seen is not None and not evaluation.settled:
             # Until they are taken in, the user may write to what they are views of.
             with island(seen[0].device):
-                values, z, target = (part.detach().clone() for part in seen)
-            seen = values, z, target
+                seen = tuple(part.detach().clone() for part in seen)
         evaluation.seen = seen
         self.unmeasured += evaluation.batch - evaluation.sent
         self.held.append(evaluation)
@@ -301,18 +326,10 @@ def _measurement(evaluation: Evaluation) -> Measurement | None:
     outcomes = [job.outcome for job in jobs if job.outcome is not None]
     if not outcomes:
         return None
-    errors, *draws = torch.cat([outcome.errors for outcome in outcomes], 1)
-    expected, noise = errors, torch.zeros_like(errors)
-    if draws:
-        expected = torch.stack(draws).mean(0)
-        spread = (torch.stack(draws) - expected).square().sum(0)
-        noise = spread / (len(draws) * (len(draws) - 1) or torch.nan)
     positions = [position for job in jobs for position in job.portion.positions]
     part = len(positions) < evaluation.batch
     return Measurement(
-        errors=errors,
-        expected=expected,
-        noise=noise,
+        values=torch.cat([outcome.errors for outcome in outcomes], 1),
         usable=torch.cat([outcome.usable for outcome in outcomes]),
         positions=torch.tensor(positions, device="cpu") if part else None,
     )

@@ -36,9 +36,10 @@ class GradientChecker:
     ):
         check_number("draws", draws, 2)
         self.criterion = criterion
+        self.core = criterion._core
         self.task = criterion.task
-        self.metric = criterion._learner.pairs.metric
-        self.evaluations = criterion._learner.pairs.evaluations
+        self.metric = criterion._core.metric
+        self.evaluations = criterion._core.evaluations
         self.parameters = None
         if parameters is not None:
             self.parameters = [p for p in parameters if p.requires_grad]
@@ -58,10 +59,8 @@ class GradientChecker:
         batch = read(self.task, args, kwargs)
         if not len(batch.target):
             return
-        self.criterion._learner.to(batch.prediction.device)
-        _, _, gradient = self.criterion._evaluate(batch, differentiable=True, learning=False)
-        assert gradient is not None
-        gradients = {SURROGATE: gradient}
+        self.core.to(batch.prediction.device)
+        gradients = {SURROGATE: self.core.gradient(batch, self.draws)}
         if self.criterion.base_loss is not None:
             base = base_gradient(self.criterion.base_loss, batch, args, kwargs, "mean")
             gradients[BASE] = base
@@ -74,8 +73,7 @@ class GradientChecker:
             return self._errors(self.task.read(*moved[0], **moved[1]))
 
         before, changes = errors(prediction), {}
-        self.criterion._learner.pairs.doubt(batch)
-        self.criterion._learner.pairs.check_direction(batch, before)
+        self.core.first_look(batch, before)
         spread = _spread(_samples_first(prediction, batch))
         for name, against in gradients.items():
             against = against.nan_to_num(0.0, 0.0, 0.0).to(prediction)
@@ -107,17 +105,17 @@ class GradientChecker:
     def _errors(self, batch: Batch) -> Tensor:
         """The metric's mean over draws, the same ones at each call, or as decoded: `(batch,)`."""
         with island(batch.prediction.device), torch.no_grad():
-            if not self.task.samples:
+            if not self.core.expects:
                 return self.evaluations.measure([self.task.decode(batch)])[0]
             random = torch.Generator().manual_seed(0)
             # One by one, as they are many.
-            draws = (self.task.draw(batch, 1, random)[0] for _ in range(self.draws))
+            draws = (self.core.sample(batch, random) for _ in range(self.draws))
             return self.evaluations.measure(draws).mean(0)
 
     def _truths(self, batch: Batch) -> dict[str, Tensor]:
         """Estimates of the true gradient with respect to the prediction; none where it has none."""
         with island(batch.prediction.device):
-            if self.task.scores:
+            if self.core.scores:
                 random = torch.Generator().manual_seed(1)
                 return {name: self._score_estimate(batch, random) for name in TRUTHS}
             predictions, targets = self.task.decode(batch)
@@ -157,7 +155,7 @@ class GradientChecker:
         """
         count = max(2, self.draws // 2)
         with torch.no_grad():
-            draws = [self.task.scored_sample(batch, random) for _ in range(count)]
+            draws = [self.core.scored_sample(batch, random) for _ in range(count)]
             drawn = self.evaluations.measure((said, meant) for said, meant, _ in draws)
             scores = [score for *_, score in draws]
             advantages = (drawn - drawn.mean(0)) / (count - 1)
@@ -214,7 +212,7 @@ class GradientChecker:
             samples=len(before),
             left_out=self.left_out,
             error=before.mean().item(),
-            expected=self.task.samples,
+            expected=self.core.expects,
             steps=STEPS,
             step=step,
             bins=[(*edges, int(samples.sum())) for edges, samples in zip(bins, inside)],

@@ -5,24 +5,18 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-# What is remembered of `LearnedSurrogateLoss.stats`.
-REMEMBERED = (
-    "calls",
-    "updates",
-    "metric",
-    "surrogate_error",
-    "relative_error",
-    "penalty",
-    "kept",
-    "trust",
-)
 MOST_ROWS = 1000
 
 
 class History:
-    """Rows of figures, one an update; every second one is dropped when there are too many."""
+    """Rows of figures, one an update; every second one is dropped when there are too many.
 
-    def __init__(self) -> None:
+    Args:
+        names: of those figures of `LearnedSurrogateLoss.stats` that are remembered.
+    """
+
+    def __init__(self, names: tuple[str, ...]):
+        self.names = names
         self.rows: list[list[float]] = []
         self._every = 1
         self._waiting = 0
@@ -32,18 +26,18 @@ class History:
         if self._waiting < self._every:
             return
         self._waiting = 0
-        self.rows.append([float(stats[key]) for key in REMEMBERED])
+        self.rows.append([float(stats[key]) for key in self.names])
         if len(self.rows) > MOST_ROWS:
             self.rows = self.rows[::2]
             self._every *= 2
 
     def columns(self) -> dict[str, list[float]]:
         """One list a figure."""
-        return {key: [row[i] for row in self.rows] for i, key in enumerate(REMEMBERED)}
+        return {key: [row[i] for row in self.rows] for i, key in enumerate(self.names)}
 
     def save(self) -> Tensor:
         """`(1 + rows, figures)`; the first row says how it goes on."""
-        header = [self._every, self._waiting] + [0] * (len(REMEMBERED) - 2)
+        header = [self._every, self._waiting] + [0] * (len(self.names) - 2)
         return torch.tensor([header, *self.rows], dtype=torch.float64, device="cpu")
 
     def load(self, state: Tensor) -> None:

@@ -1,7 +1,7 @@
 """The surrogate and what fits it."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ._evaluations import Evaluation, Seen
+from ._fit import apply_gradients, seeded
 from ._history import History
 from ._island import island
 from ._objective import objective
@@ -23,6 +24,18 @@ from ._warnings import warn
 # The first calls: the warm-up is spread over them, so that it sees more than one batch of
 # predictions, and a surrogate that comes fitted has proved it after them.
 WARM_UP_CALLS = 10
+
+# What is remembered of the figures.
+REMEMBERED = (
+    "calls",
+    "updates",
+    "metric",
+    "surrogate_error",
+    "relative_error",
+    "penalty",
+    "kept",
+    "trust",
+)
 
 IDLE = (
     "{calls} calls have asked for a gradient in evaluation mode, in which the loss does not learn, "
@@ -56,7 +69,7 @@ class Learner:
         self.kept = torch.full((), torch.nan, dtype=torch.float32, device="cpu")
         self.penalty = torch.full((), torch.nan, dtype=torch.float32, device="cpu")
         self.trust = Trust(*self.recipe.trusted)
-        self.history = History()
+        self.history = History(REMEMBERED)
         self.mean_error = float("nan")
         #: Whether it was right at the first call, before any fit.
         self.came_fitted = False
@@ -114,16 +127,9 @@ class Learner:
 
     def make_surrogate(self, z: Tensor, target: Tensor) -> nn.Module:
         """The task's surrogate for such samples, in float32, with weights from the seed."""
-        default = torch.get_default_dtype()
-        # The user's random stream is left alone: only the CPU generator is used, and restored.
-        with island(self.device), torch.random.fork_rng(devices=[]), torch.device("cpu"):
-            torch.default_generator.manual_seed(self.recipe.seed)
-            torch.set_default_dtype(torch.float32)
-            try:
-                y = self.pairs.task.expand(target.cpu()).float()
-                return self.pairs.task.build_surrogate(z.cpu().float(), y).float()
-            finally:
-                torch.set_default_dtype(default)
+        with island(self.device), seeded(self.recipe.seed):
+            y = self.pairs.task.expand(target.cpu()).float()
+            return self.pairs.task.build_surrogate(z.cpu().float(), y).float()
 
     def attach(self, surrogate: nn.Module, shapes: tuple[torch.Size, torch.Size]) -> None:
         """Takes a surrogate for samples of these shapes, with an optimizer of its own."""
@@ -139,7 +145,7 @@ class Learner:
         """Back to before the first samples; a surrogate that was given keeps its weights."""
         self.surrogate = self.surrogate if self.given else None
         self.pairs.shapes = self.optimizer = None
-        self.history = History()
+        self.history = History(REMEMBERED)
         self.mean_error = self.pairs.metric_mean = float("nan")
         with island(self.device):
             self.trust = Trust(*self.recipe.trusted)
@@ -258,7 +264,8 @@ class Learner:
         """Remembers the samples whose scores have arrived."""
         for arrived in self.pairs.evaluations.arrived():
             if arrived.measured is not None and arrived.seen is not None:
-                self.pairs.observe(*arrived.seen, arrived.measured)
+                values, z, target = arrived.seen
+                self.pairs.observe(values, z, target, arrived.measured)
 
     def learn(self) -> bool:
         """Fits the surrogate if this call is one that does; whether it was."""
@@ -299,12 +306,7 @@ class Learner:
         gradients = self.sync.mean(own, count, parameters)
         if gradients is None:
             return
-        # One wild pair must not spoil weights and moments for good.
-        sane = _sane(gradients)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient if gradient is None else gradient.where(sane, 0.0)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        apply_gradients(self.optimizer, gradients)
         self.updates += 1
         self.warm_up_left = max(0, self.warm_up_left - 1)
 
@@ -421,9 +423,3 @@ class Learner:
 def _moderate(samples: Tensor) -> Tensor:
     """Which samples `(batch, ...)` are finite, and far from where their squares are not."""
     return samples[:, None].flatten(1).float().square().sum(1).isfinite()
-
-
-def _sane(gradients: Iterable[Tensor | None]) -> Tensor:
-    """Whether gradients are finite, and so are their squares, which Adam keeps: a bool, `()`."""
-    norms = [gradient.norm() for gradient in gradients if gradient is not None]
-    return torch.stack(norms).norm().isfinite() if norms else torch.tensor(True, device="cpu")

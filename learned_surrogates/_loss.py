@@ -1,34 +1,30 @@
 """The loss: when it learns, and what it returns."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
-from . import _state
-from ._agree import agree
 from ._base_loss import base_gradient
 from ._budget import Budget
-from ._checks import check_choice
-from ._comes_fitted import end_warm_up_if_right
+from ._checks import check_choice, check_number
 from ._describe import describe
-from ._evaluations import Evaluation
 from ._filter import Filter
 from ._gradient import with_known_gradient
 from ._gradient_check import GradientCheck
 from ._gradient_checker import GradientChecker
-from ._island import island, never_compiled
-from ._learner import Learner
+from ._island import never_compiled
+from ._measured.core import MeasuredCore
 from ._metric import Metric
-from ._pairs import Pairs
 from ._recipe import Recipe
 from ._sync import Sync
 from ._task import Batch, Generator, Task, Tensors, read
-from ._warm_up import warm_up
+from ._value_core import ValueCore
 from ._warnings import warn
 from ._workers import Workers, as_workers
 
@@ -167,6 +163,7 @@ class LearnedSurrogateLoss(nn.Module):
         task: Task[Any] | None = None,
         base_loss: Callable[..., Tensor] | None = None,
         base_weight: float | None = None,
+        correction: float = 1.0,
         trusted: tuple[float, float] = (0.3, 0.6),
         surrogate: str | nn.Module | None = None,
         draws: int | None = None,
@@ -210,6 +207,10 @@ class LearnedSurrogateLoss(nn.Module):
             surrogate = task.surrogates[0] if surrogate is None else surrogate
             check_choice("surrogate", surrogate, task.surrogates)
             task = task.seen_by(surrogate)
+        if task.smoothed:
+            _refuse_for_values(
+                task, filter=filter, generator=generator, data=data, penalty_weight=penalty_weight
+            )
         given = generator is not None
         generator = generator if given else task.generator()
         if generator is not None and not callable(generator):
@@ -226,6 +227,7 @@ class LearnedSurrogateLoss(nn.Module):
             filter=filter if isinstance(filter, Filter | None) else Filter(filter),
             draws=task.draws if draws is None else draws,
             base_weight=base_weight,
+            correction=correction,
             trusted=trusted,
             update_every=update_every,
             update_steps=update_steps,
@@ -245,10 +247,15 @@ class LearnedSurrogateLoss(nn.Module):
             raise ValueError(
                 f"data={data!r} needs generator=, a random data generator: {task!r} has none"
             )
-        if recipe.draws and not task.samples:
+        if task.smoothed and (recipe.draws < 2 or recipe.draws % 2):
+            raise ValueError(
+                f"draws={recipe.draws}: draws around a tensor come in pairs, at least one: give 2, "
+                "4, ...; or fit a surrogate to the metric's values, task=Tensors(smoothing=0)"
+            )
+        if recipe.draws and not (task.samples or task.smoothed):
             raise ValueError(
                 f"draws={recipe.draws} needs a task with a distribution to draw from; {task!r} has "
-                "none. Plain tensors have one with task=Tensors(noise=...)"
+                "none. Plain tensors have one unless smoothing=0"
             )
         if recipe.draws == 1:
             warn(
@@ -260,11 +267,13 @@ class LearnedSurrogateLoss(nn.Module):
         self.save_replay = save_replay
         self.reduction = reduction
         checked = Metric(metric, higher_is_better, best, batched, on_metric_error)
-        self._learner = Learner(
-            Pairs(task, checked, generator, recipe),
-            surrogate if isinstance(surrogate, nn.Module) else None,
-            Sync(process_group, sync),
-        )
+        together = Sync(process_group, sync)
+        self._core: MeasuredCore | ValueCore
+        if task.smoothed:
+            self._core = MeasuredCore(task, checked, recipe, surrogate, together)
+        else:
+            own = surrogate if isinstance(surrogate, nn.Module) else None
+            self._core = ValueCore(task, checked, generator, recipe, own, together)
         #: Figures of how the surrogate does; see `Stats` in the documentation. Refreshed when the
         #: surrogate is updated.
         self.stats: dict[str, Any] = {}
@@ -281,41 +290,28 @@ class LearnedSurrogateLoss(nn.Module):
         check_choice("reduction", self.reduction, REDUCTIONS)
         batch = read(self.task, args, kwargs)
         batch.check_reduction(self.reduction)
-        learner = self._learner
-        learner.to(batch.prediction.device)
+        core = self._core
+        core.to(batch.prediction.device)
         differentiable = torch.is_grad_enabled() and batch.prediction.requires_grad
-        learning = (
-            differentiable
-            and self.training
-            and _is_first_forward()
-            # An empty batch counts where other processes may have a full one.
-            and (len(batch.target) > 0 or learner.sync.active)
+        learning = differentiable and self.training and _is_first_forward()
+        base_loss = self.base_loss
+
+        def base() -> Tensor:
+            assert base_loss is not None
+            return base_gradient(base_loss, batch, args, kwargs, self.reduction)
+
+        value, gradient, news = core.call(
+            batch,
+            None if base_loss is None else base,
+            differentiable=differentiable,
+            learning=learning,
         )
-        with learner.unchanged_by(not learning):
-            # Before anything changes: what raises leaves the loss as it was.
-            with learner.unchanged_by_errors():
-                evaluation = self._measure(batch) if learning else None
-                value, z, gradient = self._evaluate(batch, differentiable, learning)
-                base = None
-                needed = gradient is not None and learner.needs_base(learning)
-                if needed and self.base_loss is not None:
-                    base = base_gradient(self.base_loss, batch, args, kwargs, self.reduction)
-            if learning:
-                learner.calls += 1
-                learner.observe(evaluation, (value, z, batch.target))
-                end_warm_up_if_right(learner)
-            elif gradient is not None and not self.training:
-                learner.warn_if_idle()
-            if gradient is not None:
-                if evaluation is not None:
-                    learner.trust.follow(gradient, base)
-                    gradient = learner.filter(gradient, batch, value, evaluation)
-                has_base_loss = self.base_loss is not None
-                gradient = learner.followed(gradient, base, has_base_loss=has_base_loss)
+        if gradient is not None and not self.training:
+            core.warn_if_idle()
+        if news:
+            self.stats = core.conclude(base_loss is not None)
         if learning:
-            if learner.learn() or learner.waits:
-                self.stats = learner.conclude(has_base_loss=self.base_loss is not None)
-            learner.sync.give_up()
+            core.give_up()
         if gradient is not None:
             value = with_known_gradient(batch.prediction, value, gradient, batch.batch_dim)
         return batch.reduce(value, self.reduction)
@@ -355,7 +351,10 @@ class LearnedSurrogateLoss(nn.Module):
             >>> stats["updates"]
             20
         """
-        warm_up(self, batches, updates, progress)
+        check_number("updates", updates, 0)
+        read_ahead = None if batches is None else self._read(islice(batches, updates))
+        self._core.warm_up(read_ahead, _progress_bar(updates) if progress else range(updates))
+        self.stats = self._core.conclude(self.base_loss is not None)
         return self.stats
 
     def check(
@@ -404,7 +403,7 @@ class LearnedSurrogateLoss(nn.Module):
             True
         """
         checker = GradientChecker(self, parameters, draws)
-        with self._learner.unchanged_by(True):
+        with self._core.unchanged():
             for arguments in batches:
                 with torch.inference_mode(False):
                     checker.add(arguments)
@@ -441,56 +440,28 @@ class LearnedSurrogateLoss(nn.Module):
         write_report(self, page, check)
         return page
 
-    def _measure(self, batch: Batch) -> Evaluation | None:
-        """Has the metric evaluated on a batch; None for an empty one.
-
-        With other processes, an error is raised only once they have been told: they wait.
-        """
-        learner = self._learner
-        learner.sync.failure = None
-        if len(batch.target):
-            with learner.sync.told():
-                return learner.pairs.measure(batch)
-        return None
-
-    def _evaluate(
-        self, batch: Batch, differentiable: bool, learning: bool
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The surrogate's values `(batch,)`, z, and d values / d prediction, all detached."""
-        learner = self._learner
-        with island(learner.device), torch.set_grad_enabled(differentiable):
-            prediction = batch.prediction.detach().to(learner.dtype).requires_grad_(differentiable)
-            z = self.task.represent(prediction, batch)
-            finite = z.detach().flatten(1).isfinite().all(1)
-            ready = learner.prepare(z.detach(), batch.target, finite)
-            if learning:
-                ready = agree(learner)
-            if not ready:
-                gradient = torch.zeros_like(prediction) if differentiable else None
-                return z.new_full((len(z),), torch.nan), z.detach(), gradient
-            value = learner.value(z, learner.expand(batch.target))
-            gradient = None
-            if differentiable:
-                (gradient,) = torch.autograd.grad(value.sum(), prediction)
-        # A NaN in a sample's prediction must show in its loss, whatever the surrogate makes of it.
-        return value.detach().where(finite, torch.nan), z.detach(), gradient
+    def _read(self, batches: Iterable[Any]) -> Iterator[Batch]:
+        """What the loss would be called with, read."""
+        for arguments in batches:
+            named = isinstance(arguments, Mapping)
+            yield read(self.task, () if named else arguments, arguments if named else {})
 
     def _refresh_stats(self) -> None:
-        self.stats = self._learner.stats()
+        self.stats = self._core.stats()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moves the surrogate along with the module; its type stays what it is."""
         super()._apply(fn, recurse)
-        device = fn(torch.empty(0, device=self._learner.device)).device
+        device = fn(torch.empty(0, device=self._core.device)).device
         if device.type != "meta":
-            self._learner.to(device)
+            self._core.to(device)
         return self
 
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        for key, tensor in _state.save(self._learner, with_replay=self.save_replay).items():
+        for key, tensor in self._core.save(with_replay=self.save_replay).items():
             destination[prefix + key] = tensor
 
     def _load_from_state_dict(
@@ -509,7 +480,7 @@ class LearnedSurrogateLoss(nn.Module):
         if not own:
             missing_keys.append(prefix + "version")
             return
-        faults = _state.load(self._learner, own)
+        faults = self._core.load(own)
         missing_keys += [prefix + key for key in faults.missing]
         unexpected_keys += [prefix + key for key in faults.unexpected]
         error_msgs += [f"{self._get_name()}: {error}" for error in faults.errors]
@@ -520,6 +491,24 @@ class LearnedSurrogateLoss(nn.Module):
 
     def extra_repr(self) -> str:
         return describe(self)
+
+
+def _refuse_for_values(task: Task[Any], **arguments: Any) -> None:
+    """Refuses what only a surrogate that is fitted to values can do."""
+    for name, value in arguments.items():
+        if value is not None and (name, value) not in (("data", "local"), ("penalty_weight", 0)):
+            raise ValueError(
+                f"{name}= is for a surrogate that is fitted to the metric's values, and {task!r} "
+                "has the metric's gradient measured: take task=Tensors(smoothing=0) for it"
+            )
+
+
+def _progress_bar(steps: int) -> Iterable[int]:
+    try:
+        from tqdm.auto import trange
+    except ImportError as error:
+        raise ImportError("progress=True needs tqdm: pip install tqdm") from error
+    return trange(steps, desc="fitting the surrogate")
 
 
 def _is_first_forward() -> bool:

@@ -37,7 +37,10 @@ class MetricError(RuntimeError):
 
 
 class Metric:
-    """The user's callable as `(predictions, targets) -> errors (batch,), usable (batch,)`.
+    """The user's callable as `(predictions, targets) -> errors, usable`.
+
+    Errors are `(batch,)`, one value a sample, or `(batch, outputs, ...)`, one for each number or
+    group of numbers of a prediction that is a tensor of such a shape.
 
     Args:
         function: the metric, batched or for one sample.
@@ -93,7 +96,7 @@ class Metric:
         positions: Sequence[int] | None = None,
         batch: int | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The errors, float64 on the CPU and never negative, and which samples have one.
+        """The errors, float64 on the CPU and never negative, and which samples `(batch,)` have one.
 
         Args:
             predictions: as the metric takes them.
@@ -128,12 +131,13 @@ class Metric:
         # What is not a number compares as false.
         fine = (size < math.inf) & (errors >= -slack)
         if self.on_error == "raise" and not fine.all():
-            sample = int((~fine).nonzero()[0])
+            place = tuple((~fine).nonzero()[0].tolist())
+            sample = place[0]
             position = sample if positions is None else positions[sample]
             which = f"sample {position} of {batch or count}"
             pair = predictions[sample], targets[sample]
-            self._raise(which, float(values[sample]), causes.get(sample), *pair)
-        return errors.clamp(min=0), fine
+            self._raise(which, float(values[place]), causes.get(sample), *pair)
+        return errors.clamp(min=0), fine.flatten(1).all(1) if fine.ndim > 1 else fine
 
     def value(self, errors: Tensor) -> Tensor:
         """Errors, turned back into the metric's own values."""
@@ -143,25 +147,28 @@ class Metric:
         self, predictions: Any, targets: Any, count: int
     ) -> tuple[Tensor, dict[int, Exception]]:
         """Values (NaN where there is none), and what was raised by which sample."""
+        sample_shape = shape_of_samples(predictions)
         if self.batched:
             try:
-                return _as_values(self.function(predictions, targets), count), {}
+                return _as_values(self.function(predictions, targets), count, sample_shape), {}
             except Exception:  # noqa: BLE001 - one sample may have caused it: find out which
                 pass
-        values, causes = torch.full((count,), torch.nan, dtype=torch.float64, device="cpu"), {}
+        found: list[Tensor | None] = [None] * count
+        causes: dict[int, Exception] = {}
         for sample in range(count):
             window = slice(sample, sample + 1) if self.batched else sample
             try:
                 value = self.function(predictions[window], targets[window])
-                values[sample] = _as_values(value, 1 if self.batched else None)
+                found[sample] = _as_values(value, 1 if self.batched else None, sample_shape)
             except Exception as error:  # noqa: BLE001 - whatever a user's metric raises
                 causes[sample] = error
                 if self.on_error == "raise":
                     break
+        values = _stack(found, int(bool(self.batched)))
         if self.batched and not causes:
             # Every sample alone is fine, so the batch as a whole is not: its own error says more.
             try:
-                _as_values(self.function(predictions, targets), count)
+                _as_values(self.function(predictions, targets), count, sample_shape)
             except Exception as error:  # noqa: BLE001
                 values.fill_(torch.nan)
                 causes = dict.fromkeys(range(count), error)
@@ -194,7 +201,7 @@ def _refusal_of_batches(
     for samples in ((0,), (0, -1)):
         try:
             result = function(take(predictions, samples), take(targets, samples))
-            _as_values(result, len(samples))
+            _as_values(result, len(samples), shape_of_samples(predictions))
         except Exception as error:  # noqa: BLE001 - then it may take one sample at a time
             return error
     return None
@@ -220,8 +227,17 @@ def _is_mean(function: Callable[..., Any], predictions: Any, targets: Any) -> bo
     return graded and math.isclose(of_both, (one + other) / 2) and not math.isclose(one, of_text)
 
 
-def _as_values(result: Any, count: int | None) -> Tensor:
-    """A metric's result as float64 of shape `(count,)`, or `()` if count is None."""
+def shape_of_samples(predictions: Any) -> tuple[int, ...]:
+    """The shape of a sample of predictions that are a tensor; of others `()`."""
+    return tuple(predictions.shape[1:]) if isinstance(predictions, Tensor) else ()
+
+
+def _as_values(result: Any, count: int | None, sample_shape: tuple[int, ...] = ()) -> Tensor:
+    """A metric's result as float64 of shape `(count,)`, or `()` if count is None.
+
+    Behind that, where the metric says more, the leading part of a sample's shape: one value an
+    output.
+    """
     if isinstance(result, (list, tuple)) and result and isinstance(result[0], Tensor):
         result = torch.stack(list(result))
     if isinstance(result, Tensor):
@@ -232,12 +248,28 @@ def _as_values(result: Any, count: int | None) -> Tensor:
             raise TypeError(f"expected numbers, got {result!r}")
         values = torch.from_numpy(array.astype(np.float64))
     expected = () if count is None else (count,)
-    if count is None and values.numel() == 1:
-        values = values.reshape(())
-    if tuple(values.shape) != expected:
+    if (
+        values.numel() == (1 if count is None else count)
+        and values.shape[: len(expected)] == expected
+    ):
+        return values.reshape(expected)
+    outputs = tuple(values.shape[len(expected) :])
+    fits = outputs == sample_shape[: len(outputs)]
+    if tuple(values.shape[: len(expected)]) != expected or not fits:
         wanted = "one number" if count is None else f"shape ({count},)"
-        raise ValueError(f"expected {wanted}, got shape {tuple(values.shape)}")
+        if sample_shape:
+            wanted += f" or {(*expected, *sample_shape)}, one number an output, or part of that"
+        raise ValueError(f"expected {wanted}; got shape {tuple(values.shape)}")
     return values
+
+
+def _stack(found: list[Tensor | None], samples_each: int) -> Tensor:
+    """Values of samples one by one as one tensor; NaN where there are none."""
+    known = [values for values in found if values is not None]
+    like = known[0] if known else torch.zeros([1] * samples_each, dtype=torch.float64, device="cpu")
+    missing = torch.full_like(like, torch.nan)
+    parts = [missing if values is None else values for values in found]
+    return torch.cat(parts) if samples_each else torch.stack(parts)
 
 
 def take(objects: Any, samples: Sequence[int]) -> Any:

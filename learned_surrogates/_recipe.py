@@ -20,7 +20,13 @@ LEAST_INTEGERS = {
     "replay_bytes": 1,
     "seed": 0,
 }
-LEAST_NUMBERS = {"base_weight": 0, "learning_rate": 0, "penalty_weight": 0, "penalty_norm": 0}
+LEAST_NUMBERS = {
+    "base_weight": 0,
+    "correction": 0,
+    "learning_rate": 0,
+    "penalty_weight": 0,
+    "penalty_norm": 0,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +42,7 @@ class Recipe:
     filter: Filter | None
     draws: int
     base_weight: float | None
+    correction: float
     trusted: tuple[float, float]
     update_every: int
     update_steps: int
@@ -66,8 +73,9 @@ class Recipe:
                 "needs an executor's values in the call, executor=Workers(..., lag=0), and no "
                 "metric_budget"
             )
-        if self.base_weight is not None and self.base_weight > 1:
-            raise ValueError(f"base_weight must be at most 1; got {self.base_weight!r}")
+        for name in ("base_weight", "correction"):
+            if (getattr(self, name) or 0) > 1:
+                raise ValueError(f"{name} must be at most 1; got {getattr(self, name)!r}")
         full, none = self.trusted
         if not 0 <= full < none:
             raise ValueError(

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ._colours import BLUE, GREEN, GREY, ORANGE
 from ._filter import Filter
 from ._gradient_check import GradientCheck
+from ._measured.core import MeasuredCore
+from ._value_core import ValueCore
 
 try:
     import matplotlib
@@ -20,11 +23,11 @@ try:
 except ImportError as error:
     raise ImportError("pictures need matplotlib: pip install learned-surrogates[report]") from error
 
+from ._measured import report as measured
+
 if TYPE_CHECKING:
     from ._loss import LearnedSurrogateLoss
 
-# Okabe and Ito's colours, which differ for colour-blind readers too.
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#777777"
 MOST_BINS = 8
 
 STYLE = """
@@ -62,9 +65,26 @@ def write_report(
     criterion: "LearnedSurrogateLoss", path: Path, check: GradientCheck | None
 ) -> None:
     """See `LearnedSurrogateLoss.report`."""
-    learner = criterion._learner
+    core = criterion._core
+    if isinstance(core, MeasuredCore):
+        sections, sentence = measured.sections(core), measured.verdict(core)
+    else:
+        has_base_loss = criterion.base_loss is not None
+        sections = _of_values(core, has_base_loss)
+        sentence = verdict(criterion.stats, has_base_loss, core.recipe.trusted)
+    if check is not None:
+        sections.append(("Gradient check", _check_text(check), check_figure(check)))
+        sentence += " " + check.verdict
+    path.write_text(_page(criterion, sections, sentence), encoding="utf-8")
+
+
+Section = tuple[str, str, Figure]
+
+
+def _of_values(core: ValueCore, has_base_loss: bool) -> list[Section]:
+    """Pictures of a surrogate that is fitted to values."""
+    learner, sections = core.learner, []
     history = learner.history.columns()
-    sections: list[tuple[str, str, Figure]] = []
     if learner.pairs.unseen.size:
         values, errors, _ = learner.pairs.unseen.oldest_first()
         scatter = _scatter(values, errors, learner.recipe.filter, learner.mean_error)
@@ -73,11 +93,9 @@ def write_report(
     if len(history["updates"]) > 1:
         fit = _fit(history, learner.recipe.trusted)
         sections.append(("The fit, over updates", FIT_TEXT, fit))
-        followed = _followed(history, criterion.base_loss is not None)
+        followed = _followed(history, has_base_loss)
         sections.append(("The metric, and what is followed", FOLLOWED_TEXT, followed))
-    if check is not None:
-        sections.append(("Gradient check", _check_text(check), check_figure(check)))
-    path.write_text(_page(criterion, sections, check), encoding="utf-8")
+    return sections
 
 
 def _any(values: list[float]) -> bool:
@@ -244,13 +262,10 @@ def _check_text(check: GradientCheck) -> str:
 
 def _page(
     criterion: "LearnedSurrogateLoss",
-    sections: list[tuple[str, str, Figure]],
-    check: GradientCheck | None,
+    sections: list[Section],
+    sentence: str,
 ) -> str:
     stats = criterion.stats
-    sentence = verdict(stats, criterion.base_loss is not None, criterion._learner.recipe.trusted)
-    if check is not None:
-        sentence += " " + check.verdict
     rows = "".join(
         f"<tr><td>{html.escape(key)}</td><td>{_figure_text(value)}</td></tr>"
         for key, value in stats.items()

@@ -1,25 +1,26 @@
-"""A learner's state as flat tensors, and back.
-
-Tensors alone, under plain names, are what `torch.load(weights_only=True)`, safetensors and
-torch.distributed.checkpoint all carry; nested dicts and pickled bytes are not.
-"""
-
-from dataclasses import dataclass, field
-from typing import Any
+"""A learner's state as flat tensors, and back."""
 
 import torch
 from torch import Tensor, nn
 
-from ._history import REMEMBERED
-from ._learner import Learner
+from ._learner import REMEMBERED, Learner
+from ._state_tensors import (
+    ANY,
+    VERSION,
+    Faults,
+    Shapes,
+    adam_shapes,
+    as_tensor,
+    check_shapes,
+    load_adam,
+    part,
+    ring_shapes,
+    save_adam,
+    wrong_version,
+)
 
-VERSION = 4
-MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 # What the state of a loss that has not been called has.
 ALWAYS = ("version", "counters", "random")
-
-# A dimension of any size.
-ANY = -1
 
 
 def save(learner: Learner, *, with_replay: bool) -> dict[str, Tensor]:
@@ -28,8 +29,8 @@ def save(learner: Learner, *, with_replay: bool) -> dict[str, Tensor]:
     A loss that has not been called yet has no weights and no pairs to save.
     """
     state = {
-        "version": _tensor(VERSION),
-        "counters": _tensor(
+        "version": as_tensor(VERSION),
+        "counters": as_tensor(
             [
                 learner.calls,
                 learner.updates,
@@ -45,8 +46,8 @@ def save(learner: Learner, *, with_replay: bool) -> dict[str, Tensor]:
     if learner.pairs.shapes is None or learner.surrogate is None:
         return state
     state |= {
-        "z_shape": _tensor(list(learner.pairs.shapes[0])),
-        "target_shape": _tensor(list(learner.pairs.shapes[1])),
+        "z_shape": as_tensor(list(learner.pairs.shapes[0])),
+        "target_shape": as_tensor(list(learner.pairs.shapes[1])),
         "scale": learner.scale,
         "penalty": learner.penalty,
         "norms": learner.trust.norms,
@@ -64,10 +65,7 @@ def save(learner: Learner, *, with_replay: bool) -> dict[str, Tensor]:
         "history": learner.history.save(),
     }
     state |= {f"surrogate.{k}": v for k, v in learner.surrogate.state_dict().items()}
-    moments = {} if learner.optimizer is None else learner.optimizer.state
-    for name, parameter in learner.surrogate.named_parameters():
-        if parameter in moments:
-            state |= {f"adam.{name}.{key}": moments[parameter][key] for key in MOMENTS}
+    state |= save_adam(learner.optimizer, dict(learner.surrogate.named_parameters()))
     for ring, replay in (("unseen", learner.pairs.unseen), ("replay", learner.pairs.replay)):
         if ring != "replay" or with_replay:
             state |= {f"{ring}.{i}": samples for i, samples in enumerate(replay.oldest_first())}
@@ -90,31 +88,14 @@ def share(learner: Learner, state: dict[str, Tensor]) -> None:
     learner.came_fitted = bool(fitted)
 
 
-@dataclass
-class Faults:
-    """What is wrong with a state: keys that are missing or unknown, and other errors."""
-
-    missing: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
-
-    def __bool__(self) -> bool:
-        return bool(self.missing or self.unexpected or self.errors)
-
-
 def load(learner: Learner, state: dict[str, Tensor]) -> Faults:
     """Takes a saved state, unless it has faults: then the learner is left as it was."""
-    version = state.get("version")
-    if version is not None and version.shape == () and int(version) != VERSION:
-        # Before the keys: those of another version may well be others.
-        return Faults(
-            errors=[
-                f"the state has version {int(version)} and this package reads version {VERSION}: "
-                "load it with the version of learned-surrogates that saved it"
-            ]
-        )
+    # Before the keys: those of another version may well be others.
+    faults = wrong_version(state)
+    if faults is not None:
+        return faults
     fitted = any(key not in ALWAYS for key in state)
-    faults = _check(state, _header_shapes(learner, fitted))
+    faults = check_shapes(state, _header_shapes(learner, fitted))
     if not (fitted or faults) and int(state["counters"][1]):
         # What torch.distributed.checkpoint makes of a loss that has not been called.
         faults.errors = [
@@ -130,7 +111,9 @@ def load(learner: Learner, state: dict[str, Tensor]) -> Faults:
 
     shapes = _shapes(state)
     surrogate = learner.surrogate or _empty_surrogate(learner, shapes)
-    faults = _check(state, _header_shapes(learner, fitted) | _body_shapes(state, surrogate, shapes))
+    faults = check_shapes(
+        state, _header_shapes(learner, fitted) | _body_shapes(state, surrogate, shapes)
+    )
     if faults:
         return faults
     _attach(learner, surrogate, shapes, state)
@@ -159,36 +142,16 @@ def _attach(
     state: dict[str, Tensor],
 ) -> None:
     """Gives the learner a surrogate with the state's weights, moments and scale."""
-    surrogate.load_state_dict(_part(state, "surrogate."))
+    surrogate.load_state_dict(part(state, "surrogate."))
     learner.attach(surrogate, shapes)
-    if learner.optimizer is not None and _part(state, "adam."):
-        _load_adam(learner.optimizer, surrogate, _part(state, "adam."))
+    if learner.optimizer is not None and part(state, "adam."):
+        trained = [name for name, p in surrogate.named_parameters() if p.requires_grad]
+        load_adam(learner.optimizer, trained, part(state, "adam."))
     learner.scale = state["scale"].to(learner.device, copy=True)
 
 
-def _check(state: dict[str, Tensor], expected: dict[str, tuple[int, ...]]) -> Faults:
-    """Holds a state against the shapes that it must have."""
-    wrong = [
-        f"{key} must have shape {tuple('any' if n == ANY else n for n in shape)}; in the state it "
-        f"has {tuple(state[key].shape)}"
-        for key, shape in expected.items()
-        if key in state and not _fits(state[key].shape, shape)
-    ]
-    return Faults(
-        missing=[key for key in expected if key not in state],
-        unexpected=[key for key in state if key not in expected],
-        errors=wrong,
-    )
-
-
-def _fits(shape: torch.Size, expected: tuple[int, ...]) -> bool:
-    return len(shape) == len(expected) and all(
-        wanted in (n, ANY) for n, wanted in zip(shape, expected, strict=True)
-    )
-
-
-def _header_shapes(learner: Learner, fitted: bool) -> dict[str, tuple[int, ...]]:
-    shapes: dict[str, tuple[int, ...]] = {
+def _header_shapes(learner: Learner, fitted: bool) -> Shapes:
+    shapes: Shapes = {
         "version": (),
         "counters": (7,),
         "random": tuple(learner.pairs.random.get_state().shape),
@@ -202,25 +165,12 @@ def _header_shapes(learner: Learner, fitted: bool) -> dict[str, tuple[int, ...]]
 
 def _body_shapes(
     state: dict[str, Tensor], surrogate: nn.Module, samples: tuple[torch.Size, torch.Size]
-) -> dict[str, tuple[int, ...]]:
+) -> Shapes:
     """The shapes of weights, moments and ring buffers, as far as the state must have them."""
     shapes = {f"surrogate.{k}": tuple(v.shape) for k, v in surrogate.state_dict().items()}
-    for name, parameter in surrogate.named_parameters():
-        moments = {f"adam.{name}.{key}": tuple(parameter.shape) for key in MOMENTS}
-        moments[f"adam.{name}.step"] = ()
-        if any(key in state for key in moments):  # none before the parameter's first gradient
-            shapes |= moments
-    fields: dict[str, tuple[torch.Size | tuple[()], ...]] = {
-        "unseen": ((), (), ()),
-        "replay": (*samples, ()),
-    }
-    for ring, parts in fields.items():
-        keys = [f"{ring}.{i}" for i in range(len(parts))]
-        held = [state[key] for key in keys if key in state]
-        if held:  # all fields or none: a buffer may be empty, or left out of the state
-            count = len(held[0]) if held[0].ndim else ANY
-            shapes |= {key: (count, *part) for key, part in zip(keys, parts, strict=True)}
-    return shapes
+    shapes |= adam_shapes(state, dict(surrogate.named_parameters()))
+    shapes |= ring_shapes(state, "unseen", [(), (), ()])
+    return shapes | ring_shapes(state, "replay", [*map(tuple, samples), ()])
 
 
 def _load_figures(learner: Learner, state: dict[str, Tensor]) -> None:
@@ -235,9 +185,9 @@ def _load_figures(learner: Learner, state: dict[str, Tensor]) -> None:
 def _load_rest(learner: Learner, state: dict[str, Tensor]) -> None:
     for ring, replay in (("replay.", learner.pairs.replay), ("unseen.", learner.pairs.unseen)):
         replay.clear()
-        part = _part(state, ring)
-        if part:
-            replay.add(*(part[key].to(learner.device) for key in sorted(part)))
+        fields = part(state, ring)
+        if fields:
+            replay.add(*(fields[key].to(learner.device) for key in sorted(fields)))
     counters = state["counters"].tolist()
     learner.calls, learner.updates, learner.pairs.skipped, learner.warm_up_left = counters[:4]
     learner.came_fitted = bool(counters[4])
@@ -245,24 +195,3 @@ def _load_rest(learner: Learner, state: dict[str, Tensor]) -> None:
     learner.pairs.evaluations.lost, learner.pairs.evaluations.unmeasured = counters[5:]
     learner.pairs.random.set_state(state["random"].cpu())
     learner.sync.agreed = False
-
-
-def _load_adam(
-    optimizer: torch.optim.Optimizer, surrogate: nn.Module, moments: dict[str, Tensor]
-) -> None:
-    names = [name for name, p in surrogate.named_parameters() if p.requires_grad]
-    state: dict[str, Any] = optimizer.state_dict()
-    state["state"] = {
-        index: {key: moments[f"{name}.{key}"].clone() for key in MOMENTS}
-        for index, name in enumerate(names)
-        if f"{name}.step" in moments
-    }
-    optimizer.load_state_dict(state)
-
-
-def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-
-
-def _tensor(values: int | list[int]) -> Tensor:
-    return torch.tensor(values, dtype=torch.int64, device="cpu")

@@ -1,6 +1,7 @@
 """Several processes that fit one surrogate together."""
 
 import copy
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
@@ -133,6 +134,19 @@ def waiting() -> Iterator[None]:
     except RuntimeError as error:
         error.add_note(WAITING)
         raise
+
+
+def gather(offer: Tensor, group: "ProcessGroup | None") -> list[list[int]]:
+    """What all processes offer, in the order of their ranks."""
+    offers = [torch.empty_like(offer) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(offers, offer, group=group)
+    return torch.stack(offers).tolist()
+
+
+def digest(stream: Tensor, rank: int = 0) -> int:
+    """A number of 63 bits that stands for a random stream, or for another one of that rank."""
+    digest = hashlib.blake2b(stream.numpy().tobytes(), digest_size=8, salt=b"%d" % rank)
+    return int.from_bytes(digest.digest()) >> 1
 
 
 def _is_group(group: object) -> bool:

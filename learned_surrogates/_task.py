@@ -12,12 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from ._checks import check_dense, check_number
+from ._measured.forms import NAMES
 from ._surrogate import Conditioned, EmbeddingDistance, PairRegression, embedding_net
-from ._transfer import send
 
 #: A random data generator R: `generator(count, rng)` returns `count` predictions and `count`
 #: targets, in the form in which the metric takes them, spread over the metric's range.
 Generator = Callable[[int, np.random.Generator], tuple[Any, Any]]
+
+#: Surrogates for plain tensors: of those the slope is fitted, of these the values.
+SLOPES = ("auto", "none", *NAMES)
+VALUES = ("embedding", "conditioned", "pair")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +110,11 @@ class Task(ABC, Generic[BatchType]):
     ragged: bool = False
     #: Whether nothing is better than a prediction which, as `decode` gives both, equals its target.
     target_is_best: bool = False
+    #: Whether the metric is smoothed by Gaussian noise on the prediction. Draws are then
+    #: what `decode` makes of a batch whose `prediction` has moved.
+    smoothed: bool = False
+    #: The noise's standard deviation, or a tensor of them; None leaves it to the loss.
+    smoothing: float | Tensor | None = None
     #: Whether `sample` can draw from a prediction's distribution.
     samples: bool = False
     #: Whether `scored_sample` also knows the draws' scores.
@@ -210,23 +219,34 @@ class Task(ABC, Generic[BatchType]):
         return None
 
 
-class Tensors(Task[Batch]):
-    """Predictions and targets are tensors with a batch dimension, and the metric gets them as such.
+@dataclass(frozen=True, kw_only=True)
+class TensorBatch(Batch):
+    """A batch of plain tensors.
+
+    Attributes:
+        targets: as the metric gets them; `target` has no numbers where they are no tensor.
+    """
+
+    targets: Any
+
+
+class Tensors(Task[TensorBatch]):
+    """Predictions are tensors with a batch dimension, and the metric gets them as such.
 
     The task of a loss that is given none. It is called as `criterion(prediction, target)`; the
-    metric gets copies of both. The embedding net follows from the shape of the first call's
-    samples: fully connected for `()` and `(features,)`, 1D convolutions for `(channels, length)`,
-    2D convolutions for `(channels, height, width)`. Inputs are standardised by the first batch. A
-    target of another shape than the prediction gets an embedding net of its own. Class indices
-    are numbers here: where they are names, give one-hot vectors.
+    metric gets copies of both. Targets may be a tensor of any type, or a list or a dict of
+    anything, one for each sample; the surrogate only sees tensors.
 
     Args:
-        noise: standard deviation, in the prediction's units, of the Gaussian noise that makes the
-            loss's `draws`, of which there are then two a sample unless told otherwise.
+        smoothing: standard deviation, in the prediction's units, of the Gaussian noise under which
+            the metric's mean is followed: a number, or a tensor that broadcasts to a sample of the
+            prediction. None follows a share of what predictions and their errors vary by. With 0
+            there is no noise and nothing to be measured: a surrogate is fitted to the metric's
+            values and followed, as in LS; then targets must be tensors.
 
     Raises:
-        TypeError, ValueError: `noise` is no number, or negative.
-        TypeError: at a call, an argument is no tensor, or the prediction is not floating point.
+        TypeError, ValueError: `smoothing` is no number or tensor, or not positive.
+        TypeError: at a call, the prediction is no tensor of floating-point numbers.
         ValueError: at a call, the batch sizes differ.
 
     Example:
@@ -241,62 +261,84 @@ class Tensors(Task[Batch]):
         torch.Size([8, 4])
     """
 
-    surrogates = ("embedding", "conditioned", "pair")
+    def __init__(self, *, smoothing: float | Tensor | None = None):
+        if isinstance(smoothing, Tensor):
+            check_dense("smoothing", smoothing)
+            smoothing = smoothing.detach().float()
+            if not (smoothing > 0).all():
+                raise ValueError(f"smoothing must be positive; got {smoothing!r}")
+        elif smoothing is not None:
+            check_number("smoothing", smoothing, 0, integer=False)
+        self.smoothing = smoothing
+        self.smoothed = isinstance(smoothing, Tensor) or smoothing is None or smoothing > 0
+        self.draws = 2 if self.smoothed else 0
+        self.surrogates = SLOPES if self.smoothed else VALUES
 
-    def __init__(self, *, noise: float = 0.0):
-        check_number("noise", noise, 0, integer=False)
-        self.noise = noise
-        self.samples = self.scores = noise > 0
-        # One alone would not tell how noisy it is, and trust takes that out.
-        self.draws = 2 if self.samples else 0
+    @property
+    def learning_rate(self) -> float:
+        # Slopes are fitted to what varies from draw to draw: larger steps, from the first calls on.
+        return 5e-3 if self.smoothed else super().learning_rate
 
     def __repr__(self) -> str:
-        return f"Tensors(noise={self.noise})" if self.noise else "Tensors()"
+        return "Tensors()" if self.smoothing is None else f"Tensors(smoothing={self.smoothing})"
 
-    def read(self, prediction: Tensor, target: Tensor) -> Batch:
-        for name, tensor in (("prediction", prediction), ("target", target)):
-            if not isinstance(tensor, Tensor):
-                raise TypeError(
-                    f"{name} must be a tensor with a batch dimension; got "
-                    f"{type(tensor).__name__}. For text, give the loss a task: text.CTC(...) or "
-                    "text.Characters(...)"
-                )
-            check_dense(name, tensor)
-            if tensor.ndim == 0:
-                raise ValueError(f"{name} must have a batch dimension; its shape is ()")
-            if not tensor.shape[1:].numel():
-                raise ValueError(f"{name} has samples without numbers: {tuple(tensor.shape)}")
+    def read(self, prediction: Tensor, target: Any) -> TensorBatch:
+        if not isinstance(prediction, Tensor):
+            raise TypeError(
+                "prediction must be a tensor with a batch dimension; got "
+                f"{type(prediction).__name__}. For text, give the loss a task: text.CTC(...) or "
+                "text.Characters(...)"
+            )
+        _check_samples("prediction", prediction)
         if not prediction.is_floating_point():
             raise TypeError(
                 f"prediction must be floating point to carry a gradient; it is {prediction.dtype}. "
                 "Give the loss the model's output before any argmax or threshold"
             )
-        if len(prediction) != len(target):
+        targets, seen = self._targets(target, prediction)
+        count = len(seen)
+        if len(prediction) != count:
+            had = tuple(target.shape) if isinstance(target, Tensor) else f"{count} targets"
             raise ValueError(
                 f"prediction and target must have the same batch size; their shapes are "
-                f"{tuple(prediction.shape)} and {tuple(target.shape)}"
+                f"{tuple(prediction.shape)} and {had}"
             )
-        return Batch(prediction=prediction, target=lasting(target.to(prediction.device)))
+        return TensorBatch(prediction=prediction, target=seen, targets=targets)
 
-    def represent(self, prediction: Tensor, batch: Batch) -> Tensor:
+    def _targets(self, target: Any, prediction: Tensor) -> tuple[Any, Tensor]:
+        """Targets as the metric gets them, and as the surrogate sees them, if it can."""
+        if isinstance(target, Tensor):
+            _check_samples("target", target)
+            target = lasting(target.to(prediction.device))
+            return target, target
+        if not self.smoothed or not isinstance(target, list | tuple | np.ndarray | Mapping):
+            raise TypeError(
+                "target must be a tensor with a batch dimension"
+                + (", or a list or dict with an entry for each sample" * self.smoothed)
+                + f"; got {type(target).__name__}. For text, give the loss a task: text.CTC(...) "
+                "or text.Characters(...)"
+            )
+        if isinstance(target, np.ndarray):
+            return self._targets(torch.from_numpy(target), prediction)
+        counts = {len(part) for part in target.values()} if isinstance(target, Mapping) else set()
+        if len(counts) > 1:
+            raise ValueError(f"target's entries differ in batch size: {sorted(counts)}")
+        count = counts.pop() if counts else len(target)
+        return target, torch.zeros(count, 0, device=prediction.device)
+
+    def represent(self, prediction: Tensor, batch: TensorBatch) -> Tensor:
         return _with_features(prediction)
 
     def expand(self, target: Tensor) -> Tensor:
         return _with_features(target)
 
-    def decode(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def decode(self, batch: TensorBatch) -> tuple[Tensor, Any]:
         prediction = batch.prediction.detach()
         # numpy, and with it most metrics, has no bfloat16.
         if prediction.dtype in (torch.float16, torch.bfloat16):
             prediction = prediction.float()
-        # Copies, so that a metric that works in place leaves the user's tensors alone.
-        return prediction.clone(), batch.target.clone()
-
-    def scored_sample(self, batch: Batch, random: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        prediction, target = self.decode(batch)
-        noise = torch.randn(prediction.shape, generator=random, dtype=torch.float32, device="cpu")
-        noise = send(noise, prediction)
-        return prediction + self.noise * noise, target, noise / self.noise
+        # Copies, so that a metric that works in place leaves the user's objects alone.
+        return prediction.clone(), copy.deepcopy(batch.targets)
 
     def encode(
         self, predictions: Any, targets: Any, shape: torch.Size | None
@@ -318,6 +360,15 @@ class Tensors(Task[Batch]):
         if z.shape[1:] == y.shape[1:]:
             return EmbeddingDistance(embedding_net(torch.cat([z, y])))
         return EmbeddingDistance(embedding_net(z), embedding_net(y))
+
+
+def _check_samples(name: str, tensor: Tensor) -> None:
+    """Checks for a batch dimension, and numbers behind it."""
+    check_dense(name, tensor)
+    if tensor.ndim == 0:
+        raise ValueError(f"{name} must have a batch dimension; its shape is ()")
+    if not tensor.shape[1:].numel():
+        raise ValueError(f"{name} has samples without numbers: {tuple(tensor.shape)}")
 
 
 def read(task: Task[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Batch:

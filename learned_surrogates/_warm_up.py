@@ -1,48 +1,44 @@
-"""Fits a surrogate before its gradients are used: `LearnedSurrogateLoss.warm_up`."""
+"""Fits a surrogate to values before its gradients are used: `LearnedSurrogateLoss.warm_up`."""
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ._agree import agree
-from ._checks import check_number
 from ._comes_fitted import end_warm_up_if_right
 from ._evaluations import Evaluation
-from ._task import Batch, read
+from ._task import Batch
 
 if TYPE_CHECKING:
-    from ._loss import LearnedSurrogateLoss
+    from ._value_core import ValueCore
 
 
-def warm_up(
-    criterion: "LearnedSurrogateLoss",
-    batches: Iterable[Any] | None,
-    updates: int,
-    progress: bool,
-) -> None:
+def warm_up(core: "ValueCore", batches: Iterator[Batch] | None, steps: Iterable[int]) -> None:
     """See `LearnedSurrogateLoss.warm_up`.
 
     Batches are read, and sent to be measured, ahead of the updates that take them in: it is not
     training, and may wait for values, but not for one batch at a time.
+
+    Raises:
+        ValueError: neither batches nor a generator.
     """
-    check_number("updates", updates, 0)
-    learner = criterion._learner
+    learner = core.learner
     pairs = learner.pairs
     if batches is None and learner.recipe.data == "local":
         raise ValueError(
             "warm_up needs batches, what the loss would be called with, or data='global' or "
             "'local-global' with a generator"
         )
-    remaining = islice(() if batches is None else batches, updates)
+    remaining = iter(()) if batches is None else batches
     started: deque[tuple[Batch, Evaluation | None]] = deque()
     try:
         with pairs.patience():
-            for _ in _progress_bar(updates) if progress else range(updates):
-                for arguments in islice(remaining, 1 + pairs.evaluations.ahead - len(started)):
-                    started.append(_start(criterion, arguments))
+            for _ in steps:
+                for batch in islice(remaining, 1 + pairs.evaluations.ahead - len(started)):
+                    started.append((batch, _start(core, batch)))
                 if started:
-                    _take_in(criterion, *started.popleft())
+                    _take_in(core, *started.popleft())
                 else:
                     if pairs.shapes is None and batches is None:
                         z, target, errors = pairs.generate(learner.recipe.batch_size)
@@ -55,41 +51,28 @@ def warm_up(
             learner.take_in()
             if learner.updates:
                 learner.warm_up_left = 0
-            criterion.stats = learner.conclude(has_base_loss=criterion.base_loss is not None)
     finally:
         for _, evaluation in started:
             if evaluation is not None:
                 pairs.evaluations.drop(evaluation)
 
 
-def _start(criterion: "LearnedSurrogateLoss", arguments: Any) -> tuple[Batch, Evaluation | None]:
+def _start(core: "ValueCore", batch: Batch) -> Evaluation | None:
     """Has the metric evaluated on what the loss would be called with."""
-    named = isinstance(arguments, Mapping)
-    batch = read(criterion.task, () if named else arguments, arguments if named else {})
-    learner = criterion._learner
+    learner = core.learner
     learner.to(batch.prediction.device)
     with learner.unchanged_by_errors():
-        return batch, learner.pairs.start(batch) if len(batch.target) else None
+        return learner.pairs.start(batch) if len(batch.target) else None
 
 
-def _take_in(
-    criterion: "LearnedSurrogateLoss", batch: Batch, evaluation: Evaluation | None
-) -> None:
+def _take_in(core: "ValueCore", batch: Batch, evaluation: Evaluation | None) -> None:
     """Remembers predictions without a gradient: one call, less the loss."""
-    learner = criterion._learner
+    learner = core.learner
     learner.sync.failure = None
     with learner.unchanged_by_errors():
         if evaluation is not None:
             with learner.sync.told():
                 learner.pairs.evaluations.finish(evaluation)
-        value, z, _ = criterion._evaluate(batch, differentiable=False, learning=True)
+        value, z, _ = core.evaluate(batch, differentiable=False, learning=True)
     if evaluation is not None:
         learner.observe(evaluation, (value, z, batch.target))
-
-
-def _progress_bar(steps: int) -> Iterable[int]:
-    try:
-        from tqdm.auto import trange
-    except ImportError as error:
-        raise ImportError("progress=True needs tqdm: pip install tqdm") from error
-    return trange(steps, desc="fitting the surrogate")

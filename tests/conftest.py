@@ -8,7 +8,7 @@ import torch
 from ranks import Ranks
 from torch import Tensor
 
-from learned_surrogates import LearnedSurrogateLoss, boxes, text
+from learned_surrogates import LearnedSurrogateLoss, Tensors, boxes, text
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile(
@@ -47,7 +47,7 @@ def make_loss(case: str = "tensors", metric=None, **options) -> LearnedSurrogate
     if metric is None:
         metric = {"tensors": l1, "boxes": boxes.rotated_iou}.get(case, text.edit_distance)
     task = {
-        "tensors": None,
+        "tensors": Tensors(smoothing=0),
         "ctc": text.CTC(ALPHABET),
         "characters": text.Characters(ALPHABET),
         "boxes": boxes.Rotated(noise=0.05),

@@ -94,7 +94,7 @@ def test_the_score_estimate_is_the_expected_metrics_gradient(case):
     """
     criterion = make_loss(case)
     arguments = make_arguments(case, seed=3, batch=1, length=6)
-    task, metric = criterion.task, criterion._learner.pairs.metric
+    task, metric = criterion.task, criterion._core.learner.pairs.metric
     random = torch.Generator().manual_seed(0)
 
     def expected(prediction, draws):
@@ -342,7 +342,7 @@ def test_the_history_survives_saving_and_stays_small(monkeypatch):
     monkeypatch.setattr("learned_surrogates._history.MOST_ROWS", 10)
     criterion, twin = make_loss(), make_loss()
     train(criterion, "tensors", range(35))
-    history = criterion._learner.history
+    history = criterion._core.learner.history
     assert 5 <= len(history.rows) <= 10
     calls = history.columns()["calls"]
     assert calls == sorted(calls)

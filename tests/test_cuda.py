@@ -27,7 +27,7 @@ def on_gpu(arguments):
 
 
 def places(criterion):
-    learner = criterion._learner
+    learner = criterion._core.learner
     moments = [
         state[key]
         for state in learner.optimizer.state.values()

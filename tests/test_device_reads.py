@@ -49,7 +49,7 @@ def settled(case, **options):
 
 
 def on_device(criterion, arguments):
-    learner = criterion._learner
+    learner = criterion._core.learner
     fields = [*learner.pairs.replay.fields, *learner.pairs.unseen.fields]
     scalars = [learner.scale, learner.kept, learner.penalty, learner.trust.norms]
     weights = learner.surrogate.state_dict(keep_vars=True).values()
@@ -82,10 +82,10 @@ def test_a_call_without_an_update_reads_what_the_metric_needs_and_one_mask(case,
     expected = Counter({"_pairs.observe": 1, **METRIC[kind], **(LAID_OUT if case == "ctc" else {})})
     if form:
         expected += Counter(METRIC_OF_DRAWS[kind])
-    updates = criterion._learner.updates
+    updates = criterion._core.learner.updates
     learn = lambda criterion, arguments: criterion(*arguments).sum().backward()  # noqa: E731
     assert reads_of(criterion, learn, arguments, arguments[:1]) == expected
-    assert criterion._learner.updates == updates
+    assert criterion._core.learner.updates == updates
 
 
 def test_a_sample_that_is_left_out_is_so_without_another_reading():
@@ -95,7 +95,7 @@ def test_a_sample_that_is_left_out_is_so_without_another_reading():
     learn = lambda criterion, arguments: criterion(*arguments)  # noqa: E731
     reads = reads_of(criterion, learn, arguments, arguments[:1])
     assert reads["_pairs.observe"] == 1
-    assert criterion._learner.pairs.skipped == 1
+    assert criterion._core.learner.pairs.skipped == 1
 
 
 READERS = {

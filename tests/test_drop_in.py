@@ -18,7 +18,7 @@ def default_dtype(dtype):
 
 
 def surrogate_dtypes(criterion):
-    learner = criterion._learner
+    learner = criterion._core.learner
     states = learner.optimizer.state.values()
     moments = [state[key] for state in states for key in ("exp_avg", "exp_avg_sq")]
     tensors = [*learner.surrogate.state_dict().values(), *moments, learner.pairs.replay.fields[0]]
@@ -97,7 +97,7 @@ def test_moves_keep_the_optimizer_on_the_surrogates_parameters():
     for loss in (plain, criterion):
         train(loss, "tensors", range(2))
     nn.Sequential(criterion).to("cpu").cpu().float().to(torch.float64)
-    learner = criterion._learner
+    learner = criterion._core.learner
     parameters = [id(p) for p in learner.surrogate.parameters()]
     assert [id(p) for p in learner.optimizer.param_groups[0]["params"]] == parameters
     assert {id(p) for p in learner.optimizer.state} == set(parameters)

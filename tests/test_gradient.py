@@ -11,7 +11,7 @@ def plain_backward(criterion, arguments, weights, reduction):
     """Value and gradient of the surrogate by autograd through everything."""
     prediction = arguments[0].detach().clone().requires_grad_()
     batch = criterion.task.read(prediction, *arguments[1:])
-    learner = criterion._learner
+    learner = criterion._core.learner
     value = learner.value(criterion.task.represent(prediction, batch), learner.expand(batch.target))
     loss = {"none": value, "mean": value.mean(), "sum": value.sum()}[reduction]
     if batch.batch_dim is None and reduction == "none":
@@ -163,8 +163,8 @@ def test_graph_holds_nothing_of_the_surrogate():
         reached.add(id(getattr(node, "variable", None)))
         pending += [parent for parent, _ in node.next_functions if parent is not None]
     assert id(prediction) in reached
-    assert not reached & {id(p) for p in criterion._learner.surrogate.parameters()}
-    assert all(p.grad is None for p in criterion._learner.surrogate.parameters())
+    assert not reached & {id(p) for p in criterion._core.learner.surrogate.parameters()}
+    assert all(p.grad is None for p in criterion._core.learner.surrogate.parameters())
 
 
 @pytest.mark.parametrize("batch_dim", [0, 1, 2])
@@ -221,6 +221,6 @@ def test_perfect_predictions_keep_everything_finite(case):
         (gradient,) = torch.autograd.grad(loss, arguments[0])
         assert loss.isfinite()
         assert gradient.isfinite().all()
-        assert all(p.isfinite().all() for p in criterion._learner.surrogate.parameters())
-    perfect = criterion._learner.pairs.metric.best
+        assert all(p.isfinite().all() for p in criterion._core.learner.surrogate.parameters())
+    perfect = criterion._core.learner.pairs.metric.best
     assert criterion.stats["metric"] == pytest.approx(perfect, abs=1e-6)

@@ -122,7 +122,7 @@ def test_it_finds_out_what_characters_are_worth(make):
     metric = text.WeightedEditDistance(characters={"a": 10})
     criterion = LearnedSurrogateLoss(metric, task=make("abcdef"), seed=0)
     before, after = errors_before_and_after(criterion, make, 500)
-    of_a, *others = (PACE * criterion._learner.surrogate.importances[2:]).exp().tolist()
+    of_a, *others = (PACE * criterion._core.learner.surrogate.importances[2:]).exp().tolist()
     assert after < 0.5 * before
     assert of_a > 4 * max(others)
 
@@ -135,7 +135,7 @@ def test_it_finds_out_that_more_errors_are_no_worse(make):
     criterion = LearnedSurrogateLoss(is_wrong, task=make("abcdef"), seed=0)
     before, after = errors_before_and_after(criterion, make, 500, length=20)
     assert after < 0.5 < before
-    assert criterion._learner.surrogate.saturation > 0
+    assert criterion._core.learner.surrogate.saturation > 0
 
 
 def test_without_saturation_it_is_the_sum_and_saturation_has_a_gradient():

@@ -39,8 +39,8 @@ def resident_bytes() -> int:
 
 def used(criterion) -> tuple[int, int, int]:
     """Live tensors, bytes of Python's objects, resident bytes; without the rows of the history."""
-    assert len(criterion._learner.history.rows) <= MOST_ROWS
-    criterion._learner.history.rows.clear()
+    assert len(criterion._core.learner.history.rows) <= MOST_ROWS
+    criterion._core.learner.history.rows.clear()
     gc.collect()
     return live_tensors(), tracemalloc.get_traced_memory()[0], resident_bytes()
 

@@ -278,7 +278,7 @@ def test_a_copy_goes_on_alike_and_on_its_own(case, make_copy, calls):
 def test_a_copied_surrogate_is_the_one_its_optimizer_moves():
     criterion = make_loss()
     train(criterion, "tensors", range(2))
-    learner = copy.deepcopy(criterion)._learner
+    learner = copy.deepcopy(criterion)._core.learner
     moved = learner.optimizer.param_groups[0]["params"]
     assert [id(p) for p in moved] == [id(p) for p in learner.surrogate.parameters()]
 

@@ -26,7 +26,7 @@ def test_they_learn(case, form):
     criterion.warm_up(batches, updates=1)
     early = criterion.stats["surrogate_error"]
     criterion.warm_up(batches, updates=200)
-    criterion._learner.pairs.unseen.clear()
+    criterion._core.learner.pairs.unseen.clear()
     criterion.warm_up([make_arguments(case, 99, batch=64)], updates=1)
     assert criterion.stats["surrogate_error"] < 0.75 * early
 
@@ -35,7 +35,7 @@ def test_they_learn(case, form):
 def test_the_conditioned_form_is_zero_where_prediction_and_target_agree(case):
     criterion = loss_of(case, "conditioned")
     train(criterion, case, range(5))
-    learner = criterion._learner
+    learner = criterion._core.learner
     batch = criterion.task.read(*make_arguments(case, 7))
     y = learner.expand(batch.target)
     assert learner.value(y, y).max() < 1e-4
@@ -62,5 +62,5 @@ def test_an_unknown_form_names_those_there_are():
 def test_text_has_the_grid_with_draws_by_default():
     criterion = LearnedSurrogateLoss(text.edit_distance, task=text.CTC("ab"))
     assert criterion.task.surrogate == "grid"
-    assert criterion._learner.recipe.draws == 4
+    assert criterion._core.learner.recipe.draws == 4
     assert "ctc-grid" in CASES

@@ -42,7 +42,7 @@ def assert_same(states):
 def fit_on_own_batches(case):
     criterion = make_loss(case, penalty_weight=0.1, penalty_every=2)
     train(criterion, case, own_seeds(4))
-    pairs = criterion._learner.pairs
+    pairs = criterion._core.learner.pairs
     return together(criterion), pairs.replay.oldest_first()[0], pairs.random.get_state()
 
 
@@ -57,7 +57,7 @@ def test_weights_are_the_same_bits_and_replay_and_draws_are_not(ranks, case):
 
 def everything_in_replay(criterion):
     """No chance in what is drawn: the surrogate is fitted to all pairs, oldest first."""
-    pairs = criterion._learner.pairs
+    pairs = criterion._core.learner.pairs
     pairs.draw = lambda: pairs.replay.oldest_first() if pairs.replay.size else None
 
 
@@ -70,7 +70,7 @@ def fit_on_shares(sizes):
     batch = criterion.task.read(*global_batch(0))
     z = criterion.task.represent(batch.prediction.detach(), batch)
     # Standardised by all samples.
-    criterion._learner.prepare(z, batch.target, torch.ones(len(z), dtype=torch.bool))
+    criterion._core.learner.prepare(z, batch.target, torch.ones(len(z), dtype=torch.bool))
     everything_in_replay(criterion)
     for seed in range(4):
         shares = [part.split(sizes)[dist.get_rank()] for part in global_batch(seed)]
@@ -102,7 +102,7 @@ def fit_given_surrogate(sizes):
             criterion, tuple(p.detach()[:size].requires_grad_() for p in make_arguments(seed=seed))
         )
     assert torch.equal(surrogate.unused, torch.ones(2))
-    assert surrogate.unused not in criterion._learner.optimizer.state
+    assert surrogate.unused not in criterion._core.learner.optimizer.state
     return together(criterion), values
 
 
@@ -256,7 +256,7 @@ def fit_with_failures(failing, update_every, on_metric_error="raise"):
             step(criterion, make_arguments(seed=seed))
         except MetricError as error:
             messages.append((metric.call, str(error)))
-    return together(criterion), messages, criterion._learner.pairs.skipped
+    return together(criterion), messages, criterion._core.learner.pairs.skipped
 
 
 @pytest.mark.parametrize("failing", [0, 2])
@@ -350,7 +350,7 @@ def resume_from_rank_0(loads_on):
     if dist.get_rank() in loads_on:
         restored.load_state_dict(state[0])
     train(restored, "ctc", own_seeds(2, 10))
-    return together(restored), restored._learner.pairs.random.get_state()
+    return together(restored), restored._core.learner.pairs.random.get_state()
 
 
 @pytest.mark.parametrize("loads_on", [[0, 1], [0], [1]])
@@ -365,7 +365,7 @@ def resume_a_fitted_one_from_rank_0():
     options = {"task": text.Characters("abcdefghijk"), "warm_up_updates": 20, "update_every": 3}
     trained = make_loss("characters-grid", sync=False, **options)
     step(trained, readings(40))
-    assert trained._learner.came_fitted
+    assert trained._core.learner.came_fitted
     restored = make_loss("characters-grid", **options)
     if dist.get_rank() == 0:
         restored.load_state_dict(snapshot(trained))
@@ -390,10 +390,10 @@ def be_deceived_in_one_rank():
         update_every=4,
     )
     step(criterion, readings(40, *own_seeds(1), least=4))
-    fitted = criterion._learner.came_fitted
+    fitted = criterion._core.learner.came_fitted
     for seed in own_seeds(9, 1):
         step(criterion, readings(40, seed, least=1 if dist.get_rank() else 4))
-    return fitted, criterion._learner.warm_up_left, together(criterion)
+    return fitted, criterion._core.learner.warm_up_left, together(criterion)
 
 
 def test_all_ranks_warm_up_after_all_if_one_was_deceived(ranks):

@@ -96,7 +96,7 @@ def test_a_right_surrogate_is_followed_from_the_first_call():
     criterion = known_loss(warm_up_updates=100)
     arguments = make_arguments(batch=64)
     _, gradient = step(criterion, arguments)
-    assert criterion.stats == {} or not criterion._learner.warm_up_left
+    assert criterion.stats == {} or not criterion._core.learner.warm_up_left
     own = (arguments[0] - arguments[1]).detach().sign()
     assert torch.nn.functional.cosine_similarity(gradient.flatten(), own.flatten(), 0) > 0.9999
 
@@ -113,7 +113,7 @@ def test_the_base_weight_remains_however_good_the_surrogate():
     criterion = known_loss(base_weight=0.25)
     step(criterion, make_arguments(batch=32))
     assert criterion.stats["trust"] == 1
-    assert criterion._learner.weight == 0.75
+    assert criterion._core.learner.weight == 0.75
     surrogate, base = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
     trust = Trust(0.3, 0.6)
     trust.follow(surrogate, base)
@@ -147,7 +147,7 @@ def test_the_proxy_has_a_part_where_it_leads_to_the_metric(metric, expected):
     for seed in range(10):
         step(criterion, readings(64, seed))
     assert criterion.stats["base_weight"] == expected
-    assert criterion._learner.weight == (1 - expected) * criterion.stats["trust"]
+    assert criterion._core.learner.weight == (1 - expected) * criterion.stats["trust"]
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8])
@@ -157,7 +157,7 @@ def test_small_batches_leave_a_surrogate_that_comes_fitted_as_it_is(batch):
     )
     for seed in range(50):
         step(criterion, readings(batch, seed))
-    assert criterion._learner.came_fitted
+    assert criterion._core.learner.came_fitted
     assert criterion.stats["trust"] == 1
     assert criterion.stats["updates"] <= 13
 
@@ -171,7 +171,7 @@ def test_small_batches_warm_up_a_surrogate_that_is_wrong_once_there_are_enough()
     )
     for seed in range(15):
         step(criterion, readings(8, seed))
-    assert criterion._learner.waits
+    assert criterion._core.learner.waits
     assert not criterion.stats["updates"]
     for seed in range(15, 30):
         step(criterion, readings(8, seed))
@@ -188,8 +188,8 @@ def test_a_surrogate_that_seemed_right_is_warmed_up_after_all():
         warm_up_updates=100,
     )
     step(criterion, readings(64, least=4))
-    assert criterion._learner.came_fitted
-    assert not criterion._learner.warm_up_left
+    assert criterion._core.learner.came_fitted
+    assert not criterion._core.learner.warm_up_left
     for seed in range(1, 10):
         step(criterion, readings(64, seed))
     before = criterion.stats
@@ -326,7 +326,7 @@ def test_a_wrong_base_loss_is_named_and_changes_nothing(base_loss, error, words)
         criterion(*make_arguments())
     after = snapshot(criterion)
     assert_identical(after["counters"], before["counters"])
-    assert criterion._learner.pairs.replay.size == 0
+    assert criterion._core.learner.pairs.replay.size == 0
 
 
 def test_one_number_where_one_a_sample_is_needed_is_refused():
@@ -421,9 +421,9 @@ def readings(count: int, seed: int = 0, least: int = 1):
 def test_as_many_pairs_tell_the_error_of_a_surrogate_in_double_precision():
     for dtype in (torch.float32, torch.float64):
         criterion = LearnedSurrogateLoss(l1, surrogate=Ruler().to(dtype))
-        criterion._learner.surrogate.factor = torch.nn.Parameter(torch.ones((), dtype=dtype))
+        criterion._core.learner.surrogate.factor = torch.nn.Parameter(torch.ones((), dtype=dtype))
         criterion(*make_arguments(batch=1024))
-        assert criterion._learner.pairs.unseen.size == 1024
+        assert criterion._core.learner.pairs.unseen.size == 1024
 
 
 def test_text_is_trusted_from_the_first_call():
@@ -434,9 +434,9 @@ def test_text_is_trusted_from_the_first_call():
         base_loss=nn.CrossEntropyLoss(),
     )
     _, gradient = step(criterion, readings(64))
-    assert not criterion._learner.warm_up_left
-    assert criterion._learner.trust.level == 1
-    assert criterion._learner.updates == 0
+    assert not criterion._core.learner.warm_up_left
+    assert criterion._core.learner.trust.level == 1
+    assert criterion._core.learner.updates == 0
     assert gradient.abs().sum() > 0
 
 
@@ -447,10 +447,10 @@ def test_small_batches_are_collected_before_text_is_judged(batch):
         text.edit_distance, task=text.Characters("abcdefghijk"), base_loss=nn.CrossEntropyLoss()
     )
     for seed in range(-(-32 // batch)):
-        assert criterion._learner.warm_up_left
+        assert criterion._core.learner.warm_up_left
         step(criterion, readings(batch, seed))
-        assert criterion._learner.updates == 0
-    assert not criterion._learner.warm_up_left
+        assert criterion._core.learner.updates == 0
+    assert not criterion._core.learner.warm_up_left
 
 
 def test_a_metric_that_never_varies_does_not_hold_up_the_warm_up():

@@ -28,7 +28,7 @@ def test_warm_up_takes_batches_without_gradients(context):
     reference.warm_up([make_arguments(seed=seed) for seed in range(3)], updates=3)
     assert_identical(snapshot(criterion), snapshot(reference))
     train(criterion, "tensors", range(2))
-    assert not any(field.is_inference() for field in criterion._learner.pairs.replay.fields)
+    assert not any(field.is_inference() for field in criterion._core.learner.pairs.replay.fields)
 
 
 def test_warm_up_reads_one_batch_an_update_and_no_more():
@@ -102,9 +102,9 @@ def test_gradients_are_zero_until_the_warm_up_of_the_first_ten_calls_is_over():
 def test_the_warm_up_lasts_at_most_ten_calls(warm_up_updates):
     criterion = make_loss(warm_up_updates=warm_up_updates)
     for seed in range(10):
-        assert criterion._learner.warm_up_left > 0 or seed >= math.ceil(warm_up_updates / 2)
+        assert criterion._core.learner.warm_up_left > 0 or seed >= math.ceil(warm_up_updates / 2)
         step(criterion, make_arguments(seed=seed))
-    assert criterion._learner.warm_up_left == 0
+    assert criterion._core.learner.warm_up_left == 0
     assert criterion.stats["updates"] >= warm_up_updates
 
 
@@ -129,7 +129,7 @@ def test_updates_are_made_every_so_many_calls(update_every, update_steps):
     criterion = make_loss(update_every=update_every, update_steps=update_steps)
     for calls in range(1, 10):
         step(criterion, make_arguments(seed=calls))
-        assert criterion._learner.updates == calls // update_every * update_steps
+        assert criterion._core.learner.updates == calls // update_every * update_steps
         if calls % update_every == 0:
             assert criterion.stats["updates"] == calls // update_every * update_steps
             assert criterion.stats["calls"] == calls
@@ -139,7 +139,7 @@ def test_an_explicit_warm_up_replaces_that_of_the_first_calls():
     criterion = make_loss(warm_up_updates=50, update_every=4)
     criterion.warm_up([make_arguments()], updates=3)
     assert step(criterion, make_arguments(seed=1))[1].abs().sum() > 0
-    assert criterion._learner.updates == 3
+    assert criterion._core.learner.updates == 3
 
 
 def test_warm_up_follows_from_the_seed():

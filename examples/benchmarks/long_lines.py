@@ -57,7 +57,7 @@ def main() -> None:
             text.edit_distance, task=text.CTC(alphabet), warm_up_updates=0, update_every=10**6
         )
         took, of_ctc = milliseconds(criterion, arguments), milliseconds(nn.CTCLoss(), arguments)
-        replay = criterion._learner.pairs.replay
+        replay = criterion._core.learner.pairs.replay
         print(
             f"| {lines} | {frames} | {characters} | {took:.0f} | {of_ctc:.0f} | "
             f"{replay.sample_bytes / 1000:.0f} | {replay.capacity} |",

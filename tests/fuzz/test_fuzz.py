@@ -85,10 +85,10 @@ def check_a_call(call: Call, called: bool, on_metric_error: str, good: Tensor) -
         assert_right(loss, call, good)
         if called and call.mode != "train":
             assert_identical(snapshot(criterion), before)
-    shapes = criterion._learner.pairs.shapes
+    shapes = criterion._core.learner.pairs.shapes
     if outcome != "answered":
         assert_identical(assert_works(criterion, call.case), assert_works(twin, call.case))
-    elif called or shapes in (None, template(call.case, True, "raise")._learner.pairs.shapes):
+    elif called or shapes in (None, template(call.case, True, "raise")._core.learner.pairs.shapes):
         # A first call of other shapes has settled on those.
         assert_works(criterion, call.case)
     return outcome

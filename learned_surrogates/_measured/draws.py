@@ -1,0 +1,77 @@
+"""Draws around predictions, and how a metric's values are credited to their numbers."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._task import Batch, Task
+from .._transfer import send
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """Antithetic pairs around a batch of predictions.
+
+    Attributes:
+        z: predictions, float32, `(batch, *sample)`.
+        width: the noise's standard deviation, to be broadcast to a sample.
+        deviations: width times noise, `(pairs, batch, *sample)`.
+        pairs: what the metric gets: predictions and targets of z plus, and of z less, the first
+            deviations, then the second ones, and so on.
+    """
+
+    z: Tensor
+    width: Tensor
+    deviations: Tensor
+    pairs: list[tuple[Any, Any]]
+
+
+def draw(
+    task: Task[Any], batch: Batch, width: Tensor, count: int, random: torch.Generator
+) -> Draws:
+    """Draws `count` times, in pairs, from the noise around a batch's predictions."""
+    original = batch.prediction.detach()
+    z = original.float()
+    shape = (count // 2, *z.shape)
+    noise = torch.randn(shape, generator=random, dtype=torch.float32, device="cpu")
+    deviations = width.to(z) * send(noise, z)
+    # A sum in half precision, or of float64 in float32, would not be what it is said to be.
+    original = original.to(torch.promote_types(original.dtype, torch.float32))
+    pairs = [
+        task.decode(replace(batch, prediction=original + sign * deviation.to(original)))
+        for deviation in deviations
+        for sign in (1, -1)
+    ]
+    return Draws(z=z, width=width.to(z), deviations=deviations, pairs=pairs)
+
+
+def half_differences(values: Tensor) -> Tensor:
+    """`(e(z + deviation) - e(z - deviation)) / 2` of values `(draws, ...)`: `(pairs, ...)`."""
+    return (values[0::2] - values[1::2]) / 2
+
+
+def by_output(tensor: Tensor, outputs: torch.Size, batch_dims: int) -> Tensor:
+    """`(..., batch, *outputs, *rest)` as `(..., batch, outputs, numbers)`."""
+    lead = tensor.shape[:batch_dims]
+    return tensor.reshape(*lead, max(1, outputs.numel()), -1)
+
+
+def as_samples(z: Tensor, target: Any, outputs: torch.Size) -> tuple[Tensor, Tensor | None]:
+    """Predictions and targets as the surrogate sees them: each output with a value is a sample.
+
+    Returns:
+        z `(batch * outputs, ...)`, of two dimensions or more, and the targets; None where these
+        are no tensor, or none with those outputs.
+    """
+    dims = len(outputs)
+    z = z.flatten(0, dims) if dims else z
+    z = z[:, None] if z.ndim == 1 else z
+    if not isinstance(target, Tensor):
+        return z, None
+    if dims:
+        if target.shape[1 : 1 + dims] != outputs:
+            return z, None
+        target = target.flatten(0, dims)
+    return z, target

@@ -1,0 +1,131 @@
+"""What was measured: remembered for the surrogate's fit, and told."""
+
+import torch
+from torch import Tensor
+
+from .._evaluations import Measurement
+from .._metric import Metric
+from .._recipe import Recipe
+from .._replay import Replay
+from .._transfer import send
+from .draws import as_samples, half_differences
+from .slope import FEWEST_ROWS, Rows, Slope
+
+# Differences of one call that are remembered.
+MOST_ROWS = 512
+# Weight of the newest call in the running share of differences that are not zero.
+MOMENTUM = 0.05
+
+
+class Experience:
+    """Differences of the metric between draws, and what they were drawn around.
+
+    Args:
+        metric: turns errors back into its own values.
+        recipe: how much is remembered.
+    """
+
+    def __init__(self, metric: Metric, recipe: Recipe):
+        self.metric = metric
+        self.replay = Replay(recipe.replay_capacity, recipe.replay_bytes)
+        #: Shape of the metric's values behind the batch; None before the first.
+        self.outputs: torch.Size | None = None
+        #: Running share of differences that are not zero; NaN before the first.
+        self.signal = float("nan")
+        #: Of the last call that was measured.
+        self.metric_mean = float("nan")
+        self.skipped = 0
+
+    @property
+    def enough(self) -> bool:
+        """Whether a surrogate can be made of it."""
+        return self.replay.size >= FEWEST_ROWS
+
+    def observe(
+        self,
+        measured: Measurement,
+        z: Tensor,
+        deviations: Tensor,
+        slopes: Tensor | None,
+        target: Tensor | None,
+        slope: Slope,
+        random: torch.Generator,
+    ) -> None:
+        """Judges the surrogate by what was measured, and then remembers that.
+
+        Args:
+            measured: what the metric said of draws around a batch.
+            z: the batch's predictions, `(batch, *sample)`.
+            deviations: of the draws, `(pairs, batch, *sample)`.
+            slopes: of the surrogate's forms at z, `(forms, batch, *sample)`.
+            target: `(batch, ...)`; None if the surrogate cannot see it.
+            slope: the surrogate.
+            random: chooses what is remembered where there is much.
+        """
+        usable = measured.usable
+        self.skipped += int((~usable).sum())
+        if not usable.any():
+            return
+        values = measured.values[:, usable]
+        self.outputs = values.shape[2:]
+        self.metric_mean = self.metric.value(values.mean()).item()
+        differences = half_differences(values).float()
+        share = (differences != 0).float().mean().item()
+        known = self.signal == self.signal
+        self.signal = self.signal + MOMENTUM * (share - self.signal) if known else share
+        where = measured.of(torch.arange(len(z), device="cpu"))[usable]
+        if len(where) < len(z):
+            chosen = send(where, z.device)
+            z, deviations = z[chosen], deviations[:, chosen]
+            slopes = None if slopes is None else slopes[:, chosen]
+            target = None if target is None else target[chosen]
+        samples, target = as_samples(z, target, self.outputs)
+        if target is None:
+            slope.unsuited = True
+            return
+        pairs = len(deviations)
+        rows: Rows = (
+            _repeated(samples, pairs, 0),
+            _repeated(target, pairs, 0),
+            deviations.reshape(-1, *samples.shape[1:]),
+            send(differences, z).flatten(),
+        )
+        if slopes is not None:
+            by_sample = slopes.reshape(len(slopes), *samples.shape)
+            slope.take(rows[3], rows[2], _repeated(by_sample, pairs, 1))
+        if not slope.unsuited and slope.given != "none":
+            self._remember(rows, random)
+
+    def sample(self, count: int, random: torch.Generator) -> Rows | None:
+        """Differences at random; None where there are none."""
+        if not self.replay.size:
+            return None
+        z, target, deviations, differences = self.replay.sample(count, random)
+        return z, target, deviations, differences
+
+    def _remember(self, rows: Rows, random: torch.Generator) -> None:
+        fields = self.replay.fields
+        if fields and any(part.shape[1:] != field.shape[1:] for part, field in zip(rows, fields)):
+            return  # of another size than those before: for these there is no surrogate
+        if len(rows[0]) > MOST_ROWS:
+            chosen = torch.randint(len(rows[0]), (MOST_ROWS,), generator=random, device="cpu")
+            rows = _of(rows, send(chosen, rows[0].device))
+        sane = torch.stack([_bounded(part) for part in rows if part.is_floating_point()]).all(0)
+        self.replay.add(*(rows if sane.all() else _of(rows, sane)))
+
+
+def _repeated(samples: Tensor, times: int, dim: int) -> Tensor:
+    """The samples, so many times behind one another."""
+    if times == 1:
+        return samples
+    return samples.repeat([times if each == dim else 1 for each in range(samples.ndim)])
+
+
+def _of(rows: Rows, chosen: Tensor) -> Rows:
+    z, target, deviations, differences = rows
+    return z[chosen], target[chosen], deviations[chosen], differences[chosen]
+
+
+def _bounded(samples: Tensor) -> Tensor:
+    """Which samples `(batch, ...)` are finite, and far from where their squares are not."""
+    return samples[:, None].flatten(1).float().square().sum(1).isfinite()

@@ -1,0 +1,126 @@
+"""Nets whose slope stands in for the metric's: what each sees of a prediction and its target.
+
+The form decides what can be learned: a plain net on a hundred outputs tells nothing of the metric's
+differences where one small net for all of them tells most.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ..._surrogate import Conditioned, EmbeddingDistance, embedding_net
+from .classes import Classes
+from .counts import Counts
+from .elements import Elements
+from .maps import Maps
+from .pair import Pair
+
+# The most numbers of a prediction and its target that one plain net is given.
+MOST_NUMBERS = 128
+# Outputs up to which a plain net is tried beside one for all outputs.
+FEW = 32
+# The most classes whose confusions are told apart one by one.
+MOST_CLASSES = 2048
+
+
+class Numbers(nn.Module):
+    """A surrogate of the papers' kind, shown predictions and targets as numbers."""
+
+    def __init__(self, surrogate: nn.Module):
+        super().__init__()
+        self.surrogate = surrogate
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        """Values `(batch,)`."""
+        return self.surrogate(z, _as_numbers(y, z))
+
+
+def _as_numbers(y: Tensor, z: Tensor) -> Tensor:
+    return (y[:, None] if y.ndim == 1 else y).to(z)
+
+
+def _embedding(z: Tensor, y: Tensor) -> nn.Module:
+    y = _as_numbers(y, z)
+    if z.shape[1:] == y.shape[1:]:
+        return Numbers(EmbeddingDistance(embedding_net(torch.cat([z, y]))))
+    return Numbers(EmbeddingDistance(embedding_net(z), embedding_net(y)))
+
+
+def _conditioned(z: Tensor, y: Tensor) -> nn.Module:
+    y = _as_numbers(y, z)
+    if z.shape != y.shape:
+        raise ValueError(
+            f"surrogate='conditioned' needs predictions and targets of one shape; they are "
+            f"{tuple(z.shape[1:])} and {tuple(y.shape[1:])}"
+        )
+    return Numbers(Conditioned(embedding_net(torch.cat([z - y, y], 1))))
+
+
+BUILDERS: dict[str, Callable[[Tensor, Tensor], nn.Module]] = {
+    "pair": Pair,
+    "elements": Elements,
+    "lists": lambda z, y: Elements(z, y, ranks=True),
+    "classes": Classes,
+    "counts": Counts,
+    "maps": Maps,
+    "embedding": _embedding,
+    "conditioned": _conditioned,
+}
+NAMES = tuple(BUILDERS)
+
+
+def suited(z: Tensor, y: Tensor) -> tuple[str, ...]:
+    """Names of the forms that fit predictions `(batch, *sample)` and targets `(batch, ...)`.
+
+    Recognised from shapes, types and values; several where it takes a trial to tell.
+    """
+    if _are_classes(z, y):
+        return ("classes",)
+    numbers = z[0].numel() + y[0].numel()
+    if z.shape != y.shape:
+        return ("pair",) if numbers <= MOST_NUMBERS else ()
+    few = ("pair",) if z[0].numel() <= FEW else ()
+    if z[0].numel() == 1:
+        return few
+    lists = ("lists",) if z.ndim == 2 else ()
+    if _are_marks(y):
+        maps = ("maps",) if z.ndim == 4 else ()
+        return ("counts", "elements", *lists, *maps, *few)
+    if z.ndim == 4:
+        return ("maps", *few)
+    return (*few, "elements", *lists)
+
+
+def build(name: str, z: Tensor, y: Tensor) -> nn.Module:
+    """A form, standardised by these samples.
+
+    Raises:
+        ValueError: the form does not take such samples.
+    """
+    return BUILDERS[name](z, y)
+
+
+def _are_classes(z: Tensor, y: Tensor) -> bool:
+    """Class logits `(batch, classes)`, `(batch, tokens, classes)` or `(batch, classes, ...)`."""
+    if y.is_floating_point() or y.dtype == torch.bool or y.ndim != z.ndim - 1 or z.ndim < 2:
+        return False
+    return class_dim(z, y) is not None
+
+
+def class_dim(z: Tensor, y: Tensor) -> int | None:
+    """Which dimension of z holds the classes, if y holds their indices; None if none does."""
+    for dim in (1, z.ndim - 1):
+        rest = z.shape[:dim] + z.shape[dim + 1 :]
+        fits = rest == y.shape and 1 < z.shape[dim] <= MOST_CLASSES
+        if fits and int(y.max()) < z.shape[dim]:
+            return dim
+    return None
+
+
+def _are_marks(y: Tensor) -> bool:
+    """Whether targets are marks of yes and no: bool, 0 and 1, or -1 and 1."""
+    if y.dtype == torch.bool:
+        return True
+    values = set(torch.unique(y[:256]).tolist())
+    return len(values) <= 2 and (values <= {0, 1} or values <= {-1, 1})

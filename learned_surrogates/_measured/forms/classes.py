@@ -1,0 +1,64 @@
+"""Class logits and the index of the true class."""
+
+import torch
+from torch import Tensor, nn
+
+from .net import flat, mlp, scale
+
+SHARPNESS = 3.0
+# Numbers that a class is known by.
+CODE = 16
+
+
+class Classes(nn.Module):
+    r"""S of probabilities, the true class's own figures, and a cost for each pair of classes.
+
+    With q a softmax whose sharpness is learned, `S = mean (sum_k q_k M[y, k] + n(...))` over the
+    tokens of a sample; n sees the true class's log-probability, probability and soft rank, the
+    largest probability, and a code of both classes.
+
+    Args:
+        z: logits with the classes in dimension 1 or last: `(batch, classes)`, `(batch, classes,
+            ...)` or `(batch, ..., classes)`.
+        y: class indices, z's shape without that dimension; those below 0 are left out.
+    """
+
+    scale: Tensor
+
+    def __init__(self, z: Tensor, y: Tensor, hidden: int = 48):
+        super().__init__()
+        tokens = self._tokens(z, y)
+        classes = tokens.shape[2]
+        self.register_buffer("scale", scale(tokens))
+        self.log_sharpness = nn.Parameter(torch.tensor([2.0, 0.0], device=z.device))
+        # Of true class and said class: by how much the metric is lower or higher.
+        self.costs = nn.Parameter(torch.zeros(classes, classes))
+        self.truth = nn.Embedding(classes, CODE)
+        self.said = nn.Linear(classes, CODE, bias=False)
+        self.net = mlp(5 + 2 * CODE, hidden, 1)
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        """Values `(batch,)`."""
+        tokens, labels = self._tokens(z, y), flat(y)
+        counted = labels >= 0
+        labels = labels.clamp(min=0).long()
+        own = tokens.gather(2, labels[..., None])
+        log_probabilities = tokens.log_softmax(2)
+        probabilities = log_probabilities.exp()
+        sharp = (tokens / self.scale * self.log_sharpness.exp()[0]).softmax(2)
+        above = ((tokens - own) * (SHARPNESS / self.scale)).sigmoid().sum(2) - 0.5
+        own_log = log_probabilities.gather(2, labels[..., None]).squeeze(2)
+        own_sharp = sharp.gather(2, labels[..., None]).squeeze(2)
+        figures = [own_log, own_log.exp(), own_sharp, above.log1p(), probabilities.amax(2)]
+        seen = torch.cat([torch.stack(figures, 2), self.truth(labels), self.said(probabilities)], 2)
+        value = self.net(seen).squeeze(2) + (sharp * self.costs[labels]).sum(2)
+        return (value * counted).sum(1) / counted.sum(1).clamp(min=1)
+
+    @staticmethod
+    def _tokens(z: Tensor, y: Tensor) -> Tensor:
+        """`(batch, tokens, classes)`."""
+        if z.ndim == 2:
+            return z[:, None]
+        if z.shape[:-1] == y.shape:
+            return z.flatten(1, -2)
+        return z.flatten(2).transpose(1, 2)

@@ -1,0 +1,242 @@
+"""The surrogate whose slope stands in for the metric's: fitted to differences, judged by them."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .._fit import apply_gradients, seeded
+from .._island import island
+from .._sync import Sync
+from .control_variate import ControlVariate
+from .forms import build, suited
+
+# Differences by which forms are standardised, and before which there is nothing to fit.
+FEWEST_ROWS = 256
+# Gradient steps at the beginning.
+FIRST_STEPS = 100
+# Calls for which all forms that may serve are fitted side by side; the best of them stays.
+TRIAL = 100
+# Calls for which what there is is fitted each time, whatever `update_every`.
+EAGER = 200
+# Least R2 of a form that is worth its cost, and the calls after which others are tried again.
+LEAST_R2 = 0.02
+REST = 1000
+
+Rows = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+class Slope:
+    r"""Forms S(z, y), side by side at first, of which the best stays.
+
+    Fitted to measured differences: with deviations :math:`\delta = w \epsilon` and half differences
+    d, by :math:`(\langle \partial S / \partial z, \delta \rangle - d)^2` (explicit gradient
+    learning: Sarafian et al., ICML 2020). A fit of values says little of slopes.
+
+    Args:
+        given: a form's name, a module `S(z, y) -> (batch,)`, or "auto".
+        learning_rate: of Adam.
+        seed: of the weights.
+        sync: the processes that fit it together.
+    """
+
+    def __init__(self, given: str | nn.Module, learning_rate: float, seed: int, sync: Sync):
+        self.given = given
+        self.learning_rate = learning_rate
+        self.seed = seed
+        self.sync = sync
+        self.device = torch.device("cpu")
+        self.names: list[str] = []
+        self.forms: list[nn.Module] = []
+        self.optimizer: torch.optim.Optimizer | None = None
+        self.control = ControlVariate(0, self.device)
+        self.scale = torch.ones((), dtype=torch.float32, device="cpu")
+        self.shapes: tuple[torch.Size, torch.Size] | None = None
+        self.best = 0
+        #: Learning calls since the forms were made or, while there are none, given up.
+        self.calls = 0
+        #: Whether no form fits what is handed over.
+        self.unsuited = False
+
+    @property
+    def eager(self) -> bool:
+        """Whether it is fitted at every call."""
+        return bool(self.forms) and self.calls < EAGER
+
+    @property
+    def wanted(self) -> bool:
+        """Whether forms should be made as soon as there are rows to make them by."""
+        resting = self.calls < REST and self.optimizer is not None
+        return not (self.forms or self.unsuited or resting or self.given == "none")
+
+    @property
+    def r2(self) -> float:
+        """Share of the differences' variance that the followed form tells; NaN without one."""
+        return float(self.control.r2[self.best]) if self.forms else float("nan")
+
+    @property
+    def weight(self) -> Tensor:
+        """The control variate's coefficient c, `()`; 0 without a form."""
+        return self.control.weights[self.best] if self.forms else torch.zeros_like(self.scale)
+
+    @property
+    def name(self) -> str:
+        """Of the form that is followed."""
+        return self.names[self.best] if self.names else "none"
+
+    def fits(self, z: Tensor, y: Tensor | None) -> bool:
+        """Whether there are forms, made for such samples."""
+        if y is None or not self.forms:
+            return False
+        return self.shapes == (z.shape[1:], y.shape[1:])
+
+    def make(self, rows: Rows) -> None:
+        """Makes the forms that may serve, by the first differences."""
+        z, y, _, differences = rows
+        names: Sequence[str] = (str(self.given),)
+        if isinstance(self.given, nn.Module):
+            names = ("given",)
+        elif self.given == "auto":
+            names = suited(z, y)
+        self.calls = 0
+        if not names:
+            self.unsuited = True
+            return
+        scale = differences.float().std(correction=0)
+        self.build(names, z, y)
+        self.scale = scale.where(scale > 0, 1.0).to(self.device)
+
+    def build(self, names: Sequence[str], z: Tensor, y: Tensor) -> None:
+        """Builds forms for such samples, and their optimizer."""
+        with island(self.device), seeded(self.seed):
+            self.forms = [self._form(name, z.cpu().float(), y.cpu()) for name in names]
+        self.attach(list(names), (z.shape[1:], y.shape[1:]))
+
+    def rebuild(self, names: Sequence[str], shapes: tuple[torch.Size, torch.Size]) -> None:
+        """Builds forms for samples of these shapes, whose weights are to be loaded."""
+        z = torch.zeros(1, *shapes[0], dtype=torch.float32, device="cpu")
+        self.build(names, z, torch.zeros(1, *shapes[1], dtype=torch.int64, device="cpu"))
+
+    def afresh(self) -> "Slope":
+        """Another one with the same settings, where this one lives."""
+        slope = Slope(self.given, self.learning_rate, self.seed, self.sync)
+        slope.to(self.device)
+        return slope
+
+    def attach(self, names: list[str], shapes: tuple[torch.Size, torch.Size]) -> None:
+        self.names, self.shapes, self.best = names, shapes, 0
+        self.forms = [form.to(self.device) for form in self.forms]
+        self.control = ControlVariate(len(names), self.device)
+        self.optimizer = self._optimizer()
+
+    def slopes(self, z: Tensor, y: Tensor) -> Tensor:
+        """dS/dz of every form, `(forms, *z.shape)`, detached."""
+        with island(self.device), torch.enable_grad():
+            z = z.detach().requires_grad_()
+            found = [self._slope(form, z, y, create_graph=False) for form in self.forms]
+        return torch.stack([slope.detach() for slope in found])
+
+    def take(self, differences: Tensor, deviations: Tensor, slopes: Tensor) -> None:
+        """Judges the forms by differences `(n,)` that they were not fitted to.
+
+        Args:
+            differences: d, `(n,)`.
+            deviations: `(n, ...)`.
+            slopes: of the forms at the predictions, `(forms, n, ...)`.
+        """
+        if len(slopes) == len(self.forms):
+            predicted = (slopes * deviations).flatten(2).sum(2)
+            self.control.take(differences, predicted)
+
+    def fit(self, rows: Rows | None) -> None:
+        """One gradient step on differences, together with the other processes."""
+        if self.optimizer is None or not self.forms:
+            return
+        parameters = self.optimizer.param_groups[0]["params"]
+        own, count = None, 0 if rows is None else len(rows[0])
+        if rows is not None and count:
+            with island(self.device), torch.enable_grad():
+                own = list(
+                    torch.autograd.grad(self._objective(rows), parameters, allow_unused=True)
+                )
+        gradients = self.sync.mean(own, count, parameters)
+        if gradients is not None:
+            apply_gradients(self.optimizer, gradients)
+
+    def select(self) -> None:
+        """Draws the consequences of how the forms did, after a call's fit.
+
+        Decided by counts of calls and by figures that all processes share.
+        """
+        self.calls += 1
+        if not self.forms:
+            return
+        if self.calls % TRIAL == 0:
+            (sums,) = self.sync.mean([self.control.sums], 1, [self.control.sums]) or [None]
+            assert sums is not None
+            self.control.sums = sums
+            self.best = int(self.control.r2.argmax())
+            if self.r2 < LEAST_R2:
+                self._give_up()
+            elif len(self.forms) > 1:
+                self._keep_best()
+        elif self.calls < TRIAL and self.calls % 10 == 0:
+            self.best = int(self.control.r2.argmax())
+
+    def to(self, device: torch.device) -> None:
+        self.device = device
+        self.scale = self.scale.to(device)
+        self.control.to(device)
+        for form in self.forms:
+            form.to(device)
+        if self.optimizer is not None:
+            # Loading moves Adam's state to where the parameters now are.
+            self.optimizer.load_state_dict(self.optimizer.state_dict())
+
+    def _form(self, name: str, z: Tensor, y: Tensor) -> nn.Module:
+        return self.given if isinstance(self.given, nn.Module) else build(name, z, y).float()
+
+    def _optimizer(self) -> torch.optim.Optimizer | None:
+        parameters = [p for form in self.forms for p in form.parameters() if p.requires_grad]
+        return torch.optim.Adam(parameters, lr=self.learning_rate) if parameters else None
+
+    def _keep_best(self) -> None:
+        name, form, sums = self.name, self.forms[self.best], self.control.sums[self.best]
+        moments = {} if self.optimizer is None else self.optimizer.state
+        self.forms, self.names, self.best = [form], [name], 0
+        self.control = ControlVariate(1, self.device)
+        self.control.sums = sums[None].clone()
+        self.optimizer = self._optimizer()
+        if self.optimizer is not None:
+            for parameter in self.optimizer.param_groups[0]["params"]:
+                if parameter in moments:
+                    self.optimizer.state[parameter] = moments[parameter]
+
+    def _give_up(self) -> None:
+        """No form is worth its cost, for now."""
+        self.forms, self.names, self.best, self.calls = [], [], 0, 0
+        self.control = ControlVariate(0, self.device)
+        self.sync.agreed = False
+
+    def _objective(self, rows: Rows) -> Tensor:
+        z, y, deviations, differences = rows
+        z = z.requires_grad_()
+        loss = torch.zeros_like(self.scale)
+        for form in self.forms:
+            slope = self._slope(form, z, y, create_graph=True)
+            predicted = (slope * deviations).flatten(1).sum(1)
+            loss = loss + ((predicted - differences) / self.scale).square().mean()
+        return loss
+
+    def _slope(self, form: nn.Module, z: Tensor, y: Tensor, *, create_graph: bool) -> Tensor:
+        dtype = next((p.dtype for p in form.parameters() if p.is_floating_point()), z.dtype)
+        value = form(z.to(dtype), y.to(dtype) if y.is_floating_point() else y)
+        if value.shape != z.shape[:1]:
+            raise ValueError(
+                f"the surrogate must return one value a sample, shape {tuple(z.shape[:1])}; it "
+                f"returned {tuple(value.shape)}"
+            )
+        (slope,) = torch.autograd.grad(
+            self.scale * value.sum(), z, create_graph=create_graph, materialize_grads=True
+        )
+        return slope

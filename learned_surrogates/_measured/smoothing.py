@@ -1,0 +1,164 @@
+"""How wide the noise is under which the metric is averaged."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Of the smaller of the outputs' spread and the errors'. Between half of it and twice it hardly
+# matters; four times it can ruin a model.
+SHARE = 0.35
+# Weight of the newest call in the running spreads.
+MOMENTUM = 0.02
+# Outputs whose spreads differ by more have each a width of their own: metres beside degrees.
+ALIKE = 10.0
+# So many are taken as alike, whatever their spreads.
+FEW = 32
+
+
+class Smoothing:
+    """Gaussian noise on predictions, as wide as a share of what the predictions vary by.
+
+    The metric's mean under it, E[e(z + width * noise, y)], has a gradient where the metric has
+    none. The width is `SHARE` of the smaller of two spreads, both followed slowly: the outputs'
+    over the batch, and the errors' (prediction - target) where the two are alike. All outputs have
+    one width, unless they are few and differ in scale: then each kind has its own.
+
+    Args:
+        given: the width, a number or a tensor that broadcasts to a sample of the prediction, in
+            the prediction's units; None follows the rule.
+    """
+
+    def __init__(self, given: float | Tensor | None):
+        self.given = given
+        #: Running means and variances of each output and of its error, `(4, *sample)`; None before
+        #: the first call.
+        self.moments: Tensor | None = None
+        self.calls = 0
+        self._width: Tensor | None = None
+
+    def follow(self, z: Tensor, target: Any) -> None:
+        """Takes predictions `(batch, *sample)` into the running spreads."""
+        self._width = None
+        if self.given is not None:
+            return
+        finite = _finite(z)
+        alike = _alike(z, target)
+        error = z - target.to(z) if alike else torch.zeros_like(z)
+        finite = finite & _finite(error)
+        new = torch.cat([_moments(z, finite), _moments(error, finite)])
+        if self.moments is None:
+            self.moments, self.calls = new, 0
+        elif self.moments.shape != new.shape:
+            self.moments = _resized(self.moments, new)
+        rate = max(MOMENTUM, 1 / (self.calls + 1))
+        merged = torch.cat([_merge(self.moments[i : i + 2], new[i : i + 2], rate) for i in (0, 2)])
+        self.moments = torch.where(finite.any(), merged, self.moments)
+        self.calls += 1
+
+    def width(self, z: Tensor) -> Tensor:
+        """The noise's standard deviation, to be broadcast to a sample of z `(batch, *sample)`."""
+        if self.given is not None:
+            return torch.as_tensor(self.given, dtype=z.dtype, device=z.device)
+        if self._width is None:
+            assert self.moments is not None
+            self._width = _rule(self.moments)
+        return self._width.to(z)
+
+    def forget_width(self) -> None:
+        """After the moments were set from outside."""
+        self._width = None
+
+    @property
+    def mean_width(self) -> float:
+        """For people to read; NaN before the first call."""
+        if self.given is not None:
+            return float(torch.as_tensor(self.given, dtype=torch.float32, device="cpu").mean())
+        if self.moments is None:
+            return float("nan")
+        return float(_rule(self.moments).mean())
+
+    def to(self, device: torch.device) -> None:
+        self._width = None
+        self.moments = None if self.moments is None else self.moments.to(device)
+
+
+def _rule(moments: Tensor) -> Tensor:
+    """The width `(*sample)`, or with 1 where outputs share it, from the running moments."""
+    mean, variance, error_mean, error_variance = moments
+    pooled = _kind_dims(mean.shape)
+    spread = variance.sqrt()
+    # What an error varies by within a kind: within its outputs, and from one to another.
+    within = error_variance.mean(pooled, keepdim=True) if pooled else error_variance
+    centre = error_mean.mean(pooled, keepdim=True) if pooled else error_mean
+    between = (error_mean - centre).square()
+    error = (within + (between.mean(pooled, keepdim=True) if pooled else between)).sqrt()
+    own = spread.mean(pooled, keepdim=True) if pooled else spread
+    own = _smaller(own, error)
+    everywhere = (error_variance.mean() + (error_mean - error_mean.mean()).square().mean()).sqrt()
+    shared = _smaller(spread.mean(), everywhere)
+    # Nothing varies, as with one sample or a constant model: as wide as what there is.
+    for size in (
+        error_mean.square().mean().sqrt(),
+        mean.square().mean().sqrt(),
+        spread.new_ones(()),
+    ):
+        shared = torch.where(shared > 0, shared, size)
+    own = torch.where(own > 0, own, shared)
+    differ = (own.max() > ALIKE * own.min()) & (own.numel() <= FEW)
+    return SHARE * torch.where(differ, own, shared)
+
+
+def _smaller(spread: Tensor, error: Tensor) -> Tensor:
+    """The smaller of two spreads; an error's of zero is of none, or of targets that are met."""
+    return torch.where(error > 0, torch.minimum(spread, error), spread)
+
+
+def _kind_dims(shape: torch.Size) -> tuple[int, ...]:
+    """Dimensions of a sample along which outputs are alike.
+
+    Features `(n,)` are each of their own kind; so are the coordinates of points `(points, 2)` and
+    the channels of `(channels, length)`, of which there are fewer, and `(channels, height, width)`.
+    """
+    if len(shape) < 2:
+        return ()
+    if len(shape) == 2:
+        return (0,) if shape[0] > shape[1] else (1,)
+    return tuple(range(1, len(shape)))
+
+
+def _moments(samples: Tensor, finite: Tensor) -> Tensor:
+    """Mean and variance `(2, *sample)` of the finite samples."""
+    weights = finite.view(-1, *[1] * (samples.ndim - 1)).to(samples)
+    count = weights.sum().clamp(min=1)
+    samples = samples.where(weights > 0, 0.0)
+    mean = samples.sum(0) / count
+    return torch.stack([mean, (weights * (samples - mean).square()).sum(0) / count])
+
+
+def _merge(old: Tensor, new: Tensor, rate: float) -> Tensor:
+    """Mean and variance of a mixture of two populations, the newer one's share being `rate`."""
+    between = rate * (1 - rate) * (new[0] - old[0]).square()
+    merged = torch.lerp(old, new, rate)
+    return torch.stack([merged[0], merged[1] + between])
+
+
+def _resized(moments: Tensor, new: Tensor) -> Tensor:
+    """Running moments for samples of another size: what outputs of a kind have in common."""
+    if moments.ndim != new.ndim:
+        return new
+    dims = [1 + dim for dim in _kind_dims(moments.shape[1:])]
+    pooled = moments.mean(dims, keepdim=True) if dims else moments
+    sizes = zip(pooled.shape, new.shape, strict=True)
+    fits = all(size in (1, other) for size, other in sizes)
+    return pooled.expand_as(new) if fits else new
+
+
+def _alike(z: Tensor, target: Any) -> bool:
+    """Whether a target is what the prediction would be if it were right."""
+    return isinstance(target, Tensor) and target.is_floating_point() and target.shape == z.shape
+
+
+def _finite(samples: Tensor) -> Tensor:
+    """Which samples `(batch, ...)` are finite, and so are their squares: `(batch,)`."""
+    return samples[:, None].flatten(1).square().sum(1).isfinite()

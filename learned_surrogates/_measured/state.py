@@ -1,0 +1,178 @@
+"""The state of what is measured and learned, as flat tensors, and back."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from .._state_tensors import (
+    ANY,
+    VERSION,
+    Faults,
+    Shapes,
+    adam_shapes,
+    as_tensor,
+    check_shapes,
+    load_adam,
+    part,
+    save_adam,
+    wrong_version,
+)
+from .forms import NAMES
+from .slope import Slope
+
+if TYPE_CHECKING:
+    from .core import MeasuredCore
+
+COUNTERS = ("calls", "updates", "silent_calls")
+FIGURES = ("signal", "metric_mean")
+# A module of the user's own, in the place of a form's number.
+GIVEN = len(NAMES)
+
+
+def save(core: "MeasuredCore", *, with_replay: bool) -> dict[str, Tensor]:
+    """The state: counters, random stream, spreads, forms, Adam's moments, replay."""
+    slope, evaluations = core.slope, core.evaluations
+    counters = [getattr(core, name) for name in COUNTERS]
+    counters += [core.experience.skipped, evaluations.lost, evaluations.unmeasured]
+    counters += [core.smoothing.calls]
+    counters += [slope.calls, slope.best, int(slope.unsuited), slope.control.age]
+    state = {
+        "version": as_tensor(VERSION),
+        "counters": as_tensor(counters),
+        "random": core.random.get_state(),
+        "figures": torch.tensor(
+            [getattr(core.experience, name) for name in FIGURES], dtype=torch.float64, device="cpu"
+        ),
+        "history": core.history.save(),
+    }
+    if core.experience.outputs is not None:
+        state["outputs"] = as_tensor(list(core.experience.outputs))
+    if core.smoothing.moments is not None:
+        state["moments"] = core.smoothing.moments
+    if slope.forms:
+        assert slope.shapes is not None
+        numbers = [NAMES.index(name) if name in NAMES else GIVEN for name in slope.names]
+        state |= {
+            "forms": as_tensor(numbers),
+            "scale": slope.scale,
+            "sums": slope.control.sums,
+            "z_shape": as_tensor(list(slope.shapes[0])),
+            "target_shape": as_tensor(list(slope.shapes[1])),
+        }
+        for number, form in enumerate(slope.forms):
+            state |= {f"form.{number}.{k}": v for k, v in form.state_dict().items()}
+        state |= save_adam(slope.optimizer, _named(slope))
+    if with_replay:
+        samples = core.replay.oldest_first()
+        state |= {f"replay.{i}": field for i, field in enumerate(samples)}
+    return state
+
+
+def load(core: "MeasuredCore", state: dict[str, Tensor]) -> Faults:
+    """Takes a saved state, unless it has faults: then all is left as it was."""
+    faults = wrong_version(state)
+    if faults is not None:
+        return faults
+    faults = check_shapes(state, _shapes(core, state))
+    built = "forms" in state
+    # Of forms and replay it is not known yet which keys there are.
+    rest = [key for key in faults.unexpected if key.startswith(("form.", "adam.", "replay."))]
+    faults.unexpected = [key for key in faults.unexpected if key not in rest]
+    if faults:
+        return faults
+    replayed = part(state, "replay.")
+    if replayed:
+        fields = [tuple(replayed[key].shape[1:]) for key in sorted(replayed)]
+        if len(fields) != 4 or len({len(field) for field in replayed.values()}) != 1:
+            return Faults(errors=["replay must have four fields of as many samples"])
+        if fields[0] != fields[2] or fields[3]:
+            return Faults(errors=["replay.2 must have the shape of replay.0, and replay.3 none"])
+    loaded = None
+    if built:
+        loaded = _slope(core, state)
+        named = _named(loaded)
+        expected = {
+            f"form.{number}.{key}": tuple(tensor.shape)
+            for number, form in enumerate(loaded.forms)
+            for key, tensor in form.state_dict().items()
+        }
+        own = {key: value for key, value in state.items() if key.startswith(("form.", "adam."))}
+        faults = check_shapes(own, expected | adam_shapes(own, named))
+        if faults:
+            return faults
+        for number, form in enumerate(loaded.forms):
+            form.load_state_dict(part(state, f"form.{number}."))
+        loaded.scale = state["scale"].to(core.device, copy=True)
+        loaded.control.sums = state["sums"].to(core.device, copy=True)
+        if loaded.optimizer is not None:
+            trained = [name for name, p in named.items() if p.requires_grad]
+            load_adam(loaded.optimizer, trained, part(state, "adam."))
+    elif any(key.startswith(("form.", "adam.")) for key in state):
+        return Faults(errors=["the state has parts of a surrogate, but not which it is: 'forms'"])
+    _take(core, state, loaded)
+    return Faults()
+
+
+def _take(core: "MeasuredCore", state: dict[str, Tensor], loaded: Slope | None) -> None:
+    counters = state["counters"].tolist()
+    for name, value in zip(COUNTERS, counters, strict=False):
+        setattr(core, name, value)
+    core.evaluations.clear()
+    core.experience.skipped, core.evaluations.lost, core.evaluations.unmeasured = counters[3:6]
+    core.smoothing.calls = counters[6]
+    for name, figure in zip(FIGURES, state["figures"].tolist(), strict=True):
+        setattr(core.experience, name, figure)
+    core.random.set_state(state["random"].cpu())
+    core.history.load(state["history"])
+    outputs = state.get("outputs")
+    core.experience.outputs = None if outputs is None else torch.Size(outputs.tolist())
+    moments = state.get("moments")
+    core.smoothing.moments = None if moments is None else moments.to(core.device, copy=True)
+    core.smoothing.forget_width()
+    core.slope = loaded or core.slope.afresh()
+    core.slope.calls, core.slope.best = counters[7:9]
+    core.slope.unsuited, core.slope.control.age = bool(counters[9]), counters[10]
+    core.replay.clear()
+    replayed = part(state, "replay.")
+    if replayed:
+        core.replay.add(*(replayed[key].to(core.device) for key in sorted(replayed)))
+    core.sync.agreed = False
+
+
+def _shapes(core: "MeasuredCore", state: dict[str, Tensor]) -> Shapes:
+    """The shapes of what does not depend on the forms."""
+    shapes: Shapes = {
+        "version": (),
+        "counters": (len(COUNTERS) + 8,),
+        "random": tuple(core.random.get_state().shape),
+        "figures": (len(FIGURES),),
+        "history": (ANY, len(core.history.names)),
+    }
+    if "outputs" in state:
+        shapes["outputs"] = (ANY,)
+    if "moments" in state:
+        shapes["moments"] = (4, *[ANY] * (state["moments"].ndim - 1))
+    if "forms" in state:
+        count = len(state["forms"]) if state["forms"].ndim == 1 else ANY
+        shapes |= {"forms": (ANY,), "scale": (), "sums": (count, 3), "z_shape": (ANY,)}
+        shapes |= {"target_shape": (ANY,)}
+    return shapes
+
+
+def _slope(core: "MeasuredCore", state: dict[str, Tensor]) -> Slope:
+    """Forms as the state names them, their weights yet to be loaded."""
+    names = [NAMES[number] if number < GIVEN else "given" for number in state["forms"].tolist()]
+    shapes = torch.Size(state["z_shape"].tolist()), torch.Size(state["target_shape"].tolist())
+    slope = core.slope.afresh()
+    slope.rebuild(names, shapes)
+    return slope
+
+
+def _named(slope: Slope) -> dict[str, nn.Parameter]:
+    """The forms' parameters by their names in the state."""
+    return {
+        f"{number}.{name}": parameter
+        for number, form in enumerate(slope.forms)
+        for name, parameter in form.named_parameters()
+    }

@@ -1,0 +1,119 @@
+"""What the states of a loss are made of: flat tensors, checked before they are taken.
+
+Tensors alone, under plain names, are what `torch.load(weights_only=True)`, safetensors and
+torch.distributed.checkpoint all carry; nested dicts and pickled bytes are not.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+VERSION = 5
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+# A dimension of any size.
+ANY = -1
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass
+class Faults:
+    """What is wrong with a state: keys that are missing or unknown, and other errors."""
+
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.unexpected or self.errors)
+
+
+def check_shapes(state: dict[str, Tensor], expected: Shapes) -> Faults:
+    """Holds a state against the shapes that it must have."""
+    wrong = [
+        f"{key} must have shape {tuple('any' if n == ANY else n for n in shape)}; in the state it "
+        f"has {tuple(state[key].shape)}"
+        for key, shape in expected.items()
+        if key in state and not _fits(state[key].shape, shape)
+    ]
+    return Faults(
+        missing=[key for key in expected if key not in state],
+        unexpected=[key for key in state if key not in expected],
+        errors=wrong,
+    )
+
+
+def _fits(shape: torch.Size, expected: tuple[int, ...]) -> bool:
+    return len(shape) == len(expected) and all(
+        wanted in (n, ANY) for n, wanted in zip(shape, expected, strict=True)
+    )
+
+
+def part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+def as_tensor(values: int | list[int]) -> Tensor:
+    return torch.tensor(values, dtype=torch.int64, device="cpu")
+
+
+def wrong_version(state: dict[str, Tensor]) -> Faults | None:
+    """What is wrong with a state of another version of this package; None if it is of this one."""
+    version = state.get("version")
+    if version is None or version.shape != () or int(version) == VERSION:
+        return None
+    return Faults(
+        errors=[
+            f"the state has version {int(version)} and this package reads version {VERSION}: "
+            "load it with the version of learned-surrogates that saved it"
+        ]
+    )
+
+
+def save_adam(
+    optimizer: torch.optim.Optimizer | None, named: dict[str, nn.Parameter]
+) -> dict[str, Tensor]:
+    """Adam's moments of named parameters, as far as there are any."""
+    moments = {} if optimizer is None else optimizer.state
+    return {
+        f"adam.{name}.{key}": moments[parameter][key]
+        for name, parameter in named.items()
+        if parameter in moments
+        for key in MOMENTS
+    }
+
+
+def adam_shapes(state: dict[str, Tensor], named: dict[str, nn.Parameter]) -> Shapes:
+    """The shapes of the moments that a state must have: of a parameter all or, early, none."""
+    shapes: Shapes = {}
+    for name, parameter in named.items():
+        keys = {key: f"adam.{name}.{key}" for key in MOMENTS}
+        if any(key in state for key in keys.values()):
+            shapes |= {key: tuple(parameter.shape) for key in keys.values()}
+            shapes[keys["step"]] = ()
+    return shapes
+
+
+def load_adam(
+    optimizer: torch.optim.Optimizer, names: list[str], moments: dict[str, Tensor]
+) -> None:
+    """Takes Adam's moments of the optimizer's parameters, which have these names."""
+    state: dict[str, Any] = optimizer.state_dict()
+    state["state"] = {
+        index: {key: moments[f"{name}.{key}"].clone() for key in MOMENTS}
+        for index, name in enumerate(names)
+        if f"{name}.step" in moments
+    }
+    optimizer.load_state_dict(state)
+
+
+def ring_shapes(state: dict[str, Tensor], ring: str, fields: list[tuple[int, ...]]) -> Shapes:
+    """Shapes of a ring buffer's fields: all or none, as it may be empty, or left out."""
+    keys = [f"{ring}.{i}" for i in range(len(fields))]
+    held = [state[key] for key in keys if key in state]
+    if not held:
+        return {}
+    count = len(held[0]) if held[0].ndim else ANY
+    return {key: (count, *field) for key, field in zip(keys, fields, strict=True)}

@@ -1,0 +1,112 @@
+"""The width of the noise follows what predictions and errors vary by."""
+
+import pytest
+import torch
+
+from learned_surrogates import LearnedSurrogateLoss, Tensors
+from learned_surrogates._measured.smoothing import SHARE, Smoothing
+
+
+def width(z, target, calls=1):
+    smoothing = Smoothing(None)
+    for _ in range(calls):
+        smoothing.follow(z, target)
+    return smoothing.width(z)
+
+
+def test_a_share_of_the_outputs_spread_where_targets_differ_in_kind():
+    z = 3 * torch.randn(4000, 5) + 100
+    found = width(z, torch.randint(0, 5, (4000,)))
+    assert len(found.unique()) == 1
+    assert found.mean().item() == pytest.approx(3 * SHARE, rel=0.05)
+
+
+def test_a_share_of_the_errors_where_these_are_smaller():
+    target = 3 * torch.randn(4000, 5)
+    found = width(target + 0.2 * torch.randn(4000, 5), target)
+    assert found.mean().item() == pytest.approx(0.2 * SHARE, rel=0.05)
+
+
+def test_outputs_that_differ_in_scale_have_widths_of_their_own():
+    scales = torch.tensor([1.0, 50.0, 0.1])
+    z = scales * torch.randn(4000, 3)
+    torch.testing.assert_close(width(z, None), SHARE * scales, rtol=0.1, atol=0)
+
+
+def test_points_differ_by_coordinate_not_by_point():
+    scales = torch.tensor([1.0, 30.0])
+    found = width(scales * torch.randn(1000, 7, 2), None)
+    assert found.shape == (1, 2)
+    torch.testing.assert_close(found[0], SHARE * scales, rtol=0.1, atol=0)
+
+
+def test_many_outputs_are_taken_as_alike():
+    z = torch.linspace(0.01, 1, 100) * torch.randn(500, 100)
+    assert len(width(z, None).unique()) == 1
+
+
+def test_single_samples_tell_over_the_calls():
+    smoothing, random = Smoothing(None), torch.Generator().manual_seed(0)
+    for _ in range(300):
+        z = 2 * torch.randn(1, 4, generator=random)
+        smoothing.follow(z, None)
+    assert smoothing.width(z).mean().item() == pytest.approx(2 * SHARE, rel=0.3)
+
+
+@pytest.mark.parametrize(
+    "z, target",
+    [
+        (torch.zeros(8, 3), torch.zeros(8, 3)),
+        (torch.full((8, 3), 5.0), torch.full((8, 3), 5.0)),
+        (torch.ones(1, 3), torch.zeros(1, 3)),
+        (torch.ones(1, 3), None),
+        (torch.full((4, 2), torch.nan), None),
+    ],
+)
+def test_what_does_not_vary_has_an_answer(z, target):
+    found = width(z, target)
+    assert found.isfinite().all() and (found > 0).all()
+
+
+def test_wild_samples_are_left_out():
+    z = torch.randn(500, 3)
+    clean = width(z, None)
+    z[7], z[8] = torch.nan, torch.inf
+    torch.testing.assert_close(width(z, None), clean, rtol=0.05, atol=0)
+
+
+def test_followed_slowly():
+    smoothing = Smoothing(None)
+    z = torch.randn(500, 3)
+    for _ in range(100):
+        smoothing.follow(z, None)
+    before = smoothing.width(z).mean()
+    smoothing.follow(100 * z, None)
+    # Variances are averaged: one call in fifty, ten thousand times as large.
+    assert before < smoothing.width(z).mean() < 20 * before
+
+
+def test_maps_may_change_their_size():
+    smoothing = Smoothing(None)
+    smoothing.follow(torch.randn(64, 2, 8, 8), None)
+    z = torch.randn(64, 2, 12, 6)
+    smoothing.follow(z, None)
+    assert smoothing.width(z).mean().item() == pytest.approx(SHARE, rel=0.1)
+
+
+def test_as_given():
+    smoothing = torch.tensor([0.5, 5.0])
+    criterion = LearnedSurrogateLoss(lambda z, y: (z - y).abs().sum(-1), task=Tensors(smoothing=smoothing))
+    seen = []
+    criterion._core.metric.function = lambda z, y: (seen.append(z - y), (z - y).abs().sum(-1))[1]
+    criterion(torch.zeros(5000, 2, requires_grad=True), torch.zeros(5000, 2)).backward()
+    torch.testing.assert_close(torch.cat(seen[-2:]).std(0), smoothing, rtol=0.05, atol=0)
+    assert "smoothing 2.75" in repr(criterion)
+
+
+@pytest.mark.parametrize("smoothing, error", [(-1, ValueError), ("wide", TypeError)])
+def test_what_is_no_width(smoothing, error):
+    with pytest.raises(error, match="smoothing must be"):
+        Tensors(smoothing=smoothing)
+    with pytest.raises(ValueError, match="smoothing must be positive"):
+        Tensors(smoothing=torch.tensor([1.0, 0.0]))

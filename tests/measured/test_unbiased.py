@@ -1,0 +1,200 @@
+"""The gradient that is handed back is that of the metric's mean under the noise."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from learned_surrogates import LearnedSurrogateLoss, Tensors, Workers
+from learned_surrogates._measured.estimator import estimate
+
+WIDTH = 0.5
+
+
+def above(prediction: Tensor, target: Tensor) -> Tensor:
+    """A step: whether a number is above its target; the mean over a sample's numbers."""
+    return (prediction > target).double().mean(-1)
+
+
+def slope_of_above(z: Tensor, target: Tensor, width: float = WIDTH) -> Tensor:
+    """d/dz of the step's mean under noise, the normal density, over the numbers of a sample."""
+    x = (z - target) / width
+    return (-x.square() / 2).exp() / (math.sqrt(2 * math.pi) * width) / z.shape[-1]
+
+
+class Wrong(nn.Module):
+    """A surrogate that rewards what the metric punishes, and far too much."""
+
+    def __init__(self):
+        super().__init__()
+        self.factor = nn.Parameter(torch.tensor(-3.0))
+
+    def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        return self.factor * (z - y).square().sum(1) + z.sum(1)
+
+
+def mean_gradient(
+    criterion: LearnedSurrogateLoss, z: Tensor, target: Tensor, calls: int
+) -> tuple[Tensor, Tensor]:
+    """Mean over calls of the gradient at z `(numbers,)`, and its standard error."""
+    found = []
+    batch = 500
+    for _ in range(calls):
+        prediction = z.expand(batch, -1).clone().requires_grad_()
+        criterion(prediction, target.expand(batch, -1)).backward()
+        found.append(prediction.grad * batch)
+    found = torch.cat(found).double()
+    return found.mean(0), found.std(0) / math.sqrt(len(found))
+
+
+def assert_within(mean: Tensor, error: Tensor, truth: Tensor, times: float = 4) -> None:
+    assert ((mean - truth).abs() <= times * error).all(), (mean, truth, error)
+    # A test that could not tell the truth from nothing would prove nothing.
+    assert (truth.abs() > times * error).any()
+
+
+POINTS = torch.tensor([0.1, -0.3, 0.6]), torch.tensor([0.0, 0.2, 0.4])
+
+
+@pytest.mark.parametrize("draws", [2, 8])
+@pytest.mark.parametrize("surrogate", ["none", "pair", Wrong])
+def test_whatever_the_surrogate(draws, surrogate):
+    given = surrogate() if isinstance(surrogate, type) else surrogate
+    criterion = LearnedSurrogateLoss(
+        above, task=Tensors(smoothing=WIDTH), draws=draws, surrogate=given
+    )
+    z, target = POINTS
+    mean, error = mean_gradient(criterion, z, target, 20)
+    assert_within(mean, error, slope_of_above(z, target))
+    assert (surrogate == "none") == math.isnan(criterion.stats["surrogate/r2"])
+
+
+def test_a_wrong_slope_and_a_wrong_weight():
+    """Over 100,000 samples of the estimator itself, with what no regression would choose."""
+    random = torch.Generator().manual_seed(0)
+    z, target = POINTS
+    deviations = WIDTH * torch.randn(1, 100_000, 1, 3, generator=random)
+    up, down = (above(z + sign * deviations[0, :, 0], target) for sign in (1, -1))
+    told, correction = estimate(
+        ((up - down) / 2).float()[None, :, None],
+        deviations,
+        torch.full((1, 3), WIDTH),
+        torch.tensor([5.0, -7.0, 2.0]).expand(100_000, 1, 3),
+        torch.tensor(0.8),
+    )
+    found = (told + correction)[:, 0].double()
+    error = found.std(0) / 100_000**0.5
+    assert_within(found.mean(0), error, slope_of_above(z, target))
+
+
+def test_a_perfect_slope_leaves_no_noise():
+    """The metric is linear, and so is told exactly."""
+    slope = torch.tensor([1.0, -2.0, 0.5])
+    deviations = WIDTH * torch.randn(2, 50, 1, 3)
+    told, correction = estimate(
+        (deviations * slope).sum(-1),
+        deviations,
+        torch.full((1, 3), WIDTH),
+        slope.expand(50, 1, 3),
+        torch.tensor(1.0),
+    )
+    torch.testing.assert_close(told[0, 0], slope)
+    torch.testing.assert_close(correction, torch.zeros_like(correction), atol=1e-5, rtol=0)
+
+
+def test_one_value_an_output():
+    def by_number(prediction: Tensor, target: Tensor) -> Tensor:
+        return (prediction > target).double()
+
+    z, target = POINTS
+    options = {"task": Tensors(smoothing=WIDTH), "surrogate": "none"}
+    mean, error = mean_gradient(LearnedSurrogateLoss(by_number, **options), z, target, 20)
+    assert_within(mean, error, slope_of_above(z, target))
+    _, of_mean = mean_gradient(LearnedSurrogateLoss(above, **options), z, target, 20)
+    # Each output is credited with its own value alone: the others' are no noise to it.
+    assert (error < 0.8 * of_mean).all()
+
+
+def test_groups_of_numbers_with_a_value_each():
+    """Points in the plane, a value each: the gradient is that of their mean."""
+
+    def far(prediction: Tensor, target: Tensor) -> Tensor:
+        return ((prediction - target).norm(dim=-1) > 1).double()
+
+    z = torch.tensor([[0.8, 0.3], [0.1, 0.2]])
+    criterion = LearnedSurrogateLoss(far, task=Tensors(smoothing=WIDTH), surrogate="none")
+    means = LearnedSurrogateLoss(
+        lambda p, t: far(p, t).mean(-1), task=Tensors(smoothing=WIDTH), surrogate="none"
+    )
+    found = []
+    for each in (criterion, means):
+        prediction = z.expand(20_000, -1, -1).clone().requires_grad_()
+        each(prediction, torch.zeros_like(prediction)).backward()
+        gradient = prediction.grad.double() * len(prediction)
+        found.append((gradient.mean(0), gradient.std(0) / math.sqrt(len(prediction))))
+    (mean, error), (other, of_other) = found
+    assert ((mean - other).abs() <= 4 * (error.square() + of_other.square()).sqrt()).all()
+    assert (mean.abs() > 4 * error).any()
+
+
+@pytest.mark.parametrize("budget", [0.1, 50])
+def test_a_budget_of_one_in_ten(budget):
+    criterion = LearnedSurrogateLoss(
+        above, task=Tensors(smoothing=WIDTH), surrogate="pair", metric_budget=budget
+    )
+    z, target = POINTS
+    mean, error = mean_gradient(criterion, z, target, 40)
+    assert_within(mean, error, slope_of_above(z, target))
+
+
+def test_a_metric_where_higher_is_better():
+    criterion = LearnedSurrogateLoss(
+        above, task=Tensors(smoothing=WIDTH), higher_is_better=True, best=1.0
+    )
+    z, target = POINTS
+    mean, error = mean_gradient(criterion, z, target, 20)
+    assert_within(mean, error, -slope_of_above(z, target))
+
+
+def test_a_sample_that_fails_is_left_out():
+    def fails(prediction: Tensor, target: Tensor) -> float:
+        if target[0] > 10:
+            raise RuntimeError("no value")
+        return float((prediction > target).double().mean())
+
+    criterion = LearnedSurrogateLoss(
+        fails, task=Tensors(smoothing=WIDTH), on_metric_error="skip", surrogate="none"
+    )
+    prediction = torch.zeros(4, 2, requires_grad=True)
+    target = torch.zeros(4, 2)
+    target[1] = 20
+    loss = criterion(prediction, target)
+    loss.backward()
+    assert loss.isfinite()
+    assert not prediction.grad[1].any()
+    assert prediction.grad[[0, 2, 3]].any()
+    assert criterion._core.experience.skipped == 1
+
+
+def test_values_that_come_later_are_not_waited_for():
+    from concurrent.futures import ThreadPoolExecutor
+
+    criterion = LearnedSurrogateLoss(
+        above,
+        task=Tensors(smoothing=WIDTH),
+        executor=Workers(ThreadPoolExecutor, lag=2),
+        base_loss=nn.MSELoss(),
+    )
+    z, target = torch.randn(64, 3), torch.randn(64, 3)
+    expected = 2 * (z - target) / z.numel()
+    for call in range(30):
+        prediction = z.clone().requires_grad_()
+        criterion(prediction, target).backward()
+        if call < 2:  # nothing is known: the base loss alone
+            torch.testing.assert_close(prediction.grad, expected)
+    stats = criterion.stats
+    assert stats["surrogate/weight"] > 0
+    assert stats["metric"] == pytest.approx(above(z, target).mean().item(), abs=0.1)
+    learned = prediction.grad - (1 - stats["surrogate/weight"]) * expected
+    assert learned.abs().max() > 0
