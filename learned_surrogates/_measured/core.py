@@ -123,6 +123,9 @@ class MeasuredCore:
                     evaluation = self._measure(batch, draws)
                     slopes = self._slopes(draws.z, batch)
                     measured = None if evaluation is None else evaluation.measured
+                    if measured is not None and not self.calls:
+                        outputs = measured.values.shape[2:]
+                        self.slope.try_out(*as_samples(draws.z, _tensor(batch), outputs))
                     value, gradient = self._followed(batch, draws, measured, slopes, base)
                     nothing = torch.zeros(0, device=self.device)
                     told = nothing if slopes is None else slopes

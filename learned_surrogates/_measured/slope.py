@@ -90,6 +90,26 @@ class Slope:
             return False
         return self.shapes == (z.shape[1:], y.shape[1:])
 
+    def try_out(self, z: Tensor, y: Tensor | None) -> None:
+        """Holds a surrogate that was asked for against the first samples.
+
+        Raises:
+            ValueError: it does not take them.
+        """
+        if self.given in ("auto", "none") or self.forms:
+            return
+        if y is None:
+            raise ValueError(
+                "surrogate= needs targets that are a tensor and, for a metric with one value an "
+                "output, have those outputs too; leave it out to go by draws alone"
+            )
+        with island(self.device), seeded(self.seed):
+            form = self._form(str(self.given), z[:2].cpu().float(), y[:2].cpu())
+        with island(self.device), torch.enable_grad():
+            self._slope(
+                form.to(self.device), z[:2].detach().requires_grad_(), y[:2], create_graph=False
+            )
+
     def make(self, rows: Rows) -> None:
         """Makes the forms that may serve, by the first differences."""
         z, y, _, differences = rows

@@ -66,7 +66,12 @@ def fit(wrapper, where, sizes, accumulate=1, options=None):
             optimizer.zero_grad()
     weights = {name: _whole(p) for name, p in module.named_parameters()}
     moved = any(not torch.equal(p, q) for p, q in zip(weights.values(), make_model().parameters()))
-    return together(criterion), weights, criterion._core.learner.pairs.replay.oldest_first()[0], moved
+    return (
+        together(criterion),
+        weights,
+        criterion._core.learner.pairs.replay.oldest_first()[0],
+        moved,
+    )
 
 
 def _whole(parameter):

@@ -96,7 +96,9 @@ def test_maps_may_change_their_size():
 
 def test_as_given():
     smoothing = torch.tensor([0.5, 5.0])
-    criterion = LearnedSurrogateLoss(lambda z, y: (z - y).abs().sum(-1), task=Tensors(smoothing=smoothing))
+    criterion = LearnedSurrogateLoss(
+        lambda z, y: (z - y).abs().sum(-1), task=Tensors(smoothing=smoothing)
+    )
     seen = []
     criterion._core.metric.function = lambda z, y: (seen.append(z - y), (z - y).abs().sum(-1))[1]
     criterion(torch.zeros(5000, 2, requires_grad=True), torch.zeros(5000, 2)).backward()

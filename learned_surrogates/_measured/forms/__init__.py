@@ -98,7 +98,15 @@ def build(name: str, z: Tensor, y: Tensor) -> nn.Module:
     Raises:
         ValueError: the form does not take such samples.
     """
-    return BUILDERS[name](z, y)
+    try:
+        form = BUILDERS[name](z, y)
+        form(z[:1], y[:1])
+    except Exception as error:  # of whatever does not go together, deep within
+        raise ValueError(
+            f"surrogate={name!r} does not take predictions {tuple(z.shape[1:])} with targets "
+            f"{tuple(y.shape[1:])}, {y.dtype}: {error}"
+        ) from error
+    return form
 
 
 def _are_classes(z: Tensor, y: Tensor) -> bool:

@@ -25,7 +25,7 @@ class Classes(nn.Module):
 
     scale: Tensor
 
-    def __init__(self, z: Tensor, y: Tensor, hidden: int = 48):
+    def __init__(self, z: Tensor, y: Tensor, hidden: int = 32):
         super().__init__()
         tokens = self._tokens(z, y)
         classes = tokens.shape[2]
@@ -35,7 +35,7 @@ class Classes(nn.Module):
         self.costs = nn.Parameter(torch.zeros(classes, classes))
         self.truth = nn.Embedding(classes, CODE)
         self.said = nn.Linear(classes, CODE, bias=False)
-        self.net = mlp(5 + 2 * CODE, hidden, 1)
+        self.net = mlp(5 + 2 * CODE, hidden, hidden, 1)
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         """Values `(batch,)`."""

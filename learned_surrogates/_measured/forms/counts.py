@@ -20,14 +20,14 @@ class Counts(nn.Module):
 
     size: Tensor
 
-    def __init__(self, z: Tensor, y: Tensor, hidden: int = 48):
+    def __init__(self, z: Tensor, y: Tensor, hidden: int = 32):
         super().__init__()
         sharpness = torch.tensor(SHARPNESS, device=z.device)
         self.log_sharpness = nn.Parameter((sharpness / scale(z)).log())
         self.thresholds = nn.Parameter(torch.zeros_like(sharpness))
         self.register_buffer("size", torch.tensor(float(z[0].numel()), device=z.device))
         features = 7 * len(SHARPNESS) + 1
-        self.net = mlp(features, hidden, 1)
+        self.net = mlp(features, hidden, hidden, 1)
         self.straight = nn.Linear(features, 1)
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:

@@ -24,13 +24,13 @@ class Elements(nn.Module):
 
     statistics: Tensor
 
-    def __init__(self, z: Tensor, y: Tensor, ranks: bool = False, hidden: int = 48):
+    def __init__(self, z: Tensor, y: Tensor, ranks: bool = False, hidden: int = 32):
         super().__init__()
         self.ranks = ranks
         z, y = _items(z), _items(y).to(z)
         statistics = [z.mean(), scale(z), y.mean(), scale(y), scale(z - y)]
         self.register_buffer("statistics", torch.stack(statistics))
-        self.each = mlp(3 * z.shape[2] + 2 * ranks, hidden, hidden)
+        self.each = nn.Sequential(mlp(3 * z.shape[2] + 2 * ranks, hidden, hidden), nn.SiLU())
         self.all = mlp(hidden, hidden, 1)
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:

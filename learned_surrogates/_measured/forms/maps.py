@@ -21,7 +21,7 @@ class Maps(nn.Module):
 
     statistics: Tensor
 
-    def __init__(self, z: Tensor, y: Tensor, channels: int = 12, hidden: int = 48):
+    def __init__(self, z: Tensor, y: Tensor, channels: int = 12, hidden: int = 32):
         super().__init__()
         y = y.to(z)
         self.register_buffer("statistics", torch.stack([z.mean(), scale(z), y.mean(), scale(y)]))
@@ -30,7 +30,7 @@ class Maps(nn.Module):
             self.shrink *= 2
         self.near = nn.Conv2d(4 * z.shape[1], channels, 3, padding=1)
         self.far = nn.Conv2d(channels, channels, 3, padding=1)
-        self.net = mlp(2 * channels, hidden, 1)
+        self.net = mlp(2 * channels, hidden, hidden, 1)
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         """Values `(batch,)`."""

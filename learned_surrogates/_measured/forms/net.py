@@ -1,17 +1,16 @@
 """What the forms are made of."""
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 
-def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    """Two hidden layers, smooth: the fit differentiates the slope once more."""
-    return nn.Sequential(
-        nn.Linear(inputs, hidden),
-        nn.SiLU(),
-        nn.Linear(hidden, hidden),
-        nn.SiLU(),
-        nn.Linear(hidden, outputs),
-    )
+def mlp(*widths: int) -> nn.Sequential:
+    """Layers from the first width to the last, smooth: the fit differentiates the slope."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        layers += [nn.Linear(inputs, outputs), nn.SiLU()]
+    return nn.Sequential(*layers[:-1])
 
 
 def scale(samples: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ class Pair(nn.Module):
         super().__init__()
         inputs = self._inputs(z, y)
         self.standardise = Standardise(inputs)
-        self.net = mlp(inputs.shape[1], hidden, 1)
+        self.net = mlp(inputs.shape[1], hidden, hidden, 1)
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         """Values `(batch,)`."""
