@@ -207,10 +207,6 @@ class LearnedSurrogateLoss(nn.Module):
             surrogate = task.surrogates[0] if surrogate is None else surrogate
             check_choice("surrogate", surrogate, task.surrogates)
             task = task.seen_by(surrogate)
-        if task.smoothed:
-            _refuse_for_values(
-                task, filter=filter, generator=generator, data=data, penalty_weight=penalty_weight
-            )
         given = generator is not None
         generator = generator if given else task.generator()
         if generator is not None and not callable(generator):
@@ -243,6 +239,14 @@ class LearnedSurrogateLoss(nn.Module):
             executor=as_workers(executor),
             metric_budget=metric_budget,
         )
+        if task.smoothed:
+            _refuse_for_values(
+                task,
+                filter=filter,
+                generator=generator if given else None,
+                data=data,
+                penalty_weight=recipe.penalty_weight,
+            )
         if data != "local" and generator is None:
             raise ValueError(
                 f"data={data!r} needs generator=, a random data generator: {task!r} has none"

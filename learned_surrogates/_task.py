@@ -261,6 +261,11 @@ class Tensors(Task[TensorBatch]):
         torch.Size([8, 4])
     """
 
+    # A subclass need not call `__init__`: these are what it leaves without arguments.
+    smoothed = True
+    draws = 2
+    surrogates = SLOPES
+
     def __init__(self, *, smoothing: float | Tensor | None = None):
         if isinstance(smoothing, Tensor):
             check_dense("smoothing", smoothing)
@@ -270,9 +275,8 @@ class Tensors(Task[TensorBatch]):
         elif smoothing is not None:
             check_number("smoothing", smoothing, 0, integer=False)
         self.smoothing = smoothing
-        self.smoothed = isinstance(smoothing, Tensor) or smoothing is None or smoothing > 0
-        self.draws = 2 if self.smoothed else 0
-        self.surrogates = SLOPES if self.smoothed else VALUES
+        if not isinstance(smoothing, Tensor) and smoothing == 0:
+            self.smoothed, self.draws, self.surrogates = False, 0, VALUES
 
     @property
     def learning_rate(self) -> float:
