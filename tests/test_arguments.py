@@ -127,7 +127,8 @@ def test_a_tensor_that_cannot_be_read_is_named(case, kind, part):
     before, arguments = snapshot(criterion), list(make_arguments(case))
     change, message = UNREADABLE[kind]
     arguments[part] = change(arguments[part].detach())
-    kinds = {"boxes": ("pred", "target"), "tensors": ("prediction", "target"), **NAMES}
+    tensors = dict.fromkeys(("tensors", "measured"), ("prediction", "target"))
+    kinds = {"boxes": ("pred", "target"), **tensors, **NAMES}
     with pytest.raises(TypeError, match=f"^{kinds[case.partition('-')[0]][part]} .*({message})"):
         criterion(*arguments)
     assert_identical(snapshot(criterion), before)

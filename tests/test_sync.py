@@ -40,17 +40,20 @@ def assert_same(states):
 
 
 def fit_on_own_batches(case):
-    criterion = make_loss(case, penalty_weight=0.1, penalty_every=2)
+    options = {} if case == "measured" else {"penalty_weight": 0.1, "penalty_every": 2}
+    criterion = make_loss(case, **options)
     train(criterion, case, own_seeds(4))
-    pairs = criterion._core.learner.pairs
-    return together(criterion), pairs.replay.oldest_first()[0], pairs.random.get_state()
+    state = snapshot(criterion)
+    return together(criterion), state["replay.0"], state["random"]
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_weights_are_the_same_bits_and_replay_and_draws_are_not(ranks, case):
     states, replays, streams = zip(*ranks(fit_on_own_batches, case), strict=True)
     assert_same(states)
-    assert states[0]["counters"].tolist()[:2] == [4, 4]
+    calls, updates = states[0]["counters"].tolist()[:2]
+    assert calls == 4
+    assert updates == 4 or (case == "measured" and updates > 100)
     assert not torch.equal(*replays)
     assert not torch.equal(*streams)
 

@@ -39,7 +39,8 @@ class Experience:
     @property
     def enough(self) -> bool:
         """Whether a surrogate can be made of it."""
-        return self.replay.size >= FEWEST_ROWS
+        # Where samples are large, or the user wants few of them kept, there are never more.
+        return self.replay.size >= min(FEWEST_ROWS, self.replay.capacity)
 
     def observe(
         self,

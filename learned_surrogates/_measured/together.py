@@ -6,7 +6,6 @@ import torch
 import torch.distributed as dist
 
 from .._sync import digest, gather, waiting
-from .slope import FEWEST_ROWS
 
 if TYPE_CHECKING:
     from .core import MeasuredCore
@@ -23,7 +22,7 @@ def agree(core: "MeasuredCore") -> None:
     if sync.agreed or not sync.active:
         return
     rank, stream = dist.get_rank(sync.group), core.random.get_state()
-    able = core.replay.size if slope.wanted else 0
+    able = core.replay.size if slope.wanted and core.experience.enough else 0
     offer = [int(bool(slope.forms)), core.updates, able, digest(stream)]
     with waiting():
         offers = gather(torch.tensor(offer, device=core.device), sync.group)
@@ -31,7 +30,7 @@ def agree(core: "MeasuredCore") -> None:
         core.random.manual_seed(digest(stream, rank))
     source = max(range(len(offers)), key=lambda other: (offers[other][:3], -other))
     made, _, rows, _ = offers[source]
-    if not made and rows < FEWEST_ROWS:
+    if not made and not rows:
         return
     if rank == source and not made:
         core.make_forms()
