@@ -62,7 +62,7 @@ def save(core: "MeasuredCore", *, with_replay: bool) -> dict[str, Tensor]:
         }
         for number, form in enumerate(slope.forms):
             state |= {f"form.{number}.{k}": v for k, v in form.state_dict().items()}
-        state |= save_adam(slope.optimizer, _named(slope))
+        state |= save_adam(slope.optimizer, named(slope))
     if with_replay:
         samples = core.replay.oldest_first()
         state |= {f"replay.{i}": field for i, field in enumerate(samples)}
@@ -91,27 +91,32 @@ def load(core: "MeasuredCore", state: dict[str, Tensor]) -> Faults:
     loaded = None
     if built:
         loaded = _slope(core, state)
-        named = _named(loaded)
+        parameters = named(loaded)
         expected = {
             f"form.{number}.{key}": tuple(tensor.shape)
             for number, form in enumerate(loaded.forms)
             for key, tensor in form.state_dict().items()
         }
         own = {key: value for key, value in state.items() if key.startswith(("form.", "adam."))}
-        faults = check_shapes(own, expected | adam_shapes(own, named))
+        faults = check_shapes(own, expected | adam_shapes(own, parameters))
         if faults:
             return faults
         for number, form in enumerate(loaded.forms):
             form.load_state_dict(part(state, f"form.{number}."))
         loaded.scale = state["scale"].to(core.device, copy=True)
         loaded.control.sums = state["sums"].to(core.device, copy=True)
-        if loaded.optimizer is not None:
-            trained = [name for name, p in named.items() if p.requires_grad]
-            load_adam(loaded.optimizer, trained, part(state, "adam."))
+        load_moments(loaded, part(state, "adam."))
     elif any(key.startswith(("form.", "adam.")) for key in state):
         return Faults(errors=["the state has parts of a surrogate, but not which it is: 'forms'"])
     _take(core, state, loaded)
     return Faults()
+
+
+def load_moments(slope: Slope, moments: dict[str, Tensor]) -> None:
+    """Takes Adam's moments of the forms' parameters."""
+    if slope.optimizer is not None:
+        trained = [name for name, p in named(slope).items() if p.requires_grad]
+        load_adam(slope.optimizer, trained, moments)
 
 
 def _take(core: "MeasuredCore", state: dict[str, Tensor], loaded: Slope | None) -> None:
@@ -169,7 +174,7 @@ def _slope(core: "MeasuredCore", state: dict[str, Tensor]) -> Slope:
     return slope
 
 
-def _named(slope: Slope) -> dict[str, nn.Parameter]:
+def named(slope: Slope) -> dict[str, nn.Parameter]:
     """The forms' parameters by their names in the state."""
     return {
         f"{number}.{name}": parameter
