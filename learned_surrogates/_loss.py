@@ -357,8 +357,8 @@ class LearnedSurrogateLoss(nn.Module):
         """
         check_number("updates", updates, 0)
         read_ahead = None if batches is None else self._read(islice(batches, updates))
-        self._core.warm_up(read_ahead, _progress_bar(updates) if progress else range(updates))
-        self.stats = self._core.conclude(self.base_loss is not None)
+        steps = _progress_bar(updates) if progress else range(updates)
+        self.stats = self._core.warm_up(read_ahead, steps, self.base_loss is not None)
         return self.stats
 
     def check(

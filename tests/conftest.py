@@ -50,7 +50,9 @@ def make_loss(case: str = "tensors", metric=None, **options) -> LearnedSurrogate
     """A loss that updates at each call and has no warm-up, unless told otherwise."""
     case, _, form = case.partition("-")
     if metric is None:
-        metric = {"tensors": l1, "measured": l1, "boxes": boxes.rotated_iou}.get(case, text.edit_distance)
+        metric = {"tensors": l1, "measured": l1, "boxes": boxes.rotated_iou}.get(
+            case, text.edit_distance
+        )
     task = {
         "tensors": Tensors(smoothing=0),
         "measured": Tensors(),

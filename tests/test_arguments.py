@@ -191,9 +191,7 @@ def test_a_users_task_need_not_call_the_constructor_it_inherits():
     criterion = LearnedSurrogateLoss(l1, task=Own(2.0))
     prediction, target = make_arguments()
     with torch.no_grad():
-        torch.testing.assert_close(
-            criterion(prediction, target), l1(2 * prediction, target).mean()
-        )
+        torch.testing.assert_close(criterion(prediction, target), l1(2 * prediction, target).mean())
     assert step(criterion, (prediction, target))[1].abs().sum() > 0
 
 

@@ -43,9 +43,7 @@ def test_the_conditioned_form_is_zero_where_prediction_and_target_agree(case):
 
 @pytest.mark.parametrize("task", [Tensors(smoothing=0), Tensors()])
 def test_the_conditioned_form_needs_one_shape(task):
-    criterion = LearnedSurrogateLoss(
-        lambda z, y: z[:, 0] * 0, task=task, surrogate="conditioned"
-    )
+    criterion = LearnedSurrogateLoss(lambda z, y: z[:, 0] * 0, task=task, surrogate="conditioned")
     with pytest.raises(ValueError, match="'conditioned' needs predictions and targets of one"):
         criterion(torch.randn(4, 3, requires_grad=True), torch.randn(4, 2))
 

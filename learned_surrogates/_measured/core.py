@@ -345,14 +345,21 @@ class MeasuredCore:
             self.slope.fit(self.experience.sample(self.recipe.batch_size, self.random))
             self.updates += 1
 
-    def warm_up(self, batches: Iterator[Batch] | None, steps: Iterable[int]) -> None:
+    def warm_up(
+        self, batches: Iterator[Batch] | None, steps: Iterable[int], has_base_loss: bool
+    ) -> dict[str, Any]:
         """Measures batches and fits the surrogate to them, a gradient step each.
 
+        Returns:
+            The figures after it.
+
         Raises:
+            MetricError: the metric failed, in this process or another.
             ValueError: there are no batches.
         """
         if batches is None:
             raise ValueError("warm_up needs batches, what the loss would be called with")
+        self.sync.failure = None
         for _ in steps:
             batch = next(batches, None)
             with island(self.device):
@@ -363,13 +370,18 @@ class MeasuredCore:
                     self.make_forms()
                 agree(self)
                 self.update(1)
+        self.sync.give_up()
+        return self.conclude(has_base_loss)
 
     def _measure_ahead(self, batch: Batch) -> None:
         """Remembers what draws of a batch say, without a gradient; waits for it."""
+        measured = None
         with self._unchanged():
             self.smoothing.follow(batch.prediction.detach().float(), _tensor(batch))
             draws = draw(self.task, batch, self._width(batch), self.recipe.draws, self.random)
-            measured = self._now(draws.pairs, len(batch.target))
+            # Other processes are told of an error by the next exchange.
+            with self.sync.told():
+                measured = self._now(draws.pairs, len(batch.target))
             slopes = self._slopes(draws.z, batch)
         if measured is not None:
             told = torch.zeros(0, device="cpu") if slopes is None else slopes
