@@ -59,7 +59,7 @@ def test_the_pair_form_takes_targets_with_other_features(task):
 def test_an_unknown_form_names_those_there_are():
     with pytest.raises(ValueError, match="one of 'embedding', 'conditioned', 'pair'; got 'grid'"):
         LearnedSurrogateLoss(l1, task=Tensors(smoothing=0), surrogate="grid")
-    with pytest.raises(ValueError, match="one of 'auto', 'none', 'pair', .*; got 'grid'"):
+    with pytest.raises(ValueError, match=r"one of 'auto', 'none', 'pair', .*; got 'grid'"):
         LearnedSurrogateLoss(l1, surrogate="grid")
 
 
