@@ -24,7 +24,7 @@ from .._warnings import warn
 from . import state
 from .draws import Draws, as_samples, draw, half_differences
 from .estimator import measured_gradient
-from .experience import Experience
+from .experience import Experience, signal_of
 from .slope import FEWEST_ROWS, FIRST_STEPS, Slope
 from .smoothing import Smoothing
 from .together import agree
@@ -32,6 +32,8 @@ from .together import agree
 # Share of the draws' differences that are not zero from which on the base loss does not lead: where
 # all draws score alike, the metric says nothing yet.
 ENOUGH_SIGNAL = 0.01
+# Noise from the user's own seed could be the very numbers that predictions were drawn from.
+SALT = 0x2545F4914F6CDD1D
 # Calls in a row without any difference after which the user is warned.
 PATIENCE = 100
 
@@ -68,7 +70,7 @@ class MeasuredCore:
         self.recipe = recipe
         self.sync = sync
         self.device = torch.device("cpu")
-        self.random = torch.Generator().manual_seed(recipe.seed)
+        self.random = torch.Generator().manual_seed(recipe.seed ^ SALT)
         self.evaluations = Evaluations(metric, recipe.executor)
         self.smoothing = Smoothing(task.smoothing)
         self.slope = Slope(given, recipe.learning_rate, recipe.seed, sync)
@@ -126,6 +128,8 @@ class MeasuredCore:
                     if measured is not None and not self.calls:
                         outputs = measured.values.shape[2:]
                         self.slope.try_out(*as_samples(draws.z, _tensor(batch), outputs))
+                    if measured is not None:
+                        self._warn_if_silent(measured, base)
                     value, gradient = self._followed(batch, draws, measured, slopes, base)
                     nothing = torch.zeros(0, device=self.device)
                     told = nothing if slopes is None else slopes
@@ -253,11 +257,11 @@ class MeasuredCore:
             if base is None:
                 return value, known
             return value, known + (1 - (0 if slope is None else weight)) * base().to(known)
-        self._warn_if_silent(measured, base)
         gradient = measured_gradient(measured, draws, slope, weight, self.recipe.correction)
         # A NaN in a sample's prediction must show, whatever the metric makes of it.
         gradient = gradient.where(batch.per_sample(finite, gradient.ndim), torch.nan)
-        share = self.base_share
+        signal = self.experience.signal
+        share = self._base_share(signal if signal == signal else signal_of(measured))
         if base is not None and share:
             other = base().to(gradient)
             gradient = other if share == 1 else (1 - share) * gradient + share * other
@@ -272,7 +276,9 @@ class MeasuredCore:
     @property
     def base_share(self) -> float:
         """Share of the base loss's gradient: what the user gives it, or more without a signal."""
-        signal = self.experience.signal
+        return self._base_share(self.experience.signal)
+
+    def _base_share(self, signal: float) -> float:
         lead = max(0.0, 1 - signal / ENOUGH_SIGNAL) if signal == signal else 0.0
         return max(self.recipe.base_weight or 0.0, lead)
 
@@ -413,12 +419,12 @@ class MeasuredCore:
             return f"{names}, followed: {slope.name}" if len(slope.names) > 1 else names
         if slope.unsuited:
             return "no form fits these predictions and targets, measured only"
-        if slope.optimizer is not None:
+        if slope.resting:
             return "none earned its cost, measured only for now"
         return "not built: that follows the first calls"
 
     def _warn_if_silent(self, measured: Measurement, base: Base) -> None:
-        heard = half_differences(measured.values).any()
+        heard = half_differences(measured.values[:, measured.usable]).any()
         self.silent_calls = 0 if heard else self.silent_calls + 1
         if self.silent_calls == PATIENCE:
             message = SILENT.format(
