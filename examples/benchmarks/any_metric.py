@@ -25,6 +25,9 @@ of the proxy's. What is trained is in examples/user_metrics; it needs scikit-lea
 Runs that the results have are not made again, so that the study can be interrupted, and divided
 among processes; `--again` forgets those of the methods named, for when the package has changed.
 
+Large masks spend most of a step on fetching memory anew: with glibc, the environment variables
+MALLOC_MMAP_THRESHOLD_ and MALLOC_TRIM_THRESHOLD_, both at 1000000000, keep it.
+
 Example:
     python examples/benchmarks/any_metric.py --problems off_by_1 costs --methods proxy score-2
     python examples/benchmarks/any_metric_page.py
