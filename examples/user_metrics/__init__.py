@@ -3,7 +3,8 @@
 `problem.py` says what a problem is made of; the other files have them by kind of output. Data is
 drawn from seeded generators, or comes with scikit-learn where the sentence says "real data".
 `score_function.py` and `methods.py` are what the study trains on, `training.py` how, `results.py`
-where it is written down. The study itself is `benchmarks/any_metric.py`.
+where it is written down, `summary.py` and `picture.py` what it comes to. The study itself is
+`benchmarks/any_metric.py`.
 """
 
 from . import classes, geometry, labels, lists, masks, quantities, solvers

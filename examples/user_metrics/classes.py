@@ -58,9 +58,9 @@ def grouped_classes() -> Splits:
     random = generator(35)
     centres = 1.3 * torch.randn(10, 16, generator=random).repeat_interleave(10, 0)
     centres = centres + 0.8 * torch.randn(100, 16, generator=random)
-    target = torch.randint(0, 100, (10_000,), generator=random)
-    x = centres[target] + 1.2 * torch.randn(10_000, 16, generator=random)
-    return split(x, target, 5000, 2000)
+    target = torch.randint(0, 100, (18_000,), generator=random)
+    x = centres[target] + 1.2 * torch.randn(18_000, 16, generator=random)
+    return split(x, target, 5000, 4000)
 
 
 def digits() -> Splits:
@@ -178,7 +178,8 @@ PROBLEMS = [
         metric=lambda prediction, target: COST_OF_100[target, prediction.argmax(-1)],
         trick=Trick(BAYES, decide=least_expected_cost(COST_OF_100)),
         steps=3000,
-        rate=3e-3,
+        rate=1e-3,
+        rates=(3e-4, 1e-3, 3e-3),
     ),
     Problem(
         name="ordinal",

@@ -73,12 +73,7 @@ def cost_of_a_miss(prediction: Tensor, target: Tensor) -> Tensor:
     return (10 * target * (1 - said) + (1 - target) * said).sum(-1)
 
 
-def weighted_cross_entropy(prediction: Tensor, target: Tensor) -> Tensor:
-    """Weighs the sick ten times, as the metric does."""
-    return binary_cross_entropy(prediction, target) * (1 + 9 * target[:, 0])
-
-
-BIAS = Trick("a threshold chosen on validation", decide=best_bias(one_minus_f1))
+THRESHOLD = "a threshold chosen on validation"
 PROBLEMS = [
     Problem(
         name="hamming",
@@ -110,7 +105,7 @@ PROBLEMS = [
         model=lambda: perceptron(12, 16, 12),
         proxy=binary_cross_entropy,
         metric=one_minus_f1,
-        trick=BIAS,
+        trick=Trick(THRESHOLD, decide=best_bias(one_minus_f1)),
     ),
     Problem(
         name="f1_100",
@@ -120,7 +115,7 @@ PROBLEMS = [
         model=lambda: perceptron(16, 32, 100),
         proxy=binary_cross_entropy,
         metric=one_minus_f1,
-        trick=BIAS,
+        trick=Trick(THRESHOLD, decide=best_bias(one_minus_f1)),
         steps=3000,
     ),
     Problem(
@@ -131,7 +126,7 @@ PROBLEMS = [
         model=lambda: perceptron(6, 16, 1),
         proxy=binary_cross_entropy,
         metric=cost_of_a_miss,
-        trick=Trick("the sick weigh ten times", loss=weighted_cross_entropy),
+        trick=Trick(THRESHOLD, decide=best_bias(cost_of_a_miss)),
         rate=3e-3,
         rates=(3e-4, 1e-3, 3e-3),
     ),

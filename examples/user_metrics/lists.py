@@ -132,7 +132,6 @@ PROBLEMS = [
         proxy=binary_cross_entropy,
         metric=one_minus_average_precision,
         trick=Trick("ListNet", loss=list_cross_entropy),
-        steps=3000,
     ),
     Problem(
         name="spearman",

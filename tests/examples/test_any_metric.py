@@ -174,7 +174,7 @@ def test_the_package_as_it_was_needs_a_checkout():
 
 def test_the_page_compares_each_method_at_its_best_rate(tmp_path, monkeypatch):
     monkeypatch.setattr(any_metric_page, "PICTURE", tmp_path / "picture.png")
-    assert "not run" in any_metric_page.section(tmp_path)
+    assert "not run" in any_metric_page.section(tmp_path, 64)
     for name, share in {"off_by_1": 0.1, "costs": 1.2}.items():
         results = Results(tmp_path / f"{name}.json", {})
         key = {"batch": 64, "steps": 600, "rate": 0.001}
@@ -185,7 +185,10 @@ def test_the_page_compares_each_method_at_its_best_rate(tmp_path, monkeypatch):
             results.add(seed, run_with(0.51 * 0.8), "def", method="before-base", **key)
         for seed in range(2):  # of a rate that was not chosen
             results.add(seed, run_with(0.3), "abc", method="proxy", **key | {"rate": 0.01})
-    text = any_metric_page.section(tmp_path)
+    page = any_metric_page.PAGE.read_text()
+    text = any_metric_page.filled(page, tmp_path)
+    assert text != page
+    assert any_metric_page.filled(text, tmp_path) == text
     assert "(_static/picture.png)" in text
     assert "score function, 2 calls, against the proxy: -65 % in the geometric mean" in text
     assert "lower in 1 of 2, above in 1, at worst +20.0 %" in text
