@@ -19,7 +19,7 @@ def small_ellipses() -> Splits:
 
 def large_ellipses() -> Splits:
     """Two overlapping ellipses of 64 x 64 in noise and smooth clutter."""
-    random, count = generator(38), 2400
+    random, count = generator(38), 3600
     rows, columns = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
     centre = 16 + 32 * torch.rand(count, 2, 1, 1, generator=random)
     mask = torch.zeros(count, 1, 64, 64)
@@ -30,7 +30,7 @@ def large_ellipses() -> Splits:
     clutter = torch.randn(count, 1, 16, 16, generator=random)
     clutter = functional.interpolate(clutter, scale_factor=4.0, mode="bilinear")
     noise = torch.randn(count, 1, 64, 64, generator=random)
-    return split(mask + clutter + 2 * noise, mask, 1200, 400)
+    return split(mask + clutter + 1.5 * noise, mask, 2400, 400)
 
 
 def ellipse(rows: Tensor, columns: Tensor, centre: Tensor, radius: Tensor) -> Tensor:
@@ -142,7 +142,8 @@ PROBLEMS = [
         kind="masks",
         metric=one_minus_iou,
         trick=SOFT_IOU,
-        steps=1500,
+        steps=2500,
+        rate=3e-3,
         **LARGE,
     ),
     Problem(
@@ -151,7 +152,8 @@ PROBLEMS = [
         kind="masks",
         metric=lambda prediction, target: one_minus_boundary_f1(prediction, target, 2),
         trick=SOFT_IOU,
-        steps=1500,
+        steps=2500,
+        rate=3e-3,
         **LARGE,
     ),
 ]
