@@ -35,7 +35,7 @@ def save(core: "MeasuredCore", *, with_replay: bool) -> dict[str, Tensor]:
     slope, evaluations = core.slope, core.evaluations
     counters = [getattr(core, name) for name in COUNTERS]
     counters += [core.experience.skipped, evaluations.lost, evaluations.unmeasured]
-    counters += [core.smoothing.calls]
+    counters += [core.smoothing.calls, core.quality.readings]
     counters += [slope.calls, slope.best, int(slope.unsuited), slope.control.age]
     state = {
         "version": as_tensor(VERSION),
@@ -44,10 +44,13 @@ def save(core: "MeasuredCore", *, with_replay: bool) -> dict[str, Tensor]:
         "figures": torch.tensor(
             [getattr(core.experience, name) for name in FIGURES], dtype=torch.float64, device="cpu"
         ),
+        "quality": core.quality.figures,
         "history": core.history.save(),
     }
     if core.experience.outputs is not None:
         state["outputs"] = as_tensor(list(core.experience.outputs))
+    if core.quality.vectors is not None:
+        state["vectors"] = core.quality.vectors
     if core.smoothing.moments is not None:
         state["moments"] = core.smoothing.moments
     if slope.forms:
@@ -120,19 +123,22 @@ def _take(core: "MeasuredCore", state: dict[str, Tensor], loaded: Slope | None) 
         setattr(core, name, value)
     core.evaluations.clear()
     core.experience.skipped, core.evaluations.lost, core.evaluations.unmeasured = counters[3:6]
-    core.smoothing.calls = counters[6]
+    core.smoothing.calls, core.quality.readings = counters[6:8]
+    core.quality.figures = state["quality"].cpu().double()
     for name, figure in zip(FIGURES, state["figures"].tolist(), strict=True):
         setattr(core.experience, name, figure)
     core.random.set_state(state["random"].cpu())
     core.history.load(state["history"])
     outputs = state.get("outputs")
     core.experience.outputs = None if outputs is None else torch.Size(outputs.tolist())
+    vectors = state.get("vectors")
+    core.quality.vectors = None if vectors is None else vectors.to(core.device, copy=True)
     moments = state.get("moments")
     core.smoothing.moments = None if moments is None else moments.to(core.device, copy=True)
     core.smoothing.forget_width()
     core.slope = loaded or core.slope.afresh()
-    core.slope.calls, core.slope.best = counters[7:9]
-    core.slope.unsuited, core.slope.control.age = bool(counters[9]), counters[10]
+    core.slope.calls, core.slope.best = counters[8:10]
+    core.slope.unsuited, core.slope.control.age = bool(counters[10]), counters[11]
     core.replay.clear()
     replayed = part(state, "replay.")
     if replayed:
@@ -144,13 +150,16 @@ def _shapes(core: "MeasuredCore", state: dict[str, Tensor]) -> Shapes:
     """The shapes of what does not depend on the forms."""
     shapes: Shapes = {
         "version": (),
-        "counters": (len(COUNTERS) + 8,),
+        "counters": (len(COUNTERS) + 9,),
         "random": tuple(core.random.get_state().shape),
         "figures": (len(FIGURES),),
+        "quality": tuple(core.quality.figures.shape),
         "history": (ANY, len(core.history.names)),
     }
     if "outputs" in state:
         shapes["outputs"] = (ANY,)
+    if "vectors" in state:
+        shapes["vectors"] = (4, ANY)
     if "moments" in state:
         shapes["moments"] = (4, *[ANY] * (state["moments"].ndim - 1))
     if "forms" in state:
