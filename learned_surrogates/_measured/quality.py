@@ -11,6 +11,8 @@ from .weights import in_weights, last_layer
 MOMENTUM = 0.02
 # Of a layer's weights, so many are looked at.
 MOST_WEIGHTS = 2**14
+# Before so many readings there are no figures.
+FEWEST = 10
 # Products of gradients whose running means and squares tell the standard error.
 PRODUCTS = 3
 
@@ -62,7 +64,7 @@ class Quality:
 
     def _products(self) -> tuple[float, float, float]:
         """Squared lengths of the measured and the base loss's mean gradient, and their product."""
-        if self.vectors is None:
+        if self.vectors is None or self.readings < FEWEST:
             return math.nan, math.nan, math.nan
         g, h, b, c = self.vectors
         return 4 * float(g @ h), 4 * float(b @ c), 2 * float(g @ c + h @ b)
@@ -83,7 +85,7 @@ class Quality:
         means, squares = self.figures[1:].split(PRODUCTS)
         variances = (squares - means.square()).clamp(min=0)
         # So many readings' worth a running mean tells of.
-        count = max(1.0, min(self.readings, (2 - MOMENTUM) / MOMENTUM) - 1)
+        count = min(self.readings, (2 - MOMENTUM) / MOMENTUM) - 1
         size = math.sqrt(signal * base)
         error = 2 * math.sqrt(float(variances[:2].sum()) / count) / size
         return max(-1.0, min(1.0, across / size)), error

@@ -16,9 +16,9 @@ WORTH_TEXT = (
 
 
 SIGNAL_TEXT = (
-    "In the weights of the last layer, where samples add up as they do in training. Left: the length "
+    "In the last layer's weights, where samples add up as they do in training. Left: the length "
     "of a step's mean over what it varies by from batch to batch; an optimizer averages over many "
-    "steps, so that a tenth is not bad. Right, with a base loss: the cosine of its gradient with the "
+    "steps, so that a tenth is not bad. Right, with a base loss: its gradient's cosine with the "
     "measured one, and twice its standard error. Below 0, your usual loss now leads away from your "
     "metric."
 )
