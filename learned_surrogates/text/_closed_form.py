@@ -1,0 +1,185 @@
+"""The expected edit distance as a function of logits, with its gradient."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .._island import island
+from .._transfer import send
+from ._alignment import Labels
+from ._column_steps import ColumnStep
+from ._difference_rows import Moves, Rows
+from ._frame_moves import CTCMoves, Outputs, PositionMoves
+
+# Less than this of other characters is none: whether they repeat then makes no difference.
+LEAST_OTHER = 1e-12
+
+
+class Spelling:
+    """Targets by their distinct characters, of which each is a state.
+
+    Args:
+        labels: class indices of each sample's target.
+        special: class of the blank or the end, which stands where a sample has fewer characters.
+
+    Attributes:
+        classes: of the distinct characters, `(batch, characters)`.
+        of_column: which of them each column has, -1 behind the target, `(batch, columns)`.
+    """
+
+    def __init__(self, labels: Labels, special: int):
+        distinct = [list(dict.fromkeys(label)) for label in labels]
+        self.special = special
+        self.lengths = np.array([len(label) for label in labels], dtype=np.int64)
+        self.counts = np.array([len(classes) for classes in distinct], dtype=np.int64)
+        self.classes = np.full((len(labels), max(self.counts, default=0)), special)
+        self.of_column = np.full((len(labels), max(1, max(self.lengths, default=0))), -1)
+        for i, (label, classes) in enumerate(zip(labels, distinct, strict=True)):
+            place = {character: k for k, character in enumerate(classes)}
+            self.classes[i, : len(classes)] = classes
+            self.of_column[i, : len(label)] = [place[character] for character in label]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """All that the distance depends on but the logits.
+
+    Attributes:
+        spelling: of the targets.
+        present: which positions there are, `(batch, length)`.
+        ctc: whether frames in a row are merged.
+        step: of a column.
+        insertion: cost of a character read, in the step's units.
+        compiled: the kernel that takes the place of `Rows`; None for none.
+    """
+
+    spelling: Spelling
+    present: Tensor
+    ctc: bool
+    step: ColumnStep
+    insertion: int
+    compiled: Callable[..., tuple[Tensor, Sequence[Tensor] | None]] | None
+
+
+class ClosedForm(torch.autograd.Function):
+    """Expected distance of each sample, `(batch,)`, from logits `(batch, classes, length)`.
+
+    The gradient's recursion runs along with the value's, sample by sample, for it is linear in
+    what comes back: only what a frame needs of it is kept, not what a class needs.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, problem: Problem) -> Tensor:
+        with island(logits.device), torch.no_grad():
+            return _forward(ctx, logits, problem)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_values: Tensor) -> tuple[Tensor, None]:
+        with island(d_values.device), torch.no_grad():
+            return _d_logits(ctx.problem, d_values, *ctx.saved_tensors).to(ctx.dtype), None
+
+
+def _forward(ctx: Any, logits: Tensor, problem: Problem) -> Tensor:
+    dtype = logits.dtype if logits.dtype == torch.float64 else torch.float32
+    others = logits.permute(2, 0, 1).softmax(2, dtype=dtype).contiguous()
+    outputs, overlap = _outputs(others, problem)
+    frames = CTCMoves(outputs) if problem.ctc else PositionMoves(outputs)
+    gradient = ctx.needs_input_grad[0]
+    mean, d_moves = _rows(problem, frames.moves, gradient)
+    value = mean + problem.insertion * frames.moves.gain.sum((0, 2))
+    if gradient:
+        assert d_moves is not None
+        d_gain, *d_rest = d_moves
+        ctx.problem, ctx.dtype = problem, logits.dtype
+        d_outputs = frames.backward(d_gain + problem.insertion, *d_rest)
+        ctx.save_for_backward(others, outputs.characters, outputs.special, overlap, *d_outputs)
+    return value
+
+
+def _rows(
+    problem: Problem, moves: Moves, gradient: bool
+) -> tuple[Tensor, Sequence[Tensor] | None]:
+    if problem.compiled is not None:
+        return problem.compiled(moves, problem.spelling, problem.ctc, gradient)
+    of_column = send(torch.from_numpy(problem.spelling.of_column.T.copy()), moves.gain.device)
+    characters = torch.arange(moves.gain.shape[2], device=moves.gain.device)
+    match = of_column[..., None] == characters
+    exists = (of_column >= 0).to(moves.gain)
+    return Rows(problem.step, moves, match, exists, problem.ctc).run(gradient)
+
+
+def _outputs(others: Tensor, problem: Problem) -> tuple[Outputs, Tensor]:
+    """The frames' probabilities, and the overlap of the others with those of the frame before.
+
+    Leaves of `others`, the probabilities `(time, batch, classes)`, those of characters that the
+    target does not have: only of these are all classes needed.
+    """
+    spelling = problem.spelling
+    present = problem.present.T
+    if others.is_cuda or not present.all():
+        others.masked_fill_(~present[..., None], 0)
+    index = send(torch.from_numpy(spelling.classes), others.device).expand(len(others), -1, -1)
+    special = others[..., spelling.special].clone()
+    own = torch.arange(index.shape[2]) < torch.from_numpy(spelling.counts)[:, None]
+    of_target = others.gather(2, index) * send(own, others.device)
+    others.scatter_(2, index, 0)
+    others[..., spelling.special] = 0
+    rest = others.sum(2)
+    overlap = torch.zeros_like(rest)
+    again = torch.zeros_like(rest)
+    if problem.ctc:
+        rows = others.flatten(0, 1)
+        size = others.shape[1]
+        overlap[1:] = (rows[size:, None] @ rows[:-size, :, None]).view(-1, size)
+        both = rest[1:] * rest[:-1]
+        again[1:] = (overlap[1:] / both.clamp(min=LEAST_OTHER**2)).clamp_(max=1)
+    characters = torch.cat([of_target, rest[..., None]], 2)
+    return Outputs(characters, special, again, present), overlap
+
+
+def _d_logits(
+    problem: Problem,
+    d_values: Tensor,
+    others: Tensor,
+    characters: Tensor,
+    special: Tensor,
+    overlap: Tensor,
+    d_characters: Tensor,
+    d_special: Tensor,
+    d_again: Tensor,
+) -> Tensor:
+    """The gradient of the logits, `(batch, classes, length)`.
+
+    Of probabilities p with gradient g, softmax gives p (g - sum(p g)). An other class c of frame t
+    has, with again = overlap / (rest rest'), overlap = sum_c p_t[c] p_{t-1}[c] and rest = sum_c p,
+
+        g_t[c] = d_rest_t + sum over both neighbours s of d_again (p_s[c] - overlap / rest_t) / (rest_t rest_s)
+    """
+    spelling = problem.spelling
+    # Only p enters what comes before the sum over classes: all else is a number for each frame.
+    mean = (characters * d_characters).sum(2) + special * d_special
+    level = d_characters[..., -1] - mean
+    rest = characters[..., -1]
+    ratio = torch.zeros_like(rest)
+    if problem.ctc:
+        both = rest[1:] * rest[:-1]
+        ratio[1:] = (d_again[1:] / both).where(both > LEAST_OTHER**2, 0)
+        pull = ratio * overlap
+        pull[:-1] += pull[1:].clone()
+        level -= pull / rest.clamp(min=LEAST_OTHER)
+    d_logits = others * (level * d_values)[..., None]
+    if problem.ctc:
+        ratio *= d_values
+        d_logits[1:].addcmul_(others[1:] * ratio[1:, :, None], others[:-1])
+        d_logits[:-1].addcmul_(others[:-1] * ratio[1:, :, None], others[1:])
+    index = send(torch.from_numpy(spelling.classes), others.device).expand(len(others), -1, -1)
+    of_target = (d_characters - mean[..., None]) * characters * d_values[:, None]
+    d_logits.scatter_(2, index, of_target[..., :-1])
+    d_logits[..., spelling.special] = (d_special - mean) * special * d_values
+    return d_logits.permute(1, 2, 0)
