@@ -109,9 +109,9 @@ def _rows(
         return problem.compiled(moves, problem.spelling, problem.ctc, gradient)
     of_column = send(torch.from_numpy(problem.spelling.of_column.T.copy()), moves.gain.device)
     characters = torch.arange(moves.gain.shape[2], device=moves.gain.device)
-    match = of_column[..., None] == characters
+    match = of_column == characters[:, None, None]
     exists = (of_column >= 0).to(moves.gain)
-    return Rows(problem.step, moves, match, exists, problem.ctc).run(gradient)
+    return Rows(problem.step, moves, match.to(moves.gain), exists, problem.ctc).run(gradient)
 
 
 def _outputs(others: Tensor, problem: Problem) -> tuple[Outputs, Tensor]:

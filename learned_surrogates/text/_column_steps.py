@@ -34,14 +34,21 @@ class ColumnStep(Protocol):
     v: list[float]
     values: list[float]
 
-    def forward(self, h: Tensor, v: Tensor, match: Tensor) -> tuple[Parts, Parts]:
-        """h' and v' of h and v `(channels, ...)`; match is bool, `(...)`."""
+    def forward(self, h: Tensor, v: Tensor, match: Tensor, right: Tensor) -> Sequence[Tensor]:
+        """h', by its channels, of h and v `(channels, ...)`; v' is written to `right`.
 
-    def prepare(self, h: Tensor, v: Tensor, match: Tensor) -> tuple[Parts, Parts]:
-        """h' once more, and what `backward` needs of many steps at a time, `(steps, ...)` each."""
+        Args:
+            h: distributions.
+            v: distributions.
+            match: 1 where the characters match, else 0; `(...)`.
+            right: of v's shape.
+        """
 
-    def backward(self, parts: Parts, dh: Tensor, dv: Tensor) -> tuple[Parts, Parts]:
-        """The gradients of h and v, from those of h' and v'."""
+    def prepare(self, h: Tensor, v: Tensor, match: Tensor) -> tuple[Sequence[Tensor], Parts]:
+        """h' once more, and what `backward` needs; of many steps, `(steps, channels, ...)`."""
+
+    def backward(self, parts: Parts, dh: Tensor, dv: Tensor, d_above: Tensor, d_left: Tensor) -> None:
+        """Writes the gradients of h and v, from those of h' and v'."""
 
 
 class UnitStep:
@@ -60,31 +67,35 @@ class UnitStep:
     v = [0.0, 1.0]
     values = [-1.0, 1.0]
 
-    def forward(self, h: Tensor, v: Tensor, match: Tensor) -> tuple[Parts, Parts]:
+    def forward(self, h: Tensor, v: Tensor, match: Tensor, right: Tensor) -> Sequence[Tensor]:
         (c, d), (a, b) = h, v
-        c1, a1 = c.masked_fill(match, 1), a.masked_fill(match, 1)
+        c1, a1 = torch.maximum(c, match), torch.maximum(a, match)
         up = torch.addcmul(a, (1 - a).sub_(b), 1 - c1)
-        right = torch.addcmul(c, (1 - c).sub_(d), 1 - a1)
-        return (c1.mul_(b), up), (a1.mul_(d), right)
+        torch.mul(d, a1, out=right[0])
+        torch.addcmul(c, (1 - c).sub_(d), a1.neg_().add_(1), out=right[1])
+        return c1.mul_(b), up
 
-    def prepare(self, h: Tensor, v: Tensor, match: Tensor) -> tuple[Parts, Parts]:
+    def prepare(self, h: Tensor, v: Tensor, match: Tensor) -> tuple[Sequence[Tensor], Parts]:
         c, d, a, b = h[:, 0], h[:, 1], v[:, 0], v[:, 1]
-        differ = ~match
-        c1, a1 = c.masked_fill(match, 1), a.masked_fill(match, 1)
+        differ = 1 - match
+        c1, a1 = torch.maximum(c, match), torch.maximum(a, match)
         u, x = 1 - c1, 1 - a1
         z = (1 - a).sub_(b)
-        below = (b * c1, torch.addcmul(a, z, u))
         n = (1 - c).sub_(d)
+        below = b * c1, torch.addcmul(a, z, u)
         return below, (b * differ, z * differ, c1, u, d * differ, n * differ, a1, x)
 
-    def backward(self, parts: Parts, dh: Tensor, dv: Tensor) -> tuple[Parts, Parts]:
+    def backward(self, parts: Parts, dh: Tensor, dv: Tensor, d_above: Tensor, d_left: Tensor) -> None:
         b, z, c1, u, d, n, a1, x = parts
-        (d_minus, d_plus), (d_left, d_right) = dh, dv
-        dc = (d_minus * b).addcmul_(d_plus, z, value=-1).addcmul_(d_right, a1)
-        dd = (d_left * a1).addcmul_(d_right, x, value=-1)
-        da = (d_plus * c1).addcmul_(d_left, d).addcmul_(d_right, n, value=-1)
-        db = (d_minus * c1).addcmul_(d_plus, u, value=-1)
-        return (dc, dd), (da, db)
+        (minus, plus), (left, right) = dh, dv
+        torch.mul(minus, b, out=d_above[0])
+        d_above[0].addcmul_(plus, z, value=-1).addcmul_(right, a1)
+        torch.mul(left, a1, out=d_above[1])
+        d_above[1].addcmul_(right, x, value=-1)
+        torch.mul(plus, c1, out=d_left[0])
+        d_left[0].addcmul_(left, d).addcmul_(right, n, value=-1)
+        torch.mul(minus, c1, out=d_left[1])
+        d_left[1].addcmul_(plus, u, value=-1)
 
 
 class WholeNumberStep:
@@ -100,35 +111,39 @@ class WholeNumberStep:
         self.h = [0.0] * (size - 1) + [1.0]
         self.v = [0.0] * (size - 1) + [1.0]
         self.values = [float(value - insertion) for value in range(size)]
-        # (match, h' or v', of v and h, becomes)
+        # (match, h' or v', what it becomes, of v and h)
         self.table = torch.zeros(2, 2, size, size, size, device="cpu")
         for match in (0, 1):
             for vertical in range(size):
                 for horizontal in range(size):
                     v, h = vertical - deletion, horizontal - insertion
                     least = min(0 if match else substitution, v + deletion, h + insertion)
-                    self.table[match, 0, vertical, horizontal, least - v + insertion] = 1
-                    self.table[match, 1, vertical, horizontal, least - h + deletion] = 1
+                    self.table[match, 0, least - v + insertion, vertical, horizontal] = 1
+                    self.table[match, 1, least - h + deletion, vertical, horizontal] = 1
 
-    def forward(self, h: Tensor, v: Tensor, match: Tensor) -> tuple[Parts, Parts]:
-        size = self.channels
-        table = self.table.to(h).flatten(2, 3)
-        joint = (v[:, None] * h[None]).flatten(2).flatten(0, 1)
-        of_both = torch.where(
-            match.flatten(), *(table[e].transpose(1, 2).flatten(0, 1) @ joint for e in (1, 0))
-        ).view(2, size, *match.shape)
-        return of_both[0].unbind(), of_both[1].unbind()
+    def forward(self, h: Tensor, v: Tensor, match: Tensor, right: Tensor) -> Sequence[Tensor]:
+        table = self._tables(h)
+        pairs = (v[:, None] * h[None]).reshape(table.shape[2], -1)
+        both = torch.where(match.flatten() > 0, table[1] @ pairs, table[0] @ pairs)
+        below, beside = both.view(2, self.channels, *match.shape)
+        right.copy_(beside)
+        return below.unbind()
 
-    def prepare(self, h: Tensor, v: Tensor, match: Tensor) -> tuple[Parts, Parts]:
-        steps = zip(h, v, match.expand(len(h), *match.shape), strict=True)
-        below = torch.stack([torch.stack(list(self.forward(*step)[0])) for step in steps])
+    def prepare(self, h: Tensor, v: Tensor, match: Tensor) -> tuple[Sequence[Tensor], Parts]:
+        unused = torch.empty_like(h[0])
+        steps = zip(h, v, strict=True)
+        below = torch.stack([torch.stack([*self.forward(*step, match, unused)]) for step in steps])
         return below.unbind(1), (h, v, match.expand(len(h), *match.shape))
 
-    def backward(self, parts: Parts, dh: Tensor, dv: Tensor) -> tuple[Parts, Parts]:
+    def backward(self, parts: Parts, dh: Tensor, dv: Tensor, d_above: Tensor, d_left: Tensor) -> None:
         h, v, match = parts
-        size = self.channels
-        table = self.table.to(h).permute(0, 2, 3, 1, 4).flatten(3, 4).flatten(1, 2)
+        table = self._tables(h).transpose(1, 2)
         d_both = torch.cat([dh, dv]).flatten(1)
-        d_joint = torch.where(match.flatten(), table[1] @ d_both, table[0] @ d_both)
-        d_joint = d_joint.view(size, size, *match.shape)
-        return (d_joint * v[:, None]).sum(0).unbind(), (d_joint * h[None]).sum(1).unbind()
+        d_pairs = torch.where(match.flatten() > 0, table[1] @ d_both, table[0] @ d_both)
+        d_pairs = d_pairs.view(self.channels, self.channels, *match.shape)
+        torch.sum(d_pairs * v[:, None], 0, out=d_above)
+        d_left.copy_((d_pairs * h[None]).sum(1))
+
+    def _tables(self, like: Tensor) -> Tensor:
+        """`(match, h' and v', pairs)`."""
+        return self.table.to(like).flatten(3, 4).flatten(1, 2)

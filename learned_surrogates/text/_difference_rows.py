@@ -13,7 +13,7 @@ elementwise operations and one product of matrices. With time laid out in revers
 need of their frames is one slice.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -49,19 +49,22 @@ class Moves:
     def skewed(self, columns: int) -> "Moves":
         """Time in reverse, with room around it for columns that are ahead or behind.
 
-        There nothing happens: `keep` and `hold` are 1.
+        There nothing happens. Characters come first: `(characters, room, batch)`.
         """
 
         def lay_out(x: Tensor, outside: float) -> Tensor:
-            room = x.new_full((len(x) + 2 * (columns - 1), *x.shape[1:]), outside)
-            room[columns - 1 : columns - 1 + len(x)] = x.flip(0)
+            x = x.movedim(-1, 0) if x.ndim == 3 else x
+            time = x.shape[-2]
+            room = x.new_full((*x.shape[:-2], time + 2 * (columns - 1), x.shape[-1]), outside)
+            room[..., columns - 1 : columns - 1 + time, :] = x.flip(-2)
             return room
 
-        zero = (self.gain, self.leave, self.special)
-        gain, leave, special = (lay_out(x, 0) for x in zero)
-        return Moves(
-            gain, lay_out(self.keep, 1), lay_out(self.mass, 1), leave, special, lay_out(self.hold, 1)
-        )
+        outside = {"keep": 1.0, "mass": 1.0, "hold": 1.0}
+        names = [field.name for field in fields(self)]
+        return Moves(**{n: lay_out(getattr(self, n), outside.get(n, 0.0)) for n in names})
+
+
+State = tuple[Tensor, Tensor, Tensor]
 
 
 class Rows:
@@ -70,35 +73,35 @@ class Rows:
     Args:
         step: of a column.
         moves: of the frames.
-        match: whether a column's character is that of a state, `(columns, batch, characters)`.
-        exists: which columns a sample has, `(columns, batch)`.
+        match: 1 where a column's character is that of a state, `(characters, columns, batch)`.
+        exists: 1 where a sample has a column, `(columns, batch)`.
         ctc: whether a character is read once for all frames in a row that have it, and nothing may
             be read between; else each frame reads one, and the end is where it stays.
     """
 
     def __init__(self, step: ColumnStep, moves: Moves, match: Tensor, exists: Tensor, ctc: bool):
         self.step, self.match, self.exists, self.ctc = step, match, exists, ctc
-        self.time, self.batch, self.characters = moves.gain.shape
-        self.columns = len(match)
+        self.time, batch, characters = moves.gain.shape
+        self.columns = len(exists)
         self.count = self.time + self.columns - 1
         self.moves = moves.skewed(self.columns)
         self.inverse = 1 / self.moves.mass
         like = moves.gain
-        self.mixing = torch.ones(self.characters, self.characters).to(like)
+        mixing = torch.ones(characters, characters).to(like)
         if ctc:
-            self.mixing.fill_diagonal_(0)
-        self.ones = torch.ones(self.characters).to(like)
-        shape = (step.channels, self.columns, self.batch, self.characters)
+            mixing.fill_diagonal_(0)
+        self.mixing = mixing.expand(step.channels, -1, -1)
+        self.shape = step.channels, characters, self.columns, batch
         self.values = torch.tensor(step.values).to(like).view(-1, 1, 1)
         h, v = (torch.tensor(part).to(like).view(-1, 1, 1) for part in (step.h, step.v))
-        state, last = like.new_zeros(shape), like.new_zeros(shape[:-1])
+        state, last = like.new_zeros(self.shape), like.new_zeros(step.channels, self.columns, batch)
         # CTC starts with nothing read; positions in a state of no meaning.
-        (last if ctc else state[..., -1]).copy_(h)
+        (last if ctc else state[:, -1]).copy_(h)
         # What is right of a column is behind it; the first place is left of the first column.
-        carry = like.new_zeros(shape[0], shape[1] + 1, *shape[2:])
-        carry[:, 0] = v
+        carry = like.new_zeros(step.channels, characters, self.columns + 1, batch)
+        carry[:, :, 0] = v
         self.start = state, last, carry
-        least = max(1, AT_ONCE // state[0].numel())
+        least = max(1, AT_ONCE // max(1, state[0].numel()))
         self.size = self.count if self.count <= least else max(least, int(self.count**0.5))
 
     def run(self, gradient: bool) -> tuple[Tensor, tuple[Tensor, ...] | None]:
@@ -107,117 +110,129 @@ class Rows:
         Returns:
             the means, and the gradients of gain, keep, mass, leave and special; or None.
         """
+        # Of each step the states before it, and after the last; of a value alone, two in turns.
+        kept = self._room(self.size if gradient else 1)
+        starts: list[State] = []
         now = self.start
-        starts = []
-        kept: list[tuple[Tensor, ...]] = []
         for first in range(0, self.count, self.size):
-            starts.append(now)
-            # Where all steps go together, they are not passed over twice.
-            keep = kept if gradient and self.size >= self.count else None
-            for n in range(first, min(first + self.size, self.count)):
-                now = self._forward(n, now, keep)
+            if gradient and self.size < self.count:
+                starts.append(tuple(part.clone() for part in now))  # type: ignore[arg-type]
+            now = self._forward(first, now, kept)
         state, last, _ = now
-        ended = (self._total(state) + last) * self.values
+        ended = (state.sum(1) + last) * self.values
         mean = (ended.sum(0) * self.exists).sum(0)
         if not gradient:
             return mean, None
-        d_last = (self.values * self.exists).expand_as(last)
-        d_state = d_last[..., None].expand_as(state)
+        d_last = (self.values * self.exists).expand_as(last).clone()
+        d_state = d_last[:, None].expand_as(state).clone()
         adjoint = d_state, d_last, torch.zeros_like(self.start[2])
         room = self.moves.gain
         # Of gain, keep, mass; of leave and special.
         wide = tuple(torch.zeros_like(room) for _ in range(3))
-        narrow = tuple(torch.zeros_like(room[..., 0]) for _ in range(2))
+        narrow = tuple(torch.zeros_like(room[0]) for _ in range(2))
         for first in reversed(range(0, self.count, self.size)):
-            now = starts.pop()
-            if self.size < self.count:
-                kept = []
-                for n in range(first, min(first + self.size, self.count)):
-                    now = self._forward(n, now, kept)
+            if starts:
+                self._forward(first, starts.pop(), kept)
             adjoint = self._backward(first, kept, adjoint, wide, narrow)
         # Of the mixture, which is divided by the mass; all else follows from what it was divided to.
         wide[2].mul_(self.inverse).neg_()
-        narrow[0].mul_(self.inverse[..., -1])
+        narrow[0].mul_(self.inverse[-1])
         inside = slice(self.columns - 1, self.columns - 1 + self.time)
-        return mean, tuple(x[inside].flip(0) for x in (*wide, *narrow))
+        d_wide = (x[:, inside].flip(1).movedim(0, -1) for x in wide)
+        return mean, (*d_wide, *(x[inside].flip(0) for x in narrow))
 
     def _slice(self, n: int) -> slice:
         return slice(self.count - 1 - n, self.count - 1 - n + self.columns)
 
-    def _total(self, state: Tensor) -> Tensor:
-        return (state.view(-1, self.characters) @ self.ones).view(state.shape[:-1])
+    def _room(self, size: int) -> tuple[Tensor, ...]:
+        """Of states, last, total, mix and carry; one more of what is before and after steps."""
+        state, last, carry = self.start
+        more = [x.new_empty(size + 1, *x.shape) for x in (state, last, carry)]
+        # What is left of the first column is always the same.
+        more[2][:, :, :, 0] = carry[:, :, 0]
+        total, mix = (x.new_empty(size, *x.shape) for x in (last, state))
+        return more[0], more[1], total, mix, more[2]
 
-    def _forward(
-        self,
-        n: int,
-        now: tuple[Tensor, Tensor, Tensor],
-        kept: list[tuple[Tensor, ...]] | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        state, last, carry = now
-        at, moves = self._slice(n), self.moves
-        mix = (state.view(-1, self.characters) @ self.mixing).view(state.shape)
-        total = self._total(state)
-        if self.ctc:
-            mix += last[..., None]
-            mix[..., -1].addcmul_(state[..., -1], moves.leave[at])
-            total += last
-        mix *= self.inverse[at]
-        below, right = self.step.forward(mix, carry[:, :-1], self.match)
-        after = state * moves.keep[at]
-        after_last = total * moves.special[at]
-        after_last.addcmul_(last, moves.hold[at])
-        after_carry = torch.empty_like(carry)
-        after_carry[:, 0] = carry[:, 0]
-        for channel, (h, v) in enumerate(zip(below, right, strict=True)):
-            after[channel].addcmul_(h, moves.gain[at])
-            after_carry[channel, 1:] = v
-        if kept is not None:
-            kept.append((state, total, mix, carry))
-        return after, after_last, after_carry
+    def _forward(self, first: int, now: State, kept: tuple[Tensor, ...]) -> State:
+        """Steps from this one to the end of their part, and the state behind them."""
+        states, lasts, totals, mixes, carries = kept
+        size = len(totals)
+        for part, value in zip((states, lasts, carries), now, strict=True):
+            part[0].copy_(value)
+        moves, end = self.moves, min(first + self.size, self.count)
+        i = 0
+        for n in range(first, end):
+            i, j = (n - first) % (size + 1), (n - first + 1) % (size + 1)
+            state, last, carry, total = states[i], lasts[i], carries[i], totals[i % size]
+            at, mix = self._slice(n), mixes[i % size]
+            shape = len(state), state.shape[1], -1
+            torch.bmm(self.mixing, state.view(shape), out=mix.view(shape))
+            torch.sum(state, 1, out=total)
+            if self.ctc:
+                mix += last[:, None]
+                mix[:, -1].addcmul_(state[:, -1], moves.leave[at])
+                total += last
+            mix *= self.inverse[:, at]
+            torch.mul(state, moves.keep[:, at], out=states[j])
+            below = self.step.forward(mix, carry[:, :, :-1], self.match, carries[j][:, :, 1:])
+            for after, h in zip(states[j], below, strict=True):
+                after.addcmul_(h, moves.gain[:, at])
+            torch.mul(total, moves.special[at], out=lasts[j])
+            lasts[j].addcmul_(last, moves.hold[at])
+        j = (end - first) % (size + 1)
+        return states[j], lasts[j], carries[j]
 
     def _backward(
         self,
         first: int,
-        kept: list[tuple[Tensor, ...]],
-        adjoint: tuple[Tensor, Tensor, Tensor],
+        kept: tuple[Tensor, ...],
+        adjoint: State,
         wide: tuple[Tensor, ...],
         narrow: tuple[Tensor, ...],
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> State:
         """The adjoint before these steps; adds to the gradients of what their frames do."""
-        state, total, mix, carry = (torch.stack(part) for part in zip(*kept, strict=True))
-        below, parts = self.step.prepare(mix, carry[:, :, :-1], self.match)
+        count = min(first + self.size, self.count) - first
+        state, _, total, mix, carry = (part[:count] for part in kept)
+        below, parts = self.step.prepare(mix, carry[:, :, :, :-1], self.match)
         d_after, d_mixed = torch.empty_like(mix), torch.empty_like(mix)
         d_afters = torch.empty_like(total)
-        moves, mixing = self.moves, self.mixing.T
+        moves = self.moves
         d_state, d_last, d_carry = adjoint
-        for i in reversed(range(len(kept))):
+        shape = len(d_state), d_state.shape[1], -1
+        for i in reversed(range(count)):
             at = self._slice(first + i)
-            d_after[i], d_afters[i] = d_state, d_last
-            dh, dv = self.step.backward(
-                [part[i] for part in parts], d_state * moves.gain[at], d_carry[:, 1:]
+            d_after[i].copy_(d_state)
+            d_afters[i].copy_(d_last)
+            before = torch.zeros_like(d_carry)
+            self.step.backward(
+                [part[i] for part in parts],
+                d_state * moves.gain[:, at],
+                d_carry[:, :, 1:],
+                d_mixed[i],
+                before[:, :, :-1],
             )
-            d_carry = torch.zeros_like(d_carry)
-            for channel, (of_h, of_v) in enumerate(zip(dh, dv, strict=True)):
-                d_mixed[i, channel] = of_h
-                d_carry[channel, :-1] = of_v
-            d_mix = d_mixed[i] * self.inverse[at]
+            d_carry = before
+            d_mix = d_mixed[i] * self.inverse[:, at]
             d_total = d_last * moves.special[at]
             d_last = d_last * moves.hold[at]
-            mixed = (d_mix.view(-1, self.characters) @ mixing).view(d_mix.shape)
+            mixed = torch.bmm(self.mixing, d_mix.view(shape)).view(d_mix.shape)
             if self.ctc:
-                mixed[..., -1].addcmul_(d_mix[..., -1], moves.leave[at])
-                d_last = d_last + d_total + self._total(d_mix)
-            d_state = mixed.addcmul_(d_state, moves.keep[at]).add_(d_total[..., None])
+                mixed[:, -1].addcmul_(d_mix[:, -1], moves.leave[at])
+                d_last += d_total
+                d_last += d_mix.sum(1)
+            d_state = mixed.addcmul_(d_state, moves.keep[:, at]).add_(d_total[:, None])
         d_gain = d_after[:, 0] * below[0]
         for channel in range(1, self.step.channels):
             d_gain.addcmul_(d_after[:, channel], below[channel])
-        of_mass = (d_mixed * mix).sum(1)
-        of_leave = (d_mixed[..., -1] * state[..., -1]).sum(1)
-        sums = (d_gain, (d_after * state).sum(1), of_mass, of_leave, (d_afters * total).sum(1))
+        of_wide = d_gain, (d_after * state).sum(1), (d_mixed * mix).sum(1)
+        of_leave = (d_mixed[:, :, -1] * state[:, :, -1]).sum(1)
+        of_narrow = of_leave, (d_afters * total).sum(1)
         # Column j of step n belongs to frame n - j.
         end = self._slice(first).start + 1
         for j in range(self.columns):
-            place = slice(end - len(kept) + j, end + j)
-            for into, of_cells in zip((*wide, *narrow), sums, strict=True):
+            place = slice(end - count + j, end + j)
+            for into, of_cells in zip(wide, of_wide, strict=True):
+                into[:, place] += of_cells[:, :, j].flip(0).movedim(1, 0)
+            for into, of_cells in zip(narrow, of_narrow, strict=True):
                 into[place] += of_cells[:, j].flip(0)
         return d_state, d_last, d_carry
