@@ -13,6 +13,7 @@ elementwise operations and one product of matrices. With time laid out in revers
 need of their frames is one slice.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -20,9 +21,11 @@ from torch import Tensor
 
 from ._column_steps import ColumnStep
 
-# Cells of steps, columns, samples and states that are kept for the way back at a time; about 20
-# numbers each.
-AT_ONCE = 2**19
+# Cells of steps, columns, samples and characters that are kept for the way back, of 6 numbers with
+# unit costs; longer lines are passed over once more, in parts.
+AT_ONCE = 2**21
+# And of which the way back prepares what it can at a time, 20 numbers each: what a cache holds.
+AT_A_TIME = 2**16
 
 
 @dataclass(frozen=True)
@@ -127,19 +130,22 @@ class Rows:
         d_state = d_last[:, None].expand_as(state).clone()
         adjoint = d_state, d_last, torch.zeros_like(self.start[2])
         room = self.moves.gain
-        # Of gain, keep, mass; of leave and special.
-        wide = tuple(torch.zeros_like(room) for _ in range(3))
-        narrow = tuple(torch.zeros_like(room[0]) for _ in range(2))
+        # Of gain, keep and mass; of leave and special.
+        wide, narrow = room.new_zeros(3, *room.shape), room.new_zeros(2, *room.shape[1:])
+        part = max(1, AT_A_TIME // max(1, room.shape[0] * self.exists.numel()))
         for first in reversed(range(0, self.count, self.size)):
             if starts:
                 self._forward(first, starts.pop(), kept)
-            adjoint = self._backward(first, kept, adjoint, wide, narrow)
+            count = min(self.size, self.count - first)
+            for begin in reversed(range(0, count, part)):
+                steps = [x[begin : min(begin + part, count)] for x in kept]
+                adjoint = self._backward(first + begin, steps, adjoint, wide, narrow)
         # Of the mixture, which is divided by the mass; all else follows from what it was divided to.
         wide[2].mul_(self.inverse).neg_()
         narrow[0].mul_(self.inverse[-1])
         inside = slice(self.columns - 1, self.columns - 1 + self.time)
-        d_wide = (x[:, inside].flip(1).movedim(0, -1) for x in wide)
-        return mean, (*d_wide, *(x[inside].flip(0) for x in narrow))
+        d_wide, d_narrow = wide[:, :, inside].flip(2).movedim(1, -1), narrow[:, inside].flip(1)
+        return mean, (*d_wide.unbind(), *d_narrow.unbind())
 
     def _slice(self, n: int) -> slice:
         return slice(self.count - 1 - n, self.count - 1 - n + self.columns)
@@ -183,18 +189,13 @@ class Rows:
         return states[j], lasts[j], carries[j]
 
     def _backward(
-        self,
-        first: int,
-        kept: tuple[Tensor, ...],
-        adjoint: State,
-        wide: tuple[Tensor, ...],
-        narrow: tuple[Tensor, ...],
+        self, first: int, kept: Sequence[Tensor], adjoint: State, wide: Tensor, narrow: Tensor
     ) -> State:
         """The adjoint before these steps; adds to the gradients of what their frames do."""
-        count = min(first + self.size, self.count) - first
-        state, _, total, mix, carry = (part[:count] for part in kept)
-        below, parts = self.step.prepare(mix, carry[:, :, :, :-1], self.match)
-        d_after, d_mixed = torch.empty_like(mix), torch.empty_like(mix)
+        state, _, total, mix, carry = kept
+        count = len(total)
+        below, parts = self.step.prepare(mix[:count], carry[:count, :, :, :-1], self.match)
+        d_after, d_mixed = state.new_empty(2, count, *state.shape[1:])
         d_afters = torch.empty_like(total)
         moves = self.moves
         d_state, d_last, d_carry = adjoint
@@ -221,18 +222,17 @@ class Rows:
                 d_last += d_total
                 d_last += d_mix.sum(1)
             d_state = mixed.addcmul_(d_state, moves.keep[:, at]).add_(d_total[:, None])
-        d_gain = d_after[:, 0] * below[0]
-        for channel in range(1, self.step.channels):
-            d_gain.addcmul_(d_after[:, channel], below[channel])
-        of_wide = d_gain, (d_after * state).sum(1), (d_mixed * mix).sum(1)
-        of_leave = (d_mixed[:, :, -1] * state[:, :, -1]).sum(1)
-        of_narrow = of_leave, (d_afters * total).sum(1)
-        # Column j of step n belongs to frame n - j.
-        end = self._slice(first).start + 1
-        for j in range(self.columns):
-            place = slice(end - count + j, end + j)
-            for into, of_cells in zip(wide, of_wide, strict=True):
-                into[:, place] += of_cells[:, :, j].flip(0).movedim(1, 0)
-            for into, of_cells in zip(narrow, of_narrow, strict=True):
-                into[place] += of_cells[:, j].flip(0)
+        of_wide = mix.new_zeros(count, 3, *mix.shape[2:])
+        of_narrow = mix.new_zeros(count, 2, *total.shape[2:])
+        for channel, h in enumerate(below):
+            d_channel, d_mix = d_after[:, channel], d_mixed[:, channel]
+            of_wide[:, 0].addcmul_(d_channel, h)
+            of_wide[:, 1].addcmul_(d_channel, state[:count, channel])
+            of_wide[:, 2].addcmul_(d_mix, mix[:count, channel])
+            of_narrow[:, 0].addcmul_(d_mix[:, -1], state[:count, channel, -1])
+            of_narrow[:, 1].addcmul_(d_afters[:, channel], total[:, channel])
+        for i in range(count):
+            at = self._slice(first + i)
+            wide[:, :, at] += of_wide[i]
+            narrow[:, at] += of_narrow[i]
         return d_state, d_last, d_carry
