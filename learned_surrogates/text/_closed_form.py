@@ -1,48 +1,21 @@
 """The expected edit distance as a function of logits, with its gradient."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .._island import island
 from .._transfer import send
-from ._alignment import Labels
 from ._column_steps import ColumnStep
-from ._difference_rows import Moves, Rows
 from ._frame_moves import CTCMoves, Outputs, PositionMoves
+from ._row_passes import run
+from ._spelling import Spelling
 
 # Less than this of other characters is none: whether they repeat then makes no difference.
 LEAST_OTHER = 1e-12
-
-
-class Spelling:
-    """Targets by their distinct characters, of which each is a state.
-
-    Args:
-        labels: class indices of each sample's target.
-        special: class of the blank or the end, which stands where a sample has fewer characters.
-
-    Attributes:
-        classes: of the distinct characters, `(batch, characters)`.
-        of_column: which of them each column has, -1 behind the target, `(batch, columns)`.
-    """
-
-    def __init__(self, labels: Labels, special: int):
-        distinct = [list(dict.fromkeys(label)) for label in labels]
-        self.special = special
-        self.lengths = np.array([len(label) for label in labels], dtype=np.int64)
-        self.counts = np.array([len(classes) for classes in distinct], dtype=np.int64)
-        self.classes = np.full((len(labels), max(self.counts, default=0)), special)
-        self.of_column = np.full((len(labels), max(1, max(self.lengths, default=0))), -1)
-        for i, (label, classes) in enumerate(zip(labels, distinct, strict=True)):
-            place = {character: k for k, character in enumerate(classes)}
-            self.classes[i, : len(classes)] = classes
-            self.of_column[i, : len(label)] = [place[character] for character in label]
 
 
 @dataclass(frozen=True)
@@ -55,7 +28,6 @@ class Problem:
         ctc: whether frames in a row are merged.
         step: of a column.
         insertion: cost of a character read, in the step's units.
-        compiled: the kernel that takes the place of `Rows`; None for none.
     """
 
     spelling: Spelling
@@ -63,7 +35,6 @@ class Problem:
     ctc: bool
     step: ColumnStep
     insertion: int
-    compiled: Callable[..., tuple[Tensor, Sequence[Tensor] | None]] | None
 
 
 class ClosedForm(torch.autograd.Function):
@@ -91,7 +62,8 @@ def _forward(ctx: Any, logits: Tensor, problem: Problem) -> Tensor:
     outputs, overlap = _outputs(others, problem)
     frames = CTCMoves(outputs) if problem.ctc else PositionMoves(outputs)
     gradient = ctx.needs_input_grad[0]
-    mean, d_moves = _rows(problem, frames.moves, gradient)
+    rows = frames.moves, problem.present, problem.spelling, problem.ctc, gradient
+    mean, d_moves = run(problem.step, *rows)
     value = mean + problem.insertion * frames.moves.gain.sum((0, 2))
     if gradient:
         assert d_moves is not None
@@ -100,18 +72,6 @@ def _forward(ctx: Any, logits: Tensor, problem: Problem) -> Tensor:
         d_outputs = frames.backward(d_gain + problem.insertion, *d_rest)
         ctx.save_for_backward(others, outputs.characters, outputs.special, overlap, *d_outputs)
     return value
-
-
-def _rows(
-    problem: Problem, moves: Moves, gradient: bool
-) -> tuple[Tensor, Sequence[Tensor] | None]:
-    if problem.compiled is not None:
-        return problem.compiled(moves, problem.spelling, problem.ctc, gradient)
-    of_column = send(torch.from_numpy(problem.spelling.of_column.T.copy()), moves.gain.device)
-    characters = torch.arange(moves.gain.shape[2], device=moves.gain.device)
-    match = of_column == characters[:, None, None]
-    exists = (of_column >= 0).to(moves.gain)
-    return Rows(problem.step, moves, match.to(moves.gain), exists, problem.ctc).run(gradient)
 
 
 def _outputs(others: Tensor, problem: Problem) -> tuple[Outputs, Tensor]:

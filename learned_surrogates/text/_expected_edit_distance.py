@@ -10,9 +10,10 @@ from .._checks import check_choice, check_number
 from .._island import never_compiled
 from .._task import read
 from .._transfer import send
-from ._closed_form import ClosedForm, Problem, Spelling
+from ._closed_form import ClosedForm, Problem
 from ._column_steps import ColumnStep, UnitStep, WholeNumberStep
 from ._ctc import CTC
+from ._spelling import Spelling
 from ._text_task import TextTask
 
 # In the place of log 0.
@@ -67,7 +68,6 @@ class ExpectedEditDistance(nn.Module):
             isinstance(self.task, CTC),
             self._step,
             self._insertion,
-            None,
         )
         value = ClosedForm.apply(logits, problem) * self._unit
         if self.normalized:

@@ -51,7 +51,7 @@ class CTCMoves:
         leave = 1 - outputs.again
         mass = self.before @ self.mixing
         mass[..., -1].addcmul_(leave, self.before[..., -2])
-        self.mass = mass.clamp_(min=LEAST_MASS)
+        self.mass = mass.clamp_(min=LEAST_MASS).masked_fill_(~present[..., None], 1)
         keep = p.clone()
         keep[..., -1] *= outputs.again
         self.moves = Moves(
