@@ -117,9 +117,11 @@ def _d_logits(
     """The gradient of the logits, `(batch, classes, length)`.
 
     Of probabilities p with gradient g, softmax gives p (g - sum(p g)). An other class c of frame t
-    has, with again = overlap / (rest rest'), overlap = sum_c p_t[c] p_{t-1}[c] and rest = sum_c p,
+    has, with again = overlap / (rest_t rest_s), overlap = sum_c p_t[c] p_s[c] and rest = sum_c p,
 
-        g_t[c] = d_rest_t + sum over both neighbours s of d_again (p_s[c] - overlap / rest_t) / (rest_t rest_s)
+        g_t[c] = d_rest_t + sum_s d_again (p_s[c] - overlap / rest_t) / (rest_t rest_s)
+
+    where s are the frames before and after t.
     """
     spelling = problem.spelling
     # Only p enters what comes before the sum over classes: all else is a number for each frame.

@@ -30,9 +30,9 @@ class ColumnStep(Protocol):
     """
 
     channels: int
-    h: list[float]
-    v: list[float]
-    values: list[float]
+    h: Sequence[float]
+    v: Sequence[float]
+    values: Sequence[float]
 
     def forward(self, h: Tensor, v: Tensor, match: Tensor, right: Tensor) -> Sequence[Tensor]:
         """h', by its channels, of h and v `(channels, ...)`; v' is written to `right`.
@@ -47,7 +47,9 @@ class ColumnStep(Protocol):
     def prepare(self, h: Tensor, v: Tensor, match: Tensor) -> tuple[Sequence[Tensor], Parts]:
         """h' once more, and what `backward` needs; of many steps, `(steps, channels, ...)`."""
 
-    def backward(self, parts: Parts, dh: Tensor, dv: Tensor, d_above: Tensor, d_left: Tensor) -> None:
+    def backward(
+        self, parts: Parts, dh: Tensor, dv: Tensor, d_above: Tensor, d_left: Tensor
+    ) -> None:
         """Writes the gradients of h and v, from those of h' and v'."""
 
 
@@ -63,9 +65,9 @@ class UnitStep:
     """
 
     channels = 2
-    h = [0.0, 1.0]
-    v = [0.0, 1.0]
-    values = [-1.0, 1.0]
+    h: Sequence[float] = (0.0, 1.0)
+    v: Sequence[float] = (0.0, 1.0)
+    values: Sequence[float] = (-1.0, 1.0)
 
     def forward(self, h: Tensor, v: Tensor, match: Tensor, right: Tensor) -> Sequence[Tensor]:
         (c, d), (a, b) = h, v
@@ -85,7 +87,9 @@ class UnitStep:
         below = b * c1, torch.addcmul(a, z, u)
         return below, (b * differ, z * differ, c1, u, d * differ, n * differ, a1, x)
 
-    def backward(self, parts: Parts, dh: Tensor, dv: Tensor, d_above: Tensor, d_left: Tensor) -> None:
+    def backward(
+        self, parts: Parts, dh: Tensor, dv: Tensor, d_above: Tensor, d_left: Tensor
+    ) -> None:
         b, z, c1, u, d, n, a1, x = parts
         (minus, plus), (left, right) = dh, dv
         torch.mul(minus, b, out=d_above[0])
@@ -108,9 +112,9 @@ class WholeNumberStep:
     def __init__(self, insertion: int, deletion: int, substitution: int):
         size = insertion + deletion + 1
         self.channels = size
-        self.h = [0.0] * (size - 1) + [1.0]
-        self.v = [0.0] * (size - 1) + [1.0]
-        self.values = [float(value - insertion) for value in range(size)]
+        self.h: Sequence[float] = [0.0] * (size - 1) + [1.0]
+        self.v: Sequence[float] = self.h
+        self.values: Sequence[float] = [float(value - insertion) for value in range(size)]
         # (match, h' or v', what it becomes, of v and h)
         self.table = torch.zeros(2, 2, size, size, size, device="cpu")
         for match in (0, 1):
@@ -135,7 +139,9 @@ class WholeNumberStep:
         below = torch.stack([torch.stack([*self.forward(*step, match, unused)]) for step in steps])
         return below.unbind(1), (h, v, match.expand(len(h), *match.shape))
 
-    def backward(self, parts: Parts, dh: Tensor, dv: Tensor, d_above: Tensor, d_left: Tensor) -> None:
+    def backward(
+        self, parts: Parts, dh: Tensor, dv: Tensor, d_above: Tensor, d_left: Tensor
+    ) -> None:
         h, v, match = parts
         table = self._tables(h).transpose(1, 2)
         d_both = torch.cat([dh, dv]).flatten(1)

@@ -140,7 +140,7 @@ class Rows:
             for begin in reversed(range(0, count, part)):
                 steps = [x[begin : min(begin + part, count)] for x in kept]
                 adjoint = self._backward(first + begin, steps, adjoint, wide, narrow)
-        # Of the mixture, which is divided by the mass; all else follows from what it was divided to.
+        # So far of the mixtures as they are, but what they are made of is divided by the mass.
         wide[2].mul_(self.inverse).neg_()
         narrow[0].mul_(self.inverse[-1])
         inside = slice(self.columns - 1, self.columns - 1 + self.time)

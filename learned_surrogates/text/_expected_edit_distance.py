@@ -13,6 +13,7 @@ from .._transfer import send
 from ._closed_form import ClosedForm, Problem
 from ._column_steps import ColumnStep, UnitStep, WholeNumberStep
 from ._ctc import CTC
+from ._row_passes import kernels, suits_kernels
 from ._spelling import Spelling
 from ._text_task import TextTask
 
@@ -21,6 +22,58 @@ LEAST_PROBABILITY = 1e-30
 
 
 class ExpectedEditDistance(nn.Module):
+    r"""The expected edit distance of a recogniser's random reading, in closed form, as a loss.
+
+    With a text R drawn from the model's own outputs, independently at each frame or position, and
+    the target y, value and gradient are those of
+
+        L = E_R[ d(R, y) ],    R ~ softmax(outputs)
+
+    without any draw. The row of the edit-distance table (Wagner and Fischer) is kept as the
+    probabilities of the steps between its neighbours, given what the frame before has read: its
+    columns are taken as independent of each other given that, which is the one approximation. A
+    model that is certain of its reading has the distance itself. It needs no metric, no draws, and
+    nothing that is learned.
+
+    On the CPU, in float32 and with costs of 1, the passes over the frames are compiled where Numba
+    is installed (`pip install learned-surrogates[fast]`), which takes some seconds at the first
+    call on a machine; elsewhere PyTorch runs them. `print(criterion)` says which.
+
+    Args:
+        task: `text.CTC(...)` or `text.Characters(...)`, as which the loss is called. Characters
+            that the task's `fold` makes the same count as the same.
+        insertion: cost of a character read that the target does not have, a whole number from 1.
+        deletion: cost of one of the target's that is missing, a whole number from 1.
+        substitution: cost of a character in place of another, a whole number from 1; where it is
+            more than the two others together, they are what counts. What costs other than 1 take
+            grows with `(insertion + deletion) ** 2`.
+        normalized: whether a sample's distance is divided by the length of its target. An empty
+            target counts as one character long: nothing read has 0, as with
+            `normalized_edit_distance`, which divides by the longer of the two.
+        reduction: "mean" over the batch, "sum", or "none" for one number a sample.
+
+    Raises:
+        TypeError, ValueError: here for costs that are not whole numbers, an unknown task or
+            reduction; at a call, for what the task cannot read.
+
+    Example:
+        >>> import torch
+        >>> criterion = ExpectedEditDistance(CTC("ab"))
+        >>> certain = 100 * torch.eye(3)[[1, 1, 0, 1]]  # reads "aa"
+        >>> round(criterion(certain, torch.tensor([1, 2]), [4], [2]).item(), 3)
+        1.0
+        >>> unsure = torch.zeros(4, 3, requires_grad=True)
+        >>> criterion(unsure, torch.tensor([1, 2]), [4], [2]).backward()
+        >>> unsure.grad.shape
+        torch.Size([4, 3])
+
+    References:
+        - Wagner, Fischer, "The String-to-String Correction Problem", Journal of the ACM, 1974.
+        - Ukkonen, "Algorithms for Approximate String Matching", Information and Control, 1985: the
+          steps between a table's neighbours.
+        - Graves, Fernandez, Gomez, Schmidhuber, "Connectionist Temporal Classification", ICML 2006.
+    """
+
     def __init__(
         self,
         task: TextTask,
@@ -51,8 +104,23 @@ class ExpectedEditDistance(nn.Module):
         self._insertion = whole[0]
         self._step: ColumnStep = UnitStep() if whole == [1, 1, 1] else WholeNumberStep(*whole)
 
+    def extra_repr(self) -> str:
+        way = "PyTorch"
+        if suits_kernels(self._step, torch.empty(0, device="cpu")) and kernels() is not None:
+            way = "compiled by Numba on the CPU in float32, else PyTorch"
+        return (
+            f"{self.task!r}, insertion={self.insertion}, deletion={self.deletion}, "
+            f"substitution={self.substitution}, normalized={self.normalized}, "
+            f"reduction={self.reduction!r}, passes: {way}"
+        )
+
     @never_compiled
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The loss; called as its task is read.
+
+        Returns:
+            a scalar, or `(batch,)` with reduction "none": float64 of such outputs, else float32.
+        """
         # As the match grid has it, a target is not laid out along the frames.
         batch: Any = read(self.task.seen_by("grid"), args, kwargs)
         logits = self.task.logits(batch.prediction)
@@ -77,7 +145,7 @@ class ExpectedEditDistance(nn.Module):
 
 
 def _folded(logits: Tensor, present: Tensor, folded: Tensor) -> Tensor:
-    """Logits of what the metric tells apart: the first class of each kind has all its probability."""
+    """Logits where the first class of each kind that the metric tells apart stands for all."""
     dtype = logits.dtype if logits.dtype == torch.float64 else torch.float32
     probabilities = logits.where(present[:, None], 0.0).softmax(1, dtype=dtype)
     together = torch.zeros_like(probabilities).index_add(1, folded, probabilities)

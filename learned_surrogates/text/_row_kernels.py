@@ -112,7 +112,7 @@ def _backward(
         d_minus, d_plus = d_after[0, k], d_after[1, k]
         before_minus, before_plus = u[0, k], u[1, k]
         into_minus, into_plus = d_mix[0, k], d_mix[1, k]
-        grown, kept, scale = gain[k], keep[k], inverse[k]
+        grown, scale = gain[k], inverse[k]
         d_a, d_b, of_gain, of_keep, of_mass = ZERO, ZERO, ZERO, ZERO, ZERO
         for j in range(columns - 1, -1, -1):
             a, b, c, d = left[j], right[j], minus[j], plus[j]
@@ -154,6 +154,19 @@ def _backward(
 
 
 @compiled
+def _part(
+    first, end, u, gain, keep, inverse, leave, special, spelt, columns, ctc, mix, carry, total
+):
+    """Frames from the first one to before the end; `u` has room for one more."""
+    for n in range(first, end):
+        at = n - first
+        _forward(
+            u[at], u[at + 1], gain[n], keep[n], inverse[n], leave[n], special[n],
+            spelt, columns, ctc, mix[at], carry[at], total[at],
+        )  # fmt: skip
+
+
+@compiled
 def _pass(
     gain, keep, inverse, leave, special, present, spelt, lengths, counts, ctc, gradient, most,
     mean, d_gain, d_keep, d_mass, d_leave, d_special,
@@ -161,98 +174,84 @@ def _pass(
     """All samples; `(time, batch, characters)` and `(time, batch)`, as `_difference_rows.Moves`."""
     time, batch, room = gain.shape
     width = spelt.shape[1]
-    cells = (room + 1) * width
-    # States, mixtures and what is left of columns, of two channels each.
-    size = max(1, min(time, most // max(1, 6 * cells)))
-    if gradient and size < time:
+    # Of a frame: states, mixtures and what is left of columns, of two channels each.
+    size = max(1, min(time, most // (6 * (room + 1) * width)))
+    if size < time:
         size = max(size, int(np.sqrt(time)))
-    parts = (time + size - 1) // size
     u = np.empty((size + 1, 2, room + 1, width), np.float32)
-    starts = np.empty((parts if gradient else 0, 2, room + 1, width), np.float32)
+    starts = np.empty(((time + size - 1) // size, 2, room + 1, width), np.float32)
     mix = np.empty((size, 2, room + 1, width), np.float32)
     carry = np.empty((size, 2, room, width), np.float32)
     total = np.empty((size, 2, width), np.float32)
     d_u = np.empty((2, 2, room + 1, width), np.float32)
     d_mix = np.empty((2, room, width), np.float32)
     d_total = np.empty((2, width), np.float32)
-    frames = np.empty(time, np.int64)
-    of = np.empty(room, np.int64)
-    gains, keeps, inverses = np.empty((3, room), np.float32)
     d_gains, d_keeps, d_masses = np.empty((3, room), np.float32)
+    own = np.empty((3, time, room), np.float32)
+    narrow = np.empty((2, time), np.float32)
+    frames = np.empty(time, np.int64)
     for i in range(batch):
         columns, characters = lengths[i], counts[i] + 1
+        last = characters - 1
         mean[i] = ZERO
         if columns == 0:
             continue
+        # What the sample has, without gaps: its frames; its own characters, and the others, which
+        # stand behind those of all samples.
+        gains, keeps, inverses = own[0, :, :characters], own[1], own[2]
+        leaves, specials = narrow
         count = 0
         for t in range(time):
             if present[i, t]:
+                for k in range(characters):
+                    at = k if k < last else room - 1
+                    gains[count, k] = gain[t, i, at]
+                    keeps[count, k] = keep[t, i, at]
+                    inverses[count, k] = inverse[t, i, at]
+                leaves[count], specials[count] = leave[t, i], special[t, i]
                 frames[count] = t
                 count += 1
-        # A sample's own characters, and the others, which stand behind those of all samples.
-        for k in range(characters):
-            of[k] = k if k < characters - 1 else room - 1
         u[0, :, : characters + 1, :columns] = ZERO
-        u[0, 1, characters if ctc else characters - 1, :columns] = ONE
+        u[0, 1, characters if ctc else last, :columns] = ONE
         first, end = 0, 0
-        for part in range(max(1, (count + size - 1) // size)):
-            first = part * size
-            if part:
+        for start in range(0, count, size):
+            if start:
                 u[0] = u[size]
-            if gradient:
-                starts[part] = u[0]
-            end = min(first + size, count)
-            for n in range(first, end):
-                t, at = frames[n], n - first
-                for k in range(characters):
-                    gains[k] = gain[t, i, of[k]]
-                    keeps[k] = keep[t, i, of[k]]
-                    inverses[k] = inverse[t, i, of[k]]
-                _forward(
-                    u[at], u[at + 1], gains[:characters], keeps, inverses, leave[t, i],
-                    special[t, i], spelt[i], columns, ctc, mix[at], carry[at], total[at],
-                )  # fmt: skip
-        states = u[end - first]
+            starts[start // size] = u[0]
+            first, end = start, min(start + size, count)
+            _part(
+                first, end, u, gains, keeps, inverses, leaves, specials, spelt[i], columns, ctc,
+                mix, carry, total,
+            )  # fmt: skip
         for state in range(characters + 1):
             for j in range(columns):
-                mean[i] += states[1, state, j] - states[0, state, j]
+                mean[i] += u[end - first, 1, state, j] - u[end - first, 0, state, j]
         if not gradient:
             continue
         now = 0
         d_u[now, 0, : characters + 1, :columns] = -ONE
         d_u[now, 1, : characters + 1, :columns] = ONE
-        for part in range((count + size - 1) // size - 1, -1, -1):
-            start = part * size
-            end = min(start + size, count)
-            again = start != first
-            if again:
-                u[0] = starts[part]
-            for n in range(start, end if again else start):
-                t, at = frames[n], n - start
-                for k in range(characters):
-                    gains[k] = gain[t, i, of[k]]
-                    keeps[k] = keep[t, i, of[k]]
-                    inverses[k] = inverse[t, i, of[k]]
-                _forward(
-                    u[at], u[at + 1], gains[:characters], keeps, inverses, leave[t, i],
-                    special[t, i], spelt[i], columns, ctc, mix[at], carry[at], total[at],
+        for start in range(first, -1, -size):
+            if start != first:
+                end = start + size
+                u[0] = starts[start // size]
+                _part(
+                    start, end, u, gains, keeps, inverses, leaves, specials, spelt[i], columns,
+                    ctc, mix, carry, total,
                 )  # fmt: skip
             for n in range(end - 1, start - 1, -1):
                 t, at = frames[n], n - start
-                for k in range(characters):
-                    gains[k] = gain[t, i, of[k]]
-                    keeps[k] = keep[t, i, of[k]]
-                    inverses[k] = inverse[t, i, of[k]]
                 d_leave[t, i], d_special[t, i] = _backward(
-                    u[at], d_u[now], gains[:characters], keeps, inverses, leave[t, i],
-                    special[t, i], spelt[i], columns, ctc, mix[at], carry[at], total[at],
+                    u[at], d_u[now], gains[n], keeps[n], inverses[n], leaves[n], specials[n],
+                    spelt[i], columns, ctc, mix[at], carry[at], total[at],
                     d_u[1 - now], d_mix, d_total, d_gains, d_keeps, d_masses,
                 )  # fmt: skip
                 now = 1 - now
                 for k in range(characters):
-                    d_gain[t, i, of[k]] = d_gains[k]
-                    d_keep[t, i, of[k]] = d_keeps[k]
-                    d_mass[t, i, of[k]] = d_masses[k]
+                    into = k if k < last else room - 1
+                    d_gain[t, i, into] = d_gains[k]
+                    d_keep[t, i, into] = d_keeps[k]
+                    d_mass[t, i, into] = d_masses[k]
 
 
 def run(
