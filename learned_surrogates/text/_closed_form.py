@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .._island import island
 from .._transfer import send
@@ -16,6 +15,10 @@ from ._spelling import Spelling
 
 # Less than this of other characters is none: whether they repeat then makes no difference.
 LEAST_OTHER = 1e-12
+NO_SECOND_DERIVATIVE = (
+    "the expected edit distance has no second derivative, as its gradient is written out: leave it "
+    "out of what is differentiated twice, such as a gradient penalty"
+)
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,24 @@ class ClosedForm(torch.autograd.Function):
             return _forward(ctx, logits, problem)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, d_values: Tensor) -> tuple[Tensor, None]:
+        logits, *saved = ctx.saved_tensors
         with island(d_values.device), torch.no_grad():
-            return _d_logits(ctx.problem, d_values, *ctx.saved_tensors).to(ctx.dtype), None
+            gradient = _d_logits(ctx.problem, d_values, *saved).to(logits.dtype)
+        # With a graph of its own, it leads back to the logits, and would be taken for a constant.
+        return (Once.apply(gradient, logits) if torch.is_grad_enabled() else gradient), None
+
+
+class Once(torch.autograd.Function):
+    """A gradient that cannot be differentiated."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, logits: Tensor) -> Tensor:
+        return gradient.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> tuple[None, None]:
+        raise RuntimeError(NO_SECOND_DERIVATIVE)
 
 
 def _forward(ctx: Any, logits: Tensor, problem: Problem) -> Tensor:
@@ -68,9 +85,10 @@ def _forward(ctx: Any, logits: Tensor, problem: Problem) -> Tensor:
     if gradient:
         assert d_moves is not None
         d_gain, *d_rest = d_moves
-        ctx.problem, ctx.dtype = problem, logits.dtype
+        ctx.problem = problem
         d_outputs = frames.backward(d_gain + problem.insertion, *d_rest)
-        ctx.save_for_backward(others, outputs.characters, outputs.special, overlap, *d_outputs)
+        kept = others, outputs.characters, outputs.special, overlap
+        ctx.save_for_backward(logits, *kept, *d_outputs)
     return value
 
 
@@ -96,7 +114,8 @@ def _outputs(others: Tensor, problem: Problem) -> tuple[Outputs, Tensor]:
     if problem.ctc:
         rows = others.flatten(0, 1)
         size = others.shape[1]
-        overlap[1:] = (rows[size:, None] @ rows[:-size, :, None]).view(-1, size)
+        before, after = rows[: len(rows) - size, :, None], rows[size:, None]
+        overlap[1:] = (after @ before).view(len(others) - 1, size)
         both = rest[1:] * rest[:-1]
         again[1:] = (overlap[1:] / both.clamp(min=LEAST_OTHER**2)).clamp_(max=1)
     characters = torch.cat([of_target, rest[..., None]], 2)
