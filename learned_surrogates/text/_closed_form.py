@@ -104,7 +104,7 @@ def _outputs(others: Tensor, problem: Problem) -> tuple[Outputs, Tensor]:
         others.masked_fill_(~present[..., None], 0)
     index = send(torch.from_numpy(spelling.classes), others.device).expand(len(others), -1, -1)
     special = others[..., spelling.special].clone()
-    own = torch.arange(index.shape[2]) < torch.from_numpy(spelling.counts)[:, None]
+    own = torch.arange(index.shape[2], device="cpu") < torch.from_numpy(spelling.counts)[:, None]
     of_target = others.gather(2, index) * send(own, others.device)
     others.scatter_(2, index, 0)
     others[..., spelling.special] = 0

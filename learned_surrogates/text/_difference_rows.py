@@ -90,13 +90,14 @@ class Rows:
         self.moves = moves.skewed(self.columns)
         self.inverse = 1 / self.moves.mass
         like = moves.gain
-        mixing = torch.ones(characters, characters).to(like)
+        mixing = like.new_ones(characters, characters)
         if ctc:
             mixing.fill_diagonal_(0)
         self.mixing = mixing.expand(step.channels, -1, -1)
         self.shape = step.channels, characters, self.columns, batch
-        self.values = torch.tensor(step.values).to(like).view(-1, 1, 1)
-        h, v = (torch.tensor(part).to(like).view(-1, 1, 1) for part in (step.h, step.v))
+        self.values, h, v = (
+            like.new_tensor(part).view(-1, 1, 1) for part in (step.values, step.h, step.v)
+        )
         state, last = like.new_zeros(self.shape), like.new_zeros(step.channels, self.columns, batch)
         # CTC starts with nothing read; positions in a state of no meaning.
         (last if ctc else state[:, -1]).copy_(h)

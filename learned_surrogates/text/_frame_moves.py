@@ -46,8 +46,7 @@ class CTCMoves:
         self.before[1:, :, :-1], self.before[1:, :, -1] = p[:-1], special[:-1]
         self.before[0, :, -1] = 1
         # A sum of what is there: a difference would leave nothing of small numbers.
-        self.mixing = torch.ones(count + 1, count).to(p)
-        self.mixing.fill_diagonal_(0)
+        self.mixing = p.new_ones(count + 1, count).fill_diagonal_(0)
         leave = 1 - outputs.again
         mass = self.before @ self.mixing
         mass[..., -1].addcmul_(leave, self.before[..., -2])

@@ -68,7 +68,7 @@ def flushed(device: torch.device) -> Iterator[None]:
     They are products of probabilities, to which nothing comes any more, and a processor computes
     with them a hundred times slower.
     """
-    if device.type != "cpu" or not torch.tensor(1e-30).mul(1e-10).item():
+    if device.type != "cpu" or not torch.tensor(1e-30, device="cpu").mul(1e-10).item():
         yield
         return
     torch.set_flush_denormal(True)
