@@ -110,7 +110,7 @@ def test_the_reference_is_the_mean_over_all_paths(ctc, costs):
 def test_value_and_gradient_are_about_the_exact_ones(
     ctc, letters, near, within, median, twentieth, worst
 ):
-    errors, cosines = compared(100, ctc, letters, near)
+    errors, cosines = compared(80, ctc, letters, near)
     assert (errors < 0.01).double().mean() >= within
     assert cosines.median() >= median
     assert cosines.quantile(0.05) >= twentieth
@@ -120,7 +120,7 @@ def test_value_and_gradient_are_about_the_exact_ones(
 @pytest.mark.parametrize("ctc", [False, True])
 @pytest.mark.parametrize("costs", [(2, 1, 2), (5, 1, 5), (1, 3, 2)])
 def test_whole_number_costs_are_about_the_exact_ones(ctc, costs):
-    errors, cosines = compared(40, ctc, (6, 12), 4.0, costs)
+    errors, cosines = compared(25, ctc, (6, 12), 4.0, costs)
     assert errors.median() < 0.002
     assert cosines.median() > 0.999
 
@@ -193,17 +193,25 @@ def with_gradient(criterion, logits, *rest):
     return value.detach(), gradient
 
 
-@pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("task", [CTC, CHARACTERS], ids=["ctc", "characters"])
 @pytest.mark.parametrize("costs", [UNIT, (2, 1, 2), (1, 3, 2)])
-def test_the_gradient_that_is_written_out_is_right(monkeypatch, whole, task, costs):
-    if not whole:  # as of long lines
-        monkeypatch.setattr(_difference_rows, "AT_ONCE", 1)
-        monkeypatch.setattr(_difference_rows, "AT_A_TIME", 1)
+def test_the_gradient_that_is_written_out_is_right(task, costs):
     criterion = text.ExpectedEditDistance(task, reduction="none", **costs_of(costs))
     logits, *rest = batch(task is CTC, torch.float64, frames=4)
     logits.requires_grad_()
     assert torch.autograd.gradcheck(lambda logits: criterion(logits, *rest), logits)
+
+
+@pytest.mark.parametrize("task", [CTC, CHARACTERS], ids=["ctc", "characters"])
+@pytest.mark.parametrize("costs", [UNIT, (2, 1, 3)])
+@pytest.mark.parametrize(("kept", "at_a_time"), [(1, 1), (600, 200), (2**21, 300)])
+def test_long_lines_in_parts_are_the_same(monkeypatch, task, costs, kept, at_a_time):
+    criterion = text.ExpectedEditDistance(task, reduction="none", **costs_of(costs))
+    arguments = batch(task is CTC, torch.float64, frames=20)
+    expected = with_gradient(criterion, *arguments)
+    monkeypatch.setattr(_difference_rows, "AT_ONCE", kept)
+    monkeypatch.setattr(_difference_rows, "AT_A_TIME", at_a_time)
+    torch.testing.assert_close(with_gradient(criterion, *arguments), expected)
 
 
 @pytest.mark.skipif(no_numba, reason="no Numba")
@@ -456,3 +464,17 @@ def test_kernels_that_fail_are_told_of_once_and_done_without(monkeypatch):
         found = with_gradient(criterion, *arguments)
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
     criterion(*arguments)
+
+
+@pytest.mark.skipif(no_numba, reason="no Numba")
+def test_without_a_folder_to_write_to_each_process_compiles(monkeypatch):
+    kernels = _row_passes.kernels()
+    njit = kernels.numba.njit
+
+    def no_locator(cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return njit(**options)
+
+    monkeypatch.setattr(kernels.numba, "njit", no_locator)
+    assert kernels.compiled(lambda x: x + 1)(1) == 2
