@@ -167,7 +167,6 @@ class Rows:
         for part, value in zip((states, lasts, carries), now, strict=True):
             part[0].copy_(value)
         moves, end = self.moves, min(first + self.size, self.count)
-        i = 0
         for n in range(first, end):
             i, j = (n - first) % (size + 1), (n - first + 1) % (size + 1)
             state, last, carry, total = states[i], lasts[i], carries[i], totals[i % size]
