@@ -36,27 +36,35 @@ REDUCTIONS = ("none", "mean", "sum")
 
 
 class LearnedSurrogateLoss(nn.Module):
-    r"""A loss that learns to stand in for a metric, and trains the model on it.
+    r"""A loss that trains a model on a metric, and learns about the metric beside it.
 
-    The metric :math:`e(z, y)` of prediction z and target y has no useful gradient. A surrogate,
-    by default :math:`\hat e(z, y) = \|h(z) - h(y)\|_2` with an embedding net h, is fitted to it
-    beside the model, by
+    The metric :math:`e(z, y)` of prediction z and target y has no useful gradient.
+
+    **Plain tensors** (`Tensors()`, the default). What is handed back is the gradient of the
+    metric's mean under Gaussian noise, :math:`E[e(z + w \epsilon, y)]`, measured at antithetic
+    pairs of draws. With half differences d of a pair, and g the slope of a surrogate S, it is
+
+    .. math:: c\,g + (d - c \langle g, w \epsilon \rangle)\, \epsilon / w
+
+    the score function with a linear control variate: unbiased for every S and c. S is fitted to
+    the differences of earlier calls, c is the regression coefficient of d on what S says. There is
+    no warm-up. The value is the metric's mean over the draws, as an error; in evaluation mode or
+    without gradients, that of the prediction itself.
+
+    **Text, boxes, and** `Tensors(smoothing=0)`. A surrogate, such as
+    :math:`\hat e(z, y) = \|h(z) - h(y)\|_2` with an embedding net h, is fitted to the metric's
+    values beside the model, by
 
     .. math:: (\hat e(z, y) - e(z, y))^2 + \lambda (\|\partial \hat e / \partial z\|_2 - 1)^2
 
-    (Learning Surrogates via Deep Embedding, Eq. 3 and 6), and the model follows its gradient. A
-    call decodes the prediction, evaluates the metric, returns the surrogate's value and gradient,
-    and remembers the pair in a replay buffer; every `update_every` calls, the surrogate is fitted
-    to pairs from that buffer ("local") and from a random generator ("global"): Algorithm 1,
-    without its extra inferences.
+    (Learning Surrogates via Deep Embedding, Eq. 3 and 6), and the model follows its gradient, by
+    Algorithm 1 without its extra inferences. While it warms up, for `warm_up_updates` updates
+    within the first ten calls (or in `warm_up`), the base loss's gradient is handed back or,
+    without one, zero. A surrogate that comes fitted, as that of text does, is followed from the
+    first call on if it is right about those predictions. The value is the surrogate's.
 
     It learns only in training mode, with gradients enabled, on a prediction that requires them.
-    Anywhere else it returns the surrogate's value and changes nothing. While it warms up, for
-    `warm_up_updates` updates within the first ten calls (or in `warm_up`), it hands back the base
-    loss's gradient or, without one, zero. A surrogate that comes fitted, as that of text does, is
-    followed from the first call on if it is right about those predictions.
-
-    Whatever the gradient, the value is the surrogate's: an estimate of the metric.
+    Anywhere else it changes nothing. What it learns from is kept in a replay buffer.
 
     Neither `parameters()` nor `buffers()` shows the surrogate, so no optimizer of yours can move
     it; `state_dict()` does hold it, with its optimizer and the replay buffer. It follows its input
@@ -65,31 +73,40 @@ class LearnedSurrogateLoss(nn.Module):
     Args:
         metric: `metric(predictions, targets)` -> one number a sample, as a tensor, array or list
             `(batch,)`. It may take one sample at a time instead. What it gets is the task's
-            business: tensors, or lists of strings for text.
+            business: tensors, or lists of strings for text. With plain tensors, it may return one
+            value an output, `(batch, outputs, ...)`, the leading part of a prediction's shape: the
+            loss is their mean, and each output's noise is credited with its own value alone.
         task: what predictions and targets look like, and with it how the loss is called:
             `text.CTC(alphabet)`, `text.Characters(alphabet)`, `boxes.Rotated()`; None means plain
             tensors, called as `criterion(prediction, target)` (see `Tensors`).
         base_loss: the loss that trained the model so far (`nn.CTCLoss()`, `nn.SmoothL1Loss()`),
-            called as this one is, returning `()` or `(batch,)`. Its gradient is handed back where
-            the surrogate is not trusted; see `trusted`.
+            called as this one is, returning `()` or `(batch,)`. With plain tensors, its gradient
+            leads where draws score alike, and fills in where a call has no values yet; else it is
+            handed back where the surrogate is not trusted; see `trusted`.
         base_weight: least weight of the base loss's gradient, 0 to 1, however good the surrogate.
             None takes the task's: 0.5 for text where the metric is an edit distance, by its name
             or because the surrogate that comes fitted to one is right about it; else 0.
-        trusted: relative errors of the surrogate (`stats["relative_error"]`) up to which it is
-            followed alone, and from which the base loss is; between them, the weight goes from one
-            to the other in proportion, the surrogate's gradient scaled to the base loss's norm.
-        surrogate: one that the task has: "grid", "embedding", "conditioned" or "pair" for text, the
-            last three for tensors, "target-frame", "placed-frame" or "embedding" for boxes. Or a
-            module `S(z, y) -> (batch,)` of your own, for what the task shows to "embedding". None
-            takes the task's first.
-        draws: random draws from a prediction's own distribution, over which the metric is averaged
+        correction: with plain tensors, the weight of what the draws correct the surrogate's slope
+            by, 0 to 1: 1 is unbiased, 0 follows the slope alone.
+        trusted: (not with plain tensors) relative errors of the surrogate
+            (`stats["relative_error"]`) up to which it is followed alone, and from which the base
+            loss is; between them, the weight goes from one to the other in proportion, the
+            surrogate's gradient scaled to the base loss's norm.
+        surrogate: one that the task has: "grid", "embedding", "conditioned" or "pair" for text;
+            "target-frame", "placed-frame" or "embedding" for boxes; for tensors "auto", "none",
+            "pair", "elements", "lists", "classes", "counts", "maps", "embedding" or "conditioned"
+            (the last two and "pair" with `smoothing=0`). Or a module `S(z, y) -> (batch,)` of your
+            own, for what the task shows to "embedding". None takes the task's first.
+        draws: with plain tensors, metric calls a sample, an even number: 2 by default. Else
+            random draws from a prediction's own distribution, over which the metric is averaged
             before the surrogate is fitted to it; 0 takes the metric of the prediction as it is
             decoded, as the papers do. The metric is called `1 + draws` times a learning call.
-            None takes the task's number: 4 for text, 0 for others (2 with their `noise=`).
-        filter: the surrogate's largest error on a sample, in the metric's units, with which it
-            still gives a gradient: a sample that it gets more wrong hands back zero, as in FEDS,
-            Eq. 4.7 (0.25 there, for edit distance). Its error is against what it is fitted to,
-            the mean over draws if there are any. None keeps all samples; see `Filter` for more.
+            None takes the task's number: 4 for text, 0 for boxes (2 with their `noise=`).
+        filter: (this and the next two not with plain tensors, unless `smoothing=0`) the surrogate's
+            largest error on a sample, in the metric's units, with which it still gives a gradient:
+            a sample that it gets more wrong hands back zero, as in FEDS, Eq. 4.7 (0.25 there, for
+            edit distance). Its error is against what it is fitted to, the mean over draws if there
+            are any. None keeps all samples; see `Filter` for more.
         data: what the surrogate is fitted to: "local" (the model's predictions), "global" (the
             generator's pairs) or "local-global". None is the last where there is a generator, but
             "local" for a surrogate that comes fitted, unless the generator is given.
@@ -104,23 +121,28 @@ class LearnedSurrogateLoss(nn.Module):
         executor: evaluates the metric, so that training does not wait for a slow one: any
             `concurrent.futures.Executor`, or a callable that makes one, such as
             `ThreadPoolExecutor`. Pairs enter the replay buffer when their value has arrived; see
-            `Workers` for a run that follows from its seed. None evaluates it in the call.
+            `Workers` for a run that follows from its seed. None evaluates it in the call. With
+            plain tensors, a call whose values come later follows c times the surrogate's slope, and
+            1 - c times the base loss, if there is one.
         metric_budget: the share of a batch's samples that are measured, drawn at random, as a
             float from above 0 to 1.0; or an integer, the most samples a call. None measures all.
-        update_every: the surrogate is updated at every such call.
+            With plain tensors, those measured stand for all, so that the gradient stays unbiased.
+        update_every: the surrogate is updated at every such call; with plain tensors, at each of
+            the first 200.
         update_steps: gradient steps of the surrogate an update.
         batch_size: pairs of each source ("local", "global") a gradient step; None takes the task's:
             192 for boxes, else 64.
         learning_rate: of the surrogate's Adam; None takes 3e-4 for a surrogate that comes fitted,
-            else 1e-3.
-        penalty_weight: :math:`\lambda`; None takes the task's (0.1 for the embedding of text, as
+            5e-3 for plain tensors, else 1e-3.
+        penalty_weight: (this and the next three not with plain tensors, unless `smoothing=0`)
+            :math:`\lambda`; None takes the task's (0.1 for the embedding of text, as
             in the papers, else 0).
         penalty_norm: the gradient norm that the penalty asks for, 1 in the papers.
         penalty_every: gradient steps of the surrogate a computed penalty, which then weighs as
             much as if it had been computed at each.
         warm_up_updates: gradient steps of the surrogate before its gradient is handed back, unless
             it is right already.
-        replay_capacity: the most pairs that the replay buffer keeps.
+        replay_capacity: the most pairs, or measured differences, that the replay buffer keeps.
         replay_bytes: the most bytes that it keeps, 64 MiB by default. See `repr` for what a pair
             takes.
         save_replay: whether `state_dict()` holds the replay buffer. Without it, a resumed run
@@ -151,6 +173,11 @@ class LearnedSurrogateLoss(nn.Module):
         torch.Size([12, 2, 4])
 
     References:
+        Grathwohl, Choi, Wu, Roeder, Duvenaud: Backpropagation through the Void. ICLR 2018.
+
+        Sarafian, Sinay, Louzoun, Agmon, Kraus: Explicit Gradient Learning for Black-Box
+        Optimization. ICML 2020.
+
         Patel, Hodaň, Matas: Learning Surrogates via Deep Embedding. ECCV 2020.
 
         Patel, Matas: FEDS - Filtered Edit Distance Surrogate. ICDAR 2021.
@@ -278,8 +305,8 @@ class LearnedSurrogateLoss(nn.Module):
         else:
             own = surrogate if isinstance(surrogate, nn.Module) else None
             self._core = ValueCore(task, checked, generator, recipe, own, together)
-        #: Figures of how the surrogate does; see `Stats` in the documentation. Refreshed when the
-        #: surrogate is updated.
+        #: Figures of how the loss does; see `stats` in the documentation. Refreshed every
+        #: `update_every` calls.
         self.stats: dict[str, Any] = {}
         self._refresh_stats()
 
@@ -329,6 +356,9 @@ class LearnedSurrogateLoss(nn.Module):
     ) -> dict[str, Any]:
         """Fits the surrogate before its gradients are used, in place of the first calls' warm-up.
 
+        With plain tensors there is no need: the surrogate is measured at draws around these
+        predictions, and makes the first gradients quieter.
+
         Args:
             batches: what the loss would be called with, as tuples of positional or dicts of
                 keyword arguments; one is read before each update until there are no more. A
@@ -338,11 +368,11 @@ class LearnedSurrogateLoss(nn.Module):
             progress: show a progress bar (needs `tqdm`).
 
         Returns:
-            `stats`; the errors are those of predictions before they were fitted to or, without
-            batches, of fresh pairs from the generator.
+            `stats`; the errors, or R2, are those of predictions before they were fitted to or,
+            without batches, of fresh pairs from the generator.
 
         Raises:
-            ValueError: neither batches nor a generator.
+            ValueError: neither batches nor a generator; no batches, with plain tensors.
             MetricError: the metric failed.
 
         Example:
@@ -368,7 +398,10 @@ class LearnedSurrogateLoss(nn.Module):
         parameters: Iterable[Tensor] | None = None,
         draws: int = 32,
     ) -> GradientCheck:
-        """Whether a small step against the surrogate's gradient lowers the true metric.
+        """Whether a small step against the loss's gradient lowers the true metric.
+
+        With plain tensors that is the measured gradient, by so many `draws`, and the metric is its
+        mean under the same noise.
 
         Moves the predictions of whole batches by steps of several lengths, evaluates the metric
         again, and does the same with the base loss's gradient, if there is one. Where the task
@@ -416,8 +449,9 @@ class LearnedSurrogateLoss(nn.Module):
     def report(self, path: str | os.PathLike[str], check: GradientCheck | None = None) -> Path:
         """Writes one HTML page with pictures of how the surrogate does (needs matplotlib).
 
-        Surrogate against metric, its error by how large the metric is and over the updates, the
-        metric and the trust over the calls, and the gradient check.
+        With plain tensors: the metric and what the draws are worth over the calls, and the gradient
+        check. Else also surrogate against metric, its error by how large the metric is and over the
+        updates, and the trust.
 
         Args:
             path: of the file; folders above it are made.
@@ -430,12 +464,13 @@ class LearnedSurrogateLoss(nn.Module):
             >>> import tempfile, torch
             >>> from learned_surrogates import LearnedSurrogateLoss
             >>> criterion = LearnedSurrogateLoss(lambda z, y: (z - y).abs().sum(-1))
-            >>> batches = [(torch.randn(64, 2), torch.randn(64, 2)) for _ in range(4)]
-            >>> _ = criterion.warm_up(batches, updates=20)
+            >>> batches = [(torch.randn(64, 2), torch.randn(64, 2)) for _ in range(8)]
+            >>> for prediction, target in batches:
+            ...     criterion(prediction.requires_grad_(), target).backward()
             >>> with tempfile.TemporaryDirectory() as folder:
             ...     page = criterion.report(f"{folder}/report.html", criterion.check(batches))
             ...     page.read_text().count("<img")
-            3
+            2
         """
         from ._report import write_report
 

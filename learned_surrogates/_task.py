@@ -234,15 +234,18 @@ class Tensors(Task[TensorBatch]):
     """Predictions are tensors with a batch dimension, and the metric gets them as such.
 
     The task of a loss that is given none. It is called as `criterion(prediction, target)`; the
-    metric gets copies of both. Targets may be a tensor of any type, or a list or a dict of
-    anything, one for each sample; the surrogate only sees tensors.
+    metric gets copies of both. Targets may be a tensor or an array of any type, or a list with an
+    entry of any kind for each sample. The surrogate only sees tensors: with a list, the gradient is
+    measured without one.
 
     Args:
         smoothing: standard deviation, in the prediction's units, of the Gaussian noise under which
             the metric's mean is followed: a number, or a tensor that broadcasts to a sample of the
-            prediction. None follows a share of what predictions and their errors vary by. With 0
-            there is no noise and nothing to be measured: a surrogate is fitted to the metric's
-            values and followed, as in LS; then targets must be tensors.
+            prediction. None follows a rule: 0.35 of the smaller of two spreads, the outputs' and
+            that of prediction - target where both have one shape. Outputs share it, unless they are
+            at most 32 and differ more than tenfold in scale. With 0 there is no noise and nothing
+            to be measured: a surrogate is fitted to the metric's values and followed, as in LS;
+            then targets must be tensors.
 
     Raises:
         TypeError, ValueError: `smoothing` is no number or tensor, or not positive.

@@ -6,6 +6,8 @@ import pytest
 
 import learned_surrogates
 
+# Triton comes with PyTorch for GPUs; Numba is an extra.
+NEEDS = {"_scan_kernels": "triton", "_row_kernels": "numba"}
 PUBLIC = (learned_surrogates, learned_surrogates.text, learned_surrogates.boxes)
 
 
@@ -15,8 +17,8 @@ def all_modules():
         # Those import their libraries: tests/loops runs their examples.
         if found.name.startswith("learned_surrogates.integrations."):
             continue
-        # Triton comes with PyTorch for GPUs.
-        if found.name.endswith("_kernels") and importlib.util.find_spec("triton") is None:
+        needs = NEEDS.get(found.name.rsplit(".", 1)[-1])
+        if needs and importlib.util.find_spec(needs) is None:
             continue
         yield importlib.import_module(found.name)
 

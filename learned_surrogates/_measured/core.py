@@ -25,6 +25,7 @@ from . import state
 from .draws import Draws, as_samples, draw, half_differences
 from .estimator import measured_gradient
 from .experience import Experience, signal_of
+from .quality import Quality
 from .slope import FEWEST_ROWS, FIRST_STEPS, Slope
 from .smoothing import Smoothing
 from .together import agree
@@ -37,7 +38,17 @@ SALT = 0x2545F4914F6CDD1D
 # Calls in a row without any difference after which the user is warned.
 PATIENCE = 100
 
-REMEMBERED = ("calls", "updates", "metric", "surrogate/r2", "surrogate/weight", "gradient/worth")
+REMEMBERED = (
+    "calls",
+    "updates",
+    "metric",
+    "surrogate/r2",
+    "surrogate/weight",
+    "gradient/worth",
+    "gradient/signal_to_noise",
+    "base_loss/cosine",
+    "base_loss/cosine_error",
+)
 SILENT = (
     "for {calls} calls the metric of all draws around a prediction was the same, so that there is "
     "nothing to follow: the model may be too far from where the metric tells good from bad, or the "
@@ -75,6 +86,7 @@ class MeasuredCore:
         self.smoothing = Smoothing(task.smoothing)
         self.slope = Slope(given, recipe.learning_rate, recipe.seed, sync)
         self.experience = Experience(metric, recipe)
+        self.quality = Quality()
         self.history = History(REMEMBERED)
         self.calls = self.updates = self.silent_calls = 0
         self.metric_seconds = self.update_seconds = 0.0
@@ -130,7 +142,9 @@ class MeasuredCore:
                         self.slope.try_out(*as_samples(draws.z, _tensor(batch), outputs))
                     if measured is not None:
                         self._warn_if_silent(measured, base)
-                    value, gradient = self._followed(batch, draws, measured, slopes, base)
+                    value, gradient = self._followed(
+                        batch, draws, measured, slopes, base, learning=True
+                    )
                     nothing = torch.zeros(0, device=self.device)
                     told = nothing if slopes is None else slopes
                     seen = draws.z, draws.deviations, told, batch.target
@@ -191,7 +205,7 @@ class MeasuredCore:
             return z.new_zeros(0), torch.zeros_like(z)
         draws = draw(self.task, batch, self._width(batch), count or self.recipe.draws, self.random)
         measured = self._now(draws.pairs, size)
-        return self._followed(batch, draws, measured, self._slopes(z, batch), base)
+        return self._followed(batch, draws, measured, self._slopes(z, batch), base, learning=False)
 
     def _width(self, batch: Batch) -> Tensor:
         z = batch.prediction.detach().float()
@@ -244,6 +258,8 @@ class MeasuredCore:
         measured: Measurement | None,
         slopes: Tensor | None,
         base: Base,
+        *,
+        learning: bool,
     ) -> tuple[Tensor, Tensor]:
         """Values and gradients of a call's samples."""
         z, weight = draws.z, self.slope.weight
@@ -258,12 +274,16 @@ class MeasuredCore:
                 return value, known
             return value, known + (1 - (0 if slope is None else weight)) * base().to(known)
         gradient = measured_gradient(measured, draws, slope, weight, self.recipe.correction)
+        signal = self.experience.signal
+        signal = signal if signal == signal else signal_of(measured)
+        share = self._base_share(signal) if base is not None else 0.0
+        reading = learning and (self.calls + 1) % self.recipe.update_every == 0
+        other = base().to(gradient) if base is not None and (share or reading) else None
+        if reading:
+            self.quality.read(batch.prediction, gradient, other)
         # A NaN in a sample's prediction must show, whatever the metric makes of it.
         gradient = gradient.where(batch.per_sample(finite, gradient.ndim), torch.nan)
-        signal = self.experience.signal
-        share = self._base_share(signal if signal == signal else signal_of(measured))
-        if base is not None and share:
-            other = base().to(gradient)
+        if other is not None and share:
             gradient = other if share == 1 else (1 - share) * gradient + share * other
         return value, gradient
 
@@ -454,9 +474,12 @@ class MeasuredCore:
             "smoothing": self.smoothing.mean_width,
             "gradient/worth": self.worth,
             "gradient/signal": self.experience.signal,
+            "gradient/signal_to_noise": self.quality.signal_to_noise,
             "surrogate/r2": self.slope.r2,
             "surrogate/weight": float(self.slope.weight),
             "base_loss/share": self.base_share,
+            "base_loss/cosine": self.quality.cosine[0],
+            "base_loss/cosine_error": self.quality.cosine[1],
             "metric_seconds": self.metric_seconds,
             "update_seconds": self.update_seconds,
             "skipped": self.experience.skipped,
@@ -487,6 +510,7 @@ class MeasuredCore:
         self.device = device
         with island(device):
             self.smoothing.to(device)
+            self.quality.to(device)
             self.slope.to(device)
             self.replay.to(device)
 

@@ -4,7 +4,7 @@ import math
 
 from matplotlib.figure import Figure
 
-from .._colours import GREEN, ORANGE
+from .._colours import BLUE, GREEN, ORANGE
 from .core import MeasuredCore
 
 WORTH_TEXT = (
@@ -15,12 +15,24 @@ WORTH_TEXT = (
 )
 
 
+SIGNAL_TEXT = (
+    "In the last layer's weights, where samples add up as they do in training. Left: the length "
+    "of a step's mean over what it varies by from batch to batch; an optimizer averages over many "
+    "steps, so that a tenth is not bad. Right, with a base loss: its gradient's cosine with the "
+    "measured one, and twice its standard error. Below 0, your usual loss now leads away from your "
+    "metric."
+)
+
+
 def sections(core: MeasuredCore) -> list[tuple[str, str, Figure]]:
     """Headings, texts and pictures."""
     history = core.history.columns()
     if len(history["calls"]) < 2:
         return []
-    return [("The metric, and what the draws are worth", WORTH_TEXT, _worth(history))]
+    return [
+        ("The metric, and what the draws are worth", WORTH_TEXT, _worth(history)),
+        ("Signal and noise", SIGNAL_TEXT, _signal(history)),
+    ]
 
 
 def verdict(core: MeasuredCore) -> str:
@@ -29,6 +41,9 @@ def verdict(core: MeasuredCore) -> str:
         return "The loss has not been called yet."
     share, r2, draws = core.base_share, core.slope.r2, core.recipe.draws
     beside = f" The base loss has {share:.0%} of the gradient." if share else ""
+    cosine, error = core.quality.cosine
+    if cosine + 2 * error < 0:
+        beside += f" Its gradient leads away from the metric now: cosine {cosine:.2f}."
     if math.isnan(r2):
         return f"The gradient is measured by {draws} draws a sample, without a surrogate." + beside
     return (
@@ -46,4 +61,22 @@ def _worth(history: dict[str, list[float]]) -> Figure:
     right.plot(history["calls"], history["gradient/worth"], color=ORANGE)
     right.set(xlabel="calls", ylabel="draws that would do as much alone")
     right.set_ylim(bottom=0)
+    return figure
+
+
+def _signal(history: dict[str, list[float]]) -> Figure:
+    cosines = history["base_loss/cosine"]
+    known = any(map(math.isfinite, cosines))
+    figure = Figure(figsize=(11, 3.5) if known else (6, 3.5), layout="constrained")
+    panels = figure.subplots(1, 1 + known, squeeze=False)[0]
+    panels[0].plot(history["calls"], history["gradient/signal_to_noise"], color=ORANGE)
+    panels[0].set(xlabel="calls", ylabel="signal over noise of a step")
+    panels[0].set_ylim(bottom=0)
+    if known:
+        errors = history["base_loss/cosine_error"]
+        low, high = zip(*((c - 2 * e, c + 2 * e) for c, e in zip(cosines, errors, strict=True)))
+        panels[1].fill_between(history["calls"], low, high, color=BLUE, alpha=0.2, linewidth=0)
+        panels[1].plot(history["calls"], cosines, color=BLUE)
+        panels[1].axhline(0, color="black", linewidth=1)
+        panels[1].set(xlabel="calls", ylabel="cosine, base loss with measured", ylim=(-1.05, 1.05))
     return figure

@@ -37,7 +37,7 @@ def save(core: "MeasuredCore", *, with_replay: bool) -> dict[str, Tensor]:
     slope, evaluations = core.slope, core.evaluations
     counters = [getattr(core, name) for name in COUNTERS]
     counters += [core.experience.skipped, evaluations.lost, evaluations.unmeasured]
-    counters += [core.smoothing.calls]
+    counters += [core.smoothing.calls, core.quality.readings]
     counters += [slope.calls, slope.best, int(slope.unsuited), int(slope.resting)]
     counters += [slope.control.age]
     state = {
@@ -47,10 +47,13 @@ def save(core: "MeasuredCore", *, with_replay: bool) -> dict[str, Tensor]:
         "figures": torch.tensor(
             [getattr(core.experience, name) for name in FIGURES], dtype=torch.float64, device="cpu"
         ),
+        "quality": core.quality.figures,
         "history": core.history.save(),
     }
     if core.experience.outputs is not None:
         state["outputs"] = as_tensor(list(core.experience.outputs))
+    if core.quality.vectors is not None:
+        state["vectors"] = core.quality.vectors
     if core.smoothing.moments is not None:
         state["moments"] = core.smoothing.moments
     if slope.forms:
@@ -134,19 +137,22 @@ def _take(core: "MeasuredCore", state: dict[str, Tensor], loaded: Slope | None) 
         setattr(core, name, value)
     core.evaluations.clear()
     core.experience.skipped, core.evaluations.lost, core.evaluations.unmeasured = counters[3:6]
-    core.smoothing.calls = counters[6]
+    core.smoothing.calls, core.quality.readings = counters[6:8]
+    core.quality.figures = state["quality"].cpu().double()
     for name, figure in zip(FIGURES, state["figures"].tolist(), strict=True):
         setattr(core.experience, name, figure)
     core.history.load(state["history"])
     outputs = state.get("outputs")
     core.experience.outputs = None if outputs is None else torch.Size(outputs.tolist())
+    vectors = state.get("vectors")
+    core.quality.vectors = None if vectors is None else vectors.to(core.device, copy=True)
     moments = state.get("moments")
     core.smoothing.moments = None if moments is None else moments.to(core.device, copy=True)
     core.smoothing.forget_width()
     core.slope = loaded or core.slope.afresh()
-    core.slope.calls, core.slope.best = counters[7:9]
-    core.slope.unsuited, core.slope.resting = bool(counters[9]), bool(counters[10])
-    core.slope.control.age = counters[11]
+    core.slope.calls, core.slope.best = counters[8:10]
+    core.slope.unsuited, core.slope.resting = bool(counters[10]), bool(counters[11])
+    core.slope.control.age = counters[12]
     core.replay.clear()
     replayed = part(state, "replay.")
     if replayed:
@@ -158,18 +164,22 @@ def _shapes(core: "MeasuredCore", state: dict[str, Tensor]) -> Shapes:
     """The shapes of what does not depend on the forms."""
     shapes: Shapes = {
         "version": (),
-        "counters": (len(COUNTERS) + 9,),
+        "counters": (len(COUNTERS) + 10,),
         "random": tuple(core.random.get_state().shape),
         "figures": (len(FIGURES),),
+        "quality": tuple(core.quality.figures.shape),
         "history": (ANY, len(core.history.names)),
     }
     counters, figures = (
         state.get(key, torch.zeros(0, device="cpu")) for key in ("counters", "figures")
     )
     measured = figures.shape == shapes["figures"] and not figures[1].isnan()
-    followed = counters.shape == shapes["counters"] and int(counters[6])
+    counted = counters.shape == shapes["counters"]
+    followed, readings = (counted and int(counters[i]) for i in (6, 7))
     if "outputs" in state or measured:
         shapes["outputs"] = (ANY,)
+    if "vectors" in state or readings:
+        shapes["vectors"] = (4, ANY)
     if "moments" in state or followed:
         dims = state["moments"].ndim if "moments" in state else 1
         shapes["moments"] = (4, *[ANY] * (dims - 1))
@@ -187,7 +197,7 @@ def _slope(core: "MeasuredCore", state: dict[str, Tensor]) -> Slope:
     if not all(0 <= number <= GIVEN for number in numbers):
         raise ValueError(f"forms are {numbers}")
     names = [NAMES[number] if number < GIVEN else "given" for number in numbers]
-    given, best = core.slope.given, int(state["counters"][8])
+    given, best = core.slope.given, int(state["counters"][9])
     wanted = ["given"] if isinstance(given, nn.Module) else [given]
     if given != "auto" and names != wanted:
         raise ValueError(f"forms are {', '.join(names)}; surrogate= asks for {wanted[0]}")

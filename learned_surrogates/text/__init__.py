@@ -9,5 +9,6 @@ from ._edit_distance import (
     normalized_word_edit_distance as normalized_word_edit_distance,
     word_edit_distance as word_edit_distance,
 )
+from ._expected_edit_distance import ExpectedEditDistance as ExpectedEditDistance
 from ._generator import RandomEdits as RandomEdits
 from ._weighted_edit_distance import WeightedEditDistance as WeightedEditDistance

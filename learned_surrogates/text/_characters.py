@@ -108,13 +108,15 @@ class Characters(TextTask):
                 "its end: is it a flattened batch? Keep the batch dimension, of input and target"
             )
         classes = classes.where(~ended, self.alphabet.special).where(present, -1)
+        labels = self._labels(classes)
         return TextBatch(
             prediction=input,
             logits=self.logits(input.detach()),
             target=send(self._target(classes), input.device),
             batch_dim=0 if batched else None,
             present=send(present, input.device),
-            texts=self.texts(classes),
+            texts=[self.alphabet.decode(text) for text in labels],
+            labels=labels,
         )
 
     def logits(self, prediction: Tensor) -> Tensor:

@@ -106,6 +106,7 @@ class CTC(TextTask):
             batch_dim=1 if batched else None,
             present=send(present, log_probs.device),
             texts=[self.alphabet.decode(text) for text in labels],
+            labels=labels,
         )
 
     def logits(self, prediction: Tensor) -> Tensor:

@@ -36,11 +36,13 @@ class TextBatch(Batch):
         logits: the prediction as `(batch, classes, length)`, without its graph.
         present: which positions of each text count, `(batch, length)`, bool.
         texts: the targets.
+        labels: their class indices.
     """
 
     logits: Tensor
     present: Tensor
     texts: list[str]
+    labels: Labels
 
     # All draws of a call are from the same distributions.
     @cached_property

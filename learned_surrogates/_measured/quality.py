@@ -1,0 +1,94 @@
+"""How good the gradient is: how quiet, and what the usual loss's has in common with it."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .weights import in_weights, last_layer
+
+# Weight of the newest reading in the running means; readings are made at updates.
+MOMENTUM = 0.02
+# Of a layer's weights, so many are looked at.
+MOST_WEIGHTS = 2**14
+# Before so many readings there are no figures.
+FEWEST = 10
+# Products of gradients whose running means and squares tell the standard error.
+PRODUCTS = 3
+
+
+class Quality:
+    """Reads gradients in the last layer's weights, where samples add up as they do in training.
+
+    Per output, every usual loss looks good: what agrees cancels over the batch. Two halves of a
+    batch are independent, so that their running means have independent noise, and the product of
+    one half's mean with the other's has that of the true gradients as its own mean.
+    """
+
+    def __init__(self) -> None:
+        #: Running means of two halves' gradients, measured and of the base loss: `(4, weights)`.
+        self.vectors: Tensor | None = None
+        #: Running means of a step's squared length, of products and of their squares.
+        self.figures = torch.zeros(1 + 2 * PRODUCTS, dtype=torch.float64, device="cpu")
+        self.readings = 0
+
+    def read(self, prediction: Tensor, measured: Tensor, base: Tensor | None) -> None:
+        """Takes gradients with respect to a batch's prediction, `(batch, ...)`."""
+        if len(prediction) < 2:
+            return
+        halves = []
+        for gradient in (measured, torch.zeros_like(measured) if base is None else base):
+            first = gradient.to(measured, copy=True)
+            first[1::2] = 0
+            halves += [first, gradient.to(measured) - first]
+        try:
+            found = in_weights(prediction, halves, last_layer(prediction))
+        except RuntimeError:  # a graph that is gone through once only
+            found = in_weights(prediction.detach(), halves, None)
+        new = torch.stack([part[:: -(-len(part) // MOST_WEIGHTS)] for part in found])
+        if not new.isfinite().all():
+            return
+        if self.vectors is None or self.vectors.shape != new.shape:
+            self.vectors, self.readings = torch.zeros_like(new), 0
+        rate = max(MOMENTUM, 1 / (self.readings + 1))
+        vectors = torch.lerp(self.vectors.to(new), new, rate)
+        # What one reading has in common with the means: how much that varies tells the error.
+        g, h, b, c = new
+        mean_g, mean_h, mean_b, mean_c = vectors
+        products = torch.stack([g @ mean_c + h @ mean_b, b @ mean_h + c @ mean_g, g @ mean_h])
+        length = (g + h).square().sum()[None]
+        figures = torch.cat([length, products, products.square()]).double().cpu()
+        self.figures = torch.lerp(self.figures, figures, rate)
+        self.vectors = vectors
+        self.readings += 1
+
+    def _products(self) -> tuple[float, float, float]:
+        """Squared lengths of the measured and the base loss's mean gradient, and their product."""
+        if self.vectors is None or self.readings < FEWEST:
+            return math.nan, math.nan, math.nan
+        g, h, b, c = self.vectors
+        return 4 * float(g @ h), 4 * float(b @ c), 2 * float(g @ c + h @ b)
+
+    @property
+    def signal_to_noise(self) -> float:
+        """Length of a step's mean over its standard deviation; NaN before it is known."""
+        signal, _, _ = self._products()
+        noise = float(self.figures[0]) - signal
+        return math.sqrt(max(0.0, signal) / noise) if noise > 0 else math.nan
+
+    @property
+    def cosine(self) -> tuple[float, float]:
+        """Of the base loss's mean gradient with the measured one, and its standard error."""
+        signal, base, across = self._products()
+        if not (signal > 0 and base > 0):
+            return math.nan, math.nan
+        means, squares = self.figures[1:].split(PRODUCTS)
+        variances = (squares - means.square()).clamp(min=0)
+        # So many readings' worth a running mean tells of.
+        count = min(self.readings, (2 - MOMENTUM) / MOMENTUM) - 1
+        size = math.sqrt(signal * base)
+        error = 2 * math.sqrt(float(variances[:2].sum()) / count) / size
+        return max(-1.0, min(1.0, across / size)), error
+
+    def to(self, device: torch.device) -> None:
+        self.vectors = None if self.vectors is None else self.vectors.to(device)

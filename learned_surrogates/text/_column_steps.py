@@ -1,0 +1,155 @@
+"""What reading one character does to one column of the edit-distance table, in probabilities.
+
+D[i, j] is the distance of the first i characters read to the first j of the target. A row is known
+by its *horizontal* steps h = D[i, j] - D[i, j - 1], two rows differ by *vertical* steps
+v = D[i + 1, j] - D[i, j]. With the character read, column j turns (v left of it, h above it) into
+(h below it, v right of it):
+
+    d = min(0 if the characters match else substitution, v + deletion, h + insertion)
+    h' = d - v,    v' = d - h.
+
+Here h and v are distributions, taken as independent: `(channels, ...)` of probabilities.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+Parts = Sequence[Tensor]
+
+
+class ColumnStep(Protocol):
+    """The step, and its gradient.
+
+    Attributes:
+        channels: numbers that a distribution of h or v is kept as.
+        h, v: those of the table's first row and first column, which are certain.
+        values: of h, such that its mean is `(values * distribution).sum()`.
+    """
+
+    channels: int
+    h: Sequence[float]
+    v: Sequence[float]
+    values: Sequence[float]
+
+    def forward(self, h: Tensor, v: Tensor, match: Tensor, right: Tensor) -> Sequence[Tensor]:
+        """h', by its channels, of h and v `(channels, ...)`; v' is written to `right`.
+
+        Args:
+            h: distributions.
+            v: distributions.
+            match: 1 where the characters match, else 0; `(...)`.
+            right: of v's shape.
+        """
+
+    def prepare(self, h: Tensor, v: Tensor, match: Tensor) -> tuple[Sequence[Tensor], Parts]:
+        """h' once more, and what `backward` needs; of many steps, `(steps, channels, ...)`."""
+
+    def backward(
+        self, parts: Parts, dh: Tensor, dv: Tensor, d_above: Tensor, d_left: Tensor
+    ) -> None:
+        """Writes the gradients of h and v, from those of h' and v'."""
+
+
+class UnitStep:
+    """The step where every error costs 1: h and v are in {-1, 0, 1}.
+
+    With a, b = P(v = -1), P(v = 1) and c, d = P(h = -1), P(h = 1), the two channels,
+
+        P(h' = -1) = b c',    P(h' = 1) = a + (1 - a - b)(1 - c')
+        P(v' = -1) = d a',    P(v' = 1) = c + (1 - c - d)(1 - a')
+
+    where c' and a' are c and a, or 1 where the characters match.
+    """
+
+    channels = 2
+    h: Sequence[float] = (0.0, 1.0)
+    v: Sequence[float] = (0.0, 1.0)
+    values: Sequence[float] = (-1.0, 1.0)
+
+    def forward(self, h: Tensor, v: Tensor, match: Tensor, right: Tensor) -> Sequence[Tensor]:
+        (c, d), (a, b) = h, v
+        c1, a1 = torch.maximum(c, match), torch.maximum(a, match)
+        up = torch.addcmul(a, (1 - a).sub_(b), 1 - c1)
+        torch.mul(d, a1, out=right[0])
+        torch.addcmul(c, (1 - c).sub_(d), a1.neg_().add_(1), out=right[1])
+        return c1.mul_(b), up
+
+    def prepare(self, h: Tensor, v: Tensor, match: Tensor) -> tuple[Sequence[Tensor], Parts]:
+        c, d, a, b = h[:, 0], h[:, 1], v[:, 0], v[:, 1]
+        differ = 1 - match
+        c1, a1 = torch.maximum(c, match), torch.maximum(a, match)
+        u, x = 1 - c1, 1 - a1
+        z = (1 - a).sub_(b)
+        n = (1 - c).sub_(d)
+        below = b * c1, torch.addcmul(a, z, u)
+        return below, (b * differ, z * differ, c1, u, d * differ, n * differ, a1, x)
+
+    def backward(
+        self, parts: Parts, dh: Tensor, dv: Tensor, d_above: Tensor, d_left: Tensor
+    ) -> None:
+        b, z, c1, u, d, n, a1, x = parts
+        (minus, plus), (left, right) = dh, dv
+        torch.mul(minus, b, out=d_above[0])
+        d_above[0].addcmul_(plus, z, value=-1).addcmul_(right, a1)
+        torch.mul(left, a1, out=d_above[1])
+        d_above[1].addcmul_(right, x, value=-1)
+        torch.mul(plus, c1, out=d_left[0])
+        d_left[0].addcmul_(left, d).addcmul_(right, n, value=-1)
+        torch.mul(minus, c1, out=d_left[1])
+        d_left[1].addcmul_(plus, u, value=-1)
+
+
+class WholeNumberStep:
+    """The step for whole-number costs: h in [-insertion, deletion], v in [-deletion, insertion].
+
+    Where each pair of v and h leads is a table, made once: of the pairs' probabilities, h' and v'
+    have sums, which a product of matrices takes.
+    """
+
+    def __init__(self, insertion: int, deletion: int, substitution: int):
+        size = insertion + deletion + 1
+        self.channels = size
+        self.h: Sequence[float] = [0.0] * (size - 1) + [1.0]
+        self.v: Sequence[float] = self.h
+        self.values: Sequence[float] = [float(value - insertion) for value in range(size)]
+        # (match, h' or v', what it becomes, of v and h)
+        self.table = torch.zeros(2, 2, size, size, size, device="cpu")
+        for match in (0, 1):
+            for vertical in range(size):
+                for horizontal in range(size):
+                    v, h = vertical - deletion, horizontal - insertion
+                    least = min(0 if match else substitution, v + deletion, h + insertion)
+                    self.table[match, 0, least - v + insertion, vertical, horizontal] = 1
+                    self.table[match, 1, least - h + deletion, vertical, horizontal] = 1
+
+    def forward(self, h: Tensor, v: Tensor, match: Tensor, right: Tensor) -> Sequence[Tensor]:
+        table = self._tables(h)
+        pairs = (v[:, None] * h[None]).reshape(table.shape[2], -1)
+        both = torch.where(match.flatten() > 0, table[1] @ pairs, table[0] @ pairs)
+        below, beside = both.view(2, self.channels, *match.shape)
+        right.copy_(beside)
+        return below.unbind()
+
+    def prepare(self, h: Tensor, v: Tensor, match: Tensor) -> tuple[Sequence[Tensor], Parts]:
+        unused = torch.empty_like(h[0])
+        steps = zip(h, v, strict=True)
+        below = torch.stack([torch.stack([*self.forward(*step, match, unused)]) for step in steps])
+        return below.unbind(1), (h, v, match.expand(len(h), *match.shape))
+
+    def backward(
+        self, parts: Parts, dh: Tensor, dv: Tensor, d_above: Tensor, d_left: Tensor
+    ) -> None:
+        h, v, match = parts
+        table = self._tables(h).transpose(1, 2)
+        d_both = torch.cat([dh, dv]).flatten(1)
+        d_pairs = torch.where(match.flatten() > 0, table[1] @ d_both, table[0] @ d_both)
+        d_pairs = d_pairs.view(self.channels, self.channels, *match.shape)
+        torch.sum(d_pairs * v[:, None], 0, out=d_above)
+        d_left.copy_((d_pairs * h[None]).sum(1))
+
+    def _tables(self, like: Tensor) -> Tensor:
+        """`(match, h' and v', pairs)`."""
+        return self.table.to(like).flatten(3, 4).flatten(1, 2)

@@ -1,0 +1,152 @@
+"""The expected edit distance as a loss."""
+
+from math import gcd
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from .._checks import check_choice, check_number
+from .._island import never_compiled
+from .._task import read
+from .._transfer import send
+from ._closed_form import ClosedForm, Problem
+from ._column_steps import ColumnStep, UnitStep, WholeNumberStep
+from ._ctc import CTC
+from ._row_passes import kernels, suits_kernels
+from ._spelling import Spelling
+from ._text_task import TextTask
+
+# In the place of log 0.
+LEAST_PROBABILITY = 1e-30
+
+
+class ExpectedEditDistance(nn.Module):
+    r"""The expected edit distance of a recogniser's random reading, in closed form, as a loss.
+
+    With a text R drawn from the model's own outputs, independently at each frame or position, and
+    the target y, value and gradient are those of
+
+        L = E_R[ d(R, y) ],    R ~ softmax(outputs)
+
+    without any draw. The row of the edit-distance table (Wagner and Fischer) is kept as the
+    probabilities of the steps between its neighbours, given what the frame before has read: its
+    columns are taken as independent of each other given that, which is the one approximation. A
+    model that is certain of its reading has the distance itself. It needs no metric, no draws, and
+    nothing that is learned.
+
+    On the CPU, in float32 and with costs of 1, the passes over the frames are compiled where Numba
+    is installed (`pip install learned-surrogates[fast]`), which takes some seconds at the first
+    call on a machine; elsewhere PyTorch runs them. `print(criterion)` says which.
+
+    Args:
+        task: `text.CTC(...)` or `text.Characters(...)`, as which the loss is called. Characters
+            that the task's `fold` makes the same count as the same.
+        insertion: cost of a character read that the target does not have, a whole number from 1.
+        deletion: cost of one of the target's that is missing, a whole number from 1.
+        substitution: cost of a character in place of another, a whole number from 1; where it is
+            more than the two others together, they are what counts. What costs other than 1 take
+            grows with `(insertion + deletion) ** 2`.
+        normalized: whether a sample's distance is divided by the length of its target. An empty
+            target counts as one character long: nothing read has 0, as with
+            `normalized_edit_distance`, which divides by the longer of the two.
+        reduction: "mean" over the batch, "sum", or "none" for one number a sample.
+
+    Raises:
+        TypeError, ValueError: here for costs that are not whole numbers, an unknown task or
+            reduction; at a call, for what the task cannot read.
+
+    Example:
+        >>> import torch
+        >>> criterion = ExpectedEditDistance(CTC("ab"))
+        >>> certain = 100 * torch.eye(3)[[1, 1, 0, 1]]  # reads "aa"
+        >>> round(criterion(certain, torch.tensor([1, 2]), [4], [2]).item(), 3)
+        1.0
+        >>> unsure = torch.zeros(4, 3, requires_grad=True)
+        >>> criterion(unsure, torch.tensor([1, 2]), [4], [2]).backward()
+        >>> unsure.grad.shape
+        torch.Size([4, 3])
+
+    References:
+        - Wagner, Fischer, "The String-to-String Correction Problem", Journal of the ACM, 1974.
+        - Ukkonen, "Algorithms for Approximate String Matching", Information and Control, 1985: the
+          steps between a table's neighbours.
+        - Graves, Fernandez, Gomez, Schmidhuber, "Connectionist Temporal Classification", ICML 2006.
+    """
+
+    def __init__(
+        self,
+        task: TextTask,
+        *,
+        insertion: int = 1,
+        deletion: int = 1,
+        substitution: int = 1,
+        normalized: bool = False,
+        reduction: Literal["none", "mean", "sum"] = "mean",
+    ):
+        super().__init__()
+        if not isinstance(task, TextTask):
+            raise TypeError(
+                f"task must be text.CTC(...) or text.Characters(...); got {type(task).__name__}"
+            )
+        costs = {"insertion": insertion, "deletion": deletion, "substitution": substitution}
+        for name, cost in costs.items():
+            check_number(name, cost, 1)
+        check_choice("reduction", reduction, ("none", "mean", "sum"))
+        self.task = task
+        self.insertion, self.deletion, self.substitution = map(int, costs.values())
+        self.normalized = bool(normalized)
+        self.reduction = reduction
+        # Whatever costs more than to leave out the one and add the other never happens.
+        least = min(self.substitution, self.insertion + self.deletion)
+        self._unit = gcd(self.insertion, self.deletion, least)
+        whole = [cost // self._unit for cost in (self.insertion, self.deletion, least)]
+        self._insertion = whole[0]
+        self._step: ColumnStep = UnitStep() if whole == [1, 1, 1] else WholeNumberStep(*whole)
+
+    def extra_repr(self) -> str:
+        way = "PyTorch"
+        if suits_kernels(self._step, torch.empty(0, device="cpu")) and kernels() is not None:
+            way = "compiled by Numba on the CPU in float32, else PyTorch"
+        return (
+            f"{self.task!r}, insertion={self.insertion}, deletion={self.deletion}, "
+            f"substitution={self.substitution}, normalized={self.normalized}, "
+            f"reduction={self.reduction!r}, passes: {way}"
+        )
+
+    @never_compiled
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """The loss; called as its task is read.
+
+        Returns:
+            a scalar, or `(batch,)` with reduction "none": float64 of such outputs, else float32.
+        """
+        # As the match grid has it, a target is not laid out along the frames.
+        batch: Any = read(self.task.seen_by("grid"), args, kwargs)
+        logits = self.task.logits(batch.prediction)
+        labels = batch.labels
+        if self.task.folded is not None:
+            logits = _folded(logits, batch.present, send(self.task.folded, logits.device))
+            same = self.task.folded.tolist()
+            labels = [[same[index] for index in label] for label in labels]
+        spelling = Spelling(labels, self.task.alphabet.special)
+        problem = Problem(
+            spelling,
+            batch.present,
+            isinstance(self.task, CTC),
+            self._step,
+            self._insertion,
+        )
+        value = ClosedForm.apply(logits, problem) * self._unit
+        if self.normalized:
+            lengths = torch.from_numpy(spelling.lengths).clamp(min=1)
+            value = value / send(lengths, value)
+        return batch.reduce(value, self.reduction)
+
+
+def _folded(logits: Tensor, present: Tensor, folded: Tensor) -> Tensor:
+    """Logits where the first class of each kind that the metric tells apart stands for all."""
+    dtype = logits.dtype if logits.dtype == torch.float64 else torch.float32
+    probabilities = logits.where(present[:, None], 0.0).softmax(1, dtype=dtype)
+    together = torch.zeros_like(probabilities).index_add(1, folded, probabilities)
+    return together.clamp(min=LEAST_PROBABILITY).log()

@@ -1,0 +1,141 @@
+"""What the loss says of its gradient, read in the last layer's weights."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from learned_surrogates import LearnedSurrogateLoss, Tensors
+from learned_surrogates._measured.weights import in_weights, last_layer
+
+WIDTH = 0.4
+
+
+class Twice(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return 2 * gradient
+
+
+@pytest.mark.parametrize(
+    "layer, shape",
+    [
+        (nn.Linear(5, 3), (4, 5)),
+        (nn.Linear(5, 3), (4, 7, 5)),
+        (nn.Conv2d(2, 3, 3), (4, 2, 8, 8)),
+        (nn.Conv1d(2, 3, 3), (4, 2, 8)),
+    ],
+)
+def test_the_last_layer_is_found(layer, shape):
+    body = nn.Conv1d(shape[1], shape[1], 1) if len(shape) == 3 else nn.Identity()
+    out = layer(torch.relu(body(torch.randn(shape))))
+    assert last_layer(out) is layer.weight
+    assert last_layer(2 * out.flatten(1).log_softmax(-1)) is layer.weight
+
+
+def test_there_is_none_without_a_graph_or_behind_what_is_not_pytorchs():
+    assert last_layer(torch.randn(4, 3, requires_grad=True)) is None
+    assert last_layer(torch.randn(4, 3)) is None
+    assert last_layer(Twice.apply(nn.Linear(5, 3)(torch.randn(4, 5)))) is None
+
+
+def test_gradients_in_its_weights_are_autograds():
+    layer = nn.Linear(5, 3)
+    out, gradient = layer(torch.randn(8, 5)), torch.randn(8, 3)
+    (found,) = in_weights(out, [gradient], layer.weight)
+    out.backward(gradient)
+    torch.testing.assert_close(found, layer.weight.grad.flatten())
+
+
+@pytest.mark.parametrize("shape", [(8,), (8, 3), (8, 2, 4)])
+def test_a_virtual_layer_stands_in(shape):
+    z, gradient = torch.randn(shape), torch.randn(shape)
+    (found,) = in_weights(z, [gradient], None)
+    flat = z.reshape(8, -1)
+    a = torch.eye(flat.shape[1], requires_grad=True)
+    b = torch.zeros(flat.shape[1], requires_grad=True)
+    (flat @ a.T + b).backward(gradient.reshape(8, -1))
+    torch.testing.assert_close(found, torch.cat([a.grad.flatten(), b.grad]))
+
+
+def above(prediction: Tensor, target: Tensor) -> Tensor:
+    return (prediction > target).double().mean(-1)
+
+
+def run(base_loss, calls: int = 600, batch: int = 64):
+    """A model that stands still, called with fresh batches; its loss and what is true of it."""
+    random = torch.Generator().manual_seed(0)
+    model = nn.Linear(6, 4)
+    with torch.no_grad():
+        model.weight.copy_(torch.randn(4, 6, generator=random) / 3)
+        model.bias.zero_()
+    criterion = LearnedSurrogateLoss(
+        above, task=Tensors(smoothing=WIDTH), surrogate="none", base_loss=base_loss
+    )
+    steps = []
+    for _ in range(calls):
+        x = torch.randn(batch, 6, generator=random) + 0.5
+        y = torch.randn(batch, 4, generator=random)
+        model.zero_grad()
+        criterion(model(x), y).backward()
+        steps.append(model.weight.grad.flatten().clone())
+    x, y = (
+        torch.randn(200_000, 6, generator=random) + 0.5,
+        torch.randn(200_000, 4, generator=random),
+    )
+    z = model(x)
+    density = (-((z - y) / WIDTH).square() / 2).exp() / (math.sqrt(2 * math.pi) * WIDTH) / 4
+    (truth,) = torch.autograd.grad(z, model.weight, density.detach() / len(x), retain_graph=True)
+    (of_base,) = torch.autograd.grad(base_loss(z, y), model.weight)
+    cosine = torch.cosine_similarity(truth.flatten(), of_base.flatten(), dim=0).item()
+    return criterion.stats, torch.stack(steps), truth.flatten(), cosine
+
+
+@pytest.mark.parametrize(
+    "base_loss",
+    [
+        lambda z, y: z.mean(),
+        lambda z, y: -z.mean(),
+        lambda z, y: (z - y).square().mean(),
+        lambda z, y: (z[:, 0] - 2 * z[:, 1]).mean(),
+    ],
+    ids=["the same way", "the other way", "squares", "another way"],
+)
+def test_the_base_losses_cosine(base_loss):
+    stats, *_, cosine = run(base_loss)
+    assert stats["base_loss/cosine_error"] < 0.2
+    assert stats["base_loss/cosine"] == pytest.approx(
+        cosine, abs=3 * stats["base_loss/cosine_error"] + 0.05
+    )
+
+
+def test_the_signal_over_the_noise():
+    stats, steps, truth, _ = run(lambda z, y: z.mean())
+    noise = (steps - truth).square().sum(1).mean().sqrt()
+    expected = (truth.norm() / noise).item()
+    assert stats["gradient/signal_to_noise"] == pytest.approx(expected, rel=0.25)
+
+
+def test_without_a_base_loss_there_is_no_cosine():
+    criterion = LearnedSurrogateLoss(above, task=Tensors(smoothing=WIDTH))
+    for _ in range(60):
+        criterion(torch.randn(16, 3, requires_grad=True), torch.randn(16, 3)).backward()
+    assert math.isnan(criterion.stats["base_loss/cosine"])
+    assert criterion.stats["gradient/signal_to_noise"] > 0
+
+
+def test_the_users_graph_and_gradients_are_left_alone():
+    model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2))
+    fired = []
+    model[2].weight.register_post_accumulate_grad_hook(lambda p: fired.append(p))
+    criterion = LearnedSurrogateLoss(above, update_every=1, base_loss=nn.MSELoss())
+    for call in range(3):
+        loss = criterion(model(torch.randn(8, 3)), torch.randn(8, 2))
+        assert len(fired) == call
+        loss.backward()
+        assert len(fired) == call + 1
