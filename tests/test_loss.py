@@ -42,7 +42,11 @@ def test_it_does_not_learn_outside_of_training(case, passive):
     assert_identical(snapshot(criterion), before)
     assert criterion.stats == stats
     assert_identical(again, value)
-    assert_identical(criterion(*arguments).detach(), value.clone().detach())
+    # Where draws are measured, the mean of theirs is near the prediction's own.
+    tolerance = 0.1 if case == "measured" else 0
+    torch.testing.assert_close(
+        criterion(*arguments).detach(), value.clone().detach(), rtol=tolerance, atol=0
+    )
     assert criterion.stats["calls"] == 3
 
 
@@ -103,7 +107,7 @@ def test_recompute_of_activation_checkpointing_learns_once(case):
         scale = torch.ones((), requires_grad=True)
         criterion_of = lambda s, p=prediction, r=rest: checkpointed(p * s, *r)  # noqa: E731
         checkpoint(criterion_of, scale, use_reentrant=False).backward()
-        step(plain, (prediction, *rest))
+        step(plain, (prediction * torch.ones((), requires_grad=True), *rest))
         assert scale.grad.isfinite()
     assert_identical(snapshot(checkpointed), snapshot(plain))
     assert figures(checkpointed) == pytest.approx(figures(plain), nan_ok=True)

@@ -127,7 +127,11 @@ def test_a_wrong_shape_is_named(key):
         ("z_shape", torch.tensor([-3]), "replay must have"),
         ("z_shape", torch.tensor([4]), "replay must have"),
         ("target_shape", torch.tensor([2, 2]), "replay must have"),
-        ("counters", torch.tensor([3, 100, 0, 0, 0, 0, 3, 2, 7, 0, 0, 0]), "number 7 of 1 forms"),
+        (
+            "counters",
+            torch.tensor([3, 100, 0, 0, 0, 0, 3, 3, 2, 7, 0, 0, 0]),
+            "number 7 of 1 forms",
+        ),
         ("momentum", torch.ones(3), "momentum"),
     ],
 )
