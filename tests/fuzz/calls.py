@@ -171,9 +171,7 @@ def box_arguments(kind: str, seed: int) -> tuple[Tensor, Tensor]:
 def template(case: str, called: bool, on_metric_error: str) -> LearnedSurrogateLoss:
     options: dict[str, Any] = {"on_metric_error": on_metric_error}
     kind = case.partition("-")[0]
-    if kind == "measured":
-        criterion = make_loss("measured", **options)
-    elif kind in BOXES:
+    if kind in BOXES:
         options |= {"metric": boxes.rotated_iou, "task": BOXES[kind](noise=0.05)}
         surrogate = "embedding" if kind == "upright" else "target-frame"
         criterion = make_loss("tensors", surrogate=surrogate, data="local", **options)
