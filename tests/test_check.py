@@ -143,7 +143,7 @@ def test_the_score_estimate_is_the_expected_metrics_gradient(case):
     assert (ahead - behind) / (2 * step) == pytest.approx(total.norm().item(), abs=0.06)
 
 
-@pytest.mark.parametrize("case", ["tensors", "ctc-grid", "characters-grid"])
+@pytest.mark.parametrize("case", ["tensors", "measured", "ctc-grid", "characters-grid"])
 def test_a_check_changes_nothing(case):
     criterion = make_loss(case)
     train(criterion, case, range(3))
@@ -155,7 +155,7 @@ def test_a_check_changes_nothing(case):
     assert torch.equal(torch.random.get_rng_state(), stream)
 
 
-@pytest.mark.parametrize("case", ["tensors", "characters-grid"])
+@pytest.mark.parametrize("case", ["tensors", "measured", "characters-grid"])
 def test_a_check_of_a_loss_that_was_never_called_changes_nothing(case):
     criterion, never = make_loss(case, warm_up_updates=20), make_loss(case, warm_up_updates=20)
     criterion.check([make_arguments(case, 7)], draws=2)

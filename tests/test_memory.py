@@ -13,7 +13,7 @@ from torch import Tensor
 from learned_surrogates._history import MOST_ROWS
 
 pytestmark = pytest.mark.filterwarnings("ignore:the surrogate has not been trusted")
-FORMS = ("tensors", "ctc-grid", "ctc", "characters-grid")
+FORMS = ("tensors", "measured", "ctc-grid", "ctc", "characters-grid")
 # Of Python's own objects, a call: less than the smallest that could be kept. Its allocator takes
 # some hundreds of calls to settle.
 BYTES_A_CALL = 8
@@ -39,8 +39,8 @@ def resident_bytes() -> int:
 
 def used(criterion) -> tuple[int, int, int]:
     """Live tensors, bytes of Python's objects, resident bytes; without the rows of the history."""
-    assert len(criterion._core.learner.history.rows) <= MOST_ROWS
-    criterion._core.learner.history.rows.clear()
+    assert len(criterion._core.history.rows) <= MOST_ROWS
+    criterion._core.history.rows.clear()
     gc.collect()
     return live_tensors(), tracemalloc.get_traced_memory()[0], resident_bytes()
 

@@ -147,13 +147,13 @@ def test_with_a_lag_values_are_taken_in_so_many_calls_later(lag):
         assert_replayed(criterion, batches[: max(0, call - lag)])
 
 
-@pytest.mark.parametrize("case", ["tensors", "ctc-grid", "boxes"])
+@pytest.mark.parametrize("case", ["tensors", "measured", "ctc-grid", "boxes"])
 @pytest.mark.parametrize("lag", [1, 3])
 def test_with_a_lag_a_run_follows_from_its_seed(case, lag):
     """However long the workers take; with draws, and with a generator's pairs."""
     losses = [make_loss(case, executor=Workers(AtOnce(), lag=lag))]
     for seed in range(2):
-        inner = losses[0]._core.learner.pairs.metric.function
+        inner = losses[0]._core.metric.function
         delayed = Delayed(seed)
 
         @functools.wraps(inner)
@@ -790,12 +790,12 @@ def test_with_a_budget_a_run_follows_from_its_seed(case):
 # Several processes that fit one surrogate
 
 
-def fit_with_workers(lag, failing_on=None):
+def fit_with_workers(lag, failing_on=None, case="tensors"):
     """Values arrive at other times in each process, or fail in one of them."""
     rank = dist.get_rank()
     metric = failing if rank == failing_on else Delayed(rank)
     executor = ThreadPoolExecutor(2)
-    criterion = make_loss("tensors", metric, batched=True, executor=Workers(executor, lag=lag))
+    criterion = make_loss(case, metric, batched=True, executor=Workers(executor, lag=lag))
     errors = []
     for call, seed in enumerate(own_seeds(10)):
         arguments = with_odd_sample() if call == 3 else make_arguments(seed=seed)
@@ -807,9 +807,10 @@ def fit_with_workers(lag, failing_on=None):
     return together(criterion), errors
 
 
+@pytest.mark.parametrize("case", ["tensors", "measured"])
 @pytest.mark.parametrize("lag", [None, 0, 2])
-def test_processes_stay_in_step_whenever_values_arrive(ranks, lag):
-    states, errors = zip(*ranks(fit_with_workers, lag), strict=True)
+def test_processes_stay_in_step_whenever_values_arrive(ranks, lag, case):
+    states, errors = zip(*ranks(fit_with_workers, lag, None, case), strict=True)
     assert_same(states)
     assert states[0]["counters"][0] == 10
     assert errors == ([], [])
@@ -872,7 +873,7 @@ def test_repr_tells_how_values_are_taken_in():
 
 
 @pytest.mark.parametrize("lag", [None, 0, 2])
-@pytest.mark.parametrize("case", ["tensors", "characters-grid"])
+@pytest.mark.parametrize("case", ["tensors", "measured", "characters-grid"])
 def test_a_check_with_workers_is_one_without(case, lag):
     counting = Counting()
     workers = Workers(counting, lag=lag, samples_a_task=3)

@@ -369,7 +369,7 @@ class MeasuredCore:
         """Fits the surrogate by some gradient steps."""
         for _ in range(steps):
             self.slope.fit(self.experience.sample(self.recipe.batch_size, self.random))
-            self.updates += 1
+            self.updates += bool(self.slope.forms)
 
     def warm_up(
         self, batches: Iterator[Batch] | None, steps: Iterable[int], has_base_loss: bool

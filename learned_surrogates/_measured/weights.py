@@ -46,7 +46,8 @@ def in_weights(prediction: Tensor, gradients: list[Tensor], weights: Tensor | No
             .float()
             for gradient in gradients
         ]
-    z = prediction.detach().float().flatten(1) if prediction.ndim > 1 else prediction[:, None]
+    z = prediction.detach().float()
+    z = z.flatten(1) if z.ndim > 1 else z[:, None]
     found = []
     for gradient in gradients:
         flat = gradient.reshape(z.shape).float()

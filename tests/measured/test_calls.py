@@ -197,6 +197,18 @@ def test_noise_is_not_what_the_users_own_seed_gives():
     assert both.corrcoef()[0, 1].abs() < 0.3
 
 
+def test_one_number_a_sample_leaves_no_graph_behind():
+    """The gradient's quality is read from the prediction, whose graph is not to be kept."""
+    criterion = make_loss("measured", lambda z, y: (z - y).abs())
+    for seed in range(12):
+        target = torch.randn(8, generator=torch.Generator().manual_seed(seed))
+        criterion((target / 2).requires_grad_(), target).backward()
+    state = criterion.state_dict()
+    assert {"quality", "vectors"} <= state.keys()
+    assert not any(tensor.requires_grad for tensor in state.values())
+    assert criterion.stats["gradient/signal_to_noise"] > 0
+
+
 def test_a_scaled_loss_scales_its_gradient():
     criterion, twin = make_loss("measured"), make_loss("measured")
     arguments = make_arguments()

@@ -139,6 +139,17 @@ def test_a_value_that_cannot_be_is_refused(key, value, fault):
     loaded_with_fault({**saved_state(), key: value}, fault)
 
 
+@pytest.mark.parametrize("smoothing", [None, 0.3])
+def test_a_state_of_which_only_what_a_new_loss_names_was_read_is_refused(smoothing):
+    """As torch.distributed.checkpoint reads it for a loss that has not been called."""
+    options = {"task": Tensors(smoothing=smoothing)}
+    state, fresh = saved_state(**options), make_loss("measured", **options)
+    before = snapshot(fresh)
+    with pytest.raises(RuntimeError, match=r"Missing key.*forms"):
+        fresh.load_state_dict({key: state[key] for key in before})
+    assert_identical(snapshot(fresh), before)
+
+
 def test_the_state_of_another_surrogate_is_refused():
     loaded_with_fault(saved_state(surrogate="elements"), "surrogate= asks for pair")
     loaded_with_fault(saved_state(), "surrogate= asks for none", surrogate="none")
