@@ -30,9 +30,10 @@ from .slope import FEWEST_ROWS, FIRST_STEPS, Slope
 from .smoothing import Smoothing
 from .together import agree
 
-# Share of the draws' differences that are not zero from which on the base loss does not lead: where
-# all draws score alike, the metric says nothing yet.
-ENOUGH_SIGNAL = 0.01
+# Signal over noise of a step below which a base loss has led as far as it does.
+SPENT = 0.15
+# Calls after which it is done without, where that cannot be read.
+UNREAD = 100
 # Calls in a row without any difference after which the user is warned.
 PATIENCE = 100
 
@@ -87,6 +88,8 @@ class MeasuredCore:
         self.quality = Quality()
         self.history = History(REMEMBERED)
         self.calls = self.updates = self.silent_calls = 0
+        #: Whether there was a base loss at the last call, and whether it leads.
+        self.has_base_loss, self.leading = False, True
         self.metric_seconds = self.update_seconds = 0.0
 
     @property
@@ -116,6 +119,7 @@ class MeasuredCore:
         """
         # An empty batch counts where other processes may have a full one.
         learning = learning and (len(batch.target) > 0 or self.sync.active)
+        self.has_base_loss = base is not None
         with island(self.device):
             if not learning:
                 with self._unchanged(always=True):
@@ -146,6 +150,7 @@ class MeasuredCore:
                     seen = draws.z, draws.deviations, told, batch.target
             self.calls += 1
             self._take_in(batch, evaluation, seen)
+            self._hand_over()
             news = self._learn()
         return value, gradient, news
 
@@ -271,7 +276,7 @@ class MeasuredCore:
             return value, known + (1 - (0 if slope is None else weight)) * base().to(known)
         self._warn_if_silent(measured, base)
         gradient = measured_gradient(measured, draws, slope, weight, self.recipe.correction)
-        share = self.base_share if base is not None else 0.0
+        share = self.base_share
         reading = learning and (self.calls + 1) % self.recipe.update_every == 0
         other = base().to(gradient) if base is not None and (share or reading) else None
         if reading:
@@ -290,10 +295,24 @@ class MeasuredCore:
 
     @property
     def base_share(self) -> float:
-        """Share of the base loss's gradient: what the user gives it, or more without a signal."""
-        signal = self.experience.signal
-        lead = max(0.0, 1 - signal / ENOUGH_SIGNAL) if signal == signal else 0.0
-        return max(self.recipe.base_weight or 0.0, lead)
+        """Share of the base loss's gradient: all while it leads, then what the user gives it."""
+        if not self.has_base_loss:
+            return 0.0
+        return 1.0 if self.leading else self.recipe.base_weight or 0.0
+
+    def _hand_over(self) -> None:
+        """Ends the base loss's lead, for good, where the metric tells more.
+
+        In an untrained model, the base loss tells every batch the same, and the metric hardly
+        anything. At the end of its own way the base loss's mean is zero, and what is left is noise.
+        """
+        if not (self.leading and self.has_base_loss and self.experience.signal > 0):
+            return
+        own, base = self.quality.signal_to_noise, self.quality.base_signal_to_noise
+        unread = base != base and self.calls >= UNREAD
+        # Far more, as both are read with errors.
+        if unread or base < max(SPENT, 0.0 if own != own else own / 2):
+            self.leading = False
 
     def _values(self, measured: Measurement | None, finite: Tensor) -> Tensor:
         """Errors `(batch,)`: means over draws; of unmeasured samples, the mean of those measured.

@@ -24,7 +24,7 @@ from .slope import Slope
 if TYPE_CHECKING:
     from .core import MeasuredCore
 
-COUNTERS = ("calls", "updates", "silent_calls")
+COUNTERS = ("calls", "updates", "silent_calls", "leading")
 FIGURES = ("signal", "metric_mean")
 # A module of the user's own, in the place of a form's number.
 GIVEN = len(NAMES)
@@ -119,11 +119,11 @@ def load(core: "MeasuredCore", state: dict[str, Tensor]) -> Faults:
 
 def _take(core: "MeasuredCore", state: dict[str, Tensor], loaded: Slope | None) -> None:
     counters = state["counters"].tolist()
-    for name, value in zip(COUNTERS, counters, strict=False):
-        setattr(core, name, value)
+    core.calls, core.updates, core.silent_calls = counters[:3]
+    core.leading = bool(counters[3])
     core.evaluations.clear()
-    core.experience.skipped, core.evaluations.lost, core.evaluations.unmeasured = counters[3:6]
-    core.smoothing.calls, core.quality.readings = counters[6:8]
+    core.experience.skipped, core.evaluations.lost, core.evaluations.unmeasured = counters[4:7]
+    core.smoothing.calls, core.quality.readings = counters[7:9]
     core.quality.figures = state["quality"].cpu().double()
     for name, figure in zip(FIGURES, state["figures"].tolist(), strict=True):
         setattr(core.experience, name, figure)
@@ -137,8 +137,8 @@ def _take(core: "MeasuredCore", state: dict[str, Tensor], loaded: Slope | None) 
     core.smoothing.moments = None if moments is None else moments.to(core.device, copy=True)
     core.smoothing.forget_width()
     core.slope = loaded or core.slope.afresh()
-    core.slope.calls, core.slope.best = counters[8:10]
-    core.slope.unsuited, core.slope.control.age = bool(counters[10]), counters[11]
+    core.slope.calls, core.slope.best = counters[9:11]
+    core.slope.unsuited, core.slope.control.age = bool(counters[11]), counters[12]
     core.replay.clear()
     replayed = part(state, "replay.")
     if replayed:
