@@ -147,6 +147,8 @@ class GradientChecker:
         if self.metric.batched:
             values: Tensor = self.metric.function(predictions, targets)
             return values.reshape(len(predictions))
+        if self.metric.form is not None and self.metric.form.takes == "one":
+            predictions, targets = predictions[:, None], targets[:, None]
         pairs = zip(predictions, targets, strict=True)
         return torch.stack([self.metric.function(*pair).reshape(()) for pair in pairs])
 
