@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ._calling_form import Form, find_form
 from ._metric_error import MetricError as MetricError
+from ._metric_objects import refuse_what_accumulates
 from ._probe import Answer, same, varies
 from ._values import as_values, ask, take as take
 
@@ -58,6 +59,7 @@ class Metric:
             raise TypeError(
                 f"metric must be callable as metric(predictions, targets); got {function!r}"
             )
+        refuse_what_accumulates(function)
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_metric_error must be 'raise' or 'skip'; got {on_error!r}")
         for name, value in (("higher_is_better", higher_is_better), ("batched", batched)):
