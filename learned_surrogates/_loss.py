@@ -69,7 +69,8 @@ class LearnedSurrogateLoss(nn.Module):
     Args:
         metric: `metric(predictions, targets)` -> one number a sample, as a tensor, array or list
             `(batch,)`. It may take one sample at a time instead. What it gets is the task's
-            business: tensors, or lists of strings for text.
+            business: tensors, or lists of strings for text. One whose parameters are named the
+            other way round, `(y_true, y_pred)`, is called so, with a warning.
         task: what predictions and targets look like, and with it how the loss is called:
             `text.CTC(alphabet)`, `text.Characters(alphabet)`, `boxes.Rotated()`; None means plain
             tensors, called as `criterion(prediction, target)` (see `Tensors`).

@@ -13,8 +13,10 @@ from torch import Tensor
 from ._calling_form import Form, find_form
 from ._metric_error import MetricError as MetricError
 from ._metric_objects import refuse_what_accumulates
+from ._parameters import Reversed, first_two, is_reversed
 from ._probe import Answer, same, varies
 from ._values import as_values, ask, take as take
+from ._warnings import warn
 
 METRIC_HELP = (
     "A metric takes (predictions, targets) and returns one finite number a sample, or takes one "
@@ -31,6 +33,10 @@ MEANT = {
     "one": "return one number a sample, [metric([p], [t]) for p, t in zip(predictions, targets)]",
     "sample": "say batched=False",
 }
+REVERSED = (
+    "metric {0!r} takes ({1}, {2}): by these names the target comes first, and so it is called. To "
+    "say so yourself: metric=lambda prediction, target: {0}(target, prediction)"
+)
 # How far an error may fall below zero by rounding, relative to the metric's value.
 ROUNDING = 1e-5
 
@@ -39,7 +45,8 @@ class Metric:
     """The user's callable as `(predictions, targets) -> errors (batch,), usable (batch,)`.
 
     Args:
-        function: the metric, batched or for one sample.
+        function: the metric, batched or for one sample; the prediction comes first, unless its
+            parameters' names say otherwise.
         higher_is_better: None asks the function's attribute of this name.
         best: what a perfect prediction scores; None asks the function's attribute of this name,
             and takes 0 for a metric where lower is better.
@@ -78,8 +85,11 @@ class Metric:
             raise TypeError(f"best must be a number, the metric's best value; got {best!r}")
         if best is not None and not math.isfinite(best):
             raise ValueError(f"best must be finite; got {best!r}")
-        self.function = function
         self.name = getattr(function, "__name__", type(function).__name__)
+        if is_reversed(function):
+            warn(REVERSED.format(self.name, *first_two(function)))
+            function = Reversed(function)
+        self.function = function
         self.higher_is_better = higher_is_better
         self.best = 0.0 if best is None else float(best)
         #: How the function is called; None until that is known.

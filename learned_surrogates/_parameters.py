@@ -65,6 +65,8 @@ def takes_many(function: Callable[..., Any]) -> bool | None:
 
 
 def _first_two(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    if isinstance(function, Reversed):
+        return _first_two(function.function)[::-1]
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # a builtin need not have one

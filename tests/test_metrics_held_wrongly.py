@@ -1,13 +1,16 @@
 """Metrics that are handed over as they come, and would be learned as something else."""
 
 import functools
+import pickle
 
 import pytest
 from conftest import assert_identical, make_loss, snapshot, train
+from rapidfuzz.distance import Levenshtein
 from torchmetrics.classification import BinaryF1Score
 from torchmetrics.text import CharErrorRate, WordInfoLost
 
 from learned_surrogates import LearnedSurrogateLoss, text
+from learned_surrogates._metric import Metric
 
 
 def marked(predictions, targets):
@@ -61,3 +64,71 @@ def test_an_object_that_remembers_every_call_is_refused_with_its_function(metric
 def test_an_object_without_a_memory_is_a_metric():
     LearnedSurrogateLoss({"update": 1}.get)
     LearnedSurrogateLoss(text.WeightedEditDistance(wrong=2), task=text.CTC("ab"))
+
+
+def cer(reference, hypothesis, reference_transform=None):
+    """As jiwer's: the error rate of all texts together, given strings or lists of them."""
+    if isinstance(reference, str):
+        reference, hypothesis = [reference], [hypothesis]
+    distances = map(Levenshtein.distance, reference, hypothesis)
+    return sum(distances) / sum(map(len, reference))
+
+
+def test_a_metric_that_takes_the_target_first_is_called_so_with_a_word():
+    with pytest.warns(UserWarning, match=r"'cer' takes \(reference, hypothesis\).*target comes"):
+        metric = Metric(cer, None, None, None, "raise")
+    assert metric(["a", "ab"], ["abc", "ab"])[0].tolist() == pytest.approx([2 / 3, 0])
+
+
+ORDERS = {
+    "y_true, y_pred": True,
+    "y_true, y_score": True,
+    "labels_true, labels_pred": True,
+    "ground_truth, x": True,
+    "groundTruths, outputs": True,
+    "gold, guess": True,
+    "refs, hyps": True,
+    "references, candidate": True,
+    "label, other": True,
+    "y, y_hat": True,
+    "expected, actual": True,
+    "actual, predicted": True,
+    "target, output": True,
+    "preds, target": False,
+    "predicted_labels, labels": False,
+    "y_pred, y_true": False,
+    "input, target": False,
+    "predictions, references": False,
+    "hypotheses, reference": False,
+    "actual, expected": False,
+    "predicted, actual": False,
+    "s1, s2": False,
+    "p, t": False,
+    "a, b": False,
+    "z, y": False,
+    "boxes, others": False,
+}
+
+
+@pytest.mark.parametrize("names", ORDERS)
+def test_the_names_of_parameters_tell_their_order(names):
+    from learned_surrogates._parameters import is_reversed
+
+    function = eval(f"lambda {names}: 1")
+    assert is_reversed(function) == ORDERS[names]
+    assert is_reversed(functools.partial(eval(f"lambda rate, {names}: 1"), 16000)) == ORDERS[names]
+    assert not is_reversed(eval(f"lambda {names.partition(',')[0]}: 1"))
+
+
+def test_what_takes_the_target_first_keeps_its_direction_and_travels():
+    with pytest.warns(UserWarning, match="the target comes first"):
+        metric = pickle.loads(pickle.dumps(Metric(similarity, None, None, None, "raise")))
+    assert metric.higher_is_better
+    assert metric(["ab"], ["abcd"])[0].tolist() == pytest.approx([0.5])
+
+
+def similarity(target, prediction):
+    return len(prediction) / len(target)
+
+
+similarity.higher_is_better, similarity.best = True, 1.0
