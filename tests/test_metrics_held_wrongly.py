@@ -3,13 +3,15 @@
 import functools
 import pickle
 
+import numpy as np
 import pytest
+import torch
 from conftest import assert_identical, make_loss, snapshot, train
 from rapidfuzz.distance import Levenshtein
 from torchmetrics.classification import BinaryF1Score
 from torchmetrics.text import CharErrorRate, WordInfoLost
 
-from learned_surrogates import LearnedSurrogateLoss, text
+from learned_surrogates import LearnedSurrogateLoss, MetricError, text
 from learned_surrogates._metric import Metric
 
 
@@ -132,3 +134,29 @@ def similarity(target, prediction):
 
 
 similarity.higher_is_better, similarity.best = True, 1.0
+
+
+METRICS = [
+    text.edit_distance,
+    text.normalized_edit_distance,
+    text.word_edit_distance,
+    text.normalized_word_edit_distance,
+    text.WeightedEditDistance(wrong=2),
+    text.WeightedEditDistance(characters={"a": 2}),
+]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(
+    "kind", [torch.tensor, np.array, list, lambda x: [[str(x)]], lambda x: [None]]
+)
+def test_an_edit_distance_of_what_are_no_strings_is_refused(metric, kind):
+    with pytest.raises(TypeError, match=r"must be strings.*task=text\.CTC"):
+        metric(kind([1.0]), kind([1.0]))
+    assert metric(np.array(["ab"]), ["ab"]) == [0]
+
+
+def test_an_edit_distance_without_a_task_says_what_it_lacks():
+    criterion = LearnedSurrogateLoss(text.edit_distance)
+    with pytest.raises(MetricError, match=r"must be strings.*task=text\.CTC"):
+        criterion(torch.randn(4, 3, requires_grad=True), torch.randn(4, 3))

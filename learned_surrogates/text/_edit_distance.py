@@ -20,7 +20,7 @@ def edit_distance(predictions: Sequence[str], targets: Sequence[str]) -> NDArray
         `(batch,)`, 0 to the longer string's length.
 
     Raises:
-        TypeError: a string where a list of strings is due.
+        TypeError: a string where a list of strings is due, or a list of something else.
         ValueError: lists of different lengths.
 
     Example:
@@ -91,5 +91,11 @@ def check_strings(predictions: Sequence[str], targets: Sequence[str]) -> None:
     for name, strings in (("predictions", predictions), ("targets", targets)):
         if isinstance(strings, str):
             raise TypeError(f"{name} must be a list of strings; got the string {strings!r}")
+        others = [type(each).__name__ for each in strings if not isinstance(each, str)]
+        if others:
+            raise TypeError(
+                f"{name} must be strings; got {others[0]}. The loss reads strings from "
+                "a model's output with a task: task=text.CTC(...) or text.Characters(...)"
+            )
     if len(predictions) != len(targets):
         raise ValueError(f"{len(predictions)} predictions for {len(targets)} targets")
