@@ -207,6 +207,7 @@ class LearnedSurrogateLoss(nn.Module):
             raise TypeError(
                 f"base_loss must be callable as this loss is, like nn.CTCLoss(); got {base_loss!r}"
             )
+        task = task.beside(base_loss)
         if not isinstance(surrogate, nn.Module):
             surrogate = task.surrogates[0] if surrogate is None else surrogate
             check_choice("surrogate", surrogate, task.surrogates)

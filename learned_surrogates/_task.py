@@ -205,6 +205,18 @@ class Task(ABC, Generic[BatchType]):
         """
         return  # a task need not have any doubts
 
+    def doubt_predictions(self, batch: BatchType) -> None:
+        """Warns of predictions which look as if something else were meant; asked once, too."""
+        return
+
+    def beside(self, base_loss: Callable[..., Tensor] | None) -> Self:
+        """The task of a loss with this base loss.
+
+        Raises:
+            ValueError: that cannot be called as the task says.
+        """
+        return self
+
     def generator(self) -> Generator | None:
         """The task's own random data generator; None if it has none."""
         return None

@@ -63,6 +63,7 @@ class Characters(TextTask):
     """
 
     head = "characters"
+    prediction = "input"
 
     def __init__(
         self,
