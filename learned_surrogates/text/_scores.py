@@ -1,4 +1,4 @@
-"""Whether a recogniser's output is what a loss takes: logarithms, not probabilities."""
+"""Whether a recogniser's output is what a loss takes: logarithms, and the classes' dimension."""
 
 from collections.abc import Callable
 from typing import Any
@@ -46,3 +46,9 @@ def doubt_scores(
         if amiss.float().mean() > 0.5:
             loss = getattr(base_loss, "__name__", type(base_loss).__name__)
             warn(LOGITS.format(name=name, loss=loss))
+
+
+def takes_classes_second(loss: Callable[..., Any] | None) -> bool:
+    """Whether it is a cross-entropy of PyTorch's, whose input is `(batch, classes, ...)`."""
+    classes = isinstance(loss, (nn.CrossEntropyLoss, nn.NLLLoss))
+    return classes or loss is F.cross_entropy or loss is F.nll_loss
