@@ -27,7 +27,7 @@ from ._metric import Metric
 from ._pairs import Pairs
 from ._recipe import Recipe
 from ._sync import Sync
-from ._task import Batch, Generator, Task, Tensors, read
+from ._task import Batch, Generator, Task, Tensors, plain, read
 from ._warm_up import warm_up
 from ._warnings import warn
 from ._workers import Workers, as_workers
@@ -281,6 +281,7 @@ class LearnedSurrogateLoss(nn.Module):
             type was given. In the metric's units, as an error: lower is better for every metric.
         """
         check_choice("reduction", self.reduction, REDUCTIONS)
+        args, kwargs = tuple(map(plain, args)), {key: plain(kwargs[key]) for key in kwargs}
         batch = read(self.task, args, kwargs)
         batch.check_reduction(self.reduction)
         learner = self._learner
