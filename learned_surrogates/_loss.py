@@ -273,6 +273,7 @@ class LearnedSurrogateLoss(nn.Module):
         self._refresh_stats()
 
     @never_compiled
+    @torch.jit.unused  # a scripted model may hold the loss, which is no part of what it predicts
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """The loss, called as the task says.
 
