@@ -1,13 +1,22 @@
 """How a metric is called: with a batch, with a batch of one, or with a sample alone."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from torch import Tensor
+
 from ._metric_error import CallingFormError
 from ._parameters import takes_many
 from ._probe import Answer, Pair, Probe, same, varies
-from ._values import DIAGONAL
+from ._values import DIAGONAL, take
+
+# Batches whose number is held against their samples' values, and whose values against those alone.
+WATCHED = 100
+WATCHED_VALUES = 10
+# Different values in a batch which tell that none is normalised by the others.
+ENOUGH_VALUES = 3
 
 PAIRWISE = (
     "metric {0!r} gives one value for each prediction with each target. Return those of a "
@@ -35,12 +44,12 @@ class Form:
 
     Attributes:
         takes: a batch, a batch of one, or a sample alone.
-        watched: whether it also makes one number of a batch, which has not yet been held against
-            its samples' values.
+        watched: how many batches more are held against their samples alone, if they do not tell
+            before: whether a sample's value stays, or the number for all is another than theirs.
     """
 
     takes: Literal["batch", "one", "sample"]
-    watched: bool = False
+    watched: int = 0
 
 
 @dataclass(frozen=True)
@@ -77,9 +86,9 @@ class _Two:
 def find_form(function: Callable[..., Any], name: str, predictions: Any, targets: Any) -> Finding:
     """Finds out how a function is called.
 
-    It takes a batch if it gives a batch of one and of two as many values, and a sample's value is
-    not changed by the other's. Else it takes a batch of one or a sample alone: whichever it
-    answers; either, where both answers are the same; and where they are not, see `_of_two_answers`.
+    It takes a batch if it gives a batch of one and of two as many values. Else it takes a batch of
+    one or a sample alone: whichever it answers; either, where both answers are the same; and where
+    they are not, see `_of_two_answers`.
 
     Args:
         function: the metric.
@@ -92,26 +101,51 @@ def find_form(function: Callable[..., Any], name: str, predictions: Any, targets
     """
     probe = Probe(function, predictions, targets)
     ones = [probe.batch(pair) for pair in probe.pairs]
-    ends, word = (probe.pairs[0], probe.pairs[-1]), None
-    before = [answer.values(1) for answer in (ones[0], ones[-1])]
+    ends = (probe.pairs[0], ones[0]), (probe.pairs[-1], ones[-1])
     # The other one may be a sample that the metric cannot take.
-    answered = [(pair, float(v)) for pair, v in zip(ends, before) if v is not None]
+    answered = [pair for pair, one in ends if one.values(1) is not None]
     refusal = ones[0].error or ones[-1].error
     if answered:
-        both = answered[0], answered[-1]
-        together = probe.batch(*(pair for pair, _ in both))
-        values = together.values(2)
+        together = probe.batch(answered[0], answered[-1])
+        if together.values(2) is not None:
+            return Finding(Form("batch", watched=WATCHED_VALUES), refusal=refusal)
         refusal = refusal or together.error
-        if values is not None:
-            changes = [(v, value) for v, (_, value) in zip(values.tolist(), both)]
-            changed = [change for change in changes if not same(*change)]
-            if not changed or probe.is_random(both[0][0]):
-                return Finding(Form("batch"), refusal=refusal)
-            word = COUPLED.format(name, *changed[0])
     if DIAGONAL in str(refusal) and all(probe.alone(p).number is None for p in probe.pairs):
         raise CallingFormError(PAIRWISE.format(name)) from refusal
-    finding = _one_or_sample(probe, name, ones)
-    return replace(finding, refusal=refusal, word=word or finding.word)
+    return replace(_one_or_sample(probe, name, ones), refusal=refusal)
+
+
+def coupling(
+    function: Callable[..., Any], predictions: Any, targets: Any, values: Tensor
+) -> tuple[float, float] | None:
+    """A sample's value in its batch and alone, if they differ; None if none do.
+
+    Args:
+        function: a metric of batches.
+        predictions: a batch of them.
+        targets: as many.
+        values: what it makes of them, `(batch,)`.
+    """
+    # From the smallest to the largest: divided by the largest, that and zeros stay as they are.
+    order = values.argsort().tolist()
+    for sample in sorted({order[(len(order) - 1) * part // 4] for part in range(5)}):
+        one = take(predictions, [sample]), take(targets, [sample])
+        alone, together = Answer(function, *one).number, float(values[sample])
+        differs = alone is not None and math.isfinite(together) and not same(together, alone)
+        if differs and Answer(function, *one).number == alone:  # else it is a matter of chance
+            return together, alone or 0.0
+    return None
+
+
+def told(values: Tensor) -> bool:
+    """Whether the values of a batch are different enough to tell how it is made of samples."""
+    different: list[float] = []
+    for value in values[values.isfinite()].tolist():
+        if not any(same(value, other) for other in different):
+            different.append(value)
+        if len(different) >= ENOUGH_VALUES:
+            return True
+    return False
 
 
 def _one_or_sample(probe: Probe, name: str, ones: list[Answer]) -> Finding:
@@ -121,12 +155,11 @@ def _one_or_sample(probe: Probe, name: str, ones: list[Answer]) -> Finding:
     answers = [
         _Two(pair, one.number, probe.alone(pair).number) for pair, one in zip(probe.pairs, ones)
     ]
-    if all(answer.alone is None for answer in answers):
-        return Finding(Form("one", watched=True))
     if probe.texts:
         for pair in probe.other_pairs():
-            one, alone = probe.batch(pair).number, probe.alone(pair).number
-            answers.append(_Two(pair, one, alone))
+            answers.append(_Two(pair, probe.batch(pair).number, probe.alone(pair).number))
+    if all(answer.alone is None for answer in answers):
+        return Finding(Form("one", watched=WATCHED))
     differing = [answer for answer in answers if answer.differ]
     both = [a for a in answers if a.of_one is not None and a.alone is not None]
     if differing and not probe.is_random(differing[0].pair):
@@ -136,10 +169,10 @@ def _one_or_sample(probe: Probe, name: str, ones: list[Answer]) -> Finding:
         == sum(answer.alone is not None for answer in answers)
         < len([answer for answer in answers if answer.of_one is not None])
     ):
-        return Finding(Form("one", watched=True))
+        return Finding(Form("one", watched=WATCHED))
     unequal = [a.of_one or 0.0 for a in both if not probe.texts or a.pair[0] != a.pair[1]]
     # What only says whether two texts are the same makes nothing else of lists.
-    watched = not probe.texts or varies(unequal)
+    watched = WATCHED if not probe.texts or varies(unequal) else 0
     return Finding(Form("sample", watched=watched), settled=bool(unequal))
 
 
@@ -159,10 +192,10 @@ def _of_two_answers(probe: Probe, name: str, answers: list[_Two], differing: _Tw
     looks_inside = varies(unequal)
     if not probe.texts:
         if looks_inside and probe.scores_batches():
-            return Finding(Form("one", watched=True))
+            return Finding(Form("one", watched=WATCHED))
         return Finding(Form("sample"), settled=len(unequal) > 1)
     if looks_inside:
-        return Finding(Form("one", watched=True))
+        return Finding(Form("one", watched=WATCHED))
     if not unequal or not equal:
         return Finding(Form("sample"), settled=False)
     if same(equal[0], unequal[0]) or probe.minds_order():
@@ -173,4 +206,4 @@ def _of_two_answers(probe: Probe, name: str, answers: list[_Two], differing: _Tw
         raise CallingFormError(UNCLEAR.format(name, *numbers))
     if not many:
         return Finding(Form("sample"))
-    return Finding(Form("one", watched=True), word=LISTS.format(name, *numbers))
+    return Finding(Form("one", watched=WATCHED), word=LISTS.format(name, *numbers))

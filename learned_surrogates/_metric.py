@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._calling_form import Form, find_form
+from ._calling_form import COUPLED, Form, coupling, find_form, told
 from ._metric_error import MetricError as MetricError
 from ._metric_objects import refuse_what_accumulates
 from ._parameters import Reversed, first_two, is_reversed
@@ -135,12 +135,20 @@ class Metric:
             form, refusal, self.word = finding.form, finding.refusal, finding.word
             self.form = form if finding.settled else None
         values, causes = self._evaluate(form, predictions, targets, count)
+        if form.takes == "batch" and form.watched and count > 1 and not causes:
+            changed = coupling(self.function, predictions, targets, values)
+            if changed is not None:
+                self.word = COUPLED.format(self.name, *changed)
+                self.form = form = Form("one")
+                values, causes = self._evaluate(form, predictions, targets, count)
+            elif self.form is not None:
+                self.form = replace(form, watched=0 if told(values) else form.watched - 1)
         if known is None and causes:
             # A failing metric does not tell which form it has: ask again at the next call.
             self.form = None
             for cause in causes.values() if refusal else ():
                 cause.add_note(f"Called with a batch, it had raised {refusal!r}")
-        elif form.watched and count > 1:
+        elif form.takes != "batch" and form.watched and count > 1:
             self._watch(form, predictions, targets, values)
         errors = self.best - values if self.higher_is_better else values - self.best
         size = values.abs()
@@ -199,8 +207,10 @@ class Metric:
                     self.name, whole, mean, MEANT[form.takes]
                 )
             elif not varies(known):
-                return  # of samples that are all alike, most scores are the mean
-        self.form = self.form and replace(form, watched=False)
+                # Of samples that are all alike, most scores are the mean.
+                self.form = self.form and replace(form, watched=form.watched - 1)
+                return
+        self.form = self.form and replace(form, watched=0)
 
     def _raise(
         self, which: str, value: float, cause: Exception | None, prediction: Any, target: Any

@@ -61,7 +61,8 @@ def takes_many(function: Callable[..., Any]) -> bool | None:
     known = PREDICTED | TRUE | TEXT - {"s"}
     if any(part not in known and _singular(part) in known for part in parts):
         return True
-    return False if set(parts) & (known | TEXT) else None
+    # Of what is called `y_true`, there may be many.
+    return False if set(parts) & TEXT else None
 
 
 def _first_two(function: Callable[..., Any]) -> list[inspect.Parameter]:

@@ -122,6 +122,7 @@ class Probe:
             (text + text[:1], text),
             (f"{text} {text} {text}", text),
             (text[::-1], text),
+            (text[:1], text),
             (text, text),
             (several, several),
         ]

@@ -95,7 +95,7 @@ OF_TEXTS = {
     "lengths": lambda p, t: abs(len(p) - len(t)),
     "exact": lambda p, t: float(p != t),
     "annotated": None,
-    "singular": None,
+    "two strings": None,
 }
 
 
@@ -103,11 +103,11 @@ def differing_characters(text: str, other: str) -> float:
     return sum(a != b for a, b in zip(text, other, strict=False)) + abs(len(text) - len(other))
 
 
-def overlap(prediction, target):
-    return len(set(prediction) & set(target)) / max(1, len(set(prediction) | set(target)))
+def overlap(s1, s2):
+    return len(set(s1) & set(s2)) / max(1, len(set(s1) | set(s2)))
 
 
-OF_TEXTS |= {"annotated": differing_characters, "singular": overlap}
+OF_TEXTS |= {"annotated": differing_characters, "two strings": overlap}
 
 
 @pytest.mark.parametrize("name", OF_TEXTS)
@@ -134,15 +134,15 @@ def test_what_may_mean_texts_or_characters_is_told_by_its_parameters_or_refused(
     assert values == [0, 1]
     assert "called with lists of one" in word
     criterion = LearnedSurrogateLoss(
-        lambda x, y: accuracy(x, y),
+        lambda prediction, target: accuracy(prediction, target),
         task=text.Characters("abc"),
         higher_is_better=True,
         best=1.0,
         on_metric_error="skip",
     )
     logits = torch.randn(3, 4, 5, requires_grad=True)
-    with pytest.raises(ValueError, match="Say batched=False"):
-        criterion(logits, torch.randint(0, 4, (3, 5)))
+    with pytest.raises(ValueError, match="Say batched=False"):  # also of texts that tell nothing
+        criterion(logits, torch.zeros(3, 5, dtype=torch.long))
     assert criterion.stats["calls"] == 0
 
 
