@@ -1,6 +1,5 @@
 """How a metric is called: with a batch, with a batch of one, or with a sample alone."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -130,10 +129,12 @@ def coupling(
     order = values.argsort().tolist()
     for sample in sorted({order[(len(order) - 1) * part // 4] for part in range(5)}):
         one = take(predictions, [sample]), take(targets, [sample])
-        alone, together = Answer(function, *one).number, float(values[sample])
-        differs = alone is not None and math.isfinite(together) and not same(together, alone)
-        if differs and Answer(function, *one).number == alone:  # else it is a matter of chance
-            return together, alone or 0.0
+        first, again = (Answer(function, *one).values(1) for _ in range(2))
+        together = float(values[sample])
+        if first is None or again is None or same(together, float(first)):
+            continue
+        if same(float(first), float(again)):  # else it is a matter of chance
+            return together, float(first)
     return None
 
 
@@ -173,7 +174,8 @@ def _one_or_sample(probe: Probe, name: str, ones: list[Answer]) -> Finding:
     unequal = [a.of_one or 0.0 for a in both if not probe.texts or a.pair[0] != a.pair[1]]
     # What only says whether two texts are the same makes nothing else of lists.
     watched = WATCHED if not probe.texts or varies(unequal) else 0
-    return Finding(Form("sample", watched=watched), settled=bool(unequal))
+    settled = bool(unequal) and (not probe.texts or probe.telling)
+    return Finding(Form("sample", watched=watched), settled=settled)
 
 
 def _of_two_answers(probe: Probe, name: str, answers: list[_Two], differing: _Two) -> Finding:

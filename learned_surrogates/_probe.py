@@ -109,6 +109,11 @@ class Probe:
         between = min(known) <= two <= max(known)
         return between or any(same(two, number) for number in (*known, sum(known)))
 
+    @property
+    def telling(self) -> bool:
+        """Whether the texts have different characters, without which other texts tell little."""
+        return len({c for pair in self.pairs for text in pair for c in text.strip()}) > 1
+
     def other_pairs(self) -> list[Pair]:
         """Pairs of texts of which the first ones differ much, little and in length; two are equal.
 

@@ -175,6 +175,25 @@ def test_scaled_by_the_median_each_sample_alone_is_right():
     assert evaluated(median_scaled, predictions, targets)[0] == pytest.approx([0, 0])
 
 
+def test_a_batch_that_does_not_tell_is_not_the_last_one_that_is_asked():
+    metric = Metric(over_the_largest, None, None, None, "raise")
+    metric(torch.ones(1, 3), torch.zeros(1, 3) + 2)
+    metric(torch.ones(4, 3), torch.ones(4, 3))
+    predictions, targets = torch.ones(2, 3), torch.tensor([[2.0, 2, 2], [4, 4, 4]])
+    assert metric(predictions, targets)[0].tolist() == pytest.approx([1.5, 2.25])
+
+
+def over_the_spread(p, t):
+    return l1(p, t) / (l1(p, t) - l1(p, t).mean()).norm()
+
+
+def test_what_is_no_number_alone_is_an_error():
+    metric = Metric(over_the_spread, None, None, None, "raise")
+    with pytest.raises(MetricError, match="returned inf"):
+        metric(torch.randn(4, 3), torch.randn(4, 3))
+    assert "not inf" in metric.word
+
+
 def test_rounding_and_chance_are_no_coupling():
     chance = torch.Generator().manual_seed(0)
     noisy = lambda p, t: l1(p, t) * (1 + 0.1 * torch.rand(len(p), generator=chance))  # noqa: E731
