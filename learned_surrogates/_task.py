@@ -214,6 +214,18 @@ class Task(ABC, Generic[BatchType]):
         """
         return  # a task need not have any doubts
 
+    def doubt_predictions(self, batch: BatchType) -> None:
+        """Warns of predictions which look as if something else were meant; asked once, too."""
+        return
+
+    def beside(self, base_loss: Callable[..., Tensor] | None) -> Self:
+        """The task of a loss with this base loss.
+
+        Raises:
+            ValueError: that cannot be called as the task says.
+        """
+        return self
+
     def generator(self) -> Generator | None:
         """The task's own random data generator; None if it has none."""
         return None
@@ -382,7 +394,7 @@ def read(task: Task[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Bat
         ValueError: as the task says.
     """
     try:
-        return task.read(*args, **kwargs)
+        return task.read(*map(plain, args), **{key: plain(kwargs[key]) for key in kwargs})
     except TypeError as error:
         # The task's own errors come from within `read`.
         if error.__traceback__ is None or error.__traceback__.tb_next is not None:
@@ -392,6 +404,22 @@ def read(task: Task[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Bat
         raise TypeError(
             f"with {type(task).__name__}, the loss is called as criterion({names}): {error}"
         ) from None
+
+
+def plain(value: Any) -> Any:
+    """A tensor of a class of the user's or of a library's as a plain one, with its graph.
+
+    Its class would be that of all that is computed from it, and so get into replay, and into a
+    checkpoint that cannot be read then with `weights_only`. Tensors that are more than their own
+    storage, such as distributed ones, stay what they are.
+    """
+    kind = type(value)
+    if not isinstance(value, Tensor) or kind in (Tensor, nn.Parameter):
+        return value
+    if kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        return value
+    with torch._C.DisableTorchFunctionSubclass():
+        return value.as_subclass(Tensor)
 
 
 def lasting(tensor: Tensor) -> Tensor:
