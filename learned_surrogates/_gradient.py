@@ -4,7 +4,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+NO_SECOND = (
+    "LearnedSurrogateLoss has no second derivative: its gradient is measured, or that of a net of "
+    "its own. Call backward without create_graph=True; a gradient penalty needs another loss"
+)
 
 
 class _KnownGradient(torch.autograd.Function):
@@ -18,8 +22,9 @@ class _KnownGradient(torch.autograd.Function):
         return value.clone()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, output_gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(NO_SECOND)
         (gradient,) = ctx.saved_tensors
         shape = [1] * gradient.ndim
         if ctx.batch_dim is not None:

@@ -326,20 +326,16 @@ class Tensors(Task[TensorBatch]):
             _check_samples("target", target)
             target = lasting(target.to(prediction.device))
             return target, target
-        if not self.smoothed or not isinstance(target, list | tuple | np.ndarray | Mapping):
+        if not self.smoothed or not isinstance(target, list | tuple | np.ndarray):
             raise TypeError(
                 "target must be a tensor with a batch dimension"
-                + (", or a list or dict with an entry for each sample" * self.smoothed)
+                + (", or a list with an entry for each sample, such as a dict" * self.smoothed)
                 + f"; got {type(target).__name__}. For text, give the loss a task: text.CTC(...) "
                 "or text.Characters(...)"
             )
         if isinstance(target, np.ndarray):
             return self._targets(torch.from_numpy(target), prediction)
-        counts = {len(part) for part in target.values()} if isinstance(target, Mapping) else set()
-        if len(counts) > 1:
-            raise ValueError(f"target's entries differ in batch size: {sorted(counts)}")
-        count = counts.pop() if counts else len(target)
-        return target, torch.zeros(count, 0, device=prediction.device)
+        return list(target), torch.zeros(len(target), 0, device=prediction.device)
 
     def represent(self, prediction: Tensor, batch: TensorBatch) -> Tensor:
         return _with_features(prediction)

@@ -75,6 +75,6 @@ def test_the_metric_gets_plain_tensors():
         kinds.update((type(prediction), type(target)))
         return (prediction - target).abs().sum(-1)
 
-    criterion = make_loss(metric=distance, task=Tensors(noise=0.1), draws=2)
+    criterion = make_loss(metric=distance, task=Tensors(), draws=2)
     criterion(*of(Named, make_arguments()))
     assert kinds == {Tensor}

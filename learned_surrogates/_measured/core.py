@@ -31,9 +31,11 @@ from .smoothing import Smoothing
 from .together import agree
 
 # Signal over noise of a step below which a base loss has led as far as it does.
-SPENT = 0.15
+SPENT = 0.05
 # Calls after which it is done without, where that cannot be read.
 UNREAD = 100
+# Seed of the draws of a gradient that is checked.
+CHECKED = 2**40
 # Calls in a row without any difference after which the user is warned.
 PATIENCE = 100
 
@@ -53,6 +55,11 @@ SILENT = (
     "nothing to follow: the model may be too far from where the metric tells good from bad, or the "
     "noise, of standard deviation {width:.3g}, may be too small. {remedy}, or give "
     "task=Tensors(smoothing=) a larger width"
+)
+NOTHING = (
+    "for {calls} calls the metric's values came after their call, and there is neither a surrogate "
+    "nor a base loss to follow meanwhile: the gradient was zero. Give base_loss=, or let the call "
+    "wait for its values: executor=Workers(..., lag=0)"
 )
 REMEDIES = {
     True: "Meanwhile the base loss trains the model",
@@ -188,7 +195,9 @@ class MeasuredCore:
     def gradient(self, batch: Batch, draws: int) -> Tensor:
         """What a call hands back, measured by so many draws; changes nothing."""
         with island(self.device), self._unchanged(always=True):
-            return self._look(batch, None, True, draws)[1]  # type: ignore[return-value]
+            # Not the stream from which others draw to judge it.
+            self.random.manual_seed(CHECKED)
+            return self._look(batch, None, True, draws - draws % 2)[1]  # type: ignore[return-value]
 
     def _look(
         self, batch: Batch, base: Base, differentiable: bool, count: int | None = None
@@ -272,6 +281,8 @@ class MeasuredCore:
             # confirmed, and the base loss for the rest.
             known = torch.zeros_like(z) if slope is None else weight * slope / self._count
             if base is None:
+                if slope is None:
+                    self._warn(NOTHING)
                 return value, known
             return value, known + (1 - (0 if slope is None else weight)) * base().to(known)
         self._warn_if_silent(measured, base)
@@ -301,17 +312,17 @@ class MeasuredCore:
         return 1.0 if self.leading else self.recipe.base_weight or 0.0
 
     def _hand_over(self) -> None:
-        """Ends the base loss's lead, for good, where the metric tells more.
+        """Ends the base loss's lead, for good, where it leads no further or away from the metric.
 
         In an untrained model, the base loss tells every batch the same, and the metric hardly
-        anything. At the end of its own way the base loss's mean is zero, and what is left is noise.
+        anything. At the end of its way the base loss's mean is zero, and what is left is noise.
         """
         if not (self.leading and self.has_base_loss and self.experience.signal > 0):
             return
-        own, base = self.quality.signal_to_noise, self.quality.base_signal_to_noise
-        unread = base != base and self.calls >= UNREAD
-        # Far more, as both are read with errors.
-        if unread or base < max(SPENT, 0.0 if own != own else own / 2):
+        left = self.quality.base_signal_to_noise
+        cosine, error = self.quality.cosine
+        unread = left != left and self.calls >= UNREAD
+        if unread or left < SPENT or cosine + 3 * error < 0:
             self.leading = False
 
     def _values(self, measured: Measurement | None, finite: Tensor) -> Tensor:
@@ -444,15 +455,17 @@ class MeasuredCore:
         return "not built: that follows the first calls"
 
     def _warn_if_silent(self, measured: Measurement, base: Base) -> None:
-        heard = half_differences(measured.values).any()
-        self.silent_calls = 0 if heard else self.silent_calls + 1
+        if half_differences(measured.values).any():
+            self.silent_calls = 0
+        else:
+            width = self.smoothing.mean_width
+            self._warn(SILENT, width=width, remedy=REMEDIES[base is not None])
+
+    def _warn(self, message: str, **parts: Any) -> None:
+        """Counts a call without a signal, and warns when there were many in a row."""
+        self.silent_calls += 1
         if self.silent_calls == PATIENCE:
-            message = SILENT.format(
-                calls=PATIENCE,
-                width=self.smoothing.mean_width,
-                remedy=REMEDIES[base is not None],
-            )
-            warn(message)
+            warn(message.format(calls=PATIENCE, **parts))
 
     @property
     def worth(self) -> float:
