@@ -5,10 +5,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-NO_SECOND = (
-    "LearnedSurrogateLoss has no second derivative: its gradient is measured, or that of a net of "
-    "its own. Call backward without create_graph=True; a gradient penalty needs another loss"
-)
+
+class _Refusing(torch.autograd.Function):
+    """Stands for a gradient of which there is no derivative: zero in silence would be wrong."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, output_gradient: Tensor) -> None:
+        raise RuntimeError(
+            "LearnedSurrogateLoss has no second derivative: its gradient is measured or learned, "
+            "and a penalty on it would be without effect. Compute it without create_graph=True"
+        )
 
 
 class _KnownGradient(torch.autograd.Function):
@@ -23,14 +33,15 @@ class _KnownGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, output_gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        if torch.is_grad_enabled():
-            raise RuntimeError(NO_SECOND)
         (gradient,) = ctx.saved_tensors
         shape = [1] * gradient.ndim
         if ctx.batch_dim is not None:
             shape[ctx.batch_dim] = -1
         # The product is taken before the cast: a loss scale of fp16 training would overflow alone.
-        return (gradient * output_gradient.view(shape)).to(ctx.dtype), None, None, None
+        result = (gradient * output_gradient.detach().view(shape)).to(ctx.dtype)
+        if torch.is_grad_enabled():  # as with create_graph=True
+            result = _Refusing.apply(result.detach().requires_grad_())
+        return result, None, None, None
 
 
 def with_known_gradient(

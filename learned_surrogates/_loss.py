@@ -237,10 +237,6 @@ class LearnedSurrogateLoss(nn.Module):
             surrogate = task.surrogates[0] if surrogate is None else surrogate
             check_choice("surrogate", surrogate, task.surrogates)
             task = task.seen_by(surrogate)
-        if task.smoothed:
-            _refuse_for_values(
-                task, filter=filter, generator=generator, data=data, penalty_weight=penalty_weight
-            )
         given = generator is not None
         generator = generator if given else task.generator()
         if generator is not None and not callable(generator):
@@ -273,6 +269,14 @@ class LearnedSurrogateLoss(nn.Module):
             executor=as_workers(executor),
             metric_budget=metric_budget,
         )
+        if task.smoothed:
+            _refuse_for_values(
+                task,
+                filter=filter,
+                generator=generator if given else None,
+                data=data,
+                penalty_weight=recipe.penalty_weight,
+            )
         if data != "local" and generator is None:
             raise ValueError(
                 f"data={data!r} needs generator=, a random data generator: {task!r} has none"
@@ -388,8 +392,8 @@ class LearnedSurrogateLoss(nn.Module):
         """
         check_number("updates", updates, 0)
         read_ahead = None if batches is None else self._read(islice(batches, updates))
-        self._core.warm_up(read_ahead, _progress_bar(updates) if progress else range(updates))
-        self.stats = self._core.conclude(self.base_loss is not None)
+        steps = _progress_bar(updates) if progress else range(updates)
+        self.stats = self._core.warm_up(read_ahead, steps, self.base_loss is not None)
         return self.stats
 
     def check(

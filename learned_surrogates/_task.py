@@ -262,7 +262,7 @@ class Tensors(Task[TensorBatch]):
     Raises:
         TypeError, ValueError: `smoothing` is no number or tensor, or not positive.
         TypeError: at a call, the prediction is no tensor of floating-point numbers.
-        ValueError: at a call, the batch sizes differ.
+        ValueError: at a call, the batch sizes differ, or `smoothing` has another shape.
 
     Example:
         >>> import torch
@@ -276,6 +276,11 @@ class Tensors(Task[TensorBatch]):
         torch.Size([8, 4])
     """
 
+    # A subclass need not call `__init__`: these are what it leaves without arguments.
+    smoothed = True
+    draws = 2
+    surrogates = SLOPES
+
     def __init__(self, *, smoothing: float | Tensor | None = None):
         if isinstance(smoothing, Tensor):
             check_dense("smoothing", smoothing)
@@ -285,9 +290,8 @@ class Tensors(Task[TensorBatch]):
         elif smoothing is not None:
             check_number("smoothing", smoothing, 0, integer=False)
         self.smoothing = smoothing
-        self.smoothed = isinstance(smoothing, Tensor) or smoothing is None or smoothing > 0
-        self.draws = 2 if self.smoothed else 0
-        self.surrogates = SLOPES if self.smoothed else VALUES
+        if not isinstance(smoothing, Tensor) and smoothing == 0:
+            self.smoothed, self.draws, self.surrogates = False, 0, VALUES
 
     @property
     def learning_rate(self) -> float:
@@ -310,6 +314,7 @@ class Tensors(Task[TensorBatch]):
                 f"prediction must be floating point to carry a gradient; it is {prediction.dtype}. "
                 "Give the loss the model's output before any argmax or threshold"
             )
+        self._check_smoothing(prediction.shape[1:])
         targets, seen = self._targets(target, prediction)
         count = len(seen)
         if len(prediction) != count:
@@ -319,6 +324,18 @@ class Tensors(Task[TensorBatch]):
                 f"{tuple(prediction.shape)} and {had}"
             )
         return TensorBatch(prediction=prediction, target=seen, targets=targets)
+
+    def _check_smoothing(self, sample: torch.Size) -> None:
+        """Checks that a width given as a tensor broadcasts to a sample."""
+        if not isinstance(self.smoothing, Tensor):
+            return
+        own = self.smoothing.shape
+        alike = all(a in (1, b) for a, b in zip(own[::-1], sample[::-1]))
+        if len(own) > len(sample) or not alike:
+            raise ValueError(
+                f"smoothing, of shape {tuple(own)}, does not go with samples of shape "
+                f"{tuple(sample)} of the prediction"
+            )
 
     def _targets(self, target: Any, prediction: Tensor) -> tuple[Any, Tensor]:
         """Targets as the metric gets them, and as the surrogate sees them, if it can."""

@@ -187,9 +187,15 @@ class ValueCore:
 
     # Figures and state
 
-    def warm_up(self, batches: Iterator[Batch] | None, steps: Iterable[int]) -> None:
-        """Fits the surrogate to batches, or to the generator alone: a gradient step each."""
-        warm_up(self, batches, steps)
+    def warm_up(
+        self, batches: Iterator[Batch] | None, steps: Iterable[int], has_base_loss: bool
+    ) -> dict[str, Any]:
+        """Fits the surrogate to batches, or to the generator alone: a gradient step each.
+
+        Returns:
+            The figures after it.
+        """
+        return warm_up(self, batches, steps, has_base_loss)
 
     def describe(self) -> list[str]:
         """Lines of the loss's `repr`."""

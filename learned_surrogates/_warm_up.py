@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ._agree import agree
 from ._comes_fitted import end_warm_up_if_right
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from ._value_core import ValueCore
 
 
-def warm_up(core: "ValueCore", batches: Iterator[Batch] | None, steps: Iterable[int]) -> None:
+def warm_up(
+    core: "ValueCore", batches: Iterator[Batch] | None, steps: Iterable[int], has_base_loss: bool
+) -> dict[str, Any]:
     """See `LearnedSurrogateLoss.warm_up`.
 
     Batches are read, and sent to be measured, ahead of the updates that take them in: it is not
@@ -51,6 +53,8 @@ def warm_up(core: "ValueCore", batches: Iterator[Batch] | None, steps: Iterable[
             learner.take_in()
             if learner.updates:
                 learner.warm_up_left = 0
+            # The figures may be of fresh pairs, which are waited for.
+            return core.conclude(has_base_loss)
     finally:
         for _, evaluation in started:
             if evaluation is not None:

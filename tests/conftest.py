@@ -20,6 +20,7 @@ ALPHABET = "abcdef"
 CLASSES = len(ALPHABET) + 1
 CASES = (
     "tensors",
+    "measured",
     "ctc",
     "characters",
     "boxes",
@@ -27,8 +28,12 @@ CASES = (
     "characters-grid",
     "boxes-frame",
 )
+# Where a surrogate is fitted to the metric's values, and followed.
+OF_VALUES = tuple(case for case in CASES if case != "measured")
 # The surrogate that the second part of a case's name stands for.
 SURROGATES = {"grid": "grid", "frame": "target-frame"}
+# One form of the surrogate where the gradient is measured; a trial of several takes its time.
+FORMS = {"measured": "pair"}
 
 
 def l1(prediction: Tensor, target: Tensor) -> Tensor:
@@ -45,22 +50,26 @@ def make_loss(case: str = "tensors", metric=None, **options) -> LearnedSurrogate
     """A loss that updates at each call and has no warm-up, unless told otherwise."""
     case, _, form = case.partition("-")
     if metric is None:
-        metric = {"tensors": l1, "boxes": boxes.rotated_iou}.get(case, text.edit_distance)
+        metric = {"tensors": l1, "measured": l1, "boxes": boxes.rotated_iou}.get(
+            case, text.edit_distance
+        )
     task = {
         "tensors": Tensors(smoothing=0),
+        "measured": Tensors(),
         "ctc": text.CTC(ALPHABET),
         "characters": text.Characters(ALPHABET),
         "boxes": boxes.Rotated(noise=0.05),
     }
     options = {
         "task": task[case],
-        "surrogate": SURROGATES.get(form, form) or "embedding",
-        "draws": 2 if form in SURROGATES else 0,
+        "surrogate": SURROGATES.get(form, form) or FORMS.get(case, "embedding"),
+        "draws": 2 if form in SURROGATES or case in FORMS else 0,
         **({"generator": distortions()} if case == "boxes" else {}),
         "warm_up_updates": 0,
         "update_every": 1,
         "batch_size": 8,
-        "replay_capacity": 32,
+        # A measured gradient's surrogate is made once replay is full: at the second call.
+        "replay_capacity": 8 if case in FORMS else 32,
         **options,
     }
     return LearnedSurrogateLoss(metric, **options)
@@ -70,7 +79,7 @@ def make_arguments(case: str = "tensors", seed: int = 0, batch: int = 4, length:
     """What a loss of this case is called with; the prediction, a leaf, comes first."""
     case = case.partition("-")[0]
     random = torch.Generator().manual_seed(seed)
-    if case == "tensors":
+    if case in ("tensors", "measured"):
         prediction = torch.randn(batch, 3, generator=random)
         rest = (torch.randn(batch, 3, generator=random),)
     elif case == "boxes":
@@ -113,6 +122,13 @@ def figures(criterion: LearnedSurrogateLoss) -> dict[str, object]:
 
 def assert_identical(actual, expected) -> None:
     torch.testing.assert_close(actual, expected, rtol=0, atol=0, equal_nan=True)
+
+
+def surrogates(criterion: LearnedSurrogateLoss) -> list[torch.nn.Module]:
+    """The nets that are fitted, as far as they have been made."""
+    core = criterion._core
+    made = core.slope.forms if hasattr(core, "slope") else [core.learner.surrogate]
+    return [surrogate for surrogate in made if surrogate is not None]
 
 
 def with_input_grad(arguments: tuple, requires_grad: bool) -> tuple:

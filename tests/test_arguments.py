@@ -88,11 +88,12 @@ def test_construction_prints_nothing_and_calls_nothing(capsys):
 
 
 def test_the_last_option_of_data_is_the_default_where_there_is_a_generator():
-    assert "data: local," in repr(LearnedSurrogateLoss(l1))
+    values = Tensors(smoothing=0)
+    assert "data: local," in repr(LearnedSurrogateLoss(l1, task=values))
     task = text.CTC("abc")
     assert "data: local-global" in repr(LearnedSurrogateLoss(l1, task=task, surrogate="pair"))
     generator = text.RandomEdits("abc")
-    assert "data: local-global" in repr(LearnedSurrogateLoss(l1, generator=generator))
+    assert "data: local-global" in repr(LearnedSurrogateLoss(l1, task=values, generator=generator))
     assert "data: local," in repr(LearnedSurrogateLoss(l1, task=task, data="local"))
     # A surrogate that comes fitted learns nothing new from certain predictions.
     assert "data: local," in repr(LearnedSurrogateLoss(l1, task=task))
@@ -126,7 +127,8 @@ def test_a_tensor_that_cannot_be_read_is_named(case, kind, part):
     before, arguments = snapshot(criterion), list(make_arguments(case))
     change, message = UNREADABLE[kind]
     arguments[part] = change(arguments[part].detach())
-    kinds = {"boxes": ("pred", "target"), "tensors": ("prediction", "target"), **NAMES}
+    tensors = dict.fromkeys(("tensors", "measured"), ("prediction", "target"))
+    kinds = {"boxes": ("pred", "target"), **tensors, **NAMES}
     with pytest.raises(TypeError, match=f"^{kinds[case.partition('-')[0]][part]} .*({message})"):
         criterion(*arguments)
     assert_identical(snapshot(criterion), before)
@@ -172,8 +174,25 @@ def test_a_type_error_of_a_users_task_stays_what_it_is():
         def read(self, prediction, target):
             raise TypeError("no such prediction")
 
-    with pytest.raises(TypeError, match=r"^no such prediction"):
-        make_loss(task=Own())(*make_arguments())
+    for task in (Own(), Own(smoothing=0)):
+        with pytest.raises(TypeError, match=r"^no such prediction"):
+            LearnedSurrogateLoss(l1, task=task)(*make_arguments())
+
+
+def test_a_users_task_need_not_call_the_constructor_it_inherits():
+    class Own(Tensors):
+        def __init__(self, scale):
+            self.scale = scale
+
+        def decode(self, batch):
+            prediction, target = super().decode(batch)
+            return self.scale * prediction, target
+
+    criterion = LearnedSurrogateLoss(l1, task=Own(2.0))
+    prediction, target = make_arguments()
+    with torch.no_grad():
+        torch.testing.assert_close(criterion(prediction, target), l1(2 * prediction, target).mean())
+    assert step(criterion, (prediction, target))[1].abs().sum() > 0
 
 
 def test_a_reduction_that_was_set_later_is_checked_too():

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from conftest import CASES, make_arguments, make_loss
+from conftest import OF_VALUES, make_arguments, make_loss
 from device_reads import DeviceReads
 from torch import nn
 
@@ -63,7 +63,7 @@ def reads_of(criterion, call, arguments, device):
 
 
 @pytest.mark.parametrize("passive", QUIET)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", OF_VALUES)
 def test_a_call_that_does_not_learn_waits_for_nothing(case, passive):
     criterion, arguments = settled(case), make_arguments(case, 7)
     laid_out = LAID_OUT if case == "ctc" else {}
@@ -73,7 +73,7 @@ def test_a_call_that_does_not_learn_waits_for_nothing(case, passive):
 
 
 @pytest.mark.parametrize("options", [{}, {"filter": 0.5, "base_weight": 0.5}])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", OF_VALUES)
 def test_a_call_without_an_update_reads_what_the_metric_needs_and_one_mask(case, options):
     kind, _, form = case.partition("-")
     if options:

@@ -58,10 +58,23 @@ def test_draws_together_are_those_one_by_one(case):
 
 
 def test_noise_of_tensors_has_the_width_asked_for():
-    task = Tensors(noise=0.5)
-    prediction = torch.zeros(4000, 2)
-    drawn, _ = task.sample(task.read(prediction, prediction), torch.Generator().manual_seed(0))
-    assert drawn.std().item() == pytest.approx(0.5, abs=0.02)
+    """And a pair of draws has the same noise, added and taken away."""
+    drawn = []
+
+    def metric(prediction, target):
+        drawn.append(prediction)
+        return l1(prediction, target)
+
+    criterion = LearnedSurrogateLoss(
+        metric, task=Tensors(smoothing=0.5), draws=4, batched=True, surrogate="none"
+    )
+    prediction = torch.full((4000, 2), 3.0, requires_grad=True)
+    criterion(prediction, torch.zeros(4000, 2))
+    assert len(drawn) == 4
+    up, down, *_ = noise = [each - 3 for each in drawn]
+    assert torch.stack(noise).std().item() == pytest.approx(0.5, abs=0.02)
+    torch.testing.assert_close(up, -down, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(noise[2].abs(), up.abs(), atol=0.1)
 
 
 def test_the_metric_reported_is_that_of_the_prediction_itself():
@@ -112,10 +125,14 @@ def test_a_metric_that_raises_on_a_draw_changes_nothing():
 
 
 def test_tensors_without_noise_have_no_draws():
-    with pytest.raises(ValueError, match="noise"):
-        LearnedSurrogateLoss(l1, draws=2)
-    with pytest.raises(ValueError, match="noise"):
-        Tensors(noise=-1)
+    with pytest.raises(ValueError, match="Plain tensors have one unless smoothing=0"):
+        LearnedSurrogateLoss(l1, task=Tensors(smoothing=0), draws=2)
+
+
+@pytest.mark.parametrize("draws", [0, 1, 3])
+def test_draws_of_tensors_come_in_pairs(draws):
+    with pytest.raises(ValueError, match=f"draws={draws}: draws around a tensor come in pairs"):
+        LearnedSurrogateLoss(l1, draws=draws)
 
 
 def test_the_spread_of_the_draws_tells_their_means_noise():

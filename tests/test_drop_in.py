@@ -3,7 +3,16 @@ import copy
 
 import pytest
 import torch
-from conftest import CASES, assert_identical, make_arguments, make_loss, snapshot, step, train
+from conftest import (
+    CASES,
+    assert_identical,
+    make_arguments,
+    make_loss,
+    snapshot,
+    step,
+    surrogates,
+    train,
+)
 from torch import nn
 
 
@@ -18,11 +27,11 @@ def default_dtype(dtype):
 
 
 def surrogate_dtypes(criterion):
-    learner = criterion._core.learner
-    states = learner.optimizer.state.values()
-    moments = [state[key] for state in states for key in ("exp_avg", "exp_avg_sq")]
-    tensors = [*learner.surrogate.state_dict().values(), *moments, learner.pairs.replay.fields[0]]
-    return {tensor.dtype for tensor in tensors}
+    weights = [tensor for net in surrogates(criterion) for tensor in net.state_dict().values()]
+    saved = criterion.state_dict()
+    moments = [tensor for key, tensor in saved.items() if key.endswith(("exp_avg", "exp_avg_sq"))]
+    assert weights and moments
+    return {tensor.dtype for tensor in [*weights, *moments, saved["replay.0"]]}
 
 
 @pytest.mark.parametrize("case", CASES)

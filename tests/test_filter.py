@@ -5,7 +5,7 @@ import torch
 from conftest import assert_identical, l1, make_arguments, make_loss, snapshot, step, train
 from torch import nn
 
-from learned_surrogates import Filter, LearnedSurrogateLoss
+from learned_surrogates import Filter, LearnedSurrogateLoss, Tensors
 
 
 class Known(nn.Module):
@@ -17,6 +17,11 @@ class Known(nn.Module):
         return (z - y).abs().sum(-1) + self.off * (y.sum(-1) % 2)
 
 
+def known_loss(metric=l1, **options) -> LearnedSurrogateLoss:
+    task = Tensors(smoothing=0)
+    return LearnedSurrogateLoss(metric, task=task, surrogate=Known(), update_every=1, **options)
+
+
 def arguments():
     prediction = torch.tensor([[0.5, 2.0], [1.5, 0.0], [2.5, 1.0]], requires_grad=True)
     return prediction, torch.tensor([[1.0, 0.0], [2.0, 2.0], [0.0, 3.0]])
@@ -24,8 +29,8 @@ def arguments():
 
 @pytest.mark.parametrize(("threshold", "kept"), [(0.6, [1, 1, 1]), (0.4, [0, 1, 0])])
 def test_samples_beyond_the_threshold_give_no_gradient(threshold, kept):
-    filtered = LearnedSurrogateLoss(l1, surrogate=Known(), filter=threshold, update_every=1)
-    plain = LearnedSurrogateLoss(l1, surrogate=Known(), update_every=1)
+    filtered = known_loss(filter=threshold)
+    plain = known_loss()
     loss, gradient = step(filtered, arguments())
     whole_loss, whole = step(plain, arguments())
     assert loss == whole_loss
@@ -50,7 +55,7 @@ def test_the_filter_is_over_the_batch_dimension(case):
 
 
 def test_outside_of_training_nothing_is_filtered():
-    criterion = LearnedSurrogateLoss(l1, surrogate=Known(), filter=0.4).eval()
+    criterion = known_loss(filter=0.4).eval()
     _, gradient = step(criterion, arguments())
     assert gradient.any(1).all()
 
@@ -64,24 +69,25 @@ def test_learning_is_the_same_with_and_without():
     assert_identical(*states)
 
 
+def test_a_gradient_that_is_measured_has_nothing_to_filter_by():
+    with pytest.raises(ValueError, match=r"filter= is for .* fitted .* task=Tensors\(smoothing=0"):
+        LearnedSurrogateLoss(l1, filter=0.5)
+
+
 @pytest.mark.parametrize(("value", "error"), [(-0.1, ValueError), ("all", TypeError)])
 def test_a_wrong_filter_is_named(value, error):
     with pytest.raises(error, match="filter"):
-        LearnedSurrogateLoss(l1, filter=value)
+        LearnedSurrogateLoss(l1, task=Tensors(smoothing=0), filter=value)
 
 
 def test_a_relative_threshold_follows_the_surrogates_own_error():
-    criterion = LearnedSurrogateLoss(
-        l1, surrogate=Known(), filter=Filter(1.5, relative=True), update_every=1
-    )
+    criterion = known_loss(filter=Filter(1.5, relative=True))
     _, first = step(criterion, arguments())  # no error is known yet: all are kept
     assert first.any(1).all()
     assert criterion.stats["surrogate_error"] == pytest.approx(1 / 3)
     _, second = step(criterion, arguments())  # 1.5 / 3 is just what two samples are off by
     assert second.any(1).tolist() == [True, True, True]
-    stricter = LearnedSurrogateLoss(
-        l1, surrogate=Known(), filter=Filter(1.4, relative=True), update_every=1
-    )
+    stricter = known_loss(filter=Filter(1.4, relative=True))
     step(stricter, arguments())
     _, third = step(stricter, arguments())
     assert third.any(1).tolist() == [False, True, False]
@@ -90,8 +96,8 @@ def test_a_relative_threshold_follows_the_surrogates_own_error():
 def test_the_ramp_points_to_where_surrogate_and_metric_agree():
     with pytest.warns(UserWarning, match="rewards agreement"):
         ramp = Filter(0.6, ramp=True)
-    criterion = LearnedSurrogateLoss(l1, surrogate=Known(), filter=ramp, update_every=1)
-    plain = LearnedSurrogateLoss(l1, surrogate=Known(), update_every=1)
+    criterion = known_loss(filter=ramp)
+    plain = known_loss()
     _, gradient = step(criterion, arguments())
     _, whole = step(plain, arguments())
     # The surrogate is never below the metric, and equal to it on the second sample.
@@ -104,8 +110,6 @@ def test_samples_on_which_the_metric_failed_are_left_out():
         errors[1] = float("nan")
         return errors
 
-    criterion = LearnedSurrogateLoss(
-        failing, surrogate=Known(), filter=10.0, batched=True, on_metric_error="skip"
-    )
+    criterion = known_loss(failing, filter=10.0, batched=True, on_metric_error="skip")
     _, gradient = step(criterion, arguments())
     assert gradient.any(1).tolist() == [True, False, True]

@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import ALPHABET, CLASSES, l1
 
-from learned_surrogates import LearnedSurrogateLoss, text
+from learned_surrogates import LearnedSurrogateLoss, Tensors, text
 from learned_surrogates.text import edit_distance
 
 
@@ -34,7 +34,7 @@ def test_l1_is_learned_and_descended(seed):
     def draw(count):
         return torch.randn(count, 3, generator=random)
 
-    criterion = LearnedSurrogateLoss(l1, update_every=1, seed=seed)
+    criterion = LearnedSurrogateLoss(l1, task=Tensors(smoothing=0), update_every=1, seed=seed)
     stats = criterion.warm_up([(draw(64), draw(64)) for _ in range(100)], updates=300)
     assert stats["relative_error"] < 1
     prediction, target = draw(32).requires_grad_(), draw(32)
@@ -46,6 +46,20 @@ def test_l1_is_learned_and_descended(seed):
     off = (criterion.eval()(fresh, fresh_target) - errors).abs().mean()
     assert off < 0.5 * (errors - errors.median()).abs().mean()
     assert after < 0.1 * before
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_l1_is_measured_and_descended(seed):
+    random = torch.Generator().manual_seed(seed)
+    prediction = torch.randn(32, 3, generator=random).requires_grad_()
+    target = torch.randn(32, 3, generator=random)
+    criterion = LearnedSurrogateLoss(l1, seed=seed)
+    before = l1(prediction.detach(), target).mean()
+    after = l1(descend(criterion, prediction, (target,), steps=100, lr=0.05), target).mean()
+    assert after < 0.1 * before
+    assert criterion.stats["surrogate/r2"] > 0.2
+    assert criterion.stats["gradient/worth"] > 2.5
+    assert after < criterion.stats["metric"] < before
 
 
 @pytest.mark.parametrize("seed", range(3))

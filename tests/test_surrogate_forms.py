@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import CASES, l1, make_arguments, make_loss, train
 
-from learned_surrogates import LearnedSurrogateLoss, text
+from learned_surrogates import LearnedSurrogateLoss, Tensors, text
 
 FORMS = ("conditioned", "pair")
 FORM_CASES = ("tensors", "ctc", "characters")
@@ -41,21 +41,25 @@ def test_the_conditioned_form_is_zero_where_prediction_and_target_agree(case):
     assert learner.value(y, y).max() < 1e-4
 
 
-def test_the_conditioned_form_needs_one_shape():
-    criterion = LearnedSurrogateLoss(lambda z, y: z[:, 0] * 0, surrogate="conditioned")
+@pytest.mark.parametrize("task", [Tensors(smoothing=0), Tensors()])
+def test_the_conditioned_form_needs_one_shape(task):
+    criterion = LearnedSurrogateLoss(lambda z, y: z[:, 0] * 0, task=task, surrogate="conditioned")
     with pytest.raises(ValueError, match="'conditioned' needs predictions and targets of one"):
         criterion(torch.randn(4, 3, requires_grad=True), torch.randn(4, 2))
 
 
-def test_the_pair_form_takes_targets_with_other_features():
+@pytest.mark.parametrize("task", [Tensors(smoothing=0), Tensors()])
+def test_the_pair_form_takes_targets_with_other_features(task):
     criterion = LearnedSurrogateLoss(
-        lambda z, y: (z.sum(1) - y[:, 0]).abs(), surrogate="pair", update_every=1
+        lambda z, y: (z.sum(1) - y[:, 0]).abs(), task=task, surrogate="pair", update_every=1
     )
     assert criterion(torch.randn(4, 3, requires_grad=True), torch.randn(4, 1)).shape == ()
 
 
 def test_an_unknown_form_names_those_there_are():
-    with pytest.raises(ValueError, match="'embedding', 'conditioned', 'pair'"):
+    with pytest.raises(ValueError, match="one of 'embedding', 'conditioned', 'pair'; got 'grid'"):
+        LearnedSurrogateLoss(l1, task=Tensors(smoothing=0), surrogate="grid")
+    with pytest.raises(ValueError, match=r"one of 'auto', 'none', 'pair', .*; got 'grid'"):
         LearnedSurrogateLoss(l1, surrogate="grid")
 
 

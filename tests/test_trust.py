@@ -9,7 +9,7 @@ import torch
 from conftest import assert_identical, l1, make_arguments, make_loss, snapshot, step, train
 from torch import nn
 
-from learned_surrogates import LearnedSurrogateLoss, text
+from learned_surrogates import LearnedSurrogateLoss, Tensors, text
 from learned_surrogates._trust import PATIENCE, Trust
 
 
@@ -29,7 +29,7 @@ def base_l2(prediction, target):
 
 
 def known_loss(factor=1.0, **options) -> LearnedSurrogateLoss:
-    options = {"base_loss": base_l2, "update_every": 1, **options}
+    options = {"task": Tensors(smoothing=0), "base_loss": base_l2, "update_every": 1, **options}
     return LearnedSurrogateLoss(l1, surrogate=Ruler(factor), **options)
 
 
@@ -368,7 +368,7 @@ def test_no_trust_for_long_is_a_warning_with_causes(base_loss):
 
 
 def test_a_metric_that_never_varies_is_named_in_the_warning():
-    criterion = LearnedSurrogateLoss(lambda z, y: 0 * l1(z, y), update_every=1, warm_up_updates=0)
+    criterion = make_loss(metric=lambda z, y: 0 * l1(z, y))
     arguments = make_arguments(batch=32)
     with pytest.warns(UserWarning, match="not known, as the metric does not vary"):
         for _ in range(PATIENCE):
@@ -420,7 +420,7 @@ def readings(count: int, seed: int = 0, least: int = 1):
 
 def test_as_many_pairs_tell_the_error_of_a_surrogate_in_double_precision():
     for dtype in (torch.float32, torch.float64):
-        criterion = LearnedSurrogateLoss(l1, surrogate=Ruler().to(dtype))
+        criterion = known_loss()
         criterion._core.learner.surrogate.factor = torch.nn.Parameter(torch.ones((), dtype=dtype))
         criterion(*make_arguments(batch=1024))
         assert criterion._core.learner.pairs.unseen.size == 1024

@@ -34,6 +34,8 @@ from .together import agree
 SPENT = 0.05
 # Calls after which it is done without, where that cannot be read.
 UNREAD = 100
+# Noise from the user's own seed could be the very numbers that predictions were drawn from.
+SALT = 0x2545F4914F6CDD1D
 # Seed of the draws of a gradient that is checked.
 CHECKED = 2**40
 # Calls in a row without any difference after which the user is warned.
@@ -87,7 +89,7 @@ class MeasuredCore:
         self.recipe = recipe
         self.sync = sync
         self.device = torch.device("cpu")
-        self.random = torch.Generator().manual_seed(recipe.seed)
+        self.random = torch.Generator().manual_seed(recipe.seed ^ SALT)
         self.evaluations = Evaluations(metric, recipe.executor)
         self.smoothing = Smoothing(task.smoothing)
         self.slope = Slope(given, recipe.learning_rate, recipe.seed, sync)
@@ -149,6 +151,8 @@ class MeasuredCore:
                     if measured is not None and not self.calls:
                         outputs = measured.values.shape[2:]
                         self.slope.try_out(*as_samples(draws.z, _tensor(batch), outputs))
+                    if measured is not None:
+                        self._warn_if_silent(measured, base)
                     value, gradient = self._followed(
                         batch, draws, measured, slopes, base, learning=True
                     )
@@ -285,7 +289,6 @@ class MeasuredCore:
                     self._warn(NOTHING)
                 return value, known
             return value, known + (1 - (0 if slope is None else weight)) * base().to(known)
-        self._warn_if_silent(measured, base)
         gradient = measured_gradient(measured, draws, slope, weight, self.recipe.correction)
         share = self.base_share
         reading = learning and (self.calls + 1) % self.recipe.update_every == 0
@@ -394,14 +397,21 @@ class MeasuredCore:
             self.slope.fit(self.experience.sample(self.recipe.batch_size, self.random))
             self.updates += 1
 
-    def warm_up(self, batches: Iterator[Batch] | None, steps: Iterable[int]) -> None:
+    def warm_up(
+        self, batches: Iterator[Batch] | None, steps: Iterable[int], has_base_loss: bool
+    ) -> dict[str, Any]:
         """Measures batches and fits the surrogate to them, a gradient step each.
 
+        Returns:
+            The figures after it.
+
         Raises:
+            MetricError: the metric failed, in this process or another.
             ValueError: there are no batches.
         """
         if batches is None:
             raise ValueError("warm_up needs batches, what the loss would be called with")
+        self.sync.failure = None
         for _ in steps:
             batch = next(batches, None)
             with island(self.device):
@@ -412,13 +422,18 @@ class MeasuredCore:
                     self.make_forms()
                 agree(self)
                 self.update(1)
+        self.sync.give_up()
+        return self.conclude(has_base_loss)
 
     def _measure_ahead(self, batch: Batch) -> None:
         """Remembers what draws of a batch say, without a gradient; waits for it."""
+        measured = None
         with self._unchanged():
             self.smoothing.follow(batch.prediction.detach().float(), _tensor(batch))
             draws = draw(self.task, batch, self._width(batch), self.recipe.draws, self.random)
-            measured = self._now(draws.pairs, len(batch.target))
+            # Other processes are told of an error by the next exchange.
+            with self.sync.told():
+                measured = self._now(draws.pairs, len(batch.target))
             slopes = self._slopes(draws.z, batch)
         if measured is not None:
             told = torch.zeros(0, device="cpu") if slopes is None else slopes
@@ -450,12 +465,12 @@ class MeasuredCore:
             return f"{names}, followed: {slope.name}" if len(slope.names) > 1 else names
         if slope.unsuited:
             return "no form fits these predictions and targets, measured only"
-        if slope.optimizer is not None:
+        if slope.resting:
             return "none earned its cost, measured only for now"
         return "not built: that follows the first calls"
 
     def _warn_if_silent(self, measured: Measurement, base: Base) -> None:
-        if half_differences(measured.values).any():
+        if half_differences(measured.values[:, measured.usable]).any():
             self.silent_calls = 0
         else:
             width = self.smoothing.mean_width

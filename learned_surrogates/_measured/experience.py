@@ -39,7 +39,8 @@ class Experience:
     @property
     def enough(self) -> bool:
         """Whether a surrogate can be made of it."""
-        return self.replay.size >= FEWEST_ROWS
+        # Where samples are large, or the user wants few of them kept, there are never more.
+        return self.replay.size >= min(FEWEST_ROWS, self.replay.capacity)
 
     def observe(
         self,
@@ -70,7 +71,7 @@ class Experience:
         self.outputs = values.shape[2:]
         self.metric_mean = self.metric.value(values.mean()).item()
         differences = half_differences(values).float()
-        share = (differences != 0).float().mean().item()
+        share = signal_of(measured)
         known = self.signal == self.signal
         self.signal = self.signal + MOMENTUM * (share - self.signal) if known else share
         where = measured.of(torch.arange(len(z), device="cpu"))[usable]
@@ -112,6 +113,12 @@ class Experience:
             rows = _of(rows, send(chosen, rows[0].device))
         sane = torch.stack([_bounded(part) for part in rows if part.is_floating_point()]).all(0)
         self.replay.add(*(rows if sane.all() else _of(rows, sane)))
+
+
+def signal_of(measured: Measurement) -> float:
+    """The share of a call's differences that are not zero; NaN where there are none."""
+    differences = half_differences(measured.values[:, measured.usable])
+    return (differences != 0).float().mean().item()
 
 
 def _repeated(samples: Tensor, times: int, dim: int) -> Tensor:

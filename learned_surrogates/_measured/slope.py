@@ -57,6 +57,8 @@ class Slope:
         self.calls = 0
         #: Whether no form fits what is handed over.
         self.unsuited = False
+        #: Whether none was worth its cost when they were last tried.
+        self.resting = False
 
     @property
     def eager(self) -> bool:
@@ -66,8 +68,8 @@ class Slope:
     @property
     def wanted(self) -> bool:
         """Whether forms should be made as soon as there are rows to make them by."""
-        resting = self.calls < REST and self.optimizer is not None
-        return not (self.forms or self.unsuited or resting or self.given == "none")
+        rests = self.resting and self.calls < REST
+        return not (self.forms or self.unsuited or rests or self.given == "none")
 
     @property
     def r2(self) -> float:
@@ -144,7 +146,7 @@ class Slope:
         return slope
 
     def attach(self, names: list[str], shapes: tuple[torch.Size, torch.Size]) -> None:
-        self.names, self.shapes, self.best = names, shapes, 0
+        self.names, self.shapes, self.best, self.resting = names, shapes, 0, False
         self.forms = [form.to(self.device) for form in self.forms]
         self.control = ControlVariate(len(names), self.device)
         self.optimizer = self._optimizer()
@@ -237,6 +239,7 @@ class Slope:
     def _give_up(self) -> None:
         """No form is worth its cost, for now."""
         self.forms, self.names, self.best, self.calls = [], [], 0, 0
+        self.optimizer, self.resting = None, True
         self.control = ControlVariate(0, self.device)
         self.sync.agreed = False
 

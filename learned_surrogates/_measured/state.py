@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 COUNTERS = ("calls", "updates", "silent_calls", "leading")
 FIGURES = ("signal", "metric_mean")
+# What there is once forms have been made.
+MADE = ("forms", "scale", "sums", "z_shape", "target_shape")
 # A module of the user's own, in the place of a form's number.
 GIVEN = len(NAMES)
 
@@ -36,7 +38,8 @@ def save(core: "MeasuredCore", *, with_replay: bool) -> dict[str, Tensor]:
     counters = [getattr(core, name) for name in COUNTERS]
     counters += [core.experience.skipped, evaluations.lost, evaluations.unmeasured]
     counters += [core.smoothing.calls, core.quality.readings]
-    counters += [slope.calls, slope.best, int(slope.unsuited), slope.control.age]
+    counters += [slope.calls, slope.best, int(slope.unsuited), int(slope.resting)]
+    counters += [slope.control.age]
     state = {
         "version": as_tensor(VERSION),
         "counters": as_tensor(counters),
@@ -65,7 +68,7 @@ def save(core: "MeasuredCore", *, with_replay: bool) -> dict[str, Tensor]:
         }
         for number, form in enumerate(slope.forms):
             state |= {f"form.{number}.{k}": v for k, v in form.state_dict().items()}
-        state |= save_adam(slope.optimizer, _named(slope))
+        state |= save_adam(slope.optimizer, named(slope))
     if with_replay:
         samples = core.replay.oldest_first()
         state |= {f"replay.{i}": field for i, field in enumerate(samples)}
@@ -91,33 +94,44 @@ def load(core: "MeasuredCore", state: dict[str, Tensor]) -> Faults:
             return Faults(errors=["replay must have four fields of as many samples"])
         if fields[0] != fields[2] or fields[3]:
             return Faults(errors=["replay.2 must have the shape of replay.0, and replay.3 none"])
+        seen = [tuple(state[key].tolist()) for key in ("z_shape", "target_shape") if key in state]
+        if seen and seen != fields[:2]:
+            return Faults(errors=["replay must have samples of z_shape and target_shape"])
     loaded = None
     if built:
-        loaded = _slope(core, state)
-        named = _named(loaded)
+        try:
+            loaded = _slope(core, state)
+        except Exception as error:  # noqa: BLE001 - of whatever a spoilt state asks for
+            return Faults(errors=[f"the surrogate of the state cannot be made: {error}"])
+        parameters = named(loaded)
         expected = {
             f"form.{number}.{key}": tuple(tensor.shape)
             for number, form in enumerate(loaded.forms)
             for key, tensor in form.state_dict().items()
         }
         own = {key: value for key, value in state.items() if key.startswith(("form.", "adam."))}
-        faults = check_shapes(own, expected | adam_shapes(own, named))
+        faults = check_shapes(own, expected | adam_shapes(own, parameters))
         if faults:
             return faults
         for number, form in enumerate(loaded.forms):
             form.load_state_dict(part(state, f"form.{number}."))
         loaded.scale = state["scale"].to(core.device, copy=True)
         loaded.control.sums = state["sums"].to(core.device, copy=True)
-        if loaded.optimizer is not None:
-            trained = [name for name, p in named.items() if p.requires_grad]
-            load_adam(loaded.optimizer, trained, part(state, "adam."))
-    elif any(key.startswith(("form.", "adam.")) for key in state):
-        return Faults(errors=["the state has parts of a surrogate, but not which it is: 'forms'"])
+        load_moments(loaded, part(state, "adam."))
     _take(core, state, loaded)
     return Faults()
 
 
+def load_moments(slope: Slope, moments: dict[str, Tensor]) -> None:
+    """Takes Adam's moments of the forms' parameters."""
+    if slope.optimizer is not None:
+        trained = [name for name, p in named(slope).items() if p.requires_grad]
+        load_adam(slope.optimizer, trained, moments)
+
+
 def _take(core: "MeasuredCore", state: dict[str, Tensor], loaded: Slope | None) -> None:
+    # What may fail comes first.
+    core.random.set_state(state["random"].cpu())
     counters = state["counters"].tolist()
     core.calls, core.updates, core.silent_calls = counters[:3]
     core.leading = bool(counters[3])
@@ -127,7 +141,6 @@ def _take(core: "MeasuredCore", state: dict[str, Tensor], loaded: Slope | None) 
     core.quality.figures = state["quality"].cpu().double()
     for name, figure in zip(FIGURES, state["figures"].tolist(), strict=True):
         setattr(core.experience, name, figure)
-    core.random.set_state(state["random"].cpu())
     core.history.load(state["history"])
     outputs = state.get("outputs")
     core.experience.outputs = None if outputs is None else torch.Size(outputs.tolist())
@@ -138,7 +151,8 @@ def _take(core: "MeasuredCore", state: dict[str, Tensor], loaded: Slope | None) 
     core.smoothing.forget_width()
     core.slope = loaded or core.slope.afresh()
     core.slope.calls, core.slope.best = counters[9:11]
-    core.slope.unsuited, core.slope.control.age = bool(counters[11]), counters[12]
+    core.slope.unsuited, core.slope.resting = bool(counters[11]), bool(counters[12])
+    core.slope.control.age = counters[13]
     core.replay.clear()
     replayed = part(state, "replay.")
     if replayed:
@@ -150,20 +164,28 @@ def _shapes(core: "MeasuredCore", state: dict[str, Tensor]) -> Shapes:
     """The shapes of what does not depend on the forms."""
     shapes: Shapes = {
         "version": (),
-        "counters": (len(COUNTERS) + 9,),
+        "counters": (len(COUNTERS) + 10,),
         "random": tuple(core.random.get_state().shape),
         "figures": (len(FIGURES),),
         "quality": tuple(core.quality.figures.shape),
         "history": (ANY, len(core.history.names)),
     }
-    if "outputs" in state:
+    counters, figures = (
+        state.get(key, torch.zeros(0, device="cpu")) for key in ("counters", "figures")
+    )
+    measured = figures.shape == shapes["figures"] and not figures[1].isnan()
+    counted = counters.shape == shapes["counters"]
+    followed, readings = (counted and int(counters[i]) for i in (7, 8))
+    if "outputs" in state or measured:
         shapes["outputs"] = (ANY,)
-    if "vectors" in state:
+    if "vectors" in state or readings:
         shapes["vectors"] = (4, ANY)
-    if "moments" in state:
-        shapes["moments"] = (4, *[ANY] * (state["moments"].ndim - 1))
-    if "forms" in state:
-        count = len(state["forms"]) if state["forms"].ndim == 1 else ANY
+    if "moments" in state or followed:
+        dims = state["moments"].ndim if "moments" in state else 1
+        shapes["moments"] = (4, *[ANY] * (dims - 1))
+    if any(key in MADE or key.startswith(("form.", "adam.")) for key in state):
+        forms = state.get("forms", torch.zeros((), device="cpu"))
+        count = len(forms) if forms.ndim == 1 else ANY
         shapes |= {"forms": (ANY,), "scale": (), "sums": (count, 3), "z_shape": (ANY,)}
         shapes |= {"target_shape": (ANY,)}
     return shapes
@@ -171,14 +193,23 @@ def _shapes(core: "MeasuredCore", state: dict[str, Tensor]) -> Shapes:
 
 def _slope(core: "MeasuredCore", state: dict[str, Tensor]) -> Slope:
     """Forms as the state names them, their weights yet to be loaded."""
-    names = [NAMES[number] if number < GIVEN else "given" for number in state["forms"].tolist()]
+    numbers = state["forms"].tolist()
+    if not all(0 <= number <= GIVEN for number in numbers):
+        raise ValueError(f"forms are {numbers}")
+    names = [NAMES[number] if number < GIVEN else "given" for number in numbers]
+    given, best = core.slope.given, int(state["counters"][10])
+    wanted = ["given"] if isinstance(given, nn.Module) else [given]
+    if given != "auto" and names != wanted:
+        raise ValueError(f"forms are {', '.join(names)}; surrogate= asks for {wanted[0]}")
+    if not 0 <= best < len(names):
+        raise ValueError(f"counters say that number {best} of {len(names)} forms is the best")
     shapes = torch.Size(state["z_shape"].tolist()), torch.Size(state["target_shape"].tolist())
     slope = core.slope.afresh()
     slope.rebuild(names, shapes)
     return slope
 
 
-def _named(slope: Slope) -> dict[str, nn.Parameter]:
+def named(slope: Slope) -> dict[str, nn.Parameter]:
     """The forms' parameters by their names in the state."""
     return {
         f"{number}.{name}": parameter

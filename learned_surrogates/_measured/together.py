@@ -4,9 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
+from .._state_tensors import part, save_adam
 from .._sync import digest, gather, waiting
-from .slope import FEWEST_ROWS
+from .state import load_moments, named
 
 if TYPE_CHECKING:
     from .core import MeasuredCore
@@ -23,7 +25,7 @@ def agree(core: "MeasuredCore") -> None:
     if sync.agreed or not sync.active:
         return
     rank, stream = dist.get_rank(sync.group), core.random.get_state()
-    able = core.replay.size if slope.wanted else 0
+    able = core.replay.size if slope.wanted and core.experience.enough else 0
     offer = [int(bool(slope.forms)), core.updates, able, digest(stream), int(slope.wanted)]
     with waiting():
         offers = gather(torch.tensor(offer, device=core.device), sync.group)
@@ -31,48 +33,61 @@ def agree(core: "MeasuredCore") -> None:
         core.random.manual_seed(digest(stream, rank))
     source = max(range(len(offers)), key=lambda other: (offers[other][:3], -other))
     made, _, rows, *_ = offers[source]
-    if not made and rows < FEWEST_ROWS:
+    if not made and not rows:
         # Where no process wants a surrogate, there is nothing to wait for.
         sync.agreed = not any(wanted for *_, wanted in offers)
         return
     if rank == source and not made:
         core.make_forms()
-    shared: list[Any] = [_shared(core) if rank == source else None]
+    shared = [_shared(core) if rank == source else None]
     group = sync.group or dist.group.WORLD
     assert group is not None
     with waiting():
         sender = dist.get_global_rank(group, source)
         dist.broadcast_object_list(shared, sender, group, core.device)
     if rank != source:
-        _take(core, *shared[0])
+        assert shared[0] is not None
+        _take(core, shared[0])
     sync.agreed = True
 
 
-def _shared(core: "MeasuredCore") -> tuple[Any, ...]:
+def _shared(core: "MeasuredCore") -> dict[str, Any]:
     """What the surrogate is, on the CPU."""
     slope = core.slope
-    weights = [{k: v.cpu() for k, v in form.state_dict().items()} for form in slope.forms]
-    counts = slope.calls, core.calls, core.updates
-    return slope.names, weights, slope.shapes, slope.scale.cpu(), slope.control.sums.cpu(), counts
+    moments = save_adam(slope.optimizer, named(slope))
+    return {
+        "names": slope.names,
+        "weights": [_to_cpu(form.state_dict()) for form in slope.forms],
+        "moments": part(_to_cpu(moments), "adam."),
+        "shapes": slope.shapes,
+        "scale": slope.scale.cpu(),
+        "sums": slope.control.sums.cpu(),
+        "best": slope.best,
+        "counts": (slope.calls, core.calls, core.updates),
+    }
 
 
-def _take(
-    core: "MeasuredCore",
-    names: list[str],
-    weights: list[dict[str, Any]],
-    shapes: Any,
-    scale: torch.Tensor,
-    sums: torch.Tensor,
-    counts: tuple[int, int, int],
-) -> None:
-    """Takes what another process has shared; what is remembered stays what it is."""
+def _to_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: tensor.cpu() for key, tensor in tensors.items()}
+
+
+def _take(core: "MeasuredCore", shared: dict[str, Any]) -> None:
+    """Takes what another process has shared; what is remembered stays what it is.
+
+    So does what its own draws said of the same forms, as in a state that each has loaded.
+    """
     slope = core.slope
-    slope.calls, core.calls, core.updates = counts
-    if not names:
+    own = slope.control.sums, slope.best, slope.control.age
+    kept = bool(slope.names) and slope.names == shared["names"]
+    slope.calls, core.calls, core.updates = shared["counts"]
+    if not shared["names"]:
         slope.unsuited = True
         return
-    slope.rebuild(names, shapes)
-    for form, state in zip(slope.forms, weights, strict=True):
-        form.load_state_dict(state)
-    slope.scale = scale.to(core.device)
-    slope.control.sums = sums.to(core.device)
+    slope.rebuild(shared["names"], shared["shapes"])
+    for form, weights in zip(slope.forms, shared["weights"], strict=True):
+        form.load_state_dict(weights)
+    load_moments(slope, shared["moments"])
+    slope.scale = shared["scale"].to(core.device)
+    slope.control.sums, slope.best = shared["sums"].to(core.device), shared["best"]
+    if kept:
+        slope.control.sums, slope.best, slope.control.age = own

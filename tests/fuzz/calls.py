@@ -10,12 +10,12 @@ import torch
 from conftest import make_arguments, make_loss
 from torch import Tensor
 
-from learned_surrogates import LearnedSurrogateLoss, Tensors, boxes
+from learned_surrogates import LearnedSurrogateLoss, boxes
 
 # How a loss of each case is called.
 NAMES = {
     "tensors": ("prediction", "target"),
-    "noisy": ("prediction", "target"),
+    "measured": ("prediction", "target"),
     "ctc": ("log_probs", "targets", "input_lengths", "target_lengths"),
     "characters": ("input", "target"),
     "rotated": ("pred", "target"),
@@ -24,7 +24,7 @@ NAMES = {
 }
 CASES = (
     "tensors",
-    "noisy",
+    "measured",
     "ctc",
     "ctc-grid",
     "characters",
@@ -145,7 +145,7 @@ def entered(mode: str):
 def good_call(case: str, seed: int = 0, length: int = 9, **options) -> Call:
     """A call that a loss of this case answers."""
     kind = case.partition("-")[0]
-    values = make_arguments("tensors" if kind == "noisy" else case, seed, length=length)
+    values = make_arguments(case, seed, length=length)
     if kind in BOXES:
         values = box_arguments(kind, seed)
     values = (values[0], *(value.clone() for value in values[1:]))
@@ -171,9 +171,7 @@ def box_arguments(kind: str, seed: int) -> tuple[Tensor, Tensor]:
 def template(case: str, called: bool, on_metric_error: str) -> LearnedSurrogateLoss:
     options: dict[str, Any] = {"on_metric_error": on_metric_error}
     kind = case.partition("-")[0]
-    if kind == "noisy":
-        criterion = make_loss("tensors", task=Tensors(noise=0.1), draws=2, **options)
-    elif kind in BOXES:
+    if kind in BOXES:
         options |= {"metric": boxes.rotated_iou, "task": BOXES[kind](noise=0.05)}
         surrogate = "embedding" if kind == "upright" else "target-frame"
         criterion = make_loss("tensors", surrogate=surrogate, data="local", **options)

@@ -20,7 +20,8 @@ class Classes(nn.Module):
     Args:
         z: logits with the classes in dimension 1 or last: `(batch, classes)`, `(batch, classes,
             ...)` or `(batch, ..., classes)`.
-        y: class indices, z's shape without that dimension; those below 0 are left out.
+        y: class indices, z's shape without that dimension; those that are none, such as -100 or
+            255, are left out.
     """
 
     scale: Tensor
@@ -40,8 +41,8 @@ class Classes(nn.Module):
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         """Values `(batch,)`."""
         tokens, labels = self._tokens(z, y), flat(y)
-        counted = labels >= 0
-        labels = labels.clamp(min=0).long()
+        counted = (labels >= 0) & (labels < tokens.shape[2])
+        labels = labels.long().where(counted, 0)
         own = tokens.gather(2, labels[..., None])
         log_probabilities = tokens.log_softmax(2)
         probabilities = log_probabilities.exp()

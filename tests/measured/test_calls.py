@@ -1,0 +1,227 @@
+"""What a call costs and gives: metric calls, the value, the base loss, errors."""
+
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import assert_identical, l1, make_arguments, make_loss, snapshot, step, train
+from torch import nn
+
+from learned_surrogates import LearnedSurrogateLoss, Tensors
+
+
+class Counting:
+    """Remembers of each call of the metric how many samples it was asked for, and its values."""
+
+    def __init__(self, metric=l1):
+        self.metric, self.sizes, self.values = metric, [], []
+
+    def __call__(self, prediction, target):
+        value = self.metric(prediction, target)
+        self.sizes.append(len(target))
+        self.values.append(value)
+        return value
+
+    def clear(self):
+        self.sizes, self.values = [], []
+
+
+def silent(prediction, target):
+    return 1.0 + 0 * prediction.sum(-1)
+
+
+@pytest.mark.parametrize("draws", [2, 4, 8])
+def test_a_call_asks_for_as_many_values_as_there_are_draws_and_an_update_for_none(draws):
+    metric = Counting()
+    criterion = make_loss("measured", metric, draws=draws, batched=True)
+    for seed in range(4):
+        metric.clear()
+        loss, _ = step(criterion, make_arguments(seed=seed))
+        assert metric.sizes == [4] * draws
+        torch.testing.assert_close(loss, torch.stack(metric.values).mean(), check_dtype=False)
+    assert criterion.stats["updates"] > 100
+
+
+@pytest.mark.parametrize("learning", [True, False])
+def test_without_a_gradient_the_prediction_itself_is_measured_once(learning):
+    metric = Counting()
+    criterion = make_loss("measured", metric, batched=True).train(learning)
+    prediction, target = make_arguments()
+    with torch.no_grad():
+        value = criterion(prediction, target)
+    assert metric.sizes == [4]
+    assert_identical(value, l1(prediction.detach(), target).mean())
+
+
+def test_a_gradient_in_evaluation_mode_is_measured_as_ever():
+    metric = Counting()
+    criterion = make_loss("measured", metric, batched=True).eval()
+    _, gradient = step(criterion, make_arguments())
+    assert metric.sizes == [4, 4]
+    assert gradient.abs().sum() > 0
+
+
+def test_values_of_metrics_where_higher_is_better_are_told_as_they_are():
+    options = {"higher_is_better": True, "best": 5.0}
+    metric = Counting(lambda z, y: 5 - l1(z, y))
+    criterion = make_loss("measured", metric, batched=True, **options)
+    loss, _ = step(criterion, make_arguments())
+    mean = torch.stack(metric.values).mean().item()
+    assert criterion.stats["metric"] == pytest.approx(mean, rel=1e-5)
+    assert loss.item() == pytest.approx(5 - mean, rel=1e-5)
+
+
+@pytest.mark.parametrize("batches", [3, 12])
+def test_a_warm_up_measures_batches_and_fits_the_surrogate_at_every_step(batches):
+    metric = Counting()
+    criterion = make_loss("measured", metric, batched=True)
+    read = [make_arguments(seed=seed) for seed in range(batches)]
+    stats = criterion.warm_up(read, updates=8)
+    assert metric.sizes == [4] * 2 * min(batches, 8)
+    assert (stats["calls"], stats["replay_size"]) == (0, 8)
+    before = [p.detach().clone() for p in criterion._core.slope.forms[0].parameters()]
+    assert criterion._core.slope.weight > 0 or stats["surrogate/r2"] <= 0
+    train(criterion, "measured", [50])
+    after = list(criterion._core.slope.forms[0].parameters())
+    # Not the last bias, which the slope does not depend on.
+    assert any(not torch.equal(a, b) for a, b in zip(after, before, strict=True))
+
+
+def test_a_warm_up_without_batches_is_refused():
+    criterion = make_loss("measured")
+    with pytest.raises(ValueError, match="warm_up needs batches"):
+        criterion.warm_up(updates=3)
+
+
+def base_gradient(arguments):
+    (gradient,) = torch.autograd.grad(nn.MSELoss()(*arguments), arguments[0])
+    return gradient
+
+
+def test_the_base_loss_leads_where_draws_carry_no_signal_and_hands_over_once_they_do():
+    talks = [False]
+
+    def metric(prediction, target):
+        return l1(prediction, target) if talks[0] else silent(prediction, target)
+
+    criterion = make_loss("measured", metric, base_loss=nn.MSELoss())
+    for seed in range(5):
+        arguments = make_arguments(seed=seed)
+        torch.testing.assert_close(step(criterion, arguments)[1], base_gradient(arguments))
+    assert criterion.stats["base_loss/share"] == 1
+    talks[0] = True
+    for seed in range(5, 9):
+        step(criterion, make_arguments(seed=seed))
+    assert criterion.stats["base_loss/share"] == 0
+    twin = make_loss("measured", metric)
+    twin.load_state_dict(snapshot(criterion))
+    arguments = make_arguments(seed=20)
+    assert_identical(step(criterion, arguments), step(twin, arguments))
+
+
+def test_base_weight_is_the_base_losss_share():
+    options = {"task": Tensors(smoothing=0.3), "surrogate": "none"}
+    alone = make_loss("measured", **options)
+    shared = make_loss("measured", base_loss=nn.MSELoss(), base_weight=0.25, **options)
+    arguments = make_arguments()
+    expected = 0.75 * step(alone, arguments)[1] + 0.25 * base_gradient(arguments)
+    torch.testing.assert_close(step(shared, arguments)[1], expected)
+
+
+@pytest.mark.parametrize("base_loss", [None, nn.MSELoss()])
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_hundred_calls_without_any_difference_are_a_warning(base_loss, fails):
+    """Also where the metric fails on a sample of every batch, which says nothing either."""
+
+    def metric(prediction, target):
+        value = silent(prediction, target)
+        if fails:
+            value[0] = torch.nan
+        return value
+
+    criterion = LearnedSurrogateLoss(
+        metric, base_loss=base_loss, batched=True, on_metric_error="skip"
+    )
+    arguments = make_arguments()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(99):
+            step(criterion, arguments)
+        for _ in range(3):  # which tells nothing about training
+            step(criterion.eval(), arguments)
+        criterion.train()
+    words = "Meanwhile the base loss trains" if base_loss else "Give base_loss="
+    with pytest.warns(UserWarning, match=f"for 100 calls the metric of all draws.*{words}") as seen:
+        step(criterion, arguments)
+    assert Path(seen[0].filename).name == "conftest.py"  # where the loss is called
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(3):
+            step(criterion, arguments)
+
+
+@pytest.mark.parametrize("case", ["tensors", "measured"])
+def test_second_derivatives_are_refused_and_not_zero_in_silence(case):
+    """As of a penalty on the gradient of the loss."""
+    criterion = make_loss(case)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3))
+    prediction, target = make_arguments()
+    inputs = prediction.detach().requires_grad_()
+    loss = criterion(model(inputs), target)
+    (gradient,) = torch.autograd.grad(loss, inputs, create_graph=True)
+    with pytest.raises(RuntimeError, match="has no second derivative"):
+        (loss + gradient.square().sum()).backward()
+
+
+def test_a_graph_of_the_gradient_alone_does_no_harm():
+    plain, twin = make_loss("measured"), make_loss("measured")
+    prediction, target = make_arguments()
+    (gradient,) = torch.autograd.grad(twin(prediction, target), prediction, create_graph=True)
+    assert_identical(gradient.detach(), step(plain, (prediction, target))[1])
+
+
+def test_noise_is_not_what_the_users_own_seed_gives():
+    """Else draws would lie on the line through zero, and cross no threshold there."""
+    seen = []
+
+    def metric(prediction, target):
+        seen.append(prediction)
+        return l1(prediction, target)
+
+    torch.manual_seed(0)
+    prediction = torch.randn(64, 3, requires_grad=True)
+    LearnedSurrogateLoss(metric, batched=True, seed=0)(prediction, torch.zeros(64, 3))
+    noise = (seen[0] - prediction.detach()).flatten()
+    both = torch.stack([noise, prediction.detach().flatten()])
+    assert both.corrcoef()[0, 1].abs() < 0.3
+
+
+def test_a_scaled_loss_scales_its_gradient():
+    criterion, twin = make_loss("measured"), make_loss("measured")
+    arguments = make_arguments()
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
+    scaler.scale(criterion(*arguments)).backward()
+    torch.testing.assert_close(arguments[0].grad / 2**12, step(twin, make_arguments())[1])
+
+
+@pytest.mark.parametrize("smoothing", [0.3, None])
+def test_more_draws_are_as_much_quieter(smoothing):
+    """Errors of the gradient are independent: four times the draws, half of the deviation."""
+    prediction = torch.zeros(4000, 3)
+    target = torch.randn(4000, 3, generator=torch.Generator().manual_seed(1))
+    spread = []
+    for draws in (2, 8):
+        criterion = LearnedSurrogateLoss(
+            lambda z, y: (z > y).double().mean(-1),
+            task=Tensors(smoothing=smoothing),
+            draws=draws,
+            surrogate="none",
+        )
+        found = []
+        for _ in range(2):
+            leaf = (prediction + 0.01 * target).requires_grad_()
+            criterion(leaf, target).backward()
+            found.append(leaf.grad)
+        spread.append((found[1] - found[0]).std().item())
+    assert spread[0] / spread[1] == pytest.approx(2, rel=0.1)

@@ -1,0 +1,180 @@
+"""Which surrogate's slope is fitted: recognised from shapes, types and values."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import assert_identical, l1, snapshot
+
+from learned_surrogates import LearnedSurrogateLoss
+from learned_surrogates._measured.forms import NAMES, build, suited
+
+BATCH = 64
+RANDOM = torch.Generator().manual_seed(0)
+
+
+def normal(*shape):
+    return torch.randn(BATCH, *shape, generator=RANDOM)
+
+
+def integers(most, *shape):
+    return torch.randint(0, most, (BATCH, *shape), generator=RANDOM)
+
+
+def degrees():
+    angle = 360 * torch.rand(BATCH, generator=RANDOM)
+    return normal(2), angle
+
+
+RECOGNISED = {
+    "numbers": (normal(3), normal(3), ("pair", "elements", "lists")),
+    "one number": (normal(1), normal(1), ("pair",)),
+    "many numbers": (normal(100), normal(100), ("elements", "lists")),
+    "classes": (normal(5), integers(5), ("classes",)),
+    "classes with none to ignore": (normal(5), integers(6) - 1, ("classes",)),
+    "tokens, classes last": (normal(7, 5), integers(5, 7), ("classes",)),
+    "tokens, classes first": (normal(5, 7), integers(5, 7), ("classes",)),
+    "a map of classes": (normal(5, 8, 8), integers(5, 8, 8), ("classes",)),
+    "labels": (normal(100), integers(2, 100), ("counts", "elements", "lists")),
+    "labels of bool": (normal(100), integers(2, 100).bool(), ("counts", "elements", "lists")),
+    "few labels": (normal(9), integers(2, 9).float(), ("counts", "elements", "lists", "pair")),
+    "labels of signs": (normal(100), 2 * integers(2, 100) - 1, ("counts", "elements", "lists")),
+    "masks": (normal(1, 8, 8), integers(2, 1, 8, 8), ("counts", "elements", "maps")),
+    "maps": (normal(1, 8, 8), normal(1, 8, 8), ("maps",)),
+    "points": (normal(17, 2), normal(17, 2), ("elements",)),
+    "few points": (normal(4, 2), normal(4, 2), ("pair", "elements")),
+    "ratings": (normal(5), integers(9) + 1, ("pair",)),
+    "sine and cosine against degrees": (*degrees(), ("pair",)),
+    "another size": (normal(3), normal(2), ("pair",)),
+    "another size, and large": (normal(100), normal(60), ()),
+}
+
+
+@pytest.mark.parametrize("what", RECOGNISED)
+def test_what_is_handed_over_is_recognised(what):
+    z, y, forms = RECOGNISED[what]
+    assert suited(z, y) == forms
+    for name in forms:
+        surrogate = build(name, z, y)
+        value = surrogate(z, y)
+        assert value.shape == (BATCH,)
+        assert value.isfinite().all()
+
+
+def error_of(z, y):
+    """Of whatever shapes: a step a number, so that nothing but draws gives a gradient."""
+    return (z > 0).double().flatten(1).mean(1)
+
+
+@pytest.mark.parametrize("what", RECOGNISED)
+def test_the_loss_goes_on_with_it_and_says_which_it_is(what):
+    z, y, forms = RECOGNISED[what]
+    criterion = LearnedSurrogateLoss(error_of, replay_capacity=BATCH)
+    for _ in range(3):
+        prediction = z.clone().requires_grad_()
+        criterion(prediction, y).backward()
+        assert prediction.grad.isfinite().all()
+        assert prediction.grad.abs().sum() > 0
+    told = repr(criterion)
+    if not forms:
+        assert "no form fits these predictions and targets, measured only" in told
+    else:
+        assert f"surrogate: {', '.join(forms)}" in told
+    assert tuple(criterion._core.slope.names) == forms
+
+
+class Length:
+    """Something of which a metric alone knows what it is."""
+
+    def __init__(self, length):
+        self.length = length
+
+
+OPAQUE = {
+    "lists": [[1.0] * (1 + i % 3) for i in range(BATCH)],
+    "texts": ["ab"] * BATCH,
+    "objects": [Length(i) for i in range(BATCH)],
+    "dicts": {"boxes": [[1.0]] * BATCH, "labels": torch.zeros(BATCH)},
+}
+
+
+TAKEN_FOR_ITS_KEYS = pytest.mark.xfail(
+    raises=KeyError, reason="the metric is asked for as many samples as a dict has keys"
+)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [*(k for k in OPAQUE if k != "dicts"), pytest.param("dicts", marks=TAKEN_FOR_ITS_KEYS)],
+)
+def test_targets_that_no_net_can_see_are_measured_only_and_it_says_so(kind):
+    seen = []
+
+    def metric(prediction, target):
+        seen.append(target)
+        return error_of(prediction, None)
+
+    criterion = LearnedSurrogateLoss(metric, batched=True, replay_capacity=BATCH)
+    for _ in range(3):
+        prediction = normal(3).requires_grad_()
+        criterion(prediction, OPAQUE[kind]).backward()
+        assert prediction.grad.abs().sum() > 0
+    assert type(seen[0]) is type(OPAQUE[kind])
+    assert "measured only" in repr(criterion)
+    assert criterion.stats["replay_size"] == 0
+    twin = LearnedSurrogateLoss(metric, batched=True)
+    twin.load_state_dict(snapshot(criterion))
+    assert "measured only" in repr(twin)
+
+
+def test_an_array_is_what_a_tensor_is():
+    losses = []
+    for target in (np.ones((BATCH, 3), np.float32), torch.ones(BATCH, 3)):
+        criterion = LearnedSurrogateLoss(l1, replay_capacity=BATCH)
+        prediction = torch.zeros(BATCH, 3, requires_grad=True)
+        losses.append([criterion(prediction, target).item() for _ in range(3)])
+        assert criterion._core.slope.names
+    assert losses[0] == losses[1]
+
+
+def test_a_metric_with_outputs_that_the_target_has_not_is_measured_only():
+    criterion = LearnedSurrogateLoss(lambda z, y: (z > 0).double(), replay_capacity=BATCH)
+    for _ in range(3):
+        criterion(normal(3).requires_grad_(), normal(1)).backward()
+    assert "measured only" in repr(criterion)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_form_that_was_asked_for_and_does_not_fit_is_refused_at_the_first_call(name):
+    z, y = normal(3), normal(2, 2)
+    if name in ("pair", "embedding"):  # which take everything that is a tensor
+        y = [[1.0]] * BATCH
+    criterion = LearnedSurrogateLoss(error_of, surrogate=name)
+    before = snapshot(criterion)
+    with pytest.raises(ValueError, match="surrogate="):
+        criterion(z.requires_grad_(), y)
+    assert_identical(snapshot(criterion), before)
+
+
+@pytest.mark.parametrize("ignored", [-100, 255])
+def test_class_indices_that_are_none_may_come_after_the_surrogate_was_made(ignored):
+    """As the border of a segmentation's objects, of which the first batch has none."""
+    criterion = LearnedSurrogateLoss(error_of, replay_capacity=BATCH)
+    target = integers(5)
+    for call in range(4):
+        prediction = normal(5).requires_grad_()
+        if call >= 2:
+            target[3] = ignored
+        criterion(prediction, target).backward()
+        assert prediction.grad.isfinite().all()
+    assert criterion._core.slope.names == ["classes"]
+
+
+def test_samples_of_another_size_are_measured_only_and_those_of_before_go_on():
+    criterion = LearnedSurrogateLoss(error_of, replay_capacity=BATCH)
+    for size in (6, 6, 9, 6):
+        prediction = normal(size).requires_grad_()
+        criterion(prediction, normal(size)).backward()
+        assert prediction.grad.isfinite().all()
+        assert prediction.grad.abs().sum() > 0
+    assert criterion._core.replay.fields[0].shape[1:] == (6,)
+    assert criterion._core.slope.names

@@ -1,0 +1,188 @@
+"""What the surrogate's slope is worth: measured, followed, and dropped where it earns nothing."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from conftest import l1
+from torch import nn
+
+from learned_surrogates import LearnedSurrogateLoss, Tensors
+from learned_surrogates._measured import control_variate
+from learned_surrogates._measured.control_variate import MOMENTUM, ControlVariate
+from learned_surrogates._measured.draws import draw, half_differences
+
+SLOPE = "learned_surrogates._measured.slope"
+CPU = torch.device("cpu")
+
+
+def related(calls, samples=200, slope=0.4, noise=0.5, seed=0):
+    """Differences of calls, and what two slopes make of them: one that tells some, one nothing."""
+    random = np.random.default_rng(seed)
+    h = random.normal(size=(calls, 2, samples)).astype(np.float32)
+    d = slope * h[:, 0] + noise * random.normal(size=(calls, samples)).astype(np.float32)
+    return d, h
+
+
+def test_the_coefficient_is_that_of_a_weighted_regression():
+    d, h = related(60)
+    control = ControlVariate(2, CPU)
+    for one, two in zip(d, h, strict=True):
+        control.take(torch.from_numpy(one), torch.from_numpy(two))
+    weights = (1 - MOMENTUM) ** np.arange(60)[::-1]
+    products = (weights[:, None] * (h * d[:, None]).mean(2)).sum(0)
+    squares = (weights[:, None] * (h * h).mean(2)).sum(0)
+    of_d = (weights * (d * d).mean(1)).sum()
+    expected = products / squares
+    np.testing.assert_allclose(control.weights, expected.clip(0, 1), rtol=1e-4)
+    r2 = np.sign(products) * products**2 / (squares * of_d)
+    np.testing.assert_allclose(control.r2, r2, rtol=1e-4)
+    assert control.weights[0] == pytest.approx(0.4, abs=0.02)
+    assert control.r2[0] == pytest.approx(0.16 / 0.41, abs=0.02)
+
+
+@pytest.mark.parametrize(("slope", "weight"), [(-0.7, 0), (1.0, 1), (3.0, 1)])
+def test_a_slope_that_opposes_has_no_weight_and_none_has_more_than_its_own(slope, weight):
+    control = ControlVariate(1, CPU)
+    for d, h in zip(*related(60, slope=slope, noise=0.01), strict=True):
+        control.take(torch.from_numpy(d), torch.from_numpy(h[:1]))
+    assert control.weights.item() == pytest.approx(weight, abs=0.02)
+    assert control.r2.item() == pytest.approx(np.sign(slope), abs=0.02)
+
+
+def test_without_evidence_the_coefficient_falls_and_comes_back_with_it():
+    control = ControlVariate(1, CPU)
+    d, h = (torch.from_numpy(part) for part in related(1, slope=0.8, noise=0.01))
+    control.take(d[0], h[0, :1])
+    known = control.weights.item()
+    assert known == pytest.approx(0.8, abs=0.02)
+    seen = []
+    for control.age in (0, control_variate.PATIENCE, control_variate.PATIENCE + 50, 1000):
+        seen.append(control.weights.item())
+    assert seen[0] == seen[1] == known
+    assert seen[2] == pytest.approx(known * (1 - MOMENTUM) ** 50, rel=1e-4)
+    assert seen[3] < 1e-6
+    control.take(d[0], h[0, :1])
+    assert control.weights.item() == pytest.approx(known, rel=1e-4)
+
+
+@pytest.mark.parametrize("wild", [torch.nan, torch.inf, 1e30])
+def test_one_wild_sample_does_not_spoil_what_was_known(wild):
+    control = ControlVariate(1, CPU)
+    d, h = (torch.from_numpy(part) for part in related(2, slope=0.8, noise=0.01))
+    control.take(d[0], h[0, :1])
+    before = control.weights.item()
+    d[1, 3] = wild
+    control.take(d[1], h[1, :1])
+    assert control.sums.isfinite().all()
+    assert control.weights.item() == pytest.approx(before, abs=0.02)
+
+
+def off(prediction, target):
+    """How many numbers are off by more than a half."""
+    return ((prediction - target).abs() > 0.5).double().mean(-1)
+
+
+def batches(count, size=64, numbers=3, seed=0):
+    random = torch.Generator().manual_seed(seed)
+    for _ in range(count):
+        target = torch.randn(size, numbers, generator=random)
+        noise = 0.7 * torch.randn(size, numbers, generator=random)
+        yield (target + noise).requires_grad_(), target
+
+
+def test_r2_is_what_fresh_draws_say_of_the_slope():
+    """Against 10,000 draws that neither the fit nor the running figures have seen.
+
+    These tell of some 50 calls with 64 draws each, in which the fit goes on: a standard error of
+    about .02, and as much of drift; the tolerance is three times both.
+    """
+    criterion = LearnedSurrogateLoss(off, surrogate="pair", update_every=1, seed=3)
+    for prediction, target in batches(300):
+        criterion(prediction, target).backward()
+    core = criterion._core
+    assert core.slope.r2 > 0.3
+    predicted, measured = [], []
+    for prediction, target in batches(20, size=500, seed=1):
+        batch = criterion.task.read(prediction, target)
+        draws = draw(core.task, batch, core._width(batch), 2, torch.Generator().manual_seed(7))
+        values = torch.stack([off(*pair) for pair in draws.pairs])
+        measured.append(half_differences(values)[0].float())
+        predicted.append((core.slope.slopes(draws.z, target)[0] * draws.deviations[0]).sum(1))
+    d, h = torch.cat(measured), torch.cat(predicted)
+    direct = (d @ h).square() / (d @ d) / (h @ h)
+    assert core.slope.r2 == pytest.approx(direct.item(), abs=0.12)
+    assert core.slope.weight.item() == pytest.approx((d @ h / (h @ h)).item(), abs=0.2)
+    assert criterion.stats["gradient/worth"] == pytest.approx(2 / (1 - core.slope.r2), rel=0.05)
+
+
+def test_the_gradient_is_quieter_by_what_r2_says():
+    criterion = LearnedSurrogateLoss(off, surrogate="pair", update_every=1, seed=3)
+    for prediction, target in batches(300):
+        criterion(prediction, target).backward()
+    alone = LearnedSurrogateLoss(
+        off, surrogate="none", task=Tensors(smoothing=criterion.stats["smoothing"])
+    )
+    noise = []
+    for loss in (criterion, alone):
+        prediction, target = next(batches(1, size=2000, seed=5))
+        batch = loss.task.read(prediction, target)
+        first = loss._core.gradient(batch, 2)
+        loss._core.random.manual_seed(99)
+        second = loss._core.gradient(batch, 2)
+        noise.append((first - second).square().mean().item())
+    # A share R2 of the differences is told; of three numbers, each one's own share is as large.
+    assert noise[0] / noise[1] == pytest.approx(1 - criterion._core.slope.r2, abs=0.15)
+
+
+@pytest.fixture
+def short(monkeypatch):
+    monkeypatch.setattr(f"{SLOPE}.TRIAL", 20)
+    monkeypatch.setattr(f"{SLOPE}.REST", 15)
+    return monkeypatch
+
+
+def test_the_trial_keeps_the_form_that_tells_most(short):
+    criterion = LearnedSurrogateLoss(off, update_every=1)
+    core = criterion._core
+    before = None
+    for prediction, target in batches(40):
+        r2 = dict(zip(core.slope.names, core.slope.control.r2.tolist(), strict=True))
+        before = r2 if len(r2) > 1 else before
+        criterion(prediction, target).backward()
+    assert set(before) == {"pair", "elements", "lists"}
+    assert len(core.slope.forms) == 1
+    assert before[core.slope.name] >= max(before.values()) - 0.05
+    assert repr(criterion).count(core.slope.name) == 1
+    assert core.slope.r2 > 0.2
+
+
+def chance(prediction, target):
+    """What no net can tell: a number that the prediction's last digits decide."""
+    return (prediction.double().sum(-1) * 1e5) % 1
+
+
+def test_a_surrogate_that_earns_nothing_is_switched_off_and_tried_again(short):
+    criterion = LearnedSurrogateLoss(chance, update_every=1)
+    slope, phases = criterion._core.slope, []
+    for prediction, target in batches(80):
+        criterion(prediction, target).backward()
+        phases.append(bool(slope.forms))
+        if not slope.forms and slope.resting:
+            assert slope.weight == 0
+            assert "none earned its cost, measured only for now" in repr(criterion)
+    changes = [b for a, b in itertools.pairwise(phases) if a != b]
+    assert changes[:4] == [True, False, True, False]
+
+
+def test_a_module_without_parameters_serves_as_it_is():
+    class Ruler(nn.Module):
+        def forward(self, z, y):
+            return (z - y).abs().sum(-1)
+
+    criterion = LearnedSurrogateLoss(l1, surrogate=Ruler())
+    for prediction, target in batches(20):
+        criterion(prediction, target).backward()
+    assert criterion._core.slope.r2 > 0.8
+    assert criterion._core.slope.weight > 0.7
