@@ -9,6 +9,7 @@ from typing import Any, Generic, Self, TypeVar
 import torch
 from torch import Tensor
 
+from ._calling_form import Form
 from ._island import island
 from ._metric import Metric, MetricError
 
@@ -58,13 +59,15 @@ class Outcome:
     Attributes:
         errors: `(pairs, samples)`.
         usable: which samples have all of them, `(samples,)`.
-        batched: the calling form of the metric, if it is known by now.
+        form: how the metric is called, if it is known by now.
+        word: what the user is to be told of that.
         failure: what `on_metric_error="raise"` is to raise; then there is nothing else.
     """
 
     errors: Tensor
     usable: Tensor
-    batched: bool | None
+    form: Form | None
+    word: str | None = None
     failure: MetricError | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -101,7 +104,8 @@ def measure(metric: Metric, portion: Portion) -> Outcome:
     return Outcome(
         errors=torch.stack(errors) if errors else torch.zeros(0, device="cpu"),
         usable=usable,
-        batched=metric.batched,
+        form=metric.form,
+        word=metric.word,
         failure=failure,
     )
 

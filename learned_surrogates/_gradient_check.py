@@ -74,7 +74,7 @@ class GradientCheck:
         remedy = "" if BASE in self.directions else "give base_loss=, "
         return (
             "No step against the surrogate's gradient lowers the error for sure: do not train on "
-            f"it alone; {remedy}warm it up for longer, or see stats['relative_error']."
+            f"it alone; {remedy}give it more calls to learn from, or see stats."
         )
 
     def __str__(self) -> str:

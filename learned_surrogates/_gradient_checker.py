@@ -10,7 +10,7 @@ from ._base_loss import base_gradient, with_prediction
 from ._checks import check_number
 from ._gradient_check import BASE, SURROGATE, Direction, GradientCheck
 from ._island import island
-from ._task import Batch, read
+from ._task import Batch, plain, read
 
 if TYPE_CHECKING:
     from ._loss import LearnedSurrogateLoss
@@ -145,6 +145,8 @@ class GradientChecker:
         if self.metric.batched:
             values: Tensor = self.metric.function(predictions, targets)
             return values.reshape(len(predictions))
+        if self.metric.form is not None and self.metric.form.takes == "one":
+            predictions, targets = predictions[:, None], targets[:, None]
         pairs = zip(predictions, targets, strict=True)
         return torch.stack([self.metric.function(*pair).reshape(()) for pair in pairs])
 
@@ -259,6 +261,7 @@ def _standard_error(change: Tensor) -> Tensor:
 
 
 def _normal(value: Any) -> Any:
+    value = plain(value)
     return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
 
 

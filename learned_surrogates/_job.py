@@ -6,6 +6,8 @@ from concurrent.futures import Future
 
 from ._evaluation import Outcome, Parcel, Portion
 from ._metric import Metric, MetricError
+from ._metric_error import CallingFormError
+from ._warnings import warn
 
 LOST = (
     "metric {name!r}: the values of {samples} samples are lost, as {why}. With "
@@ -23,7 +25,7 @@ class Job:
     """A portion on its way: done when it has an outcome or is lost.
 
     Args:
-        metric: learns its calling form from the first outcome that knows it.
+        metric: learns how it is called from the first outcome that knows it.
         portion: what it is called with.
     """
 
@@ -45,8 +47,13 @@ class Job:
 
     def take(self, outcome: Outcome) -> None:
         self.outcome, self.failure = outcome, outcome.failure
-        if self.metric.batched is None:
-            self.metric.batched = outcome.batched
+        self.fatal = isinstance(outcome.failure, CallingFormError)
+        metric = self.metric
+        if metric.form is None or metric.form.watched:
+            metric.form = outcome.form or metric.form
+        if outcome.word is not None and not metric.said:
+            metric.said = True
+            warn(outcome.word)
 
     def refuse(self, cause: BaseException) -> None:
         """It cannot be sent."""

@@ -23,7 +23,7 @@ from ._measured.core import MeasuredCore
 from ._metric import Metric
 from ._recipe import Recipe
 from ._sync import Sync
-from ._task import Batch, Generator, Task, Tensors, read
+from ._task import Batch, Generator, Task, Tensors, plain, read
 from ._value_core import ValueCore
 from ._warnings import warn
 from ._workers import Workers, as_workers
@@ -75,7 +75,9 @@ class LearnedSurrogateLoss(nn.Module):
             `(batch,)`. It may take one sample at a time instead. What it gets is the task's
             business: tensors, or lists of strings for text. With plain tensors, it may return one
             value an output, `(batch, outputs, ...)`, the leading part of a prediction's shape: the
-            loss is their mean, and each output's noise is credited with its own value alone.
+            loss is their mean, and each output's noise is credited with its own value alone. One
+            whose parameters are named the other way round, `(y_true, y_pred)`, is called so, with
+            a warning.
         task: what predictions and targets look like, and with it how the loss is called:
             `text.CTC(alphabet)`, `text.Characters(alphabet)`, `boxes.Rotated()`; None means plain
             tensors, called as `criterion(prediction, target)` (see `Tensors`).
@@ -230,6 +232,7 @@ class LearnedSurrogateLoss(nn.Module):
             raise TypeError(
                 f"base_loss must be callable as this loss is, like nn.CTCLoss(); got {base_loss!r}"
             )
+        task = task.beside(base_loss)
         if not isinstance(surrogate, nn.Module):
             surrogate = task.surrogates[0] if surrogate is None else surrogate
             check_choice("surrogate", surrogate, task.surrogates)
@@ -311,6 +314,7 @@ class LearnedSurrogateLoss(nn.Module):
         self._refresh_stats()
 
     @never_compiled
+    @torch.jit.unused  # a scripted model may hold the loss, which is no part of what it predicts
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """The loss, called as the task says.
 
@@ -319,6 +323,7 @@ class LearnedSurrogateLoss(nn.Module):
             type was given. In the metric's units, as an error: lower is better for every metric.
         """
         check_choice("reduction", self.reduction, REDUCTIONS)
+        args, kwargs = tuple(map(plain, args)), {key: plain(kwargs[key]) for key in kwargs}
         batch = read(self.task, args, kwargs)
         batch.check_reduction(self.reduction)
         core = self._core

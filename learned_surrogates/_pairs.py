@@ -82,9 +82,10 @@ class Pairs:
         return evaluation
 
     def doubt(self, batch: Batch) -> None:
-        """Has the task warn of the first batch's targets if they look amiss."""
+        """Has the task warn of the first batch if it looks amiss."""
         if not self.doubted:
             with island(self.device), torch.no_grad():
+                self.task.doubt_predictions(batch)
                 self.task.doubt(self.task.decode(batch)[1])
             self.doubted = True
 

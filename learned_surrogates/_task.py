@@ -214,6 +214,18 @@ class Task(ABC, Generic[BatchType]):
         """
         return  # a task need not have any doubts
 
+    def doubt_predictions(self, batch: BatchType) -> None:
+        """Warns of predictions which look as if something else were meant; asked once, too."""
+        return
+
+    def beside(self, base_loss: Callable[..., Tensor] | None) -> Self:
+        """The task of a loss with this base loss.
+
+        Raises:
+            ValueError: that cannot be called as the task says.
+        """
+        return self
+
     def generator(self) -> Generator | None:
         """The task's own random data generator; None if it has none."""
         return None
@@ -331,20 +343,16 @@ class Tensors(Task[TensorBatch]):
             _check_samples("target", target)
             target = lasting(target.to(prediction.device))
             return target, target
-        if not self.smoothed or not isinstance(target, list | tuple | np.ndarray | Mapping):
+        if not self.smoothed or not isinstance(target, list | tuple | np.ndarray):
             raise TypeError(
                 "target must be a tensor with a batch dimension"
-                + (", or a list or dict with an entry for each sample" * self.smoothed)
+                + (", or a list with an entry for each sample, such as a dict" * self.smoothed)
                 + f"; got {type(target).__name__}. For text, give the loss a task: text.CTC(...) "
                 "or text.Characters(...)"
             )
         if isinstance(target, np.ndarray):
             return self._targets(torch.from_numpy(target), prediction)
-        counts = {len(part) for part in target.values()} if isinstance(target, Mapping) else set()
-        if len(counts) > 1:
-            raise ValueError(f"target's entries differ in batch size: {sorted(counts)}")
-        count = counts.pop() if counts else len(target)
-        return target, torch.zeros(count, 0, device=prediction.device)
+        return list(target), torch.zeros(len(target), 0, device=prediction.device)
 
     def represent(self, prediction: Tensor, batch: TensorBatch) -> Tensor:
         return _with_features(prediction)
@@ -399,7 +407,7 @@ def read(task: Task[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Bat
         ValueError: as the task says.
     """
     try:
-        return task.read(*args, **kwargs)
+        return task.read(*map(plain, args), **{key: plain(kwargs[key]) for key in kwargs})
     except TypeError as error:
         # The task's own errors come from within `read`.
         if error.__traceback__ is None or error.__traceback__.tb_next is not None:
@@ -409,6 +417,22 @@ def read(task: Task[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Bat
         raise TypeError(
             f"with {type(task).__name__}, the loss is called as criterion({names}): {error}"
         ) from None
+
+
+def plain(value: Any) -> Any:
+    """A tensor of a class of the user's or of a library's as a plain one, with its graph.
+
+    Its class would be that of all that is computed from it, and so get into replay, and into a
+    checkpoint that cannot be read then with `weights_only`. Tensors that are more than their own
+    storage, such as distributed ones, stay what they are.
+    """
+    kind = type(value)
+    if not isinstance(value, Tensor) or kind in (Tensor, nn.Parameter):
+        return value
+    if kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:
+        return value
+    with torch._C.DisableTorchFunctionSubclass():
+        return value.as_subclass(Tensor)
 
 
 def lasting(tensor: Tensor) -> Tensor:

@@ -202,6 +202,16 @@ def test_the_truth_of_a_metric_for_one_sample():
             return (z - y).abs().amax(-1)
 
     metric = lambda z, y: (z - y).abs().max()  # noqa: E731
+    check = known_loss(metric, surrogate=Largest(), batched=False).check(batches())
+    assert check.directions["surrogate"].cosine == pytest.approx(1.0)
+
+
+def test_the_truth_of_a_metric_for_a_batch_of_one():
+    class Largest(nn.Module):
+        def forward(self, z, y):
+            return (z - y).abs().amax(-1)
+
+    metric = lambda z, y: (z - y).abs().amax(-1).mean(dim=0) if z.ndim == 2 else None  # noqa: E731
     check = known_loss(metric, surrogate=Largest()).check(batches())
     assert check.directions["surrogate"].cosine == pytest.approx(1.0)
 

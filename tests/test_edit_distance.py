@@ -140,3 +140,24 @@ def test_a_wrong_worth_of_characters_is_named():
         WeightedEditDistance(characters={"ab": 2, "b": 3})
     with pytest.raises(TypeError, match="predictions must be a list"):
         WeightedEditDistance(characters={"ab": 2})("ab", ["ab"])
+
+
+@pytest.mark.parametrize("mark", ["|", "▁", "; "])
+def test_words_are_separated_by_what_separates_them(mark):
+    predictions, targets = ["the cat  sat", "a", "", " a b"], ["the cats sat down", "b", "c", "a c"]
+    marked = [[each.replace(" ", mark) for each in side] for side in (predictions, targets)]
+    for distance in (word_edit_distance, normalized_word_edit_distance):
+        expected = distance(predictions, targets)
+        np.testing.assert_array_equal(distance(*marked, separator=mark), expected)
+
+
+@pytest.mark.parametrize("mark", ["|", "▁"])
+def test_an_alphabet_with_another_separator_is_doubted(mark):
+    marked = [each.replace(" ", mark) for each in ["the cat sat", "a"]]
+    with pytest.warns(UserWarning, match=f"one word a text.*separator='[{mark}]'"):
+        assert word_edit_distance(marked, ["the", "a"]).tolist() == [1, 0]
+    # One word, marked as such, or one with a mark among others.
+    word_edit_distance([f"{mark}cat"], ["cat"])
+    word_edit_distance([f"a{mark}b"], ["a c"])
+    with pytest.raises(ValueError, match="separator must be"):
+        word_edit_distance(["a"], ["a"], separator="")

@@ -86,12 +86,11 @@ def test_a_call_does_not_wait_for_the_direction(workers):
     assert criterion.stats["calls"] == 1
 
 
-@pytest.mark.parametrize("on_metric_error", ["raise", "skip"])
-def test_the_score_of_a_corpus_is_refused(on_metric_error):
-    criterion = of_texts(corpus_error, on_metric_error=on_metric_error)
-    with pytest.raises(ValueError, match="one number for a list of texts, their mean"):
-        criterion(*some_texts())
-    assert criterion.stats["calls"] == 0
+def test_the_score_of_a_corpus_is_asked_for_one_text_at_a_time():
+    criterion, arguments = of_texts(corpus_error), some_texts()
+    step(criterion, arguments)
+    readings, targets = criterion.task.decode(criterion.task.read(*arguments))
+    assert criterion.stats["metric"] == pytest.approx(corpus_error(readings, targets))
 
 
 @pytest.mark.parametrize("metric", [Levenshtein.distance, Levenshtein.normalized_distance])

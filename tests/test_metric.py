@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -214,8 +215,14 @@ def test_a_result_that_is_no_number_is_a_metric_error(value):
         make_metric(bad_at_two_alone(value))(PREDICTIONS, TARGETS)
 
 
-@pytest.mark.parametrize("batched", [True, None])
-@pytest.mark.parametrize("result", [torch.ones(3), torch.ones(4, 2), torch.ones(()), None, "far"])
+# One number is that of a batch of one, unless it is said that the metric takes batches.
+@pytest.mark.parametrize(
+    ("result", "batched"),
+    [
+        *itertools.product([torch.ones(3), torch.ones(4, 2), None, "far"], [True, None]),
+        (torch.ones(()), True),
+    ],
+)
 def test_a_batched_result_of_a_wrong_shape_is_a_metric_error(result, batched):
     calls = []
 

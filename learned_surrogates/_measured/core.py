@@ -24,17 +24,20 @@ from .._warnings import warn
 from . import state
 from .draws import Draws, as_samples, draw, half_differences
 from .estimator import measured_gradient
-from .experience import Experience, signal_of
+from .experience import Experience
 from .quality import Quality
 from .slope import FEWEST_ROWS, FIRST_STEPS, Slope
 from .smoothing import Smoothing
 from .together import agree
 
-# Share of the draws' differences that are not zero from which on the base loss does not lead: where
-# all draws score alike, the metric says nothing yet.
-ENOUGH_SIGNAL = 0.01
+# Signal over noise of a step below which a base loss has led as far as it does.
+SPENT = 0.05
+# Calls after which it is done without, where that cannot be read.
+UNREAD = 100
 # Noise from the user's own seed could be the very numbers that predictions were drawn from.
 SALT = 0x2545F4914F6CDD1D
+# Seed of the draws of a gradient that is checked.
+CHECKED = 2**40
 # Calls in a row without any difference after which the user is warned.
 PATIENCE = 100
 
@@ -54,6 +57,11 @@ SILENT = (
     "nothing to follow: the model may be too far from where the metric tells good from bad, or the "
     "noise, of standard deviation {width:.3g}, may be too small. {remedy}, or give "
     "task=Tensors(smoothing=) a larger width"
+)
+NOTHING = (
+    "for {calls} calls the metric's values came after their call, and there is neither a surrogate "
+    "nor a base loss to follow meanwhile: the gradient was zero. Give base_loss=, or let the call "
+    "wait for its values: executor=Workers(..., lag=0)"
 )
 REMEDIES = {
     True: "Meanwhile the base loss trains the model",
@@ -89,6 +97,8 @@ class MeasuredCore:
         self.quality = Quality()
         self.history = History(REMEMBERED)
         self.calls = self.updates = self.silent_calls = 0
+        #: Whether there was a base loss at the last call, and whether it leads.
+        self.has_base_loss, self.leading = False, True
         self.metric_seconds = self.update_seconds = 0.0
 
     @property
@@ -118,6 +128,7 @@ class MeasuredCore:
         """
         # An empty batch counts where other processes may have a full one.
         learning = learning and (len(batch.target) > 0 or self.sync.active)
+        self.has_base_loss = base is not None
         with island(self.device):
             if not learning:
                 with self._unchanged(always=True):
@@ -150,6 +161,7 @@ class MeasuredCore:
                     seen = draws.z, draws.deviations, told, batch.target
             self.calls += 1
             self._take_in(batch, evaluation, seen)
+            self._hand_over()
             news = self._learn()
         return value, gradient, news
 
@@ -187,7 +199,9 @@ class MeasuredCore:
     def gradient(self, batch: Batch, draws: int) -> Tensor:
         """What a call hands back, measured by so many draws; changes nothing."""
         with island(self.device), self._unchanged(always=True):
-            return self._look(batch, None, True, draws)[1]  # type: ignore[return-value]
+            # Not the stream from which others draw to judge it.
+            self.random.manual_seed(CHECKED)
+            return self._look(batch, None, True, draws - draws % 2)[1]  # type: ignore[return-value]
 
     def _look(
         self, batch: Batch, base: Base, differentiable: bool, count: int | None = None
@@ -271,12 +285,12 @@ class MeasuredCore:
             # confirmed, and the base loss for the rest.
             known = torch.zeros_like(z) if slope is None else weight * slope / self._count
             if base is None:
+                if slope is None:
+                    self._warn(NOTHING)
                 return value, known
             return value, known + (1 - (0 if slope is None else weight)) * base().to(known)
         gradient = measured_gradient(measured, draws, slope, weight, self.recipe.correction)
-        signal = self.experience.signal
-        signal = signal if signal == signal else signal_of(measured)
-        share = self._base_share(signal) if base is not None else 0.0
+        share = self.base_share
         reading = learning and (self.calls + 1) % self.recipe.update_every == 0
         other = base().to(gradient) if base is not None and (share or reading) else None
         if reading:
@@ -295,12 +309,24 @@ class MeasuredCore:
 
     @property
     def base_share(self) -> float:
-        """Share of the base loss's gradient: what the user gives it, or more without a signal."""
-        return self._base_share(self.experience.signal)
+        """Share of the base loss's gradient: all while it leads, then what the user gives it."""
+        if not self.has_base_loss:
+            return 0.0
+        return 1.0 if self.leading else self.recipe.base_weight or 0.0
 
-    def _base_share(self, signal: float) -> float:
-        lead = max(0.0, 1 - signal / ENOUGH_SIGNAL) if signal == signal else 0.0
-        return max(self.recipe.base_weight or 0.0, lead)
+    def _hand_over(self) -> None:
+        """Ends the base loss's lead, for good, where it leads no further or away from the metric.
+
+        In an untrained model, the base loss tells every batch the same, and the metric hardly
+        anything. At the end of its way the base loss's mean is zero, and what is left is noise.
+        """
+        if not (self.leading and self.has_base_loss and self.experience.signal > 0):
+            return
+        left = self.quality.base_signal_to_noise
+        cosine, error = self.quality.cosine
+        unread = left != left and self.calls >= UNREAD
+        if unread or left < SPENT or cosine + 3 * error < 0:
+            self.leading = False
 
     def _values(self, measured: Measurement | None, finite: Tensor) -> Tensor:
         """Errors `(batch,)`: means over draws; of unmeasured samples, the mean of those measured.
@@ -444,15 +470,17 @@ class MeasuredCore:
         return "not built: that follows the first calls"
 
     def _warn_if_silent(self, measured: Measurement, base: Base) -> None:
-        heard = half_differences(measured.values[:, measured.usable]).any()
-        self.silent_calls = 0 if heard else self.silent_calls + 1
+        if half_differences(measured.values[:, measured.usable]).any():
+            self.silent_calls = 0
+        else:
+            width = self.smoothing.mean_width
+            self._warn(SILENT, width=width, remedy=REMEDIES[base is not None])
+
+    def _warn(self, message: str, **parts: Any) -> None:
+        """Counts a call without a signal, and warns when there were many in a row."""
+        self.silent_calls += 1
         if self.silent_calls == PATIENCE:
-            message = SILENT.format(
-                calls=PATIENCE,
-                width=self.smoothing.mean_width,
-                remedy=REMEDIES[base is not None],
-            )
-            warn(message)
+            warn(message.format(calls=PATIENCE, **parts))
 
     @property
     def worth(self) -> float:

@@ -28,8 +28,8 @@ class Quality:
     def __init__(self) -> None:
         #: Running means of two halves' gradients, measured and of the base loss: `(4, weights)`.
         self.vectors: Tensor | None = None
-        #: Running means of a step's squared length, of products and of their squares.
-        self.figures = torch.zeros(1 + 2 * PRODUCTS, dtype=torch.float64, device="cpu")
+        #: Running means of both gradients' squared lengths, of products and of their squares.
+        self.figures = torch.zeros(2 + 2 * PRODUCTS, dtype=torch.float64, device="cpu")
         self.readings = 0
 
     def read(self, prediction: Tensor, measured: Tensor, base: Tensor | None) -> None:
@@ -56,8 +56,8 @@ class Quality:
         g, h, b, c = new
         mean_g, mean_h, mean_b, mean_c = vectors
         products = torch.stack([g @ mean_c + h @ mean_b, b @ mean_h + c @ mean_g, g @ mean_h])
-        length = (g + h).square().sum()[None]
-        figures = torch.cat([length, products, products.square()]).double().cpu()
+        lengths = torch.stack([(g + h).square().sum(), (b + c).square().sum()])
+        figures = torch.cat([lengths, products, products.square()]).double().cpu()
         self.figures = torch.lerp(self.figures, figures, rate)
         self.vectors = vectors
         self.readings += 1
@@ -72,9 +72,12 @@ class Quality:
     @property
     def signal_to_noise(self) -> float:
         """Length of a step's mean over its standard deviation; NaN before it is known."""
-        signal, _, _ = self._products()
-        noise = float(self.figures[0]) - signal
-        return math.sqrt(max(0.0, signal) / noise) if noise > 0 else math.nan
+        return _ratio(self._products()[0], float(self.figures[0]))
+
+    @property
+    def base_signal_to_noise(self) -> float:
+        """The same of the base loss."""
+        return _ratio(self._products()[1], float(self.figures[1]))
 
     @property
     def cosine(self) -> tuple[float, float]:
@@ -82,7 +85,7 @@ class Quality:
         signal, base, across = self._products()
         if not (signal > 0 and base > 0):
             return math.nan, math.nan
-        means, squares = self.figures[1:].split(PRODUCTS)
+        means, squares = self.figures[2:].split(PRODUCTS)
         variances = (squares - means.square()).clamp(min=0)
         # So many readings' worth a running mean tells of.
         count = min(self.readings, (2 - MOMENTUM) / MOMENTUM) - 1
@@ -92,3 +95,9 @@ class Quality:
 
     def to(self, device: torch.device) -> None:
         self.vectors = None if self.vectors is None else self.vectors.to(device)
+
+
+def _ratio(signal: float, length: float) -> float:
+    """Of a mean's length to a standard deviation, by squared lengths of the mean and of steps."""
+    noise = length - signal
+    return math.sqrt(max(0.0, signal) / noise) if noise > 0 else math.nan

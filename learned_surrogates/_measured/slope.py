@@ -192,6 +192,8 @@ class Slope:
         """
         self.calls += 1
         if not self.forms:
+            if self.calls == REST:
+                self.sync.agreed = False
             return
         if self.calls % TRIAL == 0:
             (sums,) = self.sync.mean([self.control.sums], 1, [self.control.sums]) or [None]

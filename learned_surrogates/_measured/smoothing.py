@@ -59,7 +59,14 @@ class Smoothing:
     def width(self, z: Tensor) -> Tensor:
         """The noise's standard deviation, to be broadcast to a sample of z `(batch, *sample)`."""
         if self.given is not None:
-            return torch.as_tensor(self.given, dtype=z.dtype, device=z.device)
+            given = torch.as_tensor(self.given, dtype=z.dtype, device=z.device)
+            try:
+                return given.expand(z.shape[1:])
+            except RuntimeError:
+                raise ValueError(
+                    f"smoothing= must broadcast to a sample of the prediction, "
+                    f"{tuple(z.shape[1:])}; its shape is {tuple(given.shape)}"
+                ) from None
         if self._width is None:
             assert self.moments is not None
             self._width = _rule(self.moments)

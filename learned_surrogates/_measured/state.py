@@ -24,7 +24,7 @@ from .slope import Slope
 if TYPE_CHECKING:
     from .core import MeasuredCore
 
-COUNTERS = ("calls", "updates", "silent_calls")
+COUNTERS = ("calls", "updates", "silent_calls", "leading")
 FIGURES = ("signal", "metric_mean")
 # What there is once forms have been made.
 MADE = ("forms", "scale", "sums", "z_shape", "target_shape")
@@ -133,11 +133,11 @@ def _take(core: "MeasuredCore", state: dict[str, Tensor], loaded: Slope | None) 
     # What may fail comes first.
     core.random.set_state(state["random"].cpu())
     counters = state["counters"].tolist()
-    for name, value in zip(COUNTERS, counters, strict=False):
-        setattr(core, name, value)
+    core.calls, core.updates, core.silent_calls = counters[:3]
+    core.leading = bool(counters[3])
     core.evaluations.clear()
-    core.experience.skipped, core.evaluations.lost, core.evaluations.unmeasured = counters[3:6]
-    core.smoothing.calls, core.quality.readings = counters[6:8]
+    core.experience.skipped, core.evaluations.lost, core.evaluations.unmeasured = counters[4:7]
+    core.smoothing.calls, core.quality.readings = counters[7:9]
     core.quality.figures = state["quality"].cpu().double()
     for name, figure in zip(FIGURES, state["figures"].tolist(), strict=True):
         setattr(core.experience, name, figure)
@@ -150,9 +150,9 @@ def _take(core: "MeasuredCore", state: dict[str, Tensor], loaded: Slope | None) 
     core.smoothing.moments = None if moments is None else moments.to(core.device, copy=True)
     core.smoothing.forget_width()
     core.slope = loaded or core.slope.afresh()
-    core.slope.calls, core.slope.best = counters[8:10]
-    core.slope.unsuited, core.slope.resting = bool(counters[10]), bool(counters[11])
-    core.slope.control.age = counters[12]
+    core.slope.calls, core.slope.best = counters[9:11]
+    core.slope.unsuited, core.slope.resting = bool(counters[11]), bool(counters[12])
+    core.slope.control.age = counters[13]
     core.replay.clear()
     replayed = part(state, "replay.")
     if replayed:
@@ -175,7 +175,7 @@ def _shapes(core: "MeasuredCore", state: dict[str, Tensor]) -> Shapes:
     )
     measured = figures.shape == shapes["figures"] and not figures[1].isnan()
     counted = counters.shape == shapes["counters"]
-    followed, readings = (counted and int(counters[i]) for i in (6, 7))
+    followed, readings = (counted and int(counters[i]) for i in (7, 8))
     if "outputs" in state or measured:
         shapes["outputs"] = (ANY,)
     if "vectors" in state or readings:
@@ -199,7 +199,7 @@ def _slope(core: "MeasuredCore", state: dict[str, Tensor]) -> Slope:
     if not all(0 <= number <= GIVEN for number in numbers):
         raise ValueError(f"forms are {numbers}")
     names = [NAMES[number] if number < GIVEN else "given" for number in numbers]
-    given, best = core.slope.given, int(state["counters"][9])
+    given, best = core.slope.given, int(state["counters"][10])
     wanted = ["given"] if isinstance(given, nn.Module) else [given]
     if given != "auto" and names != wanted:
         raise ValueError(f"forms are {', '.join(names)}; surrogate= asks for {wanted[0]}")

@@ -26,14 +26,16 @@ def agree(core: "MeasuredCore") -> None:
         return
     rank, stream = dist.get_rank(sync.group), core.random.get_state()
     able = core.replay.size if slope.wanted and core.experience.enough else 0
-    offer = [int(bool(slope.forms)), core.updates, able, digest(stream)]
+    offer = [int(bool(slope.forms)), core.updates, able, digest(stream), int(slope.wanted)]
     with waiting():
         offers = gather(torch.tensor(offer, device=core.device), sync.group)
     if any(other[3] == offer[3] for other in offers[:rank]):
         core.random.manual_seed(digest(stream, rank))
     source = max(range(len(offers)), key=lambda other: (offers[other][:3], -other))
-    made, _, rows, _ = offers[source]
+    made, _, rows, *_ = offers[source]
     if not made and not rows:
+        # Where no process wants a surrogate, there is nothing to wait for.
+        sync.agreed = not any(wanted for *_, wanted in offers)
         return
     if rank == source and not made:
         core.make_forms()

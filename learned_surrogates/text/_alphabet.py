@@ -7,6 +7,15 @@ from itertools import pairwise
 
 from torch import Tensor
 
+from .._warnings import warn
+
+# How special symbols are written, such as "[GO]", "<unk>" and "{pad}".
+SPECIAL = re.compile(r"\[\w+\]|<[\w|/]+>|\{\w+\}")
+SEVERAL = (
+    "alphabet has {}, which a metric sees as {} characters where the model reads it: give each "
+    "special symbol one character that no text has, such as '\\ue000' in the place of {!r}"
+)
+
 
 class Alphabet:
     """The characters of a recogniser, one class each, with one class kept for a special symbol.
@@ -41,6 +50,11 @@ class Alphabet:
         self.classes = len(tokens) + 1
         self._tokens = [*tokens[:special], "", *tokens[special:]]
         self._classes = {token: index for index, token in enumerate(self._tokens) if token}
+        special_names = [token for token in tokens if SPECIAL.fullmatch(token)]
+        if special_names:
+            first = special_names[0]
+            warn(SEVERAL.format(", ".join(map(repr, special_names[:5])), len(first), first))
+        self._longest = max(map(len, tokens))
         longest_first = sorted(map(re.escape, tokens), key=len, reverse=True)
         self._pattern = re.compile("|".join(longest_first), re.DOTALL)
 
@@ -52,16 +66,34 @@ class Alphabet:
         return "".join([self._tokens[index] for index in classes])
 
     def encode(self, text: str) -> list[int]:
-        """The class indices of a text, longest characters first.
+        """The class indices of a text: the longest characters first or, where nothing of the
+        alphabet is left for the rest then, as few as will do.
 
         Raises:
             ValueError: the text has something that is not in the alphabet.
         """
         found = self._pattern.findall(text)
         if sum(map(len, found)) != len(text):
-            unknown = sorted(set(self._pattern.sub("", text)))
-            raise ValueError(f"{text!r} has {unknown} which the alphabet lacks")
+            pieces = self._fewest(text)
+            if pieces is None:
+                unknown = sorted(set(self._pattern.sub("", text)))
+                raise ValueError(f"{text!r} has {unknown} which the alphabet lacks")
+            found = pieces
         return [self._classes[token] for token in found]
+
+    def _fewest(self, text: str) -> list[str] | None:
+        """As few of the alphabet's strings as make the text; None if none do."""
+        # Of the rest of the text from each position on.
+        rests: list[list[str] | None] = [None] * len(text) + [[]]
+        for start in reversed(range(len(text))):
+            for end in range(start + 1, min(start + self._longest, len(text)) + 1):
+                rest = rests[end]
+                if rest is None or text[start:end] not in self._classes:
+                    continue
+                best = rests[start]
+                if best is None or len(rest) + 1 <= len(best):
+                    rests[start] = [text[start:end], *rest]
+        return rests[0]
 
     def folded(self, fold: Callable[[str], str]) -> list[int]:
         """For each class, the first one whose character has the same `fold(character)`.

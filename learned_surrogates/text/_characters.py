@@ -11,6 +11,7 @@ from .._transfer import send
 from ._alignment import Labels
 from ._alphabet import Alphabet, kept_rows
 from ._match_grid import first_columns, match_grid
+from ._scores import takes_classes_second
 from ._text_task import (
     TextBatch,
     TextTask,
@@ -63,6 +64,7 @@ class Characters(TextTask):
     """
 
     head = "characters"
+    prediction = "input"
 
     def __init__(
         self,
@@ -84,6 +86,12 @@ class Characters(TextTask):
         class_dim = -1 if self.classes_last else -2
         check_output("input", input, class_dim, self.alphabet.classes)
         batched = input.ndim == 3
+        if batched and self.classes_last and takes_classes_second(self.base_loss):
+            raise ValueError(
+                "with classes_last=True, input is (batch, length, classes); the base loss, as "
+                "nn.CrossEntropyLoss, takes (batch, classes, length): base_loss=lambda input, "
+                "target: torch.nn.functional.cross_entropy(input.transpose(1, 2), target)"
+            )
         classes = as_integers("target", target)
         length = input.shape[-2 if self.classes_last else -1]
         if not length:

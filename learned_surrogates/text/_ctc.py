@@ -70,6 +70,7 @@ class CTC(TextTask):
     """
 
     head = "ctc"
+    prediction = "log_probs"
 
     def __init__(
         self,

@@ -8,6 +8,16 @@ from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cpdist
 
+from .._warnings import warn
+
+# What stands between words in the alphabets of speech recognisers and of word pieces.
+SEPARATORS = ("|", "▁")
+ONE_WORD = (
+    "no text has white space, but some have {!r} between characters: a word edit distance sees one "
+    "word a text. If that is what stands between words, give "
+    "functools.partial(text.word_edit_distance, separator={!r})"
+)
+
 
 def edit_distance(predictions: Sequence[str], targets: Sequence[str]) -> NDArray[np.float64]:
     """Levenshtein's distance in characters: additions, deletions and substitutions, each 1.
@@ -20,7 +30,7 @@ def edit_distance(predictions: Sequence[str], targets: Sequence[str]) -> NDArray
         `(batch,)`, 0 to the longer string's length.
 
     Raises:
-        TypeError: a string where a list of strings is due.
+        TypeError: a string where a list of strings is due, or a list of something else.
         ValueError: lists of different lengths.
 
     Example:
@@ -44,18 +54,31 @@ def normalized_edit_distance(
     return compare(predictions, targets, Levenshtein.normalized_distance)
 
 
-def word_edit_distance(predictions: Sequence[str], targets: Sequence[str]) -> NDArray[np.float64]:
-    """Levenshtein's distance in words, which white space separates.
+def word_edit_distance(
+    predictions: Sequence[str], targets: Sequence[str], *, separator: str | None = None
+) -> NDArray[np.float64]:
+    """Levenshtein's distance in words.
+
+    Args:
+        predictions: `(batch,)` strings.
+        targets: `(batch,)` strings.
+        separator: what stands between words; None is white space. For an alphabet in which it is
+            another character, `functools.partial(text.word_edit_distance, separator="|")`.
+
+    Raises:
+        TypeError, ValueError: as `edit_distance` does; an empty separator.
 
     Example:
         >>> word_edit_distance(["the cat sat"], ["the cats sat down"])
         array([2.])
+        >>> word_edit_distance(["the|cat|sat"], ["the|cats|sat|down"], separator="|")
+        array([2.])
     """
-    return compare(predictions, targets, Levenshtein.distance, str.split)
+    return _compare_words(predictions, targets, Levenshtein.distance, separator)
 
 
 def normalized_word_edit_distance(
-    predictions: Sequence[str], targets: Sequence[str]
+    predictions: Sequence[str], targets: Sequence[str], *, separator: str | None = None
 ) -> NDArray[np.float64]:
     """`word_edit_distance` over the number of words of the longer string, 0 to 1.
 
@@ -63,23 +86,43 @@ def normalized_word_edit_distance(
         >>> normalized_word_edit_distance(["the cat sat"], ["the cats sat down"])
         array([0.5])
     """
-    return compare(predictions, targets, Levenshtein.normalized_distance, str.split)
+    return _compare_words(predictions, targets, Levenshtein.normalized_distance, separator)
 
 
 def compare(
-    predictions: Sequence[str],
-    targets: Sequence[str],
-    scorer: Callable[..., Any],
-    split: Callable[[str], Sequence[str]] = str,
+    predictions: Sequence[str], targets: Sequence[str], scorer: Callable[..., Any]
 ) -> NDArray[np.float64]:
     """RapidFuzz's score of each pair, `(batch,)`."""
     check_strings(predictions, targets)
-    return cpdist(
-        [split(prediction) for prediction in predictions],
-        [split(target) for target in targets],
-        scorer=scorer,
-        dtype=np.float64,
+    return cpdist(list(predictions), list(targets), scorer=scorer, dtype=np.float64)
+
+
+def _compare_words(
+    predictions: Sequence[str],
+    targets: Sequence[str],
+    scorer: Callable[..., Any],
+    separator: str | None,
+) -> NDArray[np.float64]:
+    """The same, of their words."""
+    check_strings(predictions, targets)
+    if separator is not None and not (isinstance(separator, str) and separator):
+        raise ValueError(f"separator must be a string that is not empty; got {separator!r}")
+    # As white space, a separator may stand before the first word, or be several.
+    said, meant = (
+        [[word for word in text.split(separator) if word] for text in side]
+        for side in (predictions, targets)
     )
+    if separator is None and max(map(len, said + meant), default=0) == 1:
+        _doubt([*predictions, *targets])
+    return cpdist(said, meant, scorer=scorer, dtype=np.float64)
+
+
+def _doubt(texts: list[str]) -> None:
+    """Warns of texts of one word each that other marks than white space seem to separate."""
+    for mark in SEPARATORS:
+        if any(len(text.strip(mark).split(mark)) > 1 for text in texts):
+            warn(ONE_WORD.format(mark, mark))
+            return
 
 
 def check_strings(predictions: Sequence[str], targets: Sequence[str]) -> None:
@@ -91,5 +134,11 @@ def check_strings(predictions: Sequence[str], targets: Sequence[str]) -> None:
     for name, strings in (("predictions", predictions), ("targets", targets)):
         if isinstance(strings, str):
             raise TypeError(f"{name} must be a list of strings; got the string {strings!r}")
+        others = [type(each).__name__ for each in strings if not isinstance(each, str)]
+        if others:
+            raise TypeError(
+                f"{name} must be strings; got {others[0]}. The loss reads strings from "
+                "a model's output with a task: task=text.CTC(...) or text.Characters(...)"
+            )
     if len(predictions) != len(targets):
         raise ValueError(f"{len(predictions)} predictions for {len(targets)} targets")

@@ -1,9 +1,11 @@
 """What the recognisers' heads share."""
 
+import copy
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 import torch
@@ -26,6 +28,7 @@ from ._edit_distance import (
 )
 from ._generator import RandomEdits
 from ._match_grid import fitted_net
+from ._scores import doubt_scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +79,10 @@ class TextTask(Task[TextBatch]):
     )
     #: Whose weights the grid's net starts with.
     head: str
+    #: What the loss's first argument is called.
+    prediction: str
+    #: That of the loss; None if it has none.
+    base_loss: Callable[..., Tensor] | None = None
     ragged = True
     target_is_best = True
     samples = scores = True
@@ -107,6 +114,14 @@ class TextTask(Task[TextBatch]):
     @abstractmethod
     def texts(self, classes: Tensor) -> list[str]:
         """Reads a class a position, `(batch, length)` on the CPU, -1 where there is none."""
+
+    def beside(self, base_loss: Callable[..., Tensor] | None) -> Self:
+        task = copy.copy(self)
+        task.base_loss = base_loss
+        return task
+
+    def doubt_predictions(self, batch: TextBatch) -> None:
+        doubt_scores(batch.logits, batch.present, self.prediction, self.base_loss)
 
     def represent(self, prediction: Tensor, batch: TextBatch) -> Tensor:
         present = batch.present[:, None]

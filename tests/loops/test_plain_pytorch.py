@@ -1,6 +1,7 @@
 """Loops in plain PyTorch: mixed precision, checkpointed activations, averaged and copied models."""
 
 import copy
+import io
 
 import pytest
 import torch
@@ -178,3 +179,30 @@ def test_a_deep_copy_is_evaluated_and_trained_apart():
     fit(twin)
     assert_identical(snapshot(model), expected)
     assert figures(twin.criterion)["updates"] == 12
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.* is (deprecated|not supported):DeprecationWarning")
+def test_a_scripted_model_may_hold_the_loss():
+    """As exporters script what Lightning's modules are."""
+
+    class Recogniser(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+            self.criterion = make_loss()
+
+        def forward(self, features):
+            return self.layer(features)
+
+        @torch.jit.unused
+        def training_step(self, features, target):
+            return self.criterion(self(features), target)
+
+    model, features = Recogniser(), torch.randn(4, 3)
+    model.training_step(features, features).backward()
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.script(model), file)
+    file.seek(0)
+    assert_identical(torch.jit.load(file)(features), model(features))
+    model.training_step(features, features).backward()
+    assert model.criterion.stats["calls"] == 2

@@ -1,0 +1,102 @@
+"""What the names of a metric's parameters tell: which comes first, and one text or many."""
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+# Parts of names, in the singular.
+PREDICTED = set(
+    re.findall(
+        r"\w+",
+        "pred prediction predicted hyp hypothesis candidate cand output guess hat yhat logit "
+        "estimate estimated est decoded generated recognized recognised",
+    )
+)
+TRUE = set(
+    re.findall(
+        r"\w+",
+        "ref reference target tgt true truth gt gold golden label expected groundtruth correct "
+        "annotation",
+    )
+)
+TEXT = {"s", "str", "string", "text", "word"}
+MANY = re.compile(r"list|sequence|iterable|tuple|collection|array|series", re.IGNORECASE)
+
+
+class Reversed:
+    """A metric of `(target, prediction)`, called as `(prediction, target)`."""
+
+    def __init__(self, function: Callable[..., Any]):
+        self.function = function
+
+    def __call__(self, prediction: Any, target: Any) -> Any:
+        return self.function(target, prediction)
+
+
+def first_two(function: Callable[..., Any]) -> tuple[str, ...]:
+    """Names of the first two parameters; empty where there are none, or not known."""
+    return tuple(parameter.name for parameter in _first_two(function))
+
+
+def is_reversed(function: Callable[..., Any]) -> bool:
+    """Whether the names say that the target comes first, as jiwer's and scikit-learn's do."""
+    names = first_two(function)
+    if not names:
+        return False
+    first, second = map(_role, names)
+    # What is called `actual` is the truth beside a prediction, and the outcome beside a truth.
+    return (first == TRUE and second != TRUE) or (second == PREDICTED and first != PREDICTED)
+
+
+def takes_many(function: Callable[..., Any]) -> bool | None:
+    """Whether the signature speaks of lists of texts, or of a text; None if of neither."""
+    parameters = _first_two(function)
+    annotations = [_annotation(parameter) for parameter in parameters]
+    if any(MANY.search(annotation) for annotation in annotations):
+        return True
+    if any(annotation == "str" for annotation in annotations):
+        return False
+    parts = [part for parameter in parameters for part in _parts(parameter.name)]
+    known = PREDICTED | TRUE | TEXT - {"s"}
+    if any(part not in known and _singular(part) in known for part in parts):
+        return True
+    # Of what is called `y_true`, there may be many.
+    return False if set(parts) & TEXT else None
+
+
+def _first_two(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    if isinstance(function, Reversed):
+        return _first_two(function.function)[::-1]
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # a builtin need not have one
+        return []
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    first = [parameter for parameter in parameters if parameter.kind in positional][:2]
+    return first if len(first) == 2 else []
+
+
+def _annotation(parameter: inspect.Parameter) -> str:
+    annotation = parameter.annotation
+    if annotation is parameter.empty:
+        return ""
+    return annotation.__name__ if annotation is str else str(annotation)
+
+
+def _parts(name: str) -> list[str]:
+    """`groundTruth_2` is ground and truth."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)
+    return re.findall(r"[a-z]+", spaced.lower())
+
+
+def _singular(part: str) -> str:
+    return {"hypotheses": "hypothesis"}.get(part, part.removesuffix("s"))
+
+
+def _role(name: str) -> set[str]:
+    """`PREDICTED`, also for `labels_pred`; `TRUE`; or nothing."""
+    parts = {kind for part in _parts(name) for kind in (part, _singular(part))}
+    if parts & PREDICTED:
+        return PREDICTED
+    return TRUE if parts & TRUE else set()

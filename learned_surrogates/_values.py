@@ -1,0 +1,91 @@
+"""What goes into a metric, and what comes out of it."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Of rows that are pairs and not outputs.
+DIAGONAL = (
+    ": one value for each prediction with each target? Those of a prediction with its own target "
+    "are its diagonal"
+)
+
+
+def ask(function: Callable[..., Any], predictions: Any, targets: Any) -> Any:
+    """What the metric says, of copies: one that works in place changes nobody else's."""
+    return function(_copied(predictions), _copied(targets))
+
+
+def shape_of_samples(predictions: Any) -> tuple[int, ...]:
+    """The shape of a sample of predictions that are a tensor; of others `()`."""
+    return tuple(predictions.shape[1:]) if isinstance(predictions, Tensor) else ()
+
+
+def as_values(result: Any, count: int | None, sample_shape: tuple[int, ...] = ()) -> Tensor:
+    """A metric's result as float64 of shape `(count,)`, or `()` if count is None.
+
+    Behind that, where the metric says more, the leading part of a sample's shape: one value an
+    output.
+
+    Raises:
+        TypeError: they are no numbers.
+        ValueError: they are not so many.
+    """
+    if isinstance(result, (list, tuple)) and result and isinstance(result[0], Tensor):
+        result = torch.stack(list(result))
+    if isinstance(result, Tensor):
+        values = result.detach().to("cpu", torch.float64)
+    else:
+        array = np.asarray(result)
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"expected numbers, got {result!r}")
+        values = torch.from_numpy(array.astype(np.float64))
+    if count is None and values.numel() == 1:
+        values = values.reshape(())
+    elif count is not None and values.shape == (count, 1):
+        values = values[:, 0]
+    expected = () if count is None else (count,)
+    outputs = tuple(values.shape[len(expected) :])
+    fits = outputs == sample_shape[: len(outputs)]
+    if tuple(values.shape[: len(expected)]) != expected or not fits:
+        wanted = "one number" if count is None else f"shape ({count},)"
+        if sample_shape:
+            wanted += f" or {(*expected, *sample_shape)}, one number an output, or part of that"
+        pairwise = count is not None and tuple(values.shape) == (count, count)
+        raise ValueError(
+            f"expected {wanted}, got shape {tuple(values.shape)}{DIAGONAL if pairwise else ''}"
+        )
+    return values
+
+
+def stacked(found: list[Tensor | None], of_batches: bool) -> Tensor:
+    """Values of samples one by one as one tensor; NaN where there are none.
+
+    Args:
+        found: of each sample, `(1, ...)` if they are those of batches of one, else `(...)`.
+        of_batches: which of these they are.
+    """
+    known = [values for values in found if values is not None]
+    shape = known[0].shape if known else [1] * of_batches
+    missing = torch.full(shape, torch.nan, dtype=torch.float64, device="cpu")
+    parts = [missing if values is None else values for values in found]
+    return torch.cat(parts) if of_batches else torch.stack(parts)
+
+
+def take(objects: Any, samples: Sequence[int]) -> Any:
+    """Some samples of what a metric takes."""
+    if isinstance(objects, (Tensor, np.ndarray)):
+        return objects[list(samples)]
+    return [objects[sample] for sample in samples]
+
+
+def _copied(objects: Any) -> Any:
+    """The same objects in a container of their own; numbers of their own."""
+    if isinstance(objects, Tensor):
+        return objects.clone()
+    if isinstance(objects, np.ndarray):
+        return objects.copy()
+    return list(objects) if isinstance(objects, list) else objects

@@ -1,0 +1,162 @@
+"""Metrics that are handed over as they come, and would be learned as something else."""
+
+import functools
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from conftest import assert_identical, make_loss, snapshot, train
+from rapidfuzz.distance import Levenshtein
+from torchmetrics.classification import BinaryF1Score
+from torchmetrics.text import CharErrorRate, WordInfoLost
+
+from learned_surrogates import LearnedSurrogateLoss, MetricError, text
+from learned_surrogates._metric import Metric
+
+
+def marked(predictions, targets):
+    """Edits its lists in place, to the same effect on both sides."""
+    for texts in (predictions, targets):
+        for i, each in enumerate(texts):
+            texts[i] = f"<{each}"
+    return text.edit_distance(predictions, targets)
+
+
+def test_a_metric_that_edits_its_lists_in_place_changes_nobody_elses():
+    edited, plain = (
+        make_loss("characters-grid", metric=metric, draws=4, data="local-global")
+        for metric in (marked, text.edit_distance)
+    )
+    seeds = range(2)
+    assert_identical(
+        train(edited, "characters-grid", seeds), train(plain, "characters-grid", seeds)
+    )
+    assert_identical(snapshot(edited), snapshot(plain))
+
+
+class Running:
+    """As Ignite's and torcheval's are."""
+
+    def __call__(self, predictions, targets):
+        self.update(predictions, targets)
+        return 0.0
+
+    def update(self, predictions, targets): ...
+
+    def reset(self): ...
+
+
+@pytest.mark.parametrize(
+    ("metric", "remedy"),
+    [
+        (CharErrorRate(), r"torchmetrics\.functional\.text\.char_error_rate"),
+        (functools.partial(CharErrorRate()), r"functional\.text\.char_error_rate"),
+        (CharErrorRate().forward, r"functional\.text\.char_error_rate"),
+        (BinaryF1Score(), r"functional\.classification\.binary_f1_score"),
+        (WordInfoLost(), r"one of torchmetrics\.functional\.text"),
+        (Running(), r"update\(\) and reset\(\).*function"),
+    ],
+)
+def test_an_object_that_remembers_every_call_is_refused_with_its_function(metric, remedy):
+    with pytest.raises(TypeError, match=f"remembers every call.*{remedy}"):
+        LearnedSurrogateLoss(metric)
+
+
+def test_an_object_without_a_memory_is_a_metric():
+    LearnedSurrogateLoss({"update": 1}.get)
+    LearnedSurrogateLoss(text.WeightedEditDistance(wrong=2), task=text.CTC("ab"))
+
+
+def cer(reference, hypothesis, reference_transform=None):
+    """As jiwer's: the error rate of all texts together, given strings or lists of them."""
+    if isinstance(reference, str):
+        reference, hypothesis = [reference], [hypothesis]
+    distances = map(Levenshtein.distance, reference, hypothesis)
+    return sum(distances) / sum(map(len, reference))
+
+
+def test_a_metric_that_takes_the_target_first_is_called_so_with_a_word():
+    with pytest.warns(UserWarning, match=r"'cer' takes \(reference, hypothesis\).*target comes"):
+        metric = Metric(cer, None, None, None, "raise")
+    assert metric(["a", "ab"], ["abc", "ab"])[0].tolist() == pytest.approx([2 / 3, 0])
+
+
+ORDERS = {
+    "y_true, y_pred": True,
+    "y_true, y_score": True,
+    "labels_true, labels_pred": True,
+    "ground_truth, x": True,
+    "groundTruths, outputs": True,
+    "gold, guess": True,
+    "refs, hyps": True,
+    "references, candidate": True,
+    "label, other": True,
+    "y, y_hat": True,
+    "expected, actual": True,
+    "actual, predicted": True,
+    "target, output": True,
+    "preds, target": False,
+    "predicted_labels, labels": False,
+    "y_pred, y_true": False,
+    "input, target": False,
+    "predictions, references": False,
+    "hypotheses, reference": False,
+    "actual, expected": False,
+    "predicted, actual": False,
+    "s1, s2": False,
+    "p, t": False,
+    "a, b": False,
+    "z, y": False,
+    "boxes, others": False,
+}
+
+
+@pytest.mark.parametrize("names", ORDERS)
+def test_the_names_of_parameters_tell_their_order(names):
+    from learned_surrogates._parameters import is_reversed
+
+    function = eval(f"lambda {names}: 1")
+    assert is_reversed(function) == ORDERS[names]
+    assert is_reversed(functools.partial(eval(f"lambda rate, {names}: 1"), 16000)) == ORDERS[names]
+    assert not is_reversed(eval(f"lambda {names.partition(',')[0]}: 1"))
+
+
+def test_what_takes_the_target_first_keeps_its_direction_and_travels():
+    with pytest.warns(UserWarning, match="the target comes first"):
+        metric = pickle.loads(pickle.dumps(Metric(similarity, None, None, None, "raise")))
+    assert metric.higher_is_better
+    assert metric(["ab"], ["abcd"])[0].tolist() == pytest.approx([0.5])
+
+
+def similarity(target, prediction):
+    return len(prediction) / len(target)
+
+
+similarity.higher_is_better, similarity.best = True, 1.0
+
+
+METRICS = [
+    text.edit_distance,
+    text.normalized_edit_distance,
+    text.word_edit_distance,
+    text.normalized_word_edit_distance,
+    text.WeightedEditDistance(wrong=2),
+    text.WeightedEditDistance(characters={"a": 2}),
+]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(
+    "kind", [torch.tensor, np.array, list, lambda x: [[str(x)]], lambda x: [None]]
+)
+def test_an_edit_distance_of_what_are_no_strings_is_refused(metric, kind):
+    with pytest.raises(TypeError, match=r"must be strings.*task=text\.CTC"):
+        metric(kind([1.0]), kind([1.0]))
+    assert metric(np.array(["ab"]), ["ab"]) == [0]
+
+
+def test_an_edit_distance_without_a_task_says_what_it_lacks():
+    criterion = LearnedSurrogateLoss(text.edit_distance)
+    with pytest.raises(MetricError, match=r"must be strings.*task=text\.CTC"):
+        criterion(torch.randn(4, 3, requires_grad=True), torch.randn(4, 3))

@@ -1,0 +1,101 @@
+"""Predictions of another form than the one that is taken, which would be trained in silence."""
+
+import warnings
+
+import pytest
+import torch
+from conftest import CLASSES, make_arguments, make_loss
+from torch import nn
+from torch.nn import functional
+
+from learned_surrogates import LearnedSurrogateLoss, text
+
+CLASS_DIM = {"ctc": -1, "characters": 1}
+
+
+def handed_over(case, function, dtype=torch.float32, impossible=()):
+    """A call with the softmax, say, of the logits in the place of what the loss takes."""
+    logits, *rest = make_arguments(case)
+    logits = logits.detach()
+    for index in impossible:
+        logits.select(CLASS_DIM[case], index).fill_(-torch.inf)
+    prediction = function(logits, dim=CLASS_DIM[case]).to(dtype)
+    return (prediction.requires_grad_(), *rest)
+
+
+@pytest.mark.parametrize("case", CLASS_DIM)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("call", ["forward", "check"])
+def test_a_softmax_in_the_place_of_its_logarithm_is_doubted_once(case, dtype, call):
+    criterion, arguments = make_loss(case), handed_over(case, torch.softmax, dtype)
+    with pytest.warns(UserWarning, match=r"seems to hold probabilities.*log\(\)"):
+        criterion(*arguments) if call == "forward" else criterion.check([arguments])
+    criterion(*arguments)
+
+
+def test_padding_neither_hides_a_softmax_nor_looks_like_one():
+    criterion = make_loss("ctc")
+    log_probs, *rest = handed_over("ctc", torch.softmax)
+    padded = torch.cat([log_probs.detach(), torch.full((3, 4, CLASSES), torch.nan)])
+    with pytest.warns(UserWarning, match="seems to hold probabilities"):
+        criterion(padded.requires_grad_(), *rest)
+
+
+@pytest.mark.parametrize("base_loss", [nn.CTCLoss(zero_infinity=True), functional.ctc_loss])
+def test_logits_that_break_the_base_loss_are_doubted(base_loss):
+    logits = torch.randn(9, 4, CLASSES, requires_grad=True)
+    _, *rest = make_arguments("ctc")
+    with pytest.warns(UserWarning, match=r"wrong about such scores.*log_probs\.log_softmax"):
+        make_loss("ctc", base_loss=base_loss)(logits, *rest)
+
+
+@pytest.mark.parametrize("case", CLASS_DIM)
+@pytest.mark.parametrize("function", [torch.log_softmax, lambda logits, dim: 3 * logits])
+def test_logits_and_their_log_softmax_are_not_doubted(case, function):
+    """Nor do logits break any other loss than CTC's; and a class may be impossible."""
+    prediction, *rest = handed_over(case, function, impossible=[2])
+    base_loss = lambda prediction, *rest: prediction.logsumexp(CLASS_DIM[case]).mean()  # noqa: E731
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_loss(case, base_loss=base_loss)(prediction, *rest)
+        if function is torch.log_softmax and case == "ctc":
+            make_loss(case, base_loss=nn.CTCLoss(zero_infinity=True))(prediction, *rest)
+
+
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), nn.NLLLoss(), functional.cross_entropy])
+def test_a_cross_entropy_beside_classes_last_is_refused(loss):
+    """Where there are as many positions as classes, it would take one for the other."""
+    task = text.Characters("abc", classes_last=True)
+    logits = torch.randn(2, 4, 4, requires_grad=True)
+    target = torch.tensor([[1, 2, 3, 0], [2, 0, 0, 0]])
+    criterion = LearnedSurrogateLoss(text.edit_distance, task=task, base_loss=loss)
+    with pytest.raises(ValueError, match=r"cross_entropy\(input\.transpose\(1, 2\), target\)"):
+        criterion(logits, target)
+    assert criterion.stats["calls"] == 0
+    criterion(logits[0], target[0])  # (length, classes), as it takes them
+
+    def transposed(input, target):
+        return functional.cross_entropy(input.transpose(1, 2), target)
+
+    for beside, form in ((transposed, task), (loss, text.Characters("abc"))):
+        criterion = LearnedSurrogateLoss(text.edit_distance, task=form, base_loss=beside)
+        criterion(logits, target)
+
+
+@pytest.mark.parametrize("symbol", ["[GO]", "<unk>", "</s>", "<|pad|>", "{end}"])
+def test_special_symbols_of_several_characters_are_doubted(symbol):
+    with pytest.warns(UserWarning, match=f"sees as {len(symbol)} characters"):
+        text.Characters([symbol, "a", "b"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        text.CTC(["ab", "<", "[", "]", ">", "a>", "<>", "\ue000"])
+
+
+def test_word_pieces_read_what_they_can_spell():
+    alphabet = text.CTC(["ab", "a", "bc", "cd", "abcx"]).alphabet
+    for word in ("abc", "abcd", "aab", "abccd", "abcx", "", "abab"):
+        assert alphabet.decode(alphabet.encode(word)) == word
+    assert alphabet.encode("abcd") == [1, 4]  # as few as will do
+    for word in ("abcc", "b", "x"):
+        with pytest.raises(ValueError, match="the alphabet lacks"):
+            alphabet.encode(word)
