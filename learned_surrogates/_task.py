@@ -351,7 +351,9 @@ class Tensors(Task[TensorBatch]):
                 "or text.Characters(...)"
             )
         if isinstance(target, np.ndarray):
-            return self._targets(torch.from_numpy(target), prediction)
+            if target.dtype.kind not in "biufc" and target.ndim:  # of texts, say, or of objects
+                return self._targets(list(target), prediction)
+            return self._targets(torch.tensor(target), prediction)
         return list(target), torch.zeros(len(target), 0, device=prediction.device)
 
     def represent(self, prediction: Tensor, batch: TensorBatch) -> Tensor:
