@@ -83,8 +83,9 @@ class LearnedSurrogateLoss(nn.Module):
             tensors, called as `criterion(prediction, target)` (see `Tensors`).
         base_loss: the loss that trained the model so far (`nn.CTCLoss()`, `nn.SmoothL1Loss()`),
             called as this one is, returning `()` or `(batch,)`. With plain tensors, its gradient
-            leads where draws score alike, and fills in where a call has no values yet; else it is
-            handed back where the surrogate is not trusted; see `trusted`.
+            leads at first, until its own signal is spent or it leads away from the metric, and
+            fills in where a call has no values yet; with others, it is handed back where the
+            surrogate is not trusted; see `trusted`.
         base_weight: least weight of the base loss's gradient, 0 to 1, however good the surrogate.
             None takes the task's: 0.5 for text where the metric is an edit distance, by its name
             or because the surrogate that comes fitted to one is right about it; else 0.
@@ -475,7 +476,7 @@ class LearnedSurrogateLoss(nn.Module):
             >>> with tempfile.TemporaryDirectory() as folder:
             ...     page = criterion.report(f"{folder}/report.html", criterion.check(batches))
             ...     page.read_text().count("<img")
-            2
+            3
         """
         from ._report import write_report
 

@@ -28,4 +28,4 @@ def test_the_script_of_the_documentation(tmp_path, processes):
     assert result.returncode == 0, result.stderr[-3000:]
     value, updates = result.stdout.split()
     assert 0 <= float(value) < 2
-    assert int(updates) >= 500
+    assert int(updates) >= 100  # its first gradient steps, made at once
