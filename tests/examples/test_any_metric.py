@@ -157,10 +157,7 @@ def test_methods_train(method):
     model = problem.model()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            objective = make_objective(method, problem, seed=0)
-        except ValueError as error:
-            pytest.skip(f"not with this package: {error}")
+        objective = make_objective(method, problem, seed=0)
         run = tune(model, problem, objective, rate=1e-3, seed=0, steps=3)
     assert 0 < run.test < 1
     assert run.milliseconds > 0
