@@ -6,7 +6,8 @@ from ._gradient_check import GradientCheck as GradientCheck
 from ._loss import LearnedSurrogateLoss as LearnedSurrogateLoss
 from ._metric import MetricError as MetricError
 from ._surrogate import EmbeddingDistance as EmbeddingDistance
-from ._task import Batch as Batch, Task as Task, Tensors as Tensors
+from ._task import Batch as Batch, Task as Task
+from ._tensors import Tensors as Tensors
 from ._workers import Workers as Workers
 
 __version__ = "0.1.0"

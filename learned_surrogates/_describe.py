@@ -14,8 +14,8 @@ def describe(criterion: "LearnedSurrogateLoss") -> str:
     """The lines of the loss's `repr`."""
     core = criterion._core
     metric, replay, executor = core.metric, core.replay, core.recipe.executor
-    held = f"{replay.size:,} of {replay.capacity:,} pairs"
-    if replay.fields:
+    held = "" if replay is None else f"{replay.size:,} of {replay.capacity:,} pairs"
+    if replay is not None and replay.fields:
         names = VALUES if len(replay.fields) == len(VALUES) else DIFFERENCES
         fields = ", ".join(
             f"{name} {tuple(field.shape[1:])} {str(field.dtype).removeprefix('torch.')}"
@@ -26,5 +26,5 @@ def describe(criterion: "LearnedSurrogateLoss") -> str:
     lines = [f"metric: {metric.name} ({better} is better, best {metric.best:g})"]
     if executor is not None:
         lines.append(f"executor: {executor.waits}, {core.evaluations.waiting} waiting")
-    lines += [f"task: {criterion.task!r}", *core.describe(), f"replay: {held}"]
-    return "\n".join(lines)
+    lines += [f"task: {criterion.task!r}", *core.describe()]
+    return "\n".join([*lines, f"replay: {held}"] if held else lines)

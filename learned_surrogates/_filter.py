@@ -30,7 +30,10 @@ class Filter:
     Example:
         >>> from learned_surrogates import Filter, LearnedSurrogateLoss, text
         >>> criterion = LearnedSurrogateLoss(
-        ...     text.edit_distance, task=text.CTC("abc"), filter=Filter(2.0, relative=True)
+        ...     text.edit_distance,
+        ...     task=text.CTC("abc"),
+        ...     surrogate="embedding",
+        ...     filter=Filter(2.0, relative=True),
         ... )
     """
 

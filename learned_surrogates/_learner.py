@@ -18,12 +18,14 @@ from ._stats import agreement
 from ._sync import Sync
 from ._task import Batch
 from ._transfer import send
-from ._trust import FEWEST_PAIRS, Trust
 from ._warnings import warn
 
 # The first calls: the warm-up is spread over them, so that it sees more than one batch of
-# predictions, and a surrogate that comes fitted has proved it after them.
+# predictions.
 WARM_UP_CALLS = 10
+# A surrogate that is this far off tells nothing, in shares of a constant predictor's error, and
+# after so many updates in a row the user is warned; so many predictions tell it.
+LOST, PATIENCE, FEWEST_PAIRS = 0.9, 100, 32
 
 # What is remembered of the figures.
 REMEMBERED = (
@@ -34,13 +36,19 @@ REMEMBERED = (
     "relative_error",
     "penalty",
     "kept",
-    "trust",
 )
 
 IDLE = (
     "{calls} calls have asked for a gradient in evaluation mode, in which the loss does not learn, "
     "and its surrogate is still warming up: call criterion.train(). As a part of a model, it "
     "follows model.eval()"
+)
+LOST_WARNING = (
+    "for {updates} updates the surrogate's error has been {error:.2f} of that of a constant "
+    "predictor, on predictions that it was not yet fitted to: its gradient is worth little. Likely "
+    "causes: the metric depends on something that the task does not show the surrogate; too few or "
+    "too rare updates (warm_up_updates=, update_every=); predictions that hardly differ in the "
+    "metric. criterion.check(...) tells whether its gradient lowers the metric all the same"
 )
 
 
@@ -68,12 +76,9 @@ class Learner:
         self.scale = torch.ones((), dtype=torch.float32, device="cpu")
         self.kept = torch.full((), torch.nan, dtype=torch.float32, device="cpu")
         self.penalty = torch.full((), torch.nan, dtype=torch.float32, device="cpu")
-        self.trust = Trust(*self.recipe.trusted)
         self.history = History(REMEMBERED)
         self.mean_error = float("nan")
-        #: Whether it was right at the first call, before any fit.
-        self.came_fitted = False
-        self.waits = False
+        self.lost_updates = 0
         self.calls = 0
         self.idle_calls = 0
         self.updates = 0
@@ -148,8 +153,6 @@ class Learner:
         self.history = History(REMEMBERED)
         self.mean_error = self.pairs.metric_mean = float("nan")
         with island(self.device):
-            self.trust = Trust(*self.recipe.trusted)
-            self.trust.to(self.device)
             self.scale = torch.ones((), dtype=torch.float32, device=self.device)
             self.kept = torch.full_like(self.scale, torch.nan)
             self.penalty = torch.full_like(self.scale, torch.nan)
@@ -214,35 +217,22 @@ class Learner:
 
     @property
     def base_weight(self) -> float:
-        """The base loss's least weight: as given, or the task's, for metrics that it leads to."""
-        if self.recipe.base_weight is not None:
-            return self.recipe.base_weight
-        task = self.pairs.task
-        # By identity: a metric may be any object, and compare as it likes.
-        named = any(self.pairs.metric.function is akin for akin in task.akin_to_base_loss)
-        return task.base_weight if named or self.came_fitted else 0.0
+        """The base loss's share once the surrogate is followed."""
+        return self.recipe.base_weight or 0.0
 
-    @property
-    def weight(self) -> float:
-        """The surrogate's weight beside a base loss."""
-        return (1 - self.base_weight) * self.trust.level
+    def needs_base(self) -> bool:
+        """Whether the base loss's gradient has a say in this call."""
+        return self.warm_up_left > 0 or self.base_weight > 0
 
-    def needs_base(self, learning: bool) -> bool:
-        """Whether the base loss's gradient has a say in this call.
-
-        It is followed, or will be compared in norm, which calls that update do.
-        """
-        last = learning and (self.calls + 1) % self.recipe.update_every == 0
-        return last or self.warm_up_left > 0 or self.weight < 1
-
-    def followed(self, surrogate: Tensor, base: Tensor | None, *, has_base_loss: bool) -> Tensor:
-        """The gradient to hand back, of both losses' gradients."""
+    def followed(self, surrogate: Tensor, base: Tensor | None) -> Tensor:
+        """The gradient to hand back, of both losses' gradients; None is no base loss's."""
         if self.warm_up_left:
             return torch.zeros_like(surrogate) if base is None else base
-        if not has_base_loss:
-            # A loaded state may know the norm of one that there was.
+        if base is None:
             return surrogate
-        return self.trust.blend(surrogate, base, self.weight)
+        share = self.base_weight
+        # 0 times what is not a number would be none either.
+        return base if share == 1 else (1 - share) * surrogate + share * base
 
     # What it is fitted to
 
@@ -269,8 +259,6 @@ class Learner:
 
     def learn(self) -> bool:
         """Fits the surrogate if this call is one that does; whether it was."""
-        if self.warm_up_left and self.waits:
-            return False
         if self.warm_up_left:
             self.update(-(-self.recipe.warm_up_updates // WARM_UP_CALLS))
         elif self.calls % self.recipe.update_every == 0:
@@ -321,19 +309,12 @@ class Learner:
 
         Untrained weights are taken as they are, for values about 1.
         """
-        if self.came_fitted:
-            return
         squares = None
         if pairs is not None and count:
-            z, target, errors = pairs[0].to(self.dtype), pairs[1], pairs[2].to(self.dtype)
-            values = torch.ones_like(errors)
-            if self.pairs.task.fitted:
-                with torch.no_grad():
-                    values = self.value(z, self.expand(target))
-            squares = [errors.square().mean(), values.square().mean()]
-        means = self.sync.mean(squares, count, [self.scale, self.scale])
-        if means is not None and means[0] is not None and means[1] is not None:
-            scale = (means[0] / means[1]).sqrt()
+            squares = [pairs[2].to(self.dtype).square().mean()]
+        means = self.sync.mean(squares, count, [self.scale])
+        if means is not None and means[0] is not None:
+            scale = means[0].sqrt()
             self.scale = torch.where(scale.isfinite() & (scale > 0), scale, 1.0)
 
     def _gradients(
@@ -355,16 +336,21 @@ class Learner:
             self.penalty = penalty
         return list(torch.autograd.grad(loss, parameters, allow_unused=True))
 
-    def conclude(self, *, has_base_loss: bool) -> dict[str, Any]:
+    def conclude(self) -> dict[str, Any]:
         """Draws the consequences of an update, and gives the figures after it."""
         stats = self.stats()
         self.mean_error = stats["surrogate_error"]
-        if not self.warm_up_left and self.pairs.unseen.size >= FEWEST_PAIRS:
-            self.trust.judge(stats["relative_error"])
-            self.trust.warn_if_lost(stats["relative_error"], has_base_loss)
-            stats["trust"] = self.trust.level
+        self._warn_if_lost(stats["relative_error"])
         self.history.add(stats)
         return stats
+
+    def _warn_if_lost(self, relative_error: float) -> None:
+        """Counts an update with a surrogate that tells nothing, and warns of many in a row."""
+        told = self.warm_up_left or self.pairs.unseen.size < FEWEST_PAIRS
+        lost = not told and relative_error > LOST
+        self.lost_updates = self.lost_updates + 1 if lost else 0
+        if self.lost_updates == PATIENCE:
+            warn(LOST_WARNING.format(updates=PATIENCE, error=relative_error))
 
     def stats(self) -> dict[str, Any]:
         """The figures that `LearnedSurrogateLoss.stats` shows."""
@@ -374,9 +360,7 @@ class Learner:
             "warming_up": self.warm_up_left > 0,
             "replay_size": self.pairs.replay.size,
             "kept": float(self.kept),
-            "trust": self.trust.level,
             "base_weight": self.base_weight,
-            "balance": float(self.trust.balance),
             "metric": self.pairs.metric_mean,
             **agreement(*(self.pairs.unseen.oldest_first() or self._on_generated())),
             "penalty": float(self.penalty),
@@ -411,7 +395,6 @@ class Learner:
             self.scale = self.scale.to(device)
             self.penalty = self.penalty.to(device)
             self.kept = self.kept.to(device)
-            self.trust.to(device)
             self.pairs.to(device)
             if self.surrogate is not None:
                 self.surrogate.to(device)

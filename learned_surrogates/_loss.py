@@ -19,11 +19,12 @@ from ._gradient import with_known_gradient
 from ._gradient_check import GradientCheck
 from ._gradient_checker import GradientChecker
 from ._island import never_compiled
-from ._measured.core import MeasuredCore
+from ._measured.core import SALT, MeasuredCore
 from ._metric import Metric
 from ._recipe import Recipe
 from ._sync import Sync
-from ._task import Batch, Generator, Task, Tensors, plain, read
+from ._task import Batch, Generator, Task, plain, read
+from ._tensors import Tensors
 from ._value_core import ValueCore
 from ._warnings import warn
 from ._workers import Workers, as_workers
@@ -91,10 +92,6 @@ class LearnedSurrogateLoss(nn.Module):
             or because the surrogate that comes fitted to one is right about it; else 0.
         correction: with plain tensors, the weight of what the draws correct the surrogate's slope
             by, 0 to 1: 1 is unbiased, 0 follows the slope alone.
-        trusted: (not with plain tensors) relative errors of the surrogate
-            (`stats["relative_error"]`) up to which it is followed alone, and from which the base
-            loss is; between them, the weight goes from one to the other in proportion, the
-            surrogate's gradient scaled to the base loss's norm.
         surrogate: one that the task has: "grid", "embedding", "conditioned" or "pair" for text;
             "target-frame", "placed-frame" or "embedding" for boxes; for tensors "auto", "none",
             "pair", "elements", "lists", "classes", "counts", "maps", "embedding" or "conditioned"
@@ -194,7 +191,6 @@ class LearnedSurrogateLoss(nn.Module):
         base_loss: Callable[..., Tensor] | None = None,
         base_weight: float | None = None,
         correction: float = 1.0,
-        trusted: tuple[float, float] = (0.3, 0.6),
         surrogate: str | nn.Module | None = None,
         draws: int | None = None,
         filter: float | Filter | None = None,
@@ -246,16 +242,15 @@ class LearnedSurrogateLoss(nn.Module):
                 f"got {generator!r}"
             )
         if data is None:
-            # A generator's certain predictions teach nothing new to a surrogate that comes fitted.
-            data = "local-global" if given or (generator and not task.fitted) else "local"
+            data = "local" if generator is None else "local-global"
         check_choice("reduction", reduction, REDUCTIONS)
+        checked = Metric(metric, higher_is_better, best, batched, on_metric_error)
         recipe = Recipe(
             data=data,
             filter=filter if isinstance(filter, Filter | None) else Filter(filter),
-            draws=task.draws if draws is None else draws,
+            draws=task.draws_of(checked.function) if draws is None else draws,
             base_weight=base_weight,
             correction=correction,
-            trusted=trusted,
             update_every=update_every,
             update_steps=update_steps,
             batch_size=task.batch_size if batch_size is None else batch_size,
@@ -270,7 +265,7 @@ class LearnedSurrogateLoss(nn.Module):
             executor=as_workers(executor),
             metric_budget=metric_budget,
         )
-        if task.smoothed:
+        if task.measured:
             _refuse_for_values(
                 task,
                 filter=filter,
@@ -282,30 +277,23 @@ class LearnedSurrogateLoss(nn.Module):
             raise ValueError(
                 f"data={data!r} needs generator=, a random data generator: {task!r} has none"
             )
-        if task.smoothed and (recipe.draws < 2 or recipe.draws % 2):
-            raise ValueError(
-                f"draws={recipe.draws}: draws around a tensor come in pairs, at least one: give 2, "
-                "4, ...; or fit a surrogate to the metric's values, task=Tensors(smoothing=0)"
-            )
-        if recipe.draws and not (task.samples or task.smoothed):
-            raise ValueError(
-                f"draws={recipe.draws} needs a task with a distribution to draw from; {task!r} has "
-                "none. Plain tensors have one unless smoothing=0"
-            )
-        if recipe.draws == 1:
+        if draws is not None:
+            task.check_draws(draws, checked.function)
+        if recipe.draws == 1 and not task.measured:
             warn(
                 "draws=1 does not tell how much the metric varies from draw to draw, so that the "
-                "surrogate's error seems larger than it is, and trust smaller: give 2 or more, or 0"
+                "surrogate's error seems larger than it is: give 2 or more, or 0"
             )
         self.task = task
         self.base_loss = base_loss
         self.save_replay = save_replay
         self.reduction = reduction
-        checked = Metric(metric, higher_is_better, best, batched, on_metric_error)
         together = Sync(process_group, sync)
         self._core: MeasuredCore | ValueCore
-        if task.smoothed:
-            self._core = MeasuredCore(task, checked, recipe, surrogate, together)
+        if task.measured:
+            random = torch.Generator().manual_seed(seed ^ SALT)
+            estimator = task.estimator(checked.function, recipe, surrogate, together, random)
+            self._core = MeasuredCore(task, checked, recipe, estimator, random, together)
         else:
             own = surrogate if isinstance(surrogate, nn.Module) else None
             self._core = ValueCore(task, checked, generator, recipe, own, together)
@@ -346,7 +334,7 @@ class LearnedSurrogateLoss(nn.Module):
         if gradient is not None and not self.training:
             core.warn_if_idle()
         if news:
-            self.stats = core.conclude(base_loss is not None)
+            self.stats = core.conclude()
         if learning:
             core.give_up()
         if gradient is not None:
@@ -394,7 +382,7 @@ class LearnedSurrogateLoss(nn.Module):
         check_number("updates", updates, 0)
         read_ahead = None if batches is None else self._read(islice(batches, updates))
         steps = _progress_bar(updates) if progress else range(updates)
-        self.stats = self._core.warm_up(read_ahead, steps, self.base_loss is not None)
+        self.stats = self._core.warm_up(read_ahead, steps)
         return self.stats
 
     def check(
@@ -544,7 +532,7 @@ def _refuse_for_values(task: Task[Any], **arguments: Any) -> None:
         if value is not None and (name, value) not in (("data", "local"), ("penalty_weight", 0)):
             raise ValueError(
                 f"{name}= is for a surrogate that is fitted to the metric's values, and {task!r} "
-                "has the metric's gradient measured: take task=Tensors(smoothing=0) for it"
+                f"has the metric's gradient measured: take {task.fits_values} for it"
             )
 
 

@@ -43,7 +43,6 @@ class Recipe:
     draws: int
     base_weight: float | None
     correction: float
-    trusted: tuple[float, float]
     update_every: int
     update_steps: int
     batch_size: int
@@ -76,9 +75,3 @@ class Recipe:
         for name in ("base_weight", "correction"):
             if (getattr(self, name) or 0) > 1:
                 raise ValueError(f"{name} must be at most 1; got {getattr(self, name)!r}")
-        full, none = self.trusted
-        if not 0 <= full < none:
-            raise ValueError(
-                "trusted must be two relative errors, that with full trust and a larger one "
-                f"without any; got {self.trusted!r}"
-            )

@@ -51,14 +51,10 @@ BIN_TEXT = (
 )
 FIT_TEXT = (
     "The surrogate's error on predictions not yet fitted to, against that of a constant predictor: "
-    "1 knows nothing. In the shaded band it is trusted in part; above, not at all. The error may "
-    "rise when the model gets better, as the metric then varies less. Right, if there is one: the "
-    "gradient penalty (LS, figure 2)."
+    "1 knows nothing. It may rise when the model gets better, as the metric then varies less. "
+    "Right, if there is one: the gradient penalty (LS, figure 2)."
 )
-FOLLOWED_TEXT = (
-    "Left: the metric, mean of each batch. Right: the surrogate's share beside the base loss "
-    "(trust), and the share of samples that the filter keeps, if there is one."
-)
+METRIC_TEXT = "Mean of each batch. Right, if there is a filter: the share of samples that it keeps."
 
 
 def write_report(
@@ -69,9 +65,7 @@ def write_report(
     if isinstance(core, MeasuredCore):
         sections, sentence = measured.sections(core), measured.verdict(core)
     else:
-        has_base_loss = criterion.base_loss is not None
-        sections = _of_values(core, has_base_loss)
-        sentence = verdict(criterion.stats, has_base_loss, core.recipe.trusted)
+        sections, sentence = _of_values(core), verdict(criterion.stats)
     if check is not None:
         sections.append(("Gradient check", _check_text(check), check_figure(check)))
         sentence += " " + check.verdict
@@ -81,7 +75,7 @@ def write_report(
 Section = tuple[str, str, Figure]
 
 
-def _of_values(core: ValueCore, has_base_loss: bool) -> list[Section]:
+def _of_values(core: ValueCore) -> list[Section]:
     """Pictures of a surrogate that is fitted to values."""
     learner, sections = core.learner, []
     history = learner.history.columns()
@@ -91,10 +85,8 @@ def _of_values(core: ValueCore, has_base_loss: bool) -> list[Section]:
         sections.append(("Surrogate against metric", SCATTER_TEXT, scatter))
         sections.append(("Where it is wrong", BIN_TEXT, _by_bin(values, errors)))
     if len(history["updates"]) > 1:
-        fit = _fit(history, learner.recipe.trusted)
-        sections.append(("The fit, over updates", FIT_TEXT, fit))
-        followed = _followed(history, has_base_loss)
-        sections.append(("The metric, and what is followed", FOLLOWED_TEXT, followed))
+        sections.append(("The fit, over updates", FIT_TEXT, _fit(history)))
+        sections.append(("The metric", METRIC_TEXT, _metric(history)))
     return sections
 
 
@@ -102,24 +94,14 @@ def _any(values: list[float]) -> bool:
     return any(math.isfinite(value) for value in values)
 
 
-def verdict(stats: dict[str, Any], has_base_loss: bool, trusted: tuple[float, float]) -> str:
+def verdict(stats: dict[str, Any]) -> str:
     """What the figures say, in a sentence or two."""
     error = stats["relative_error"]
-    # An error below that without trust is one of the generator's pairs, or of too few predictions.
-    unjudged = error < trusted[1] and not stats["trust"]
-    if stats["warming_up"] or math.isnan(error) or unjudged:
+    if stats["warming_up"] or math.isnan(error):
         return "The surrogate is still warming up, or has seen too few predictions to judge it."
-    beside = "the base loss trains the model" if has_base_loss else "give it a base_loss="
-    if error <= trusted[0]:
-        return f"The surrogate is trusted: its error is {error:.2f} of a constant predictor's."
-    if error < trusted[1]:
-        return (
-            f"The surrogate is trusted in part: its error is {error:.2f} of a constant "
-            f"predictor's, and trust is full up to {trusted[0]:g}. For the rest, {beside}."
-        )
     return (
-        f"The surrogate is not trusted: its error is {error:.2f} of a constant predictor's, and "
-        f"trust begins below {trusted[1]:g}. Meanwhile, {beside}."
+        f"The surrogate's error is {error:.2f} of a constant predictor's, on predictions that it "
+        "was not yet fitted to."
     )
 
 
@@ -211,13 +193,12 @@ def _by_bin(values: Tensor, errors: Tensor) -> Figure:
     return figure
 
 
-def _fit(history: dict[str, list[float]], trusted: tuple[float, float]) -> Figure:
+def _fit(history: dict[str, list[float]]) -> Figure:
     penalised = _any(history["penalty"])
     figure = Figure(figsize=(11, 3.5) if penalised else (7, 3.5), layout="constrained")
     panels = figure.subplots(1, 1 + penalised, squeeze=False)[0]
     left: Axes = panels[0]
     left.plot(history["updates"], history["relative_error"], color=ORANGE)
-    left.axhspan(trusted[0], min(trusted[1], 1e9), color=GREY, alpha=0.15, linewidth=0)
     left.axhline(1, color="black", linewidth=1, linestyle=":")
     known = [value for value in history["relative_error"] if math.isfinite(value)]
     left.set(xlabel="surrogate updates", ylabel="relative error")
@@ -229,17 +210,15 @@ def _fit(history: dict[str, list[float]], trusted: tuple[float, float]) -> Figur
     return figure
 
 
-def _followed(history: dict[str, list[float]], has_base_loss: bool) -> Figure:
-    figure = Figure(figsize=(11, 3.5), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    left.plot(history["calls"], history["metric"], color=GREEN, linewidth=1)
-    left.set(xlabel="calls", ylabel="metric")
-    label = "trust" if has_base_loss else "trust (there is no base loss)"
-    right.plot(history["calls"], history["trust"], color=ORANGE, label=label)
-    if _any(history["kept"]):
-        right.plot(history["calls"], history["kept"], color=BLUE, linewidth=1, label="kept")
-    right.set(xlabel="calls", ylim=(-0.03, 1.03))
-    right.legend()
+def _metric(history: dict[str, list[float]]) -> Figure:
+    filtered = _any(history["kept"])
+    figure = Figure(figsize=(11, 3.5) if filtered else (7, 3.5), layout="constrained")
+    panels = figure.subplots(1, 1 + filtered, squeeze=False)[0]
+    panels[0].plot(history["calls"], history["metric"], color=GREEN, linewidth=1)
+    panels[0].set(xlabel="calls", ylabel="metric")
+    if filtered:
+        panels[1].plot(history["calls"], history["kept"], color=BLUE, linewidth=1)
+        panels[1].set(xlabel="calls", ylabel="share that is kept", ylim=(-0.03, 1.03))
     return figure
 
 

@@ -36,7 +36,6 @@ def save(learner: Learner, *, with_replay: bool) -> dict[str, Tensor]:
                 learner.updates,
                 learner.pairs.skipped,
                 learner.warm_up_left,
-                learner.came_fitted,
                 learner.pairs.evaluations.lost,
                 learner.pairs.evaluations.unmeasured,
             ]
@@ -50,14 +49,11 @@ def save(learner: Learner, *, with_replay: bool) -> dict[str, Tensor]:
         "target_shape": as_tensor(list(learner.pairs.shapes[1])),
         "scale": learner.scale,
         "penalty": learner.penalty,
-        "norms": learner.trust.norms,
         "figures": torch.tensor(
             [
                 learner.pairs.metric_mean,
                 learner.mean_error,
-                learner.trust.level,
-                learner.trust.judged,
-                learner.trust.untrusted_updates,
+                learner.lost_updates,
             ],
             dtype=torch.float64,
             device="cpu",
@@ -74,7 +70,7 @@ def save(learner: Learner, *, with_replay: bool) -> dict[str, Tensor]:
 
 def shared(learner: Learner) -> dict[str, Tensor]:
     """What processes that fit one surrogate together have in common, on the CPU."""
-    own = ("random", "penalty", "norms", "figures", "history", "unseen.")
+    own = ("random", "penalty", "figures", "history", "unseen.")
     state = save(learner, with_replay=False)
     return {key: tensor.cpu() for key, tensor in state.items() if not key.startswith(own)}
 
@@ -84,8 +80,7 @@ def share(learner: Learner, state: dict[str, Tensor]) -> None:
     shapes = _shapes(state)
     surrogate = learner.surrogate or _empty_surrogate(learner, shapes)
     _attach(learner, surrogate, learner.pairs.shapes or shapes, state)
-    learner.calls, learner.updates, _, learner.warm_up_left, fitted = state["counters"][:5].tolist()
-    learner.came_fitted = bool(fitted)
+    learner.calls, learner.updates, _, learner.warm_up_left = state["counters"][:4].tolist()
 
 
 def load(learner: Learner, state: dict[str, Tensor]) -> Faults:
@@ -153,12 +148,12 @@ def _attach(
 def _header_shapes(learner: Learner, fitted: bool) -> Shapes:
     shapes: Shapes = {
         "version": (),
-        "counters": (7,),
+        "counters": (6,),
         "random": tuple(learner.pairs.random.get_state().shape),
     }
     if fitted:
         shapes |= {"z_shape": (ANY,), "target_shape": (ANY,)}
-        shapes |= {"scale": (), "penalty": (), "norms": (2,), "figures": (5,)}
+        shapes |= {"scale": (), "penalty": (), "figures": (3,)}
         shapes |= {"history": (ANY, len(REMEMBERED))}
     return shapes
 
@@ -175,10 +170,8 @@ def _body_shapes(
 
 def _load_figures(learner: Learner, state: dict[str, Tensor]) -> None:
     figures = state["figures"].tolist()
-    learner.pairs.metric_mean, learner.mean_error, learner.trust.level = figures[:3]
-    learner.trust.judged = bool(figures[3])
-    learner.trust.untrusted_updates = int(figures[4])
-    learner.trust.norms = state["norms"].to(learner.device, copy=True)
+    learner.pairs.metric_mean, learner.mean_error = figures[:2]
+    learner.lost_updates = int(figures[2])
     learner.history.load(state["history"])
 
 
@@ -190,8 +183,7 @@ def _load_rest(learner: Learner, state: dict[str, Tensor]) -> None:
             replay.add(*(fields[key].to(learner.device) for key in sorted(fields)))
     counters = state["counters"].tolist()
     learner.calls, learner.updates, learner.pairs.skipped, learner.warm_up_left = counters[:4]
-    learner.came_fitted = bool(counters[4])
     learner.pairs.forget()
-    learner.pairs.evaluations.lost, learner.pairs.evaluations.unmeasured = counters[5:]
+    learner.pairs.evaluations.lost, learner.pairs.evaluations.unmeasured = counters[4:]
     learner.pairs.random.set_state(state["random"].cpu())
     learner.sync.agreed = False

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-VERSION = 5
+VERSION = 6
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 # A dimension of any size.
 ANY = -1

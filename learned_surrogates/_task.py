@@ -5,23 +5,20 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ._checks import check_dense, check_number
-from ._measured.forms import NAMES
-from ._surrogate import Conditioned, EmbeddingDistance, PairRegression, embedding_net
+if TYPE_CHECKING:
+    from ._measured.estimator import Estimator
+    from ._recipe import Recipe
+    from ._sync import Sync
 
 #: A random data generator R: `generator(count, rng)` returns `count` predictions and `count`
 #: targets, in the form in which the metric takes them, spread over the metric's range.
 Generator = Callable[[int, np.random.Generator], tuple[Any, Any]]
-
-#: Surrogates for plain tensors: of those the slope is fitted, of these the values.
-SLOPES = ("auto", "none", *NAMES)
-VALUES = ("embedding", "conditioned", "pair")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +96,8 @@ class Task(ABC, Generic[BatchType]):
     surrogate: str = "embedding"
     #: Draws of the expected metric where the user gives no number.
     draws: int = 0
-    #: Least weight of the base loss's gradient where the user gives no number, for metrics that the
-    #: usual loss leads to: those below, or one that the surrogate knew before any fit.
+    #: Share of the base loss's gradient where the user gives no number, for metrics that the usual
+    #: loss leads to, such as those below.
     base_weight: float = 0.0
     akin_to_base_loss: tuple[Callable[..., Any], ...] = ()
     #: Pairs of each source a gradient step of the surrogate where the user gives no number.
@@ -110,11 +107,9 @@ class Task(ABC, Generic[BatchType]):
     ragged: bool = False
     #: Whether nothing is better than a prediction which, as `decode` gives both, equals its target.
     target_is_best: bool = False
-    #: Whether the metric is smoothed by Gaussian noise on the prediction. Draws are then
-    #: what `decode` makes of a batch whose `prediction` has moved.
-    smoothed: bool = False
-    #: The noise's standard deviation, or a tensor of them; None leaves it to the loss.
-    smoothing: float | Tensor | None = None
+    #: Whether the metric's gradient is measured, by the task's `estimator`; else a surrogate is
+    #: fitted to the metric's values and followed.
+    measured: bool = False
     #: Whether `sample` can draw from a prediction's distribution.
     samples: bool = False
     #: Whether `scored_sample` also knows the draws' scores.
@@ -153,15 +148,48 @@ class Task(ABC, Generic[BatchType]):
     def build_surrogate(self, z: Tensor, y: Tensor) -> nn.Module:
         """The default surrogate for such z and y: the first ones seen, which may set its scale."""
 
-    @property
-    def fitted(self) -> bool:
-        """Whether `build_surrogate` gives one that was fitted before, to a metric of this kind."""
-        return False
+    def estimator(
+        self,
+        metric: Callable[..., Any],
+        recipe: "Recipe",
+        surrogate: str | nn.Module,
+        sync: "Sync",
+        random: torch.Generator,
+    ) -> "Estimator[BatchType]":
+        """What measures the metric's gradient, where the task is `measured`.
+
+        Args:
+            metric: the user's own callable.
+            recipe: how much is drawn, and how the surrogate is fitted.
+            surrogate: one of `surrogates`, or a module of the user's.
+            sync: the processes that learn together.
+            random: a generator on the CPU, the only source of chance.
+        """
+        raise NotImplementedError
+
+    #: How a user asks for a surrogate that is fitted to values, of a task that is `measured`.
+    fits_values: str = ""
+
+    def draws_of(self, metric: Callable[..., Any]) -> int:
+        """Draws a sample of this metric, where the user gives no number."""
+        return self.draws
+
+    def check_draws(self, count: int, metric: Callable[..., Any]) -> None:
+        """Checks a number of draws that the user gives.
+
+        Raises:
+            ValueError: the task cannot draw, or not so many.
+        """
+        if count and not self.samples:
+            raise ValueError(
+                f"draws={count} needs a task with a distribution to draw from; {self!r} has none. "
+                "Plain tensors have one unless smoothing=0"
+            )
 
     @property
     def learning_rate(self) -> float:
         """Of the surrogate's Adam, where the user gives none."""
-        return 3e-4 if self.fitted else 1e-3
+        return 1e-3
 
     @property
     def penalty_weight(self) -> float:
@@ -231,176 +259,6 @@ class Task(ABC, Generic[BatchType]):
         return None
 
 
-@dataclass(frozen=True, kw_only=True)
-class TensorBatch(Batch):
-    """A batch of plain tensors.
-
-    Attributes:
-        targets: as the metric gets them; `target` has no numbers where they are no tensor.
-    """
-
-    targets: Any
-
-
-class Tensors(Task[TensorBatch]):
-    """Predictions are tensors with a batch dimension, and the metric gets them as such.
-
-    The task of a loss that is given none. It is called as `criterion(prediction, target)`; the
-    metric gets copies of both. Targets may be a tensor or an array of any type, or a list with an
-    entry of any kind for each sample. The surrogate only sees tensors: with a list, the gradient is
-    measured without one.
-
-    Args:
-        smoothing: standard deviation, in the prediction's units, of the Gaussian noise under which
-            the metric's mean is followed: a number, or a tensor that broadcasts to a sample of the
-            prediction. None follows a rule: 0.35 of the smaller of two spreads, the outputs' and
-            that of prediction - target where both have one shape. Outputs share it, unless they are
-            at most 32 and differ more than tenfold in scale. With 0 there is no noise and nothing
-            to be measured: a surrogate is fitted to the metric's values and followed, as in LS;
-            then targets must be tensors.
-
-    Raises:
-        TypeError, ValueError: `smoothing` is no number or tensor, or not positive.
-        TypeError: at a call, the prediction is no tensor of floating-point numbers.
-        ValueError: at a call, the batch sizes differ, or `smoothing` has another shape.
-
-    Example:
-        >>> import torch
-        >>> from learned_surrogates import LearnedSurrogateLoss
-        >>> def largest_error(prediction, target):
-        ...     return (prediction - target).abs().amax(dim=-1)
-        >>> criterion = LearnedSurrogateLoss(largest_error)
-        >>> prediction = torch.randn(8, 4, requires_grad=True)
-        >>> criterion(prediction, torch.randn(8, 4)).backward()
-        >>> prediction.grad.shape
-        torch.Size([8, 4])
-    """
-
-    # A subclass need not call `__init__`: these are what it leaves without arguments.
-    smoothed = True
-    draws = 2
-    surrogates = SLOPES
-
-    def __init__(self, *, smoothing: float | Tensor | None = None):
-        if isinstance(smoothing, Tensor):
-            check_dense("smoothing", smoothing)
-            smoothing = smoothing.detach().float()
-            if not (smoothing > 0).all():
-                raise ValueError(f"smoothing must be positive; got {smoothing!r}")
-        elif smoothing is not None:
-            check_number("smoothing", smoothing, 0, integer=False)
-        self.smoothing = smoothing
-        if not isinstance(smoothing, Tensor) and smoothing == 0:
-            self.smoothed, self.draws, self.surrogates = False, 0, VALUES
-
-    @property
-    def learning_rate(self) -> float:
-        # Slopes are fitted to what varies from draw to draw: larger steps, from the first calls on.
-        return 5e-3 if self.smoothed else super().learning_rate
-
-    def __repr__(self) -> str:
-        return "Tensors()" if self.smoothing is None else f"Tensors(smoothing={self.smoothing})"
-
-    def read(self, prediction: Tensor, target: Any) -> TensorBatch:
-        if not isinstance(prediction, Tensor):
-            raise TypeError(
-                "prediction must be a tensor with a batch dimension; got "
-                f"{type(prediction).__name__}. For text, give the loss a task: text.CTC(...) or "
-                "text.Characters(...)"
-            )
-        _check_samples("prediction", prediction)
-        if not prediction.is_floating_point():
-            raise TypeError(
-                f"prediction must be floating point to carry a gradient; it is {prediction.dtype}. "
-                "Give the loss the model's output before any argmax or threshold"
-            )
-        self._check_smoothing(prediction.shape[1:])
-        targets, seen = self._targets(target, prediction)
-        count = len(seen)
-        if len(prediction) != count:
-            had = tuple(target.shape) if isinstance(target, Tensor) else f"{count} targets"
-            raise ValueError(
-                f"prediction and target must have the same batch size; their shapes are "
-                f"{tuple(prediction.shape)} and {had}"
-            )
-        return TensorBatch(prediction=prediction, target=seen, targets=targets)
-
-    def _check_smoothing(self, sample: torch.Size) -> None:
-        """Checks that a width given as a tensor broadcasts to a sample."""
-        if not isinstance(self.smoothing, Tensor):
-            return
-        own = self.smoothing.shape
-        alike = all(a in (1, b) for a, b in zip(own[::-1], sample[::-1]))
-        if len(own) > len(sample) or not alike:
-            raise ValueError(
-                f"smoothing, of shape {tuple(own)}, does not go with samples of shape "
-                f"{tuple(sample)} of the prediction"
-            )
-
-    def _targets(self, target: Any, prediction: Tensor) -> tuple[Any, Tensor]:
-        """Targets as the metric gets them, and as the surrogate sees them, if it can."""
-        if isinstance(target, Tensor):
-            _check_samples("target", target)
-            target = lasting(target.to(prediction.device))
-            return target, target
-        if not self.smoothed or not isinstance(target, list | tuple | np.ndarray):
-            raise TypeError(
-                "target must be a tensor with a batch dimension"
-                + (", or a list with an entry for each sample, such as a dict" * self.smoothed)
-                + f"; got {type(target).__name__}. For text, give the loss a task: text.CTC(...) "
-                "or text.Characters(...)"
-            )
-        if isinstance(target, np.ndarray):
-            if target.dtype.kind not in "biufc" and target.ndim:  # of texts, say, or of objects
-                return self._targets(list(target), prediction)
-            return self._targets(torch.tensor(target), prediction)
-        return list(target), torch.zeros(len(target), 0, device=prediction.device)
-
-    def represent(self, prediction: Tensor, batch: TensorBatch) -> Tensor:
-        return _with_features(prediction)
-
-    def expand(self, target: Tensor) -> Tensor:
-        return _with_features(target)
-
-    def decode(self, batch: TensorBatch) -> tuple[Tensor, Any]:
-        prediction = batch.prediction.detach()
-        # numpy, and with it most metrics, has no bfloat16.
-        if prediction.dtype in (torch.float16, torch.bfloat16):
-            prediction = prediction.float()
-        # Copies, so that a metric that works in place leaves the user's objects alone.
-        return prediction.clone(), copy.deepcopy(batch.targets)
-
-    def encode(
-        self, predictions: Any, targets: Any, shape: torch.Size | None
-    ) -> tuple[Tensor, Tensor]:
-        return _with_features(torch.as_tensor(predictions)), torch.as_tensor(targets)
-
-    def build_surrogate(self, z: Tensor, y: Tensor) -> nn.Module:
-        if self.surrogate != "embedding":
-            if z.shape[2:] != y.shape[2:] or (
-                self.surrogate == "conditioned" and z.shape != y.shape
-            ):
-                raise ValueError(
-                    f"surrogate={self.surrogate!r} needs predictions and targets of one shape; "
-                    f"they are {tuple(z.shape[1:])} and {tuple(y.shape[1:])}"
-                )
-            if self.surrogate == "conditioned":
-                return Conditioned(embedding_net(torch.cat([z - y, y], 1)))
-            return PairRegression(embedding_net(torch.cat([z, y], 1), embedding_size=1))
-        if z.shape[1:] == y.shape[1:]:
-            return EmbeddingDistance(embedding_net(torch.cat([z, y])))
-        return EmbeddingDistance(embedding_net(z), embedding_net(y))
-
-
-def _check_samples(name: str, tensor: Tensor) -> None:
-    """Checks for a batch dimension, and numbers behind it."""
-    check_dense(name, tensor)
-    if tensor.ndim == 0:
-        raise ValueError(f"{name} must have a batch dimension; its shape is ()")
-    if not tensor.shape[1:].numel():
-        raise ValueError(f"{name} has samples without numbers: {tuple(tensor.shape)}")
-
-
 def read(task: Task[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Batch:
     """What the task reads from a call.
 
@@ -443,8 +301,3 @@ def lasting(tensor: Tensor) -> Tensor:
     What was made in inference mode, as a teacher's labels are, cannot be saved for one.
     """
     return tensor.clone() if tensor.is_inference() else tensor.detach()
-
-
-def _with_features(samples: Tensor) -> Tensor:
-    """`(batch,)` as `(batch, 1)`; other shapes as they are."""
-    return samples[:, None] if samples.ndim == 1 else samples

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from . import _state
 from ._agree import agree
 from ._base_loss import Base
-from ._comes_fitted import end_warm_up_if_right
 from ._evaluations import Evaluation, Evaluations
 from ._history import History
 from ._island import island
@@ -101,20 +100,18 @@ class ValueCore:
                 evaluation = self._measure(batch) if learning else None
                 value, z, gradient = self.evaluate(batch, differentiable, learning)
                 of_base = None
-                if gradient is not None and base is not None and learner.needs_base(learning):
+                if gradient is not None and base is not None and learner.needs_base():
                     of_base = base()
             if learning:
                 learner.calls += 1
                 learner.observe(evaluation, (value, z, batch.target))
-                end_warm_up_if_right(learner)
             if gradient is not None:
                 if evaluation is not None:
-                    learner.trust.follow(gradient, of_base)
                     gradient = learner.filter(gradient, batch, value, evaluation)
-                gradient = learner.followed(gradient, of_base, has_base_loss=base is not None)
+                gradient = learner.followed(gradient, of_base)
         news = False
         if learning:
-            news = learner.learn() or learner.waits
+            news = learner.learn()
         return value, gradient, news
 
     def warn_if_idle(self) -> None:
@@ -187,15 +184,13 @@ class ValueCore:
 
     # Figures and state
 
-    def warm_up(
-        self, batches: Iterator[Batch] | None, steps: Iterable[int], has_base_loss: bool
-    ) -> dict[str, Any]:
+    def warm_up(self, batches: Iterator[Batch] | None, steps: Iterable[int]) -> dict[str, Any]:
         """Fits the surrogate to batches, or to the generator alone: a gradient step each.
 
         Returns:
             The figures after it.
         """
-        return warm_up(self, batches, steps, has_base_loss)
+        return warm_up(self, batches, steps)
 
     def describe(self) -> list[str]:
         """Lines of the loss's `repr`."""
@@ -220,9 +215,9 @@ class ValueCore:
         """The figures that `LearnedSurrogateLoss.stats` shows."""
         return self.learner.stats()
 
-    def conclude(self, has_base_loss: bool) -> dict[str, Any]:
+    def conclude(self) -> dict[str, Any]:
         """Draws the consequences of an update, and gives the figures after it."""
-        return self.learner.conclude(has_base_loss=has_base_loss)
+        return self.learner.conclude()
 
     def save(self, *, with_replay: bool) -> dict[str, Tensor]:
         """The state as flat tensors."""

@@ -6,7 +6,6 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from ._agree import agree
-from ._comes_fitted import end_warm_up_if_right
 from ._evaluations import Evaluation
 from ._task import Batch
 
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def warm_up(
-    core: "ValueCore", batches: Iterator[Batch] | None, steps: Iterable[int], has_base_loss: bool
+    core: "ValueCore", batches: Iterator[Batch] | None, steps: Iterable[int]
 ) -> dict[str, Any]:
     """See `LearnedSurrogateLoss.warm_up`.
 
@@ -47,14 +46,13 @@ def warm_up(
                         learner.prepare(z, target, errors.isfinite())
                     # As a process that still has a batch does for it, and not more often.
                     agree(learner)
-                end_warm_up_if_right(learner)
                 learner.update(1)
             pairs.evaluations.settle()
             learner.take_in()
             if learner.updates:
                 learner.warm_up_left = 0
             # The figures may be of fresh pairs, which are waited for.
-            return core.conclude(has_base_loss)
+            return core.conclude()
     finally:
         for _, evaluation in started:
             if evaluation is not None:

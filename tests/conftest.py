@@ -24,14 +24,16 @@ CASES = (
     "ctc",
     "characters",
     "boxes",
-    "ctc-grid",
-    "characters-grid",
+    "ctc-auto",
+    "characters-auto",
     "boxes-frame",
 )
+# Where the metric's gradient is measured.
+MEASURED = ("measured", "ctc-auto", "characters-auto")
 # Where a surrogate is fitted to the metric's values, and followed.
-OF_VALUES = tuple(case for case in CASES if case != "measured")
+OF_VALUES = tuple(case for case in CASES if case not in MEASURED)
 # The surrogate that the second part of a case's name stands for.
-SURROGATES = {"grid": "grid", "frame": "target-frame"}
+SURROGATES = {"auto": "auto", "frame": "target-frame"}
 # One form of the surrogate where the gradient is measured; a trial of several takes its time.
 FORMS = {"measured": "pair"}
 
@@ -50,9 +52,9 @@ def make_loss(case: str = "tensors", metric=None, **options) -> LearnedSurrogate
     """A loss that updates at each call and has no warm-up, unless told otherwise."""
     case, _, form = case.partition("-")
     if metric is None:
-        metric = {"tensors": l1, "measured": l1, "boxes": boxes.rotated_iou}.get(
-            case, text.edit_distance
-        )
+        # What an edit distance is worth is known, and not measured.
+        of_text = text.normalized_edit_distance if form == "auto" else text.edit_distance
+        metric = {"tensors": l1, "measured": l1, "boxes": boxes.rotated_iou}.get(case, of_text)
     task = {
         "tensors": Tensors(smoothing=0),
         "measured": Tensors(),
@@ -127,7 +129,11 @@ def assert_identical(actual, expected) -> None:
 def surrogates(criterion: LearnedSurrogateLoss) -> list[torch.nn.Module]:
     """The nets that are fitted, as far as they have been made."""
     core = criterion._core
-    made = core.slope.forms if hasattr(core, "slope") else [core.learner.surrogate]
+    if hasattr(core, "learner"):
+        made = [core.learner.surrogate]
+    else:
+        slope = getattr(core.estimator, "slope", None)
+        made = [] if slope is None else slope.forms
     return [surrogate for surrogate in made if surrogate is not None]
 
 

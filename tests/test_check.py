@@ -112,7 +112,7 @@ def test_predictions_without_a_graph_have_no_parameters(task):
         )
 
 
-@pytest.mark.parametrize("case", ["ctc-grid", "characters-grid"])
+@pytest.mark.parametrize("case", ["ctc-auto", "characters-auto"])
 def test_the_score_estimate_is_the_expected_metrics_gradient(case):
     """Against a finite difference of the mean over very many draws, along one direction.
 
@@ -143,7 +143,7 @@ def test_the_score_estimate_is_the_expected_metrics_gradient(case):
     assert (ahead - behind) / (2 * step) == pytest.approx(total.norm().item(), abs=0.06)
 
 
-@pytest.mark.parametrize("case", ["tensors", "measured", "ctc-grid", "characters-grid"])
+@pytest.mark.parametrize("case", ["tensors", "measured", "ctc-auto", "characters-auto"])
 def test_a_check_changes_nothing(case):
     criterion = make_loss(case)
     train(criterion, case, range(3))
@@ -155,7 +155,7 @@ def test_a_check_changes_nothing(case):
     assert torch.equal(torch.random.get_rng_state(), stream)
 
 
-@pytest.mark.parametrize("case", ["tensors", "measured", "characters-grid"])
+@pytest.mark.parametrize("case", ["tensors", "measured", "characters-auto"])
 def test_a_check_of_a_loss_that_was_never_called_changes_nothing(case):
     criterion, never = make_loss(case, warm_up_updates=20), make_loss(case, warm_up_updates=20)
     criterion.check([make_arguments(case, 7)], draws=2)
@@ -235,7 +235,7 @@ def test_one_odd_sample_does_not_hide_the_truth_of_the_others():
 
 
 def test_numbers_in_padding_do_not_matter():
-    criterion = make_loss("ctc-grid", base_loss=nn.CTCLoss())
+    criterion = make_loss("ctc-auto", base_loss=nn.CTCLoss())
     log_probs, targets, lengths, target_lengths = make_arguments("ctc", batch=16)
     checks = []
     for padding in (0.0, math.nan):
@@ -251,7 +251,7 @@ def test_numbers_in_padding_do_not_matter():
 
 
 def test_classes_may_be_masked():
-    criterion = make_loss("characters-grid")
+    criterion = make_loss("characters-auto")
     logits, target = make_arguments("characters", batch=16)
     masked = logits.detach().clone()
     masked[:, -1] = -math.inf
@@ -262,7 +262,7 @@ def test_classes_may_be_masked():
 
 
 def test_predictions_made_in_inference_mode():
-    criterion = make_loss("characters-grid", base_loss=nn.CrossEntropyLoss())
+    criterion = make_loss("characters-auto", base_loss=nn.CrossEntropyLoss())
     expected = criterion.check([make_arguments("characters", 3)], draws=4)
     with torch.inference_mode():
         copies = [part.clone() for part in make_arguments("characters", 3)]
@@ -302,7 +302,7 @@ def test_one_unbatched_sample_has_no_standard_error():
     one = log_probs.detach()[:, 0], targets[0, : target_lengths[0]], lengths[0], target_lengths[0]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check = make_loss("ctc-grid", base_loss=nn.CTCLoss()).check([one], draws=4)
+        check = make_loss("ctc-auto", base_loss=nn.CTCLoss()).check([one], draws=4)
         assert "nan" in str(check)
         assert not check.helps
         if importlib.util.find_spec("matplotlib"):
@@ -362,7 +362,7 @@ def test_the_report_of_a_loss_that_was_never_called(tmp_path):
 
 def test_a_report_without_predictions_does_not_claim_trust(tmp_path):
     pytest.importorskip("matplotlib")
-    criterion = make_loss("characters-grid", data="local-global", base_loss=nn.CrossEntropyLoss())
+    criterion = make_loss("characters-auto", data="local-global", base_loss=nn.CrossEntropyLoss())
     assert criterion.warm_up(updates=5)["relative_error"] < 0.6
     assert "too few predictions" in criterion.report(tmp_path / "r.html").read_text()
 

@@ -189,7 +189,7 @@ def settled_on_gpu(case, **options):
     return criterion
 
 
-@pytest.mark.parametrize("case", ["tensors", "ctc-grid", "characters-grid"])
+@pytest.mark.parametrize("case", ["tensors", "ctc-auto", "characters-auto"])
 def test_a_call_that_does_not_learn_does_not_wait_for_the_gpu(case):
     criterion = settled_on_gpu(case).eval()
     prediction, *rest = on_gpu(make_arguments(case, 7))

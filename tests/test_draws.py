@@ -17,7 +17,12 @@ def certain(probability: float, batch: int) -> Tensor:
 def test_the_mean_over_draws_is_the_expected_metric():
     """Standard error of the mean over 4 draws of 2,000 samples: .005; tolerance: 4 of them."""
     criterion = LearnedSurrogateLoss(
-        text.edit_distance, task=text.CTC("a"), data="local", draws=4, warm_up_updates=0
+        text.edit_distance,
+        task=text.CTC("a"),
+        surrogate="pair",
+        data="local",
+        draws=4,
+        warm_up_updates=0,
     )
     ones = torch.ones(2000, dtype=torch.long)
     criterion(certain(0.3, 2000), ones[:, None], ones, ones)
@@ -85,22 +90,20 @@ def test_the_metric_reported_is_that_of_the_prediction_itself():
     assert criterion.stats["metric"] == plain.stats["metric"]
 
 
-def test_calls_of_the_metric_are_one_and_the_draws():
+def test_calls_of_the_metric_are_the_draws():
     calls = []
 
     def metric(predictions, targets):
         calls.append(len(targets))
         return text.edit_distance(predictions, targets)
 
-    criterion = LearnedSurrogateLoss(
-        metric, task=text.CTC("abcdef"), data="local", draws=3, batched=True, warm_up_updates=0
-    )
+    criterion = LearnedSurrogateLoss(metric, task=text.CTC("abcdef"), draws=3, batched=True)
     arguments = make_arguments("ctc")
     criterion(*arguments)
     # Once, on targets in the place of predictions too: is the metric best there?
-    assert calls == [arguments[0].shape[1]] * 5
+    assert calls == [arguments[0].shape[1]] * 4
     criterion(*arguments)
-    assert calls == [arguments[0].shape[1]] * 9
+    assert calls == [arguments[0].shape[1]] * 7
 
 
 def test_a_metric_that_raises_on_a_draw_changes_nothing():
@@ -129,6 +132,14 @@ def test_tensors_without_noise_have_no_draws():
         LearnedSurrogateLoss(l1, task=Tensors(smoothing=0), draws=2)
 
 
+@pytest.mark.parametrize("draws", [0, 1])
+def test_readings_are_compared_with_each_other(draws):
+    with pytest.raises(ValueError, match=f"draws={draws}: readings are compared"):
+        make_loss("ctc-auto", draws=draws)
+    with pytest.raises(ValueError, match="surrogate='embedding'"):
+        make_loss("ctc-auto", draws=draws)
+
+
 @pytest.mark.parametrize("draws", [0, 1, 3])
 def test_draws_of_tensors_come_in_pairs(draws):
     with pytest.raises(ValueError, match=f"draws={draws}: draws around a tensor come in pairs"):
@@ -138,7 +149,12 @@ def test_draws_of_tensors_come_in_pairs(draws):
 def test_the_spread_of_the_draws_tells_their_means_noise():
     """The variance of a mean of 4 draws of a coin of .3; standard error about 2 %."""
     criterion = LearnedSurrogateLoss(
-        text.edit_distance, task=text.CTC("a"), data="local", draws=4, warm_up_updates=0
+        text.edit_distance,
+        task=text.CTC("a"),
+        surrogate="pair",
+        data="local",
+        draws=4,
+        warm_up_updates=0,
     )
     ones = torch.ones(4000, dtype=torch.long)
     batch = criterion.task.read(certain(0.3, 4000), ones[:, None], ones, ones)
@@ -148,7 +164,7 @@ def test_the_spread_of_the_draws_tells_their_means_noise():
 
 def test_one_draw_does_not_tell_its_noise():
     with pytest.warns(UserWarning, match="draws=1 does not tell how much the metric varies"):
-        criterion = make_loss("ctc-grid", draws=1)
+        criterion = make_loss("ctc-pair", draws=1, generator=None, data="local")
     measured = criterion._core.learner.pairs.measure(
         criterion.task.read(*make_arguments("ctc"))
     ).measured

@@ -30,6 +30,8 @@ def surrogate_dtypes(criterion):
     weights = [tensor for net in surrogates(criterion) for tensor in net.state_dict().values()]
     saved = criterion.state_dict()
     moments = [tensor for key, tensor in saved.items() if key.endswith(("exp_avg", "exp_avg_sq"))]
+    if not surrogates(criterion):  # what is known of readings has no net
+        return {torch.float32}
     assert weights and moments
     return {tensor.dtype for tensor in [*weights, *moments, saved["replay.0"]]}
 

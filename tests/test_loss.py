@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import (
     CASES,
+    MEASURED,
     assert_identical,
     figures,
     l1,
@@ -42,8 +43,9 @@ def test_it_does_not_learn_outside_of_training(case, passive):
     assert_identical(snapshot(criterion), before)
     assert criterion.stats == stats
     assert_identical(again, value)
-    # Where draws are measured, the mean of theirs is near the prediction's own.
-    tolerance = 0.1 if case == "measured" else 0
+    # Where draws are measured, the mean of theirs is near the prediction's own: of tensors; random
+    # readings of such a model may be any.
+    tolerance = {"measured": 0.1}.get(case, 1.0 if case in MEASURED else 0)
     torch.testing.assert_close(
         criterion(*arguments).detach(), value.clone().detach(), rtol=tolerance, atol=0
     )
@@ -69,14 +71,15 @@ def test_the_first_call_may_be_outside_of_training(case, passive):
     assert value.dtype == torch.float32
     core = criterion.train()._core
     assert [core.stats()[name] for name in ("calls", "updates", "replay_size")] == [0, 0, 0]
-    if case != "measured":
+    if case not in MEASURED:
         assert core.learner.pairs.unseen.size == 0
     for loss, gradient in train(criterion, case, range(3)):
         assert loss.isfinite()
         assert gradient.abs().sum() > 0
     assert criterion.stats["calls"] == 3
     assert criterion.stats["updates"] >= 3
-    assert not any(field.is_inference() for field in core.replay.fields)
+    if core.replay is not None:
+        assert not any(field.is_inference() for field in core.replay.fields)
 
 
 def test_the_metric_is_not_called_outside_of_training():
@@ -203,7 +206,7 @@ def without_draws(criterion):
     def call(prediction, *rest):
         with torch.no_grad():
             value = criterion(prediction, *rest)
-        return value + 0 * prediction.flatten(1).sum(1)
+        return value + 0 * prediction.sum()
 
     return call
 
@@ -213,7 +216,7 @@ def test_samples_do_not_see_each_other(case):
     criterion = make_loss(case, reduction="none")
     train(criterion, case, range(2))
     criterion.eval()
-    if case == "measured":  # the draws around one differ with the others'
+    if case in MEASURED:  # the draws around one differ with the others'
         criterion = without_draws(criterion)
     prediction, *rest = make_arguments(case, 7, batch=5)
     together, gradient = step(criterion, (prediction, *rest))

@@ -13,7 +13,7 @@ from torch import Tensor
 from learned_surrogates._history import MOST_ROWS
 
 pytestmark = pytest.mark.filterwarnings("ignore:the surrogate has not been trusted")
-FORMS = ("tensors", "measured", "ctc-grid", "ctc", "characters-grid")
+FORMS = ("tensors", "measured", "ctc-auto", "ctc", "characters-auto")
 # Of Python's own objects, a call: less than the smallest that could be kept. Its allocator takes
 # some hundreds of calls to settle.
 BYTES_A_CALL = 8
@@ -88,7 +88,7 @@ def test_ten_thousand_calls_take_no_memory(case):
 
 
 def test_calls_that_raise_keep_nothing():
-    criterion = make_loss("ctc-grid")
+    criterion = make_loss("ctc-auto")
     good = make_arguments("ctc")
     criterion(*good)
 

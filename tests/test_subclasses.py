@@ -4,7 +4,7 @@ import io
 
 import pytest
 import torch
-from conftest import CASES, assert_identical, make_arguments, make_loss, snapshot
+from conftest import CASES, MEASURED, assert_identical, make_arguments, make_loss, snapshot
 from torch import Tensor
 
 from learned_surrogates import Tensors
@@ -50,7 +50,7 @@ def of(kind, arguments):
 def test_what_is_kept_of_a_subclass_is_plain_and_can_be_read_again(case, kind):
     base_loss = lambda prediction, *rest: prediction.square().mean()  # noqa: E731
     options = {"data": "local", "base_loss": base_loss}
-    if case != "measured":
+    if case not in MEASURED:
         options["filter"] = 0.5
     criterion, twin = make_loss(case, **options), make_loss(case, **options)
     criterion.warm_up([of(kind, make_arguments(case))], updates=2)

@@ -8,7 +8,17 @@ from unittest import mock
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import CASES, assert_identical, l1, make_arguments, make_loss, snapshot, step, train
+from conftest import (
+    CASES,
+    MEASURED,
+    assert_identical,
+    l1,
+    make_arguments,
+    make_loss,
+    snapshot,
+    step,
+    train,
+)
 from ranks import Ranks
 from test_loss import Weighted
 from test_trust import readings, some_cost_more
@@ -50,7 +60,7 @@ def assert_same(states):
 
 
 def fit_on_own_batches(case):
-    options = {} if case == "measured" else {"penalty_weight": 0.1, "penalty_every": 2}
+    options = {} if case in MEASURED else {"penalty_weight": 0.1, "penalty_every": 2}
     criterion = make_loss(case, **options)
     train(criterion, case, own_seeds(4))
     state = snapshot(criterion)
@@ -63,7 +73,7 @@ def test_weights_are_the_same_bits_and_replay_and_draws_are_not(ranks, case):
     assert_same(states)
     calls, updates = states[0]["counters"].tolist()[:2]
     assert calls == 4
-    assert updates == 4 or (case == "measured" and updates > 100)
+    assert updates == 4 or (case in MEASURED and updates > 100)
     assert not torch.equal(*replays)
     assert not torch.equal(*streams)
 
@@ -243,7 +253,7 @@ SIZES = {
 def test_batches_of_other_sizes(ranks, sizes, case):
     states = ranks(fit_with_batches_of, SIZES[sizes], case)
     assert_same(states)
-    if case == "measured":
+    if case in MEASURED:
         assert states[0]["counters"][0] == 3
         # With batches of four, one process has its eight pairs at the third call.
         assert "forms" in states[0] or sizes == "empty first batches"
@@ -320,7 +330,7 @@ def test_skipped_samples_keep_the_step(ranks, failing, case):
     states, messages, skipped = zip(*results, strict=True)
     assert_same(states)
     calls, updates = states[0]["counters"].tolist()[:2]
-    assert (calls, updates) == (6, 6) or (case == "measured" and calls == 6 and updates > 100)
+    assert (calls, updates) == (6, 6) or (case in MEASURED and calls == 6 and updates > 100)
     assert messages == ([], [])
     assert skipped == (0, 4 * len(failing))
 
@@ -397,16 +407,16 @@ def test_all_ranks_may_resume_from_one_state(ranks, loads_on, case):
     states, streams = zip(*ranks(resume_from_rank_0, loads_on, case), strict=True)
     assert_same(states)
     assert states[0]["counters"][0] == 5
-    assert states[0]["counters"][1] == 5 or case == "measured"
+    assert states[0]["counters"][1] == 5 or case in MEASURED
     assert not torch.equal(*streams)
 
 
 def resume_a_fitted_one_from_rank_0():
     options = {"task": text.Characters("abcdefghijk"), "warm_up_updates": 20, "update_every": 3}
-    trained = make_loss("characters-grid", sync=False, **options)
+    trained = make_loss("characters-auto", sync=False, **options)
     step(trained, readings(40))
     assert trained._core.learner.came_fitted
-    restored = make_loss("characters-grid", **options)
+    restored = make_loss("characters-auto", **options)
     if dist.get_rank() == 0:
         restored.load_state_dict(snapshot(trained))
     for seed in own_seeds(3):
@@ -423,7 +433,7 @@ def test_all_ranks_know_that_the_surrogate_came_fitted(ranks):
 def be_deceived_in_one_rank():
     """The first batches have nothing of what costs more; later ones do, in one process."""
     criterion = make_loss(
-        "characters-grid",
+        "characters-auto",
         metric=some_cost_more,
         task=text.Characters("abcdefghijk"),
         warm_up_updates=20,

@@ -189,7 +189,7 @@ def test_an_interrupted_warm_up_goes_on_in_the_calls():
         yield make_arguments("characters", batch=2)
         raise OSError
 
-    criterion = make_loss("characters-grid", warm_up_updates=20)
+    criterion = make_loss("characters-auto", warm_up_updates=20)
     with pytest.raises(OSError):
         criterion.warm_up(interrupted())
     for seed in range(12):

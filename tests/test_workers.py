@@ -93,8 +93,8 @@ def test_with_lag_0_all_is_as_without_an_executor(case, kind):
 
 
 def test_in_processes_too():
-    plain = make_loss("ctc-grid")
-    parallel = make_loss("ctc-grid", executor=Workers(functools.partial(processes, 2), lag=0))
+    plain = make_loss("ctc-auto")
+    parallel = make_loss("ctc-auto", executor=Workers(functools.partial(processes, 2), lag=0))
     assert_identical(train(parallel, "ctc", range(4)), train(plain, "ctc", range(4)))
 
 
@@ -147,7 +147,7 @@ def test_with_a_lag_values_are_taken_in_so_many_calls_later(lag):
         assert_replayed(criterion, batches[: max(0, call - lag)])
 
 
-@pytest.mark.parametrize("case", ["tensors", "measured", "ctc-grid", "boxes"])
+@pytest.mark.parametrize("case", ["tensors", "measured", "ctc-auto", "boxes"])
 @pytest.mark.parametrize("lag", [1, 3])
 def test_with_a_lag_a_run_follows_from_its_seed(case, lag):
     """However long the workers take; with draws, and with a generator's pairs."""
@@ -235,7 +235,7 @@ def test_calls_beyond_the_backlog_are_not_measured_and_counted():
 
 def test_a_surrogate_that_comes_fitted_waits_for_the_first_values():
     by_hand = ByHand()
-    criterion = make_loss("ctc-grid", executor=by_hand, warm_up_updates=50)
+    criterion = make_loss("ctc-auto", executor=by_hand, warm_up_updates=50)
     for seed in range(14):
         step(criterion, make_arguments("ctc", seed=seed))
     assert criterion._core.learner.waits
@@ -632,7 +632,7 @@ def test_a_loss_whose_executor_is_made_can_be_pickled():
 
 def test_with_lag_0_a_resumed_run_is_the_uninterrupted_one():
     workers = Workers(AtOnce(), lag=0, samples_a_task=3)
-    criterion, restored = (make_loss("ctc-grid", executor=workers) for _ in range(2))
+    criterion, restored = (make_loss("ctc-auto", executor=workers) for _ in range(2))
     train(criterion, "ctc", range(4))
     restored.load_state_dict(snapshot(criterion))
     assert_identical(train(restored, "ctc", range(4, 8)), train(criterion, "ctc", range(4, 8)))
@@ -873,7 +873,7 @@ def test_repr_tells_how_values_are_taken_in():
 
 
 @pytest.mark.parametrize("lag", [None, 0, 2])
-@pytest.mark.parametrize("case", ["tensors", "measured", "characters-grid"])
+@pytest.mark.parametrize("case", ["tensors", "measured", "characters-auto"])
 def test_a_check_with_workers_is_one_without(case, lag):
     counting = Counting()
     workers = Workers(counting, lag=lag, samples_a_task=3)
@@ -918,8 +918,8 @@ def test_draws_of_a_check_are_evaluated_side_by_side():
         return text.edit_distance(predictions, targets)
 
     workers = Workers(functools.partial(ThreadPoolExecutor, 2), samples_a_task=100)
-    criterion = make_loss("characters-grid", metric=metric, batched=True, executor=workers)
-    criterion.check([make_arguments("characters-grid", 7)], draws=4)
+    criterion = make_loss("characters-auto", metric=metric, batched=True, executor=workers)
+    criterion.check([make_arguments("characters-auto", 7)], draws=4)
 
 
 def test_what_cannot_be_sent_is_not_sent_later():

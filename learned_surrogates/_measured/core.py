@@ -6,10 +6,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .._base_loss import Base
 from .._budget import choose
+from .._direction import check_direction
 from .._evaluations import Evaluation, Evaluations, Measurement, Seen
 from .._history import History
 from .._island import island
@@ -22,12 +23,8 @@ from .._task import Batch, Task
 from .._transfer import send
 from .._warnings import warn
 from . import state
-from .draws import Draws, as_samples, draw, half_differences
-from .estimator import measured_gradient
-from .experience import Experience
+from .estimator import Draws, Estimator
 from .quality import Quality
-from .slope import FEWEST_ROWS, FIRST_STEPS, Slope
-from .smoothing import Smoothing
 from .together import agree
 
 # Signal over noise of a step below which a base loss has led as far as it does.
@@ -40,6 +37,10 @@ SALT = 0x2545F4914F6CDD1D
 CHECKED = 2**40
 # Calls in a row without any difference after which the user is warned.
 PATIENCE = 100
+# Weight of the newest call in the running share of differences that are not zero.
+MOMENTUM = 0.05
+# What is told of the gradient before it is measured cannot be worth more draws than so many.
+MOST_TOLD = 0.999
 
 REMEMBERED = (
     "calls",
@@ -54,9 +55,8 @@ REMEMBERED = (
 )
 SILENT = (
     "for {calls} calls the metric of all draws around a prediction was the same, so that there is "
-    "nothing to follow: the model may be too far from where the metric tells good from bad, or the "
-    "noise, of standard deviation {width:.3g}, may be too small. {remedy}, or give "
-    "task=Tensors(smoothing=) a larger width"
+    "nothing to follow: the model may be too far from where the metric tells good from bad, or "
+    "{advice}. {remedy}"
 )
 NOTHING = (
     "for {calls} calls the metric's values came after their call, and there is neither a surrogate "
@@ -71,39 +71,59 @@ REMEDIES = {
 
 
 class MeasuredCore:
-    r"""Hands back the gradient of :math:`E[e(z + w \epsilon, y)]`, :math:`\epsilon` normal.
-
-    Measured at draws, with the surrogate's slope as a control variate (see `estimate`): unbiased
-    whatever the surrogate, never noisier than the draws alone, and the quieter, the more it learns.
+    """Hands back the gradient of a metric's expected value, measured at draws.
 
     Not an `nn.Module`, nor does it hold anything where the loss's `parameters()`, `buffers()` or
     `modules()` would find it: an optimizer given those would minimise the surrogate instead of
     fitting it, and wrappers for distributed training would synchronise or shard it.
+
+    Args:
+        task: decodes predictions, and says what the first batch is held against.
+        metric: the true metric, as an error.
+        recipe: how many draws, how much of the batch, what share of the base loss.
+        estimator: draws around predictions; its random stream is the core's.
+        random: the random stream.
+        sync: the processes that learn together.
     """
 
     def __init__(
-        self, task: Task[Any], metric: Metric, recipe: Recipe, given: str | nn.Module, sync: Sync
+        self,
+        task: Task[Any],
+        metric: Metric,
+        recipe: Recipe,
+        estimator: Estimator[Any],
+        random: torch.Generator,
+        sync: Sync,
     ):
         self.task = task
         self.metric = metric
         self.recipe = recipe
+        self.estimator = estimator
+        self.random = random
         self.sync = sync
         self.device = torch.device("cpu")
-        self.random = torch.Generator().manual_seed(recipe.seed ^ SALT)
         self.evaluations = Evaluations(metric, recipe.executor)
-        self.smoothing = Smoothing(task.smoothing)
-        self.slope = Slope(given, recipe.learning_rate, recipe.seed, sync)
-        self.experience = Experience(metric, recipe)
         self.quality = Quality()
         self.history = History(REMEMBERED)
-        self.calls = self.updates = self.silent_calls = 0
+        self.calls = self.silent_calls = self.skipped = 0
+        #: Running share of differences that are not zero; NaN before the first.
+        self.signal = float("nan")
+        #: Of the last call that was measured.
+        self.metric_mean = float("nan")
         #: Whether there was a base loss at the last call, and whether it leads.
         self.has_base_loss, self.leading = False, True
+        #: Whether the first batch was looked at.
+        self.doubted = False
         self.metric_seconds = self.update_seconds = 0.0
 
     @property
-    def replay(self) -> Replay:
-        return self.experience.replay
+    def updates(self) -> int:
+        return self.estimator.updates
+
+    @property
+    def replay(self) -> Replay | None:
+        """What the surrogate is fitted to, where that is remembered."""
+        return self.estimator.replay
 
     # A call
 
@@ -136,34 +156,39 @@ class MeasuredCore:
             self.sync.failure = None
             with self._unchanged():
                 agree(self)
-                if not len(batch.target):
-                    gradient = torch.zeros_like(batch.prediction, dtype=torch.float32)
-                    evaluation, seen = None, None
-                    value = gradient.new_zeros(0)
+                if len(batch.target):
+                    value, gradient, evaluation, seen = self._learning_call(batch, base)
                 else:
-                    self.smoothing.follow(batch.prediction.detach().float(), _tensor(batch))
-                    draws = draw(
-                        self.task, batch, self._width(batch), self.recipe.draws, self.random
-                    )
-                    evaluation = self._measure(batch, draws)
-                    slopes = self._slopes(draws.z, batch)
-                    measured = None if evaluation is None else evaluation.measured
-                    if measured is not None and not self.calls:
-                        outputs = measured.values.shape[2:]
-                        self.slope.try_out(*as_samples(draws.z, _tensor(batch), outputs))
-                    if measured is not None:
-                        self._warn_if_silent(measured, base)
-                    value, gradient = self._followed(
-                        batch, draws, measured, slopes, base, learning=True
-                    )
-                    nothing = torch.zeros(0, device=self.device)
-                    told = nothing if slopes is None else slopes
-                    seen = draws.z, draws.deviations, told, batch.target
+                    gradient = torch.zeros_like(batch.prediction, dtype=torch.float32)
+                    value, evaluation, seen = gradient.new_zeros(0), None, None
             self.calls += 1
-            self._take_in(batch, evaluation, seen)
+            self._take_in(evaluation, seen)
             self._hand_over()
-            news = self._learn()
-        return value, gradient, news
+            every = self.calls % self.recipe.update_every == 0
+            start = time.perf_counter()
+            self.estimator.learn(every=every)
+            self.update_seconds = time.perf_counter() - start
+        return value, gradient, every
+
+    def _learning_call(
+        self, batch: Batch, base: Base
+    ) -> tuple[Tensor, Tensor, Evaluation | None, Seen]:
+        """Value, gradient, and what there is to learn from."""
+        self._doubt(batch)
+        draws = self.estimator.draw(batch, self.recipe.draws, follow=True)
+        evaluation = self._measure(batch, draws)
+        measured = None if evaluation is None else evaluation.measured
+        if draws.values is not None:
+            self.metric_mean = self.metric.value(draws.values.mean()).item()
+        if measured is not None:
+            if not self.calls:
+                self.estimator.check(draws, measured)
+                self._check_direction(batch, draws, measured)
+            self._warn_if_silent(measured, base)
+        if self.leading and self.estimator.leads(batch, draws) is False:
+            self.leading = False
+        value, gradient = self._followed(batch, draws, measured, base, learning=True)
+        return value, gradient, evaluation, draws.seen
 
     def give_up(self) -> None:
         """Raises what the metric raised in a call, once all processes know."""
@@ -172,62 +197,27 @@ class MeasuredCore:
     def warn_if_idle(self) -> None:
         """In evaluation mode gradients are measured as ever: nothing to warn of."""
 
-    # What a gradient check asks for
-
-    #: Whether there is a mean over draws, and its gradient can be measured.
-    expects = scores = True
-
-    @contextmanager
-    def unchanged(self) -> Iterator[None]:
-        """A context that leaves no trace of what was only looked at."""
-        with self._unchanged(always=True):
-            yield
-
-    def first_look(self, batch: Batch, errors: Tensor) -> None:
-        """There are no doubts about plain tensors."""
-
-    def sample(self, batch: Batch, random: torch.Generator) -> tuple[Any, Any]:
-        """A draw, as the metric takes it."""
-        return self.scored_sample(batch, random)[:2]
-
-    def scored_sample(self, batch: Batch, random: torch.Generator) -> tuple[Any, Any, Tensor]:
-        """A draw, and the gradient of its log-likelihood with respect to the prediction."""
-        width = self._width(batch)
-        draws = draw(self.task, batch, width, 2, random)
-        return *draws.pairs[0], draws.deviations[0] / draws.width.square()
-
-    def gradient(self, batch: Batch, draws: int) -> Tensor:
-        """What a call hands back, measured by so many draws; changes nothing."""
-        with island(self.device), self._unchanged(always=True):
-            # Not the stream from which others draw to judge it.
-            self.random.manual_seed(CHECKED)
-            return self._look(batch, None, True, draws - draws % 2)[1]  # type: ignore[return-value]
-
     def _look(
         self, batch: Batch, base: Base, differentiable: bool, count: int | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """A call from which nothing is learned; waits for the metric."""
         size = len(batch.target)
+        if not size:
+            z = batch.prediction.detach().float()
+            return z.new_zeros(0), torch.zeros_like(z) if differentiable else None
         if not differentiable:
-            if not size:
-                return batch.prediction.detach().float().new_zeros(0), None
             with torch.no_grad():
                 measured = self._now([self.task.decode(batch)], size)
-            return self._values(measured, _finite(batch.prediction)), None
-        z = batch.prediction.detach().float()
-        if not size:
-            return z.new_zeros(0), torch.zeros_like(z)
-        draws = draw(self.task, batch, self._width(batch), count or self.recipe.draws, self.random)
+            return self._values(batch, None, measured), None
+        draws = self.estimator.draw(batch, count or self.recipe.draws, follow=False)
         measured = self._now(draws.pairs, size)
-        return self._followed(batch, draws, measured, self._slopes(z, batch), base, learning=False)
+        return self._followed(batch, draws, measured, base, learning=False)
 
-    def _width(self, batch: Batch) -> Tensor:
-        z = batch.prediction.detach().float()
-        if self.smoothing.given is None and self.smoothing.moments is None:
-            self.smoothing.follow(z, _tensor(batch))
-        return self.smoothing.width(z)
+    # What the metric says
 
     def _now(self, pairs: list[tuple[Any, Any]], size: int) -> Measurement | None:
+        if not pairs:
+            return None
         evaluation = self.evaluations.start(pairs, size, list(range(size)))
         self.evaluations.finish(evaluation)
         return evaluation.measured
@@ -245,9 +235,9 @@ class MeasuredCore:
 
     def _started(self, batch: Batch, draws: Draws) -> Evaluation:
         size = len(batch.target)
-        evaluation = Evaluation(size)
+        evaluation = Evaluation(size if draws.pairs else 0)
         try:
-            if not self.evaluations.full:
+            if draws.pairs and not self.evaluations.full:
                 positions = choose(self.recipe.metric_budget, size, self.random)
                 evaluation = self.evaluations.start(draws.pairs, size, positions)
             self.evaluations.settle(evaluation)
@@ -256,84 +246,38 @@ class MeasuredCore:
             raise
         return evaluation
 
-    def _slopes(self, z: Tensor, batch: Batch) -> Tensor | None:
-        """Slopes of the surrogate's forms, `(forms, *z.shape)`; None where there are none."""
-        if self.experience.outputs is None:
-            return None
-        samples, target = as_samples(z, _tensor(batch), self.experience.outputs)
-        if target is None or not self.slope.fits(samples, target):
-            return None
-        return self.slope.slopes(samples, target).view(-1, *z.shape)
+    def _take_in(self, evaluation: Evaluation | None, seen: Seen | None) -> None:
+        """Learns from what has arrived by now, of this call and of earlier ones."""
+        if evaluation is None:
+            self.evaluations.hold(Evaluation(), self.calls)
+        else:
+            self.evaluations.hold(evaluation, self.calls, seen)
+        for arrived in self.evaluations.arrived():
+            if arrived.measured is not None and arrived.seen is not None:
+                self._observe(arrived.measured, arrived.seen)
 
-    def _followed(
-        self,
-        batch: Batch,
-        draws: Draws,
-        measured: Measurement | None,
-        slopes: Tensor | None,
-        base: Base,
-        *,
-        learning: bool,
-    ) -> tuple[Tensor, Tensor]:
-        """Values and gradients of a call's samples."""
-        z, weight = draws.z, self.slope.weight
-        slope = None if slopes is None else slopes[self.slope.best]
-        finite = _finite(z)
-        value = self._values(measured, finite)
-        if measured is None:
-            # Nothing was measured in this call: what was learned is followed as far as it was
-            # confirmed, and the base loss for the rest.
-            known = torch.zeros_like(z) if slope is None else weight * slope / self._count
-            if base is None:
-                if slope is None:
-                    self._warn(NOTHING)
-                return value, known
-            return value, known + (1 - (0 if slope is None else weight)) * base().to(known)
-        gradient = measured_gradient(measured, draws, slope, weight, self.recipe.correction)
-        share = self.base_share
-        reading = learning and (self.calls + 1) % self.recipe.update_every == 0
-        other = base().to(gradient) if base is not None and (share or reading) else None
-        if reading:
-            self.quality.read(batch.prediction, gradient, other)
-        # A NaN in a sample's prediction must show, whatever the metric makes of it.
-        gradient = gradient.where(batch.per_sample(finite, gradient.ndim), torch.nan)
-        if other is not None and share:
-            gradient = other if share == 1 else (1 - share) * gradient + share * other
-        return value, gradient
-
-    @property
-    def _count(self) -> int:
-        """How many values the metric has for a sample."""
-        outputs = self.experience.outputs
-        return 1 if outputs is None else max(1, outputs.numel())
-
-    @property
-    def base_share(self) -> float:
-        """Share of the base loss's gradient: all while it leads, then what the user gives it."""
-        if not self.has_base_loss:
-            return 0.0
-        return 1.0 if self.leading else self.recipe.base_weight or 0.0
-
-    def _hand_over(self) -> None:
-        """Ends the base loss's lead, for good, where it leads no further or away from the metric.
-
-        In an untrained model, the base loss tells every batch the same, and the metric hardly
-        anything. At the end of its way the base loss's mean is zero, and what is left is noise.
-        """
-        if not (self.leading and self.has_base_loss and self.experience.signal > 0):
+    def _observe(self, measured: Measurement, seen: Seen) -> None:
+        usable = measured.usable
+        self.skipped += int((~usable).sum())
+        if not usable.any():
             return
-        left = self.quality.base_signal_to_noise
-        cosine, error = self.quality.cosine
-        unread = left != left and self.calls >= UNREAD
-        if unread or left < SPENT or cosine + 3 * error < 0:
-            self.leading = False
+        values = measured.values[:, usable]
+        self.metric_mean = self.metric.value(values.mean()).item()
+        share = (self.estimator.differences(values) != 0).float().mean().item()
+        known = self.signal == self.signal
+        self.signal = self.signal + MOMENTUM * (share - self.signal) if known else share
+        self.estimator.observe(measured, seen)
 
-    def _values(self, measured: Measurement | None, finite: Tensor) -> Tensor:
+    def _values(self, batch: Batch, draws: Draws | None, measured: Measurement | None) -> Tensor:
         """Errors `(batch,)`: means over draws; of unmeasured samples, the mean of those measured.
 
-        Where nothing was measured in the call, the mean of the last one that was; 0 before any.
+        Where nothing was measured in the call, the mean of the last one that was; 0 before any. NaN
+        where the prediction is not finite, whatever the metric makes of it.
         """
-        last = self.experience.metric_mean
+        finite = self.estimator.finite(batch)
+        if measured is None and draws is not None and draws.values is not None:
+            return draws.values.where(finite, torch.nan)
+        last = self.metric_mean
         rest = abs(last - self.metric.best) if last == last else 0.0
         values = torch.full((len(finite),), rest, dtype=torch.float32, device="cpu")
         if measured is not None and measured.usable.any():
@@ -345,61 +289,133 @@ class MeasuredCore:
                 values = mean.repeat(len(finite)).index_copy(0, measured.positions, errors)
         return send(values, finite.device).where(finite, torch.nan)
 
-    # What is learned
+    # What is followed
 
-    def _take_in(self, batch: Batch, evaluation: Evaluation | None, seen: Seen | None) -> None:
-        """Remembers what has arrived by now, of this call and of earlier ones."""
-        if evaluation is None:
-            self.evaluations.hold(Evaluation(), self.calls)
+    def _followed(
+        self,
+        batch: Batch,
+        draws: Draws,
+        measured: Measurement | None,
+        base: Base,
+        *,
+        learning: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Values and gradients of a call's samples."""
+        value = self._values(batch, draws, measured)
+        if measured is not None:
+            gradient = draws.gradient(measured, self.recipe.correction)
         else:
-            self.evaluations.hold(evaluation, self.calls, seen)
-        self.slope.control.age += 1
-        for arrived in self.evaluations.arrived():
-            if arrived.measured is not None and arrived.seen is not None:
-                z, deviations, slopes, target = arrived.seen
-                self._observe(arrived.measured, z, deviations, slopes, target)
+            told = draws.told()
+            gradient, weight = told or (torch.zeros_like(batch.prediction.float()), 0.0)
+            if weight < 1:
+                # Nothing was measured in this call: what was learned is followed as far as it was
+                # confirmed, and the base loss for the rest.
+                if base is not None:
+                    return value, gradient + (1 - weight) * base().to(gradient)
+                if told is None:
+                    self._warn(NOTHING)
+                return value, gradient
+        share = self.base_share
+        reading = learning and (self.calls + 1) % self.recipe.update_every == 0
+        other = base().to(gradient) if base is not None and (share or reading) else None
+        if reading:
+            self.quality.read(batch, gradient, other)
+        finite = self.estimator.finite(batch)
+        gradient = gradient.where(batch.per_sample(finite, gradient.ndim), torch.nan)
+        if other is not None and share:
+            gradient = other if share == 1 else (1 - share) * gradient + share * other
+        return value, gradient
 
-    def _observe(self, measured: Measurement, *seen: Tensor) -> None:
-        z, deviations, slopes, target = seen
-        self.experience.observe(
-            measured,
-            z,
-            deviations,
-            slopes if len(slopes) else None,
-            target if target[:1].numel() else None,
-            self.slope,
-            self.random,
-        )
+    @property
+    def base_weight(self) -> float:
+        """The base loss's share once it leads no longer: as given, or as the estimator has it."""
+        given = self.recipe.base_weight
+        return self.estimator.base_weight if given is None else given
 
-    def _learn(self) -> bool:
-        """Fits the surrogate, if this call is one that does; whether there are new figures."""
-        start, slope = time.perf_counter(), self.slope
-        every = self.calls % self.recipe.update_every == 0
-        if slope.wanted and not self.sync.active and self.experience.enough:
-            self.make_forms()
-        if slope.forms and slope.calls == 0:
-            self.update(FIRST_STEPS)
-        elif slope.forms and (slope.eager or every):
-            self.update(self.recipe.update_steps)
-        slope.select()
-        self.update_seconds = time.perf_counter() - start
-        return every
+    @property
+    def base_share(self) -> float:
+        """Share of the base loss's gradient: all while it leads, then what the user gives it."""
+        if not self.has_base_loss:
+            return 0.0
+        return 1.0 if self.leading else self.base_weight
 
-    def make_forms(self) -> None:
-        """Makes the surrogate's forms by what has been measured."""
-        rows = self.experience.sample(4 * FEWEST_ROWS, self.random)
-        assert rows is not None
-        self.slope.make(rows)
+    def _hand_over(self) -> None:
+        """Ends the base loss's lead, for good, where it leads no further or away from the metric.
 
-    def update(self, steps: int) -> None:
-        """Fits the surrogate by some gradient steps."""
-        for _ in range(steps):
-            self.slope.fit(self.experience.sample(self.recipe.batch_size, self.random))
-            self.updates += bool(self.slope.forms)
+        In an untrained model, the base loss tells every batch the same, and the metric hardly
+        anything. At the end of its way the base loss's mean is zero, and what is left is noise.
+        """
+        if not (self.leading and self.has_base_loss and self.signal > 0):
+            return
+        left = self.quality.base_signal_to_noise
+        cosine, error = self.quality.cosine
+        unread = left != left and self.calls >= UNREAD
+        if unread or left < SPENT or cosine + 3 * error < 0:
+            self.leading = False
 
-    def warm_up(
-        self, batches: Iterator[Batch] | None, steps: Iterable[int], has_base_loss: bool
-    ) -> dict[str, Any]:
+    # Doubts
+
+    def _doubt(self, batch: Batch) -> None:
+        """Has the task warn of the first batch if it looks amiss."""
+        if not self.doubted:
+            with torch.no_grad():
+                self.task.doubt_predictions(batch)
+                self.task.doubt(self.task.decode(batch)[1])
+            self.doubted = True
+
+    def _check_direction(self, batch: Batch, draws: Draws, measured: Measurement) -> None:
+        errors = measured.by_sample.mean(0).where(measured.usable, torch.nan)
+        if measured.positions is None:
+            check_direction(self.task, self.evaluations, batch, errors)
+
+    def _warn_if_silent(self, measured: Measurement, base: Base) -> None:
+        if self.estimator.differences(measured.values[:, measured.usable]).any():
+            self.silent_calls = 0
+        else:
+            advice, remedy = self.estimator.silent_advice, REMEDIES[base is not None]
+            self._warn(SILENT, advice=advice, remedy=remedy)
+
+    def _warn(self, message: str, **parts: Any) -> None:
+        """Counts a call without a signal, and warns when there were many in a row."""
+        self.silent_calls += 1
+        if self.silent_calls == PATIENCE:
+            warn(message.format(calls=PATIENCE, **parts))
+
+    # What a gradient check asks for
+
+    #: Whether there is a mean over draws, and its gradient can be measured.
+    expects = scores = True
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """A context that leaves no trace of what was only looked at."""
+        with self._unchanged(always=True):
+            yield
+
+    def first_look(self, batch: Batch, errors: Tensor) -> None:
+        """Doubts about the first batch `(batch,)`, which has these errors."""
+        self._doubt(batch)
+        check_direction(self.task, self.evaluations, batch, errors)
+
+    def sample(self, batch: Batch, random: torch.Generator) -> tuple[Any, Any]:
+        """A draw, as the metric takes it."""
+        return self.scored_sample(batch, random)[:2]
+
+    def scored_sample(self, batch: Batch, random: torch.Generator) -> tuple[Any, Any, Tensor]:
+        """A draw, and the gradient of its log-likelihood with respect to the prediction."""
+        return self.estimator.scored(batch, random)
+
+    def gradient(self, batch: Batch, draws: int) -> Tensor:
+        """What a call hands back, measured by so many draws; changes nothing."""
+        with island(self.device), self._unchanged(always=True):
+            # Not the stream from which others draw to judge it.
+            self.random.manual_seed(CHECKED)
+            count = draws - draws % 2 if self.recipe.draws else 0
+            return self._look(batch, None, True, count)[1]  # type: ignore[return-value]
+
+    # Before the first call
+
+    def warm_up(self, batches: Iterator[Batch] | None, steps: Iterable[int]) -> dict[str, Any]:
         """Measures batches and fits the surrogate to them, a gradient step each.
 
         Returns:
@@ -418,105 +434,69 @@ class MeasuredCore:
                 if batch is not None and len(batch.target):
                     self.to(batch.prediction.device)
                     self._measure_ahead(batch)
-                if self.slope.wanted and not self.sync.active and self.experience.enough:
-                    self.make_forms()
+                self.estimator.make_if_wanted()
                 agree(self)
-                self.update(1)
+                self.estimator.update(1)
         self.sync.give_up()
-        return self.conclude(has_base_loss)
+        return self.conclude()
 
     def _measure_ahead(self, batch: Batch) -> None:
         """Remembers what draws of a batch say, without a gradient; waits for it."""
         measured = None
         with self._unchanged():
-            self.smoothing.follow(batch.prediction.detach().float(), _tensor(batch))
-            draws = draw(self.task, batch, self._width(batch), self.recipe.draws, self.random)
+            draws = self.estimator.draw(batch, self.recipe.draws, follow=True)
             # Other processes are told of an error by the next exchange.
             with self.sync.told():
                 measured = self._now(draws.pairs, len(batch.target))
-            slopes = self._slopes(draws.z, batch)
         if measured is not None:
-            told = torch.zeros(0, device="cpu") if slopes is None else slopes
-            self._observe(measured, draws.z, draws.deviations, told, batch.target)
+            self._observe(measured, draws.seen)
 
     # What is told
 
     def describe(self) -> list[str]:
         """Lines of the loss's `repr`."""
-        width, slope = self.smoothing.mean_width, self.slope
-        lines = [
-            f"draws: {self.recipe.draws} a sample, smoothing "
-            + ("not known before the first call" if width != width else f"{width:.3g}"),
-            f"surrogate: {self._describe_slope()}",
-            f"calls: {self.calls:,}, updates: {self.updates:,}",
-        ]
-        if slope.forms:
-            lines.insert(
-                2, f"R2 {slope.r2:.2f}: {self.recipe.draws} draws do the work of {self.worth:.1f}"
+        lines = self.estimator.describe()
+        if self.estimator.r2 == self.estimator.r2 and self.recipe.draws:
+            lines.append(
+                f"R2 {self.estimator.r2:.2f}: {self.recipe.draws} draws do the work of "
+                f"{self.worth:.1f}"
             )
-        return lines
-
-    def _describe_slope(self) -> str:
-        slope = self.slope
-        if slope.given == "none":
-            return "none, measured only"
-        if slope.forms:
-            names = ", ".join(slope.names)
-            return f"{names}, followed: {slope.name}" if len(slope.names) > 1 else names
-        if slope.unsuited:
-            return "no form fits these predictions and targets, measured only"
-        if slope.resting:
-            return "none earned its cost, measured only for now"
-        return "not built: that follows the first calls"
-
-    def _warn_if_silent(self, measured: Measurement, base: Base) -> None:
-        if half_differences(measured.values[:, measured.usable]).any():
-            self.silent_calls = 0
-        else:
-            width = self.smoothing.mean_width
-            self._warn(SILENT, width=width, remedy=REMEDIES[base is not None])
-
-    def _warn(self, message: str, **parts: Any) -> None:
-        """Counts a call without a signal, and warns when there were many in a row."""
-        self.silent_calls += 1
-        if self.silent_calls == PATIENCE:
-            warn(message.format(calls=PATIENCE, **parts))
+        return [*lines, f"calls: {self.calls:,}, updates: {self.updates:,}"]
 
     @property
     def worth(self) -> float:
-        """How many draws alone would be as quiet as those of a call with the surrogate's slope."""
-        r2 = self.slope.r2
-        return (
-            self.recipe.draws / (1 - min(max(0.0, r2), 0.999))
-            if r2 == r2
-            else float(self.recipe.draws)
-        )
+        """How many draws alone would be as quiet as those of a call with what is known."""
+        if not self.recipe.draws:
+            return float("inf")
+        r2 = self.estimator.r2
+        told = min(max(0.0, r2), MOST_TOLD) if r2 == r2 else 0.0
+        return self.recipe.draws / (1 - told)
 
     def stats(self) -> dict[str, Any]:
         """The figures that `LearnedSurrogateLoss.stats` shows."""
         return {
             "calls": self.calls,
             "updates": self.updates,
-            "replay_size": self.replay.size,
-            "metric": self.experience.metric_mean,
-            "smoothing": self.smoothing.mean_width,
+            "replay_size": 0 if self.replay is None else self.replay.size,
+            "metric": self.metric_mean,
+            **self.estimator.stats(),
             "gradient/worth": self.worth,
-            "gradient/signal": self.experience.signal,
+            "gradient/signal": self.signal,
             "gradient/signal_to_noise": self.quality.signal_to_noise,
-            "surrogate/r2": self.slope.r2,
-            "surrogate/weight": float(self.slope.weight),
+            "surrogate/r2": self.estimator.r2,
+            "surrogate/weight": self.estimator.weight,
             "base_loss/share": self.base_share,
             "base_loss/cosine": self.quality.cosine[0],
             "base_loss/cosine_error": self.quality.cosine[1],
             "metric_seconds": self.metric_seconds,
             "update_seconds": self.update_seconds,
-            "skipped": self.experience.skipped,
+            "skipped": self.skipped,
             "waiting": self.evaluations.waiting,
             "lost": self.evaluations.lost,
             "unmeasured": self.evaluations.unmeasured,
         }
 
-    def conclude(self, has_base_loss: bool) -> dict[str, Any]:
+    def conclude(self) -> dict[str, Any]:
         """The figures after an update, remembered."""
         stats = self.stats()
         self.history.add(stats)
@@ -537,17 +517,14 @@ class MeasuredCore:
             return
         self.device = device
         with island(device):
-            self.smoothing.to(device)
             self.quality.to(device)
-            self.slope.to(device)
-            self.replay.to(device)
+            self.estimator.to(device)
 
     @contextmanager
     def _unchanged(self, *, always: bool = False) -> Iterator[None]:
         """A context whose errors, or which always, leaves random stream and figures alone."""
-        random, lost = self.random.get_state(), self.evaluations.lost
-        smoothing = self.smoothing.moments, self.smoothing.calls
-        silent = self.silent_calls
+        before = self.random.get_state(), self.evaluations.lost, self.silent_calls, self.doubted
+        looked = self.estimator.look()
         try:
             yield
         except BaseException:
@@ -555,18 +532,6 @@ class MeasuredCore:
             raise
         finally:
             if always:
-                self.random.set_state(random)
-                self.evaluations.lost = lost
-                self.silent_calls = silent
-                self.smoothing.moments, self.smoothing.calls = smoothing
-                self.smoothing.forget_width()
-
-
-def _tensor(batch: Batch) -> Tensor | None:
-    """The targets, if the surrogate can see them."""
-    return batch.target if batch.target[:1].numel() else None
-
-
-def _finite(prediction: Tensor) -> Tensor:
-    """Which samples are finite, `(batch,)`."""
-    return prediction.detach()[:, None].flatten(1).isfinite().all(1)
+                self.random.set_state(before[0])
+                self.evaluations.lost, self.silent_calls, self.doubted = before[1:]
+                self.estimator.restore(looked)

@@ -1,85 +1,207 @@
-"""The gradient of a smoothed metric, from what the metric said of draws."""
+"""What measures an expected metric's gradient: the seam between a call and a kind of prediction."""
+
+from abc import ABC, abstractmethod
+from typing import Any, Generic
 
 import torch
 from torch import Tensor
 
-from .._evaluations import Measurement
-from .._transfer import send
-from .draws import Draws, by_output, half_differences
+from .._evaluations import Measurement, Seen
+from .._replay import Replay
+from .._state_tensors import Faults
+from .._task import BatchType
 
 
-def estimate(
-    differences: Tensor, deviations: Tensor, width: Tensor, slope: Tensor | None, weight: Tensor
-) -> tuple[Tensor, Tensor]:
-    r"""The measured gradient and the part of it that a slope tells, for each sample.
+class Draws(ABC):
+    """Draws around a batch's predictions, and what is known about them before they are measured.
 
-    With :math:`s = z \pm w \epsilon` and half differences
-    :math:`d = (e(z + w \epsilon) - e(z - w \epsilon)) / 2`, the mean of :math:`d \epsilon / w` is
-    the gradient of :math:`E[e(s)]` (antithetic score function). For *any* vector g that does not
-    see these draws, :math:`\langle g, s - z \rangle` has the gradient g, so that
-
-    .. math:: c\,g + (d - c \langle g, w \epsilon \rangle)\, \epsilon / w
-
-    has the same mean for every g and c, and varies the less, the better c g tells d: a linear
-    control variate (LAX of Grathwohl et al., ICLR 2018, with a control whose own gradient is
-    exact).
-
-    Args:
-        differences: d, `(pairs, batch, outputs)`, one value for each group of the prediction's
-            numbers; each group is credited with its own alone.
-        deviations: w times noise, `(pairs, batch, outputs, numbers)`.
-        width: w, to be broadcast to `(outputs, numbers)`.
-        slope: g, `(batch, outputs, numbers)`; None is 0.
-        weight: c, `()`.
-
-    Returns:
-        c g, and what the draws correct it by: `(batch, outputs, numbers)` each.
+    Attributes:
+        pairs: what the metric gets, a prediction and a target for the whole batch each; none where
+            nothing need be measured.
+        seen: what the estimator must keep until the metric's values arrive.
     """
-    known = torch.zeros_like(deviations[0])
-    if slope is not None:
-        known = weight * slope
-        differences = differences - (known * deviations).sum(-1)
-    score = deviations / width.square()
-    return known, (differences[..., None] * score).mean(0)
+
+    pairs: list[tuple[Any, Any]]
+    seen: Seen
+
+    @property
+    def values(self) -> Tensor | None:
+        """Expected errors `(batch,)` that are known without the metric; None where they are not."""
+        return None
+
+    @abstractmethod
+    def told(self) -> tuple[Tensor, float] | None:
+        """What is known of the gradient before anything is measured; None where that is nothing.
+
+        Returns:
+            A gradient of the prediction's shape, float32, and how far it was confirmed, 0 to 1, by
+            which it is scaled already.
+        """
+
+    @abstractmethod
+    def gradient(self, measured: Measurement, correction: float) -> Tensor:
+        """The gradient of each sample's expected error, of the prediction's shape, float32.
+
+        Where only some samples were measured, chosen at random, they stand for all: the mean over
+        calls stays what it is. Samples on which the metric failed have what is known alone.
+
+        Args:
+            measured: what the metric said of `pairs`.
+            correction: share of what the draws correct by: 1 is unbiased, 0 what is known alone.
+        """
 
 
-def measured_gradient(
-    measured: Measurement,
-    draws: Draws,
-    slope: Tensor | None,
-    weight: Tensor,
-    correction: float,
-) -> Tensor:
-    """The gradient of each sample's expected error, `(batch, *sample)`.
+class Estimator(ABC, Generic[BatchType]):
+    """Draws around predictions, and learns what makes their gradient quieter.
 
-    Where only some samples were measured, chosen at random, they stand for all: the mean over calls
-    stays what it is. Samples on which the metric failed have what the surrogate says alone.
-
-    Args:
-        measured: what the metric said of the draws.
-        draws: around the batch's predictions.
-        slope: the surrogate's at the predictions, `(batch, *sample)`; None without one.
-        weight: the control variate's coefficient, `()`.
-        correction: share of the correction that is taken: 1 is unbiased, 0 the slope alone.
+    Attributes:
+        updates: gradient steps so far of what is learned.
     """
-    z, pairs, size = draws.z, len(draws.deviations), len(draws.z)
-    outputs = measured.values.shape[2:]
-    count = max(1, outputs.numel())
-    known = half_differences(measured.values).float().reshape(pairs, -1, count)
-    known = known.where(measured.usable[:, None], 0.0)
-    stands_for = measured.usable.float()
-    if measured.positions is not None:
-        chosen = measured.positions
-        stands_for = stands_for * (size / len(chosen))
-        stands_for = torch.zeros(size, device="cpu").index_copy(0, chosen, stands_for)
-        known = torch.zeros(pairs, size, count, device="cpu").index_copy(1, chosen, known)
-    told, rest = estimate(
-        send(known, z),
-        by_output(draws.deviations, outputs, 2),
-        by_output(draws.width.expand(z.shape[1:])[None], outputs, 1)[0],
-        None if slope is None else by_output(slope, outputs, 1),
-        weight,
-    )
-    weights = correction * send(stands_for, z)[:, None, None]
-    gradient = told + torch.where(weights > 0, weights * rest, 0.0)
-    return gradient.reshape(z.shape) / count
+
+    updates: int = 0
+
+    @property
+    def replay(self) -> Replay | None:
+        """What differences are remembered in, where they are."""
+        return None
+
+    @abstractmethod
+    def draw(self, batch: BatchType, count: int, *, follow: bool) -> Draws:
+        """Draws around a batch that is not empty.
+
+        Args:
+            batch: as the task read it.
+            count: of draws a sample.
+            follow: whether what the predictions look like is taken in: a call that learns.
+        """
+
+    @abstractmethod
+    def scored(self, batch: BatchType, random: torch.Generator) -> tuple[Any, Any, Tensor]:
+        """One draw as the metric takes it, and the score of each sample.
+
+        The score is the gradient of the draw's log-likelihood with respect to the prediction.
+        """
+
+    @abstractmethod
+    def differences(self, values: Tensor) -> Tensor:
+        """How values `(draws, ...)` differ from draw to draw, zero where they do not."""
+
+    def finite(self, batch: BatchType) -> Tensor:
+        """Which samples of a prediction are finite, `(batch,)`."""
+        return batch.prediction.detach()[:, None].flatten(1).isfinite().all(1)
+
+    def leads(self, batch: BatchType, draws: Draws) -> bool | None:
+        """Whether the model is not yet where the metric leads, so that the base loss must.
+
+        None leaves it to what is measured of both gradients.
+        """
+        return None
+
+    @abstractmethod
+    def check(self, draws: Draws, measured: Measurement) -> None:
+        """Holds what was asked for against the first batch.
+
+        Raises:
+            ValueError: it does not go together.
+        """
+
+    @abstractmethod
+    def observe(self, measured: Measurement, seen: Seen) -> None:
+        """Takes what the metric said of draws, maybe of an earlier call's.
+
+        Args:
+            measured: what it said.
+            seen: as the `Draws` had it.
+        """
+
+    @abstractmethod
+    def learn(self, *, every: bool) -> None:
+        """Learns after a call; `every` is True at every `update_every`-th."""
+
+    @abstractmethod
+    def make_if_wanted(self) -> None:
+        """Makes what is to be fitted, once there is something to make it by."""
+
+    @abstractmethod
+    def update(self, steps: int) -> None:
+        """Fits by some gradient steps, together with the other processes."""
+
+    # What is told
+
+    @property
+    @abstractmethod
+    def r2(self) -> float:
+        """Share of the differences' variance that is told beforehand, of draws not yet learned
+        from; NaN before it is known."""
+
+    @property
+    @abstractmethod
+    def weight(self) -> float:
+        """How far what is told beforehand is confirmed, 0 to 1."""
+
+    @property
+    @abstractmethod
+    def base_weight(self) -> float:
+        """The base loss's share where the user gives none."""
+
+    @property
+    @abstractmethod
+    def verdict(self) -> str:
+        """What makes the gradient, as the beginning of a sentence."""
+
+    @property
+    @abstractmethod
+    def silent_advice(self) -> str:
+        """Why all draws may be the same, and what to do, as the end of a sentence."""
+
+    @abstractmethod
+    def stats(self) -> dict[str, Any]:
+        """Figures of its own, for `stats`."""
+
+    @abstractmethod
+    def describe(self) -> list[str]:
+        """Lines of the loss's `repr`."""
+
+    # Where it lives
+
+    @abstractmethod
+    def look(self) -> Any:
+        """What `draw` may change, for `restore`."""
+
+    @abstractmethod
+    def restore(self, looked: Any) -> None:
+        """Goes back to what `look` gave."""
+
+    @abstractmethod
+    def to(self, device: torch.device) -> None:
+        """Moves what it holds."""
+
+    @abstractmethod
+    def save(self, *, with_replay: bool) -> dict[str, Tensor]:
+        """The state as flat tensors."""
+
+    @abstractmethod
+    def faults(self, state: dict[str, Tensor]) -> Faults:
+        """What can be seen to be wrong with a state that `load` would be given."""
+
+    @abstractmethod
+    def load(self, state: dict[str, Tensor]) -> Faults:
+        """Takes a saved state without `faults`; one that shows some only now changes nothing."""
+
+    # Several processes
+
+    @abstractmethod
+    def offer(self) -> tuple[int, int, int]:
+        """What it has to give to other processes that learn together with it.
+
+        Returns:
+            Whether something has been made, from how much it could be, and whether it is wanted.
+        """
+
+    @abstractmethod
+    def shared(self) -> dict[str, Any]:
+        """What the others take, on the CPU; made now, if it was not yet."""
+
+    @abstractmethod
+    def take(self, shared: dict[str, Any]) -> None:
+        """Takes what another process has shared; what is remembered stays what it is."""

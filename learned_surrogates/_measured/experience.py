@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from .._evaluations import Measurement
-from .._metric import Metric
 from .._recipe import Recipe
 from .._replay import Replay
 from .._transfer import send
@@ -13,28 +12,19 @@ from .slope import FEWEST_ROWS, Rows, Slope
 
 # Differences of one call that are remembered.
 MOST_ROWS = 512
-# Weight of the newest call in the running share of differences that are not zero.
-MOMENTUM = 0.05
 
 
 class Experience:
     """Differences of the metric between draws, and what they were drawn around.
 
     Args:
-        metric: turns errors back into its own values.
         recipe: how much is remembered.
     """
 
-    def __init__(self, metric: Metric, recipe: Recipe):
-        self.metric = metric
+    def __init__(self, recipe: Recipe):
         self.replay = Replay(recipe.replay_capacity, recipe.replay_bytes)
         #: Shape of the metric's values behind the batch; None before the first.
         self.outputs: torch.Size | None = None
-        #: Running share of differences that are not zero; NaN before the first.
-        self.signal = float("nan")
-        #: Of the last call that was measured.
-        self.metric_mean = float("nan")
-        self.skipped = 0
 
     @property
     def enough(self) -> bool:
@@ -64,16 +54,9 @@ class Experience:
             random: chooses what is remembered where there is much.
         """
         usable = measured.usable
-        self.skipped += int((~usable).sum())
-        if not usable.any():
-            return
         values = measured.values[:, usable]
         self.outputs = values.shape[2:]
-        self.metric_mean = self.metric.value(values.mean()).item()
         differences = half_differences(values).float()
-        share = signal_of(measured)
-        known = self.signal == self.signal
-        self.signal = self.signal + MOMENTUM * (share - self.signal) if known else share
         where = measured.of(torch.arange(len(z), device="cpu"))[usable]
         if len(where) < len(z):
             chosen = send(where, z.device)
@@ -113,12 +96,6 @@ class Experience:
             rows = _of(rows, send(chosen, rows[0].device))
         sane = torch.stack([_bounded(part) for part in rows if part.is_floating_point()]).all(0)
         self.replay.add(*(rows if sane.all() else _of(rows, sane)))
-
-
-def signal_of(measured: Measurement) -> float:
-    """The share of a call's differences that are not zero; NaN where there are none."""
-    differences = half_differences(measured.values[:, measured.usable])
-    return (differences != 0).float().mean().item()
 
 
 def _repeated(samples: Tensor, times: int, dim: int) -> Tensor:

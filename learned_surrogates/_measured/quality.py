@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from .._task import Batch
 from .weights import in_weights, last_layer
 
 # Weight of the newest reading in the running means; readings are made at updates.
@@ -32,15 +33,18 @@ class Quality:
         self.figures = torch.zeros(2 + 2 * PRODUCTS, dtype=torch.float64, device="cpu")
         self.readings = 0
 
-    def read(self, prediction: Tensor, measured: Tensor, base: Tensor | None) -> None:
-        """Takes gradients with respect to a batch's prediction, `(batch, ...)`."""
-        if len(prediction) < 2:
+    def read(self, batch: Batch, measured: Tensor, base: Tensor | None) -> None:
+        """Takes gradients with respect to a batch's prediction, of its shape."""
+        prediction, count = batch.prediction, len(batch.target)
+        if count < 2:
             return
+        odd = torch.arange(count, device=measured.device) % 2 == 1
+        odd = batch.per_sample(odd, measured.ndim)
         halves = []
         for gradient in (measured, torch.zeros_like(measured) if base is None else base):
-            first = gradient.to(measured, copy=True)
-            first[1::2] = 0
-            halves += [first, gradient.to(measured) - first]
+            gradient = gradient.to(measured)
+            first = gradient.where(~odd, 0.0)
+            halves += [first, gradient - first]
         try:
             found = in_weights(prediction, halves, last_layer(prediction))
         except RuntimeError:  # a graph that is gone through once only

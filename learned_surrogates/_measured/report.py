@@ -39,18 +39,16 @@ def verdict(core: MeasuredCore) -> str:
     """What the figures say, in a sentence or two."""
     if not core.calls:
         return "The loss has not been called yet."
-    share, r2, draws = core.base_share, core.slope.r2, core.recipe.draws
-    beside = f" The base loss has {share:.0%} of the gradient." if share else ""
+    verdict = core.estimator.verdict
+    if core.recipe.draws and core.estimator.r2 == core.estimator.r2:
+        verdict += f", so that they do the work of {core.worth:.1f}"
+    verdict += "."
+    if core.base_share:
+        verdict += f" The base loss has {core.base_share:.0%} of the gradient."
     cosine, error = core.quality.cosine
     if cosine + 2 * error < 0:
-        beside += f" Its gradient leads away from the metric now: cosine {cosine:.2f}."
-    if math.isnan(r2):
-        return f"The gradient is measured by {draws} draws a sample, without a surrogate." + beside
-    return (
-        f"The gradient is measured by {draws} draws a sample. The surrogate ({core.slope.name}) "
-        f"tells {max(r2, 0):.0%} of how the metric differs between draws, so that they do the work "
-        f"of {core.worth:.1f}." + beside
-    )
+        verdict += f" Its gradient leads away from the metric now: cosine {cosine:.2f}."
+    return verdict
 
 
 def _worth(history: dict[str, list[float]]) -> Figure:

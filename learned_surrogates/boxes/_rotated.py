@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from .._checks import check_number
 from .._warnings import warn
 from ._box_task import BoxTask
 from ._geometry import canonical, rotate
@@ -38,8 +39,13 @@ class Rotated(BoxTask):
     Args:
         noise: standard deviation of the Gaussian noise that makes the loss's `draws`: of centre
             and size in shares of the target's width and height, of the angle in radians.
+        image_size: width and height by which centres and sizes are divided where "embedding" sees
+            them; None leaves them as they are. The metric gets boxes in their own units.
+        canonical: whether "embedding" sees all descriptions of one rectangle as the same box; False
+            shows it their own numbers, as in the paper.
 
     Raises:
+        TypeError, ValueError: here, `image_size` is not two positive numbers.
         TypeError: at a call, an argument is of the wrong kind.
         ValueError: at a call, shapes do not fit; a target is not finite or has a negative size.
 
@@ -58,6 +64,24 @@ class Rotated(BoxTask):
     numbers = 5
     frame_features = 6
 
+    def __init__(
+        self,
+        *,
+        noise: float = 0.0,
+        image_size: tuple[float, float] | None = None,
+        canonical: bool = True,
+    ):
+        super().__init__(noise=noise)
+        if image_size is not None:
+            if len(image_size) != 2:
+                raise ValueError(f"image_size must be a width and a height; got {image_size!r}")
+            for number in image_size:
+                check_number("image_size", number, 0, integer=False)
+                if not number:
+                    raise ValueError(f"image_size must be positive; got {image_size!r}")
+        self.image_size = image_size
+        self.canonical = canonical
+
     def doubt(self, targets: Tensor) -> None:
         most = targets[:, 4].abs().max().item() if len(targets) else 0.0
         if 2 * math.pi + 1e-3 < most <= 360:
@@ -67,9 +91,12 @@ class Rotated(BoxTask):
         return box_in_frame(predictions, targets)
 
     def features(self, boxes: Tensor) -> Tensor:
-        """Centre, width, height, cosine, sine: LS, section 4.3; of `canonical` boxes."""
-        boxes = canonical(boxes)
-        return torch.cat([boxes[:, :4], boxes[:, 4:].cos(), boxes[:, 4:].sin()], 1)
+        """Centre, width, height, cosine, sine: LS, section 4.3."""
+        boxes = canonical(boxes) if self.canonical else boxes
+        place = boxes[:, :4]
+        if self.image_size is not None:
+            place = place / place.new_tensor([*self.image_size, *self.image_size])
+        return torch.cat([place, boxes[:, 4:].cos(), boxes[:, 4:].sin()], 1)
 
     def blurred(self, boxes: Tensor, targets: Tensor, noise: Tensor) -> Tensor:
         targets = canonical(targets)

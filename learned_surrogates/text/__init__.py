@@ -11,4 +11,5 @@ from ._edit_distance import (
 )
 from ._expected_edit_distance import ExpectedEditDistance as ExpectedEditDistance
 from ._generator import RandomEdits as RandomEdits
+from ._published import feds as feds, ls_ed as ls_ed
 from ._weighted_edit_distance import WeightedEditDistance as WeightedEditDistance

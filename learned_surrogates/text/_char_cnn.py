@@ -8,9 +8,10 @@ class CharCNN(nn.Module):
     """Embeds text: five 1D convolutions with LeakyReLU, then two fully connected layers.
 
     LS (Patel, Hodaň, Matas, ECCV 2020), section 4.2, after Zhang, Zhao, LeCun (NeurIPS 2015). The
-    papers' text has one fixed length. Here a sample's own length is divided into `bins` equal
-    parts, over which the convolutions' output is averaged, so texts of any length share one net
-    and padding changes nothing: up to `bins` characters, each has at least a bin to itself.
+    papers' text has one fixed length: `pooling=False`. Else a sample's own length is divided into
+    `bins` equal parts, over which the convolutions' output is averaged, so texts of any length
+    share one net and padding changes nothing: up to `bins` characters, each has at least a bin to
+    itself.
 
     Args:
         classes: number of classes, special symbol included.
@@ -18,6 +19,10 @@ class CharCNN(nn.Module):
         embedding_size: features of the embedding; 1024 is the paper's.
         bins: parts of the length that the fully connected layers tell apart.
         outputs: features of the last layer; None makes it as wide as the one before.
+        pooling: False takes texts of exactly `bins` positions, and each as it is.
+
+    Raises:
+        ValueError: at a call without pooling, the text has another length.
     """
 
     def __init__(
@@ -27,8 +32,11 @@ class CharCNN(nn.Module):
         embedding_size: int = 256,
         bins: int = 16,
         outputs: int | None = None,
+        *,
+        pooling: bool = True,
     ):
         super().__init__()
+        self.pooling = pooling
         self.bins = bins
         self.convolutions = nn.ModuleList(
             nn.Conv1d(inputs, width, kernel_size=3, padding=1)
@@ -50,8 +58,11 @@ class CharCNN(nn.Module):
         present = (x.detach().abs().sum(1, keepdim=True) > 0).to(x)
         for convolution in self.convolutions:
             x = nn.functional.leaky_relu(convolution(x)) * present
-        pooled = x @ self._shares(present)
-        return self.head(pooled.flatten(1))
+        if self.pooling:
+            x = x @ self._shares(present)
+        elif x.shape[2] != self.bins:
+            raise ValueError(f"texts must have {self.bins} positions; they have {x.shape[2]}")
+        return self.head(x.flatten(1))
 
     def _shares(self, present: Tensor) -> Tensor:
         """The weight of each position in each bin's mean, `(batch, length, bins)`.

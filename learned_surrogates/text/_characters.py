@@ -4,13 +4,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .._transfer import send
 from ._alignment import Labels
 from ._alphabet import Alphabet, kept_rows
-from ._match_grid import first_columns, match_grid
+from ._readings import Readings, check_draws, draws_of, readings
 from ._scores import takes_classes_second
 from ._text_task import (
     TextBatch,
@@ -63,7 +62,7 @@ class Characters(TextTask):
         torch.Size([1, 3, 4])
     """
 
-    head = "characters"
+    merges = False
     prediction = "input"
 
     def __init__(
@@ -81,6 +80,15 @@ class Characters(TextTask):
 
     def __repr__(self) -> str:
         return f"Characters({len(self.alphabet)} characters, end={self.alphabet.special})"
+
+    def estimator(self, *arguments: Any) -> Readings:
+        return readings(self, *arguments)
+
+    def draws_of(self, metric: Callable[..., Any]) -> int:
+        return draws_of(self, metric)
+
+    def check_draws(self, count: int, metric: Callable[..., Any]) -> None:
+        check_draws(self, count, metric)
 
     def read(self, input: Tensor, target: Any) -> TextBatch:
         class_dim = -1 if self.classes_last else -2
@@ -116,7 +124,7 @@ class Characters(TextTask):
                 "its end: is it a flattened batch? Keep the batch dimension, of input and target"
             )
         classes = classes.where(~ended, self.alphabet.special).where(present, -1)
-        labels = self._labels(classes)
+        labels = self.labels(classes)
         return TextBatch(
             prediction=input,
             logits=self.logits(input.detach()),
@@ -135,21 +143,19 @@ class Characters(TextTask):
         values = values.transpose(1, 2) if self.classes_last else values
         return values.reshape(prediction.shape)
 
-    def texts(self, classes: Tensor) -> list[str]:
-        return [self.alphabet.decode(row) for row in self._labels(classes)]
+    def labels(self, classes: Tensor) -> Labels:
+        ended = (classes == self.alphabet.special).cumsum(1) > 0
+        return kept_rows(classes, ~ended & (classes >= 0))
 
-    def grid(self, probabilities: Tensor, target: Tensor) -> Tensor:
-        classes = (target.long() - 1).clamp(min=0)[:, :, None]
-        match = probabilities.gather(1, classes.expand(-1, -1, probabilities.shape[2]))
-        match = (match * (target > 0)[:, :, None]).transpose(1, 2)
-        end = self.alphabet.special
-        characters = torch.cat([probabilities[:, :end], probabilities[:, end + 1 :]], 1)
-        _, own = first_columns(target)
-        other = characters.sum(1) - (match * own[:, None]).sum(2)
-        exists = probabilities.detach().abs().sum(1) > 0
-        repeats = F.pad((characters[:, :, 1:] * characters[:, :, :-1]).sum(1), (1, 0))
-        best = characters.amax(1)
-        return match_grid(match, other.clamp(min=0), best, repeats, exists, target)
+    def log_likelihood(self, logits: Tensor, labels: Labels, present: Tensor) -> Tensor:
+        # The text's classes along the positions that count, then the end, then whatever follows.
+        spelt = torch.from_numpy(padded([[*label, self.alphabet.special] for label in labels]))
+        place = (present.cumsum(1) - 1).clamp(min=0)
+        counts = present & (place < spelt.shape[1])
+        classes = send(spelt, logits.device).gather(1, place.clamp(max=spelt.shape[1] - 1))
+        counts = counts & (classes >= 0)
+        of_classes = logits.log_softmax(1).gather(1, classes.clamp(min=0)[:, None])[:, 0]
+        return of_classes.where(counts, 0.0).sum(1)
 
     def encode(
         self, predictions: list[str], targets: list[str], shape: torch.Size | None
@@ -159,15 +165,8 @@ class Characters(TextTask):
         length = max([shape[1] if shape else 0, *(len(t) + 1 for side in sides for t in side)])
         said, meant = (padded(side, length, self.alphabet.special) for side in sides)
         target = self._target(torch.from_numpy(meant))
-        return self.see(self.one_hot(said), target), target
+        return self.one_hot(said), target
 
     def _target(self, classes: Tensor) -> Tensor:
-        """Targets as replay stores them: a class a position, or the text alone for the grid."""
-        if self.surrogate == "grid":
-            return self.store(padded(self._labels(classes)))
+        """Targets as replay stores them: a class a position."""
         return self.store(classes.numpy())
-
-    def _labels(self, classes: Tensor) -> Labels:
-        """Class indices `(batch, length)` up to the first end, those of -1 left out."""
-        ended = (classes == self.alphabet.special).cumsum(1) > 0
-        return kept_rows(classes, ~ended & (classes >= 0))

@@ -12,8 +12,7 @@ from torch import Tensor
 from .._transfer import send
 from ._alignment import Labels, extend, fit_to_frames, force_align, spread_evenly
 from ._alphabet import Alphabet, kept_rows
-from ._collapse import collapse
-from ._match_grid import first_columns, match_grid
+from ._readings import Readings, check_draws, draws_of, readings
 from ._text_task import (
     TextBatch,
     TextTask,
@@ -69,7 +68,7 @@ class CTC(TextTask):
         torch.Size([8, 1, 3])
     """
 
-    head = "ctc"
+    merges = True
     prediction = "log_probs"
 
     def __init__(
@@ -87,6 +86,15 @@ class CTC(TextTask):
 
     def __repr__(self) -> str:
         return f"CTC({len(self.alphabet)} characters, blank={self.alphabet.special})"
+
+    def estimator(self, *arguments: Any) -> Readings:
+        return readings(self, *arguments)
+
+    def draws_of(self, metric: Callable[..., Any]) -> int:
+        return draws_of(self, metric)
+
+    def check_draws(self, count: int, metric: Callable[..., Any]) -> None:
+        check_draws(self, count, metric)
 
     def read(
         self, log_probs: Tensor, targets: Any, input_lengths: Any, target_lengths: Any
@@ -117,19 +125,27 @@ class CTC(TextTask):
     def as_predicted(self, values: Tensor, prediction: Tensor) -> Tensor:
         return values.permute(2, 0, 1).reshape(prediction.shape)
 
-    def texts(self, classes: Tensor) -> list[str]:
+    def labels(self, classes: Tensor) -> Labels:
         new = torch.ones_like(classes, dtype=torch.bool)
         new[:, 1:] = classes[:, 1:] != classes[:, :-1]
         kept = new & (classes != self.alphabet.special) & (classes >= 0)
-        return [self.alphabet.decode(row) for row in kept_rows(classes, kept)]
+        return kept_rows(classes, kept)
 
-    def grid(self, probabilities: Tensor, target: Tensor) -> Tensor:
-        match, other, exists = collapse(probabilities, target, self.alphabet.special)
-        best = torch.cat([match, other[:, :, None]], 2).amax(2)
-        _, own = first_columns(target)
-        characters = match * own[:, None]
-        repeats = F.pad((characters[:, 1:] * characters[:, :-1]).sum(2), (1, 0))
-        return match_grid(match, other, best, repeats, exists, target)
+    def log_likelihood(self, logits: Tensor, labels: Labels, present: Tensor) -> Tensor:
+        # Without frames there is nothing to read.
+        frames = present.sum(1).clamp(min=1).cpu()
+        log_probs = logits.permute(2, 0, 1).log_softmax(2)
+        lengths = torch.tensor([len(label) for label in labels], device="cpu")
+        targets = torch.tensor(padded(labels, 1, self.alphabet.special), device=logits.device)
+        loss = F.ctc_loss(
+            log_probs,
+            targets.clamp(min=0),
+            frames,
+            lengths,
+            blank=self.alphabet.special,
+            reduction="none",
+        )
+        return -loss
 
     def encode(
         self, predictions: list[str], targets: list[str], shape: torch.Size | None
@@ -142,11 +158,11 @@ class CTC(TextTask):
         z = self.one_hot(spread_evenly(readings, frames, length, self.alphabet.special))
         log_probs = z.clamp(min=LEAST_PROBABILITY).log().permute(2, 0, 1)
         target = self._target(log_probs, labels, frames)
-        return self.see(z, target), target
+        return z, target
 
     def _target(self, log_probs: Tensor, labels: Labels, frames: NDArray[np.int64]) -> Tensor:
-        """Targets as replay stores them: laid over the frames, or as they are for the grid."""
-        if self.surrogate == "grid":
+        """Targets as replay stores them: laid over the frames, or as they are."""
+        if self.measured:
             return self.store(padded(labels))
         return self.store(self._lay_out(log_probs, labels, frames))
 

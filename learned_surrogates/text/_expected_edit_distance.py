@@ -1,22 +1,28 @@
 """The expected edit distance as a loss."""
 
+from dataclasses import replace
 from math import gcd
 from typing import Any, Literal
 
 import torch
+from rapidfuzz.distance import Levenshtein
 from torch import Tensor, nn
 
 from .._checks import check_choice, check_number
 from .._island import never_compiled
 from .._task import read
 from .._transfer import send
+from ._alignment import Labels
 from ._closed_form import ClosedForm, Problem
 from ._column_steps import ColumnStep, UnitStep, WholeNumberStep
-from ._ctc import CTC
+from ._edit_distance import edit_distance
 from ._row_passes import kernels, suits_kernels
 from ._spelling import Spelling
-from ._text_task import TextTask
+from ._text_task import TextBatch, TextTask
+from ._weighted_edit_distance import WeightedEditDistance
 
+# Cost of an insertion and a deletion up to which the closed form is a matter of milliseconds.
+MOST_COSTS = 12
 # In the place of log 0.
 LEAST_PROBABILITY = 1e-30
 
@@ -121,19 +127,20 @@ class ExpectedEditDistance(nn.Module):
         Returns:
             a scalar, or `(batch,)` with reduction "none": float64 of such outputs, else float32.
         """
-        # As the match grid has it, a target is not laid out along the frames.
-        batch: Any = read(self.task.seen_by("grid"), args, kwargs)
-        logits = self.task.logits(batch.prediction)
-        labels = batch.labels
-        if self.task.folded is not None:
-            logits = _folded(logits, batch.present, send(self.task.folded, logits.device))
-            same = self.task.folded.tolist()
-            labels = [[same[index] for index in label] for label in labels]
+        # A target is not laid out along the frames then.
+        batch: Any = read(self.task.seen_by("none"), args, kwargs)
+        batch = replace(batch, logits=self.task.logits(batch.prediction))
+        return batch.reduce(self.of(batch), self.reduction)
+
+    def of(self, batch: TextBatch) -> Tensor:
+        """Distances `(batch,)` of what the task has read, with the graph of its logits."""
+        logits = folded(self.task, batch)
+        labels = folded_labels(self.task, batch.labels)
         spelling = Spelling(labels, self.task.alphabet.special)
         problem = Problem(
             spelling,
             batch.present,
-            isinstance(self.task, CTC),
+            self.task.merges,
             self._step,
             self._insertion,
         )
@@ -141,12 +148,46 @@ class ExpectedEditDistance(nn.Module):
         if self.normalized:
             lengths = torch.from_numpy(spelling.lengths).clamp(min=1)
             value = value / send(lengths, value)
-        return batch.reduce(value, self.reduction)
+        return value
 
 
-def _folded(logits: Tensor, present: Tensor, folded: Tensor) -> Tensor:
+def folded(task: TextTask, batch: TextBatch) -> Tensor:
     """Logits where the first class of each kind that the metric tells apart stands for all."""
+    logits, present = batch.logits, batch.present
+    if task.folded is None:
+        return logits
+    folded = send(task.folded, logits.device)
     dtype = logits.dtype if logits.dtype == torch.float64 else torch.float32
     probabilities = logits.where(present[:, None], 0.0).softmax(1, dtype=dtype)
     together = torch.zeros_like(probabilities).index_add(1, folded, probabilities)
     return together.clamp(min=LEAST_PROBABILITY).log()
+
+
+def folded_labels(task: TextTask, labels: Labels) -> Labels:
+    """Class indices, where the first of each kind stands for all."""
+    if task.folded is None:
+        return labels
+    same = task.folded.tolist()
+    return [[same[index] for index in label] for label in labels]
+
+
+def known_distance(task: TextTask, metric: Any) -> ExpectedEditDistance | None:
+    """The closed form of a metric's expected value; None if it is not known to have one.
+
+    Args:
+        task: the task.
+        metric: the user's own callable.
+    """
+    # Where several characters are taken for one, or one class has several, they count otherwise.
+    spelt = all(len(token) == 1 for token in task.alphabet.characters)
+    if task.folded is not None or not spelt:
+        return None
+    if metric is edit_distance or metric is Levenshtein.distance:
+        return ExpectedEditDistance(task)
+    if isinstance(metric, WeightedEditDistance) and metric.whole is not None:
+        additional, missing, wrong = metric.whole
+        if additional + missing <= MOST_COSTS:
+            return ExpectedEditDistance(
+                task, insertion=additional, deletion=missing, substitution=wrong
+            )
+    return None

@@ -27,8 +27,10 @@ from ._edit_distance import (
     word_edit_distance,
 )
 from ._generator import RandomEdits
-from ._match_grid import fitted_net
 from ._scores import doubt_scores
+
+# Surrogates with which the metric's gradient is measured.
+MEASURED = ("auto", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,12 +64,13 @@ class TextBatch(Batch):
 class TextTask(Task[TextBatch]):
     """A recogniser's output as distributions over classes, `(batch, classes, length)`.
 
-    To "embedding", z is the probabilities, and y one-hot columns of the same length; a column of
-    zeros is padding. To "grid", z is their match grid. Replay stores a target as its class indices
-    plus one, so that the zeros that it pads with are padding here too.
+    With the surrogates "auto" and "none", the metric's mean over random readings is followed. To
+    the others, z is the probabilities, and y one-hot columns of the same length; a column of zeros
+    is padding. Replay stores a target as its class indices plus one, so that the zeros that it pads
+    with are padding here too.
     """
 
-    surrogates = ("grid", "embedding", "conditioned", "pair")
+    surrogates = (*MEASURED, "embedding", "conditioned", "pair")
     draws = 4
     # Better than none where labels are wrong, and level with the proxy where they are not.
     base_weight = 0.5
@@ -77,12 +80,13 @@ class TextTask(Task[TextBatch]):
         word_edit_distance,
         normalized_word_edit_distance,
     )
-    #: Whose weights the grid's net starts with.
-    head: str
+    #: Whether a class that is read several times in a row counts once.
+    merges: bool
     #: What the loss's first argument is called.
     prediction: str
     #: That of the loss; None if it has none.
     base_loss: Callable[..., Tensor] | None = None
+    fits_values = "surrogate='embedding'"
     ragged = True
     target_is_best = True
     samples = scores = True
@@ -91,12 +95,8 @@ class TextTask(Task[TextBatch]):
         if fold is not None and not callable(fold):
             raise TypeError(f"fold must be a function of a character, or None; got {fold!r}")
         self.alphabet = alphabet
-        #: For each class, the one that stands for it in the grid; None if each is on its own.
+        #: For each class, the one that stands for it; None if each is on its own.
         self.folded = None if fold is None else torch.tensor(alphabet.folded(fold), device="cpu")
-
-    @property
-    def fitted(self) -> bool:
-        return self.surrogate == "grid"
 
     @property
     def penalty_weight(self) -> float:
@@ -112,8 +112,27 @@ class TextTask(Task[TextBatch]):
         """`(batch, classes, length)`, laid out as the prediction is: the inverse of `logits`."""
 
     @abstractmethod
+    def labels(self, classes: Tensor) -> Labels:
+        """What a class a position reads, `(batch, length)` on the CPU, -1 where there is none."""
+
+    @abstractmethod
+    def log_likelihood(self, logits: Tensor, labels: Labels, present: Tensor) -> Tensor:
+        """Log-probabilities `(batch,)` that the labels are read.
+
+        Args:
+            logits: `(batch, classes, length)`.
+            labels: class indices of each.
+            present: which positions count, `(batch, length)`, bool.
+        """
+
     def texts(self, classes: Tensor) -> list[str]:
-        """Reads a class a position, `(batch, length)` on the CPU, -1 where there is none."""
+        """`labels`, as texts."""
+        return [self.alphabet.decode(label) for label in self.labels(classes)]
+
+    def seen_by(self, surrogate: str) -> Self:
+        task = super().seen_by(surrogate)
+        task.measured = surrogate in MEASURED
+        return task
 
     def beside(self, base_loss: Callable[..., Tensor] | None) -> Self:
         task = copy.copy(self)
@@ -127,7 +146,7 @@ class TextTask(Task[TextBatch]):
         present = batch.present[:, None]
         # Before the softmax: what is not a number in padding reaches neither value nor gradient.
         probabilities = self.logits(prediction).where(present, 0.0).softmax(1)
-        return self.see(probabilities * present, batch.target)
+        return probabilities * present
 
     def decode(self, batch: TextBatch) -> tuple[list[str], list[str]]:
         best = batch.logits.argmax(1)
@@ -141,22 +160,22 @@ class TextTask(Task[TextBatch]):
     ) -> list[tuple[list[str], list[str]]]:
         if not count:
             return []
-        drawn = self._draw(batch, count, random).where(batch.present, -1)
+        drawn = self.random_classes(batch, count, random).where(batch.present, -1)
         texts, size = self.texts(drawn.flatten(0, 1).cpu()), len(batch.texts)
         return [(texts[i * size : (i + 1) * size], batch.texts) for i in range(count)]
 
     def scored_sample(
         self, batch: TextBatch, random: torch.Generator
     ) -> tuple[list[str], list[str], Tensor]:
-        drawn = self._draw(batch, 1, random)[0]
+        drawn = self.random_classes(batch, 1, random)[0]
         chosen = F.one_hot(drawn, self.alphabet.classes).transpose(1, 2)
         # d log softmax(x)[k] / dx = one_hot(k) - softmax(x)
         score = (chosen - batch.probabilities).where(batch.present[:, None], 0.0)
         texts = self.texts(drawn.where(batch.present, -1).cpu())
         return texts, batch.texts, self.as_predicted(score, batch.prediction)
 
-    def _draw(self, batch: TextBatch, count: int, random: torch.Generator) -> Tensor:
-        """A class a position, `(count, batch, length)`."""
+    def random_classes(self, batch: TextBatch, count: int, random: torch.Generator) -> Tensor:
+        """Random readings, a class a position: `(count, batch, length)`."""
         cumulative = batch.cumulative
         size = (count, *cumulative.shape[:2])
         shares = torch.rand(size, generator=random, dtype=torch.float32, device="cpu")
@@ -166,17 +185,13 @@ class TextTask(Task[TextBatch]):
         return drawn.clamp(max=self.alphabet.classes - 1).permute(2, 0, 1)
 
     def expand(self, target: Tensor) -> Tensor:
-        if self.surrogate == "grid":
-            return target
         one_hot = F.one_hot(target.long(), self.alphabet.classes + 1)[..., 1:]
         return one_hot.transpose(1, 2)
 
-    def generator(self) -> RandomEdits:
-        return RandomEdits(self.alphabet.characters)
+    def generator(self) -> RandomEdits | None:
+        return None if self.measured else RandomEdits(self.alphabet.characters)
 
     def build_surrogate(self, z: Tensor, y: Tensor) -> nn.Module:
-        if self.surrogate == "grid":
-            return fitted_net(self.head, self.alphabet.classes)
         classes = self.alphabet.classes
         if self.surrogate == "conditioned":
             return Conditioned(CharCNN(2 * classes))
@@ -188,20 +203,6 @@ class TextTask(Task[TextBatch]):
         """Certain predictions: `(batch, classes, length)` of class indices `(batch, length)`."""
         columns = F.one_hot(torch.from_numpy(classes), self.alphabet.classes)
         return columns.transpose(1, 2).float()
-
-    def see(self, probabilities: Tensor, target: Tensor) -> Tensor:
-        """z of probabilities `(batch, classes, length)` and stored targets."""
-        if self.surrogate != "grid":
-            return probabilities
-        if self.folded is not None:
-            folded = send(self.folded, probabilities.device)
-            probabilities = torch.zeros_like(probabilities).index_add(1, folded, probabilities)
-            target = F.pad(folded + 1, (1, 0))[target.long()]
-        return self.grid(probabilities, target)
-
-    @abstractmethod
-    def grid(self, probabilities: Tensor, target: Tensor) -> Tensor:
-        """The match grid, `(batch, 7, positions, characters + 1)`."""
 
     def store(self, classes: NDArray[np.int64]) -> Tensor:
         """Class indices `(batch, length)`, -1 for padding, as replay stores them."""

@@ -72,6 +72,15 @@ class WeightedEditDistance:
     def __repr__(self) -> str:
         return self.__name__
 
+    @property
+    def whole(self) -> tuple[int, int, int] | None:
+        """Costs of what is additional, missing and wrong; None if one is no whole number."""
+        costs = [self._costs[kind] for kind in ("additional", "missing", "wrong")]
+        if self._characters or not all(float(cost).is_integer() for cost in costs):
+            return None
+        additional, missing, wrong = map(int, costs)
+        return additional, missing, wrong
+
     def __call__(self, predictions: Sequence[str], targets: Sequence[str]) -> NDArray[np.float64]:
         """Distances, `(batch,)`."""
         check_strings(predictions, targets)

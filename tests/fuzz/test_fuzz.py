@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from calls import CASES, Call, good_call, make_criterion, template
-from conftest import assert_identical, snapshot
+from conftest import MEASURED, assert_identical, snapshot
 from hypothesis import HealthCheck, given, settings, strategies as st
 from spoilt import spoilt
 from torch import Tensor
@@ -57,7 +57,7 @@ def assert_right(loss: Tensor, call: Call, good: Tensor) -> None:
     if call.targets_are_sane():
         assert loss[call.by_sample(call.is_sane())].isfinite().all()
     # Where a call learns, draws around the prediction are measured; else it is itself.
-    alike = call.case != "measured" or call.mode == "train"
+    alike = call.case not in MEASURED or call.mode == "train"
     if call.same and alike and prediction.dtype not in HALF:
         torch.testing.assert_close(loss, good, rtol=1e-4, atol=1e-5)
 

@@ -17,7 +17,7 @@ def saved_tensors(folder):
     return {key: torch.empty(each.size, dtype=each.properties.dtype) for key, each in saved.items()}
 
 
-@pytest.mark.parametrize("case", ["tensors", "measured", "ctc", "characters-grid"])
+@pytest.mark.parametrize("case", ["tensors", "measured", "ctc", "characters-auto"])
 @pytest.mark.parametrize("calls", [0, 3])
 def test_round_trip_bit_for_bit(case, calls, tmp_path):
     criterion, restored = make_loss(case), make_loss(case)

@@ -80,10 +80,10 @@ def test_a_warm_up_measures_batches_and_fits_the_surrogate_at_every_step(batches
     stats = criterion.warm_up(read, updates=8)
     assert metric.sizes == [4] * 2 * min(batches, 8)
     assert (stats["calls"], stats["replay_size"]) == (0, 8)
-    before = [p.detach().clone() for p in criterion._core.slope.forms[0].parameters()]
-    assert criterion._core.slope.weight > 0 or stats["surrogate/r2"] <= 0
+    before = [p.detach().clone() for p in criterion._core.estimator.slope.forms[0].parameters()]
+    assert criterion._core.estimator.slope.weight > 0 or stats["surrogate/r2"] <= 0
     train(criterion, "measured", [50])
-    after = list(criterion._core.slope.forms[0].parameters())
+    after = list(criterion._core.estimator.slope.forms[0].parameters())
     # Not the last bias, which the slope does not depend on.
     assert any(not torch.equal(a, b) for a, b in zip(after, before, strict=True))
 

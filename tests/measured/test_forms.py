@@ -79,7 +79,7 @@ def test_the_loss_goes_on_with_it_and_says_which_it_is(what):
         assert "no form fits these predictions and targets, measured only" in told
     else:
         assert f"surrogate: {', '.join(forms)}" in told
-    assert tuple(criterion._core.slope.names) == forms
+    assert tuple(criterion._core.estimator.slope.names) == forms
 
 
 class Length:
@@ -125,7 +125,7 @@ def test_an_array_is_what_a_tensor_is():
         criterion = LearnedSurrogateLoss(l1, replay_capacity=BATCH)
         prediction = torch.zeros(BATCH, 3, requires_grad=True)
         losses.append([criterion(prediction, target).item() for _ in range(3)])
-        assert criterion._core.slope.names
+        assert criterion._core.estimator.slope.names
     assert losses[0] == losses[1]
 
 
@@ -166,7 +166,7 @@ def test_class_indices_that_are_none_may_come_after_the_surrogate_was_made(ignor
             target[3] = ignored
         criterion(prediction, target).backward()
         assert prediction.grad.isfinite().all()
-    assert criterion._core.slope.names == ["classes"]
+    assert criterion._core.estimator.slope.names == ["classes"]
 
 
 def test_samples_of_another_size_are_measured_only_and_those_of_before_go_on():
@@ -177,4 +177,4 @@ def test_samples_of_another_size_are_measured_only_and_those_of_before_go_on():
         assert prediction.grad.isfinite().all()
         assert prediction.grad.abs().sum() > 0
     assert criterion._core.replay.fields[0].shape[1:] == (6,)
-    assert criterion._core.slope.names
+    assert criterion._core.estimator.slope.names

@@ -102,19 +102,26 @@ def test_r2_is_what_fresh_draws_say_of_the_slope():
     for prediction, target in batches(300):
         criterion(prediction, target).backward()
     core = criterion._core
-    assert core.slope.r2 > 0.3
+    slope = core.estimator.slope
+    assert slope.r2 > 0.3
     predicted, measured = [], []
     for prediction, target in batches(20, size=500, seed=1):
         batch = criterion.task.read(prediction, target)
-        draws = draw(core.task, batch, core._width(batch), 2, torch.Generator().manual_seed(7))
+        draws = draw(
+            core.task,
+            batch,
+            core.estimator._width(batch, False),
+            2,
+            torch.Generator().manual_seed(7),
+        )
         values = torch.stack([off(*pair) for pair in draws.pairs])
         measured.append(half_differences(values)[0].float())
-        predicted.append((core.slope.slopes(draws.z, target)[0] * draws.deviations[0]).sum(1))
+        predicted.append((slope.slopes(draws.z, target)[0] * draws.deviations[0]).sum(1))
     d, h = torch.cat(measured), torch.cat(predicted)
     direct = (d @ h).square() / (d @ d) / (h @ h)
-    assert core.slope.r2 == pytest.approx(direct.item(), abs=0.12)
-    assert core.slope.weight.item() == pytest.approx((d @ h / (h @ h)).item(), abs=0.2)
-    assert criterion.stats["gradient/worth"] == pytest.approx(2 / (1 - core.slope.r2), rel=0.05)
+    assert slope.r2 == pytest.approx(direct.item(), abs=0.12)
+    assert slope.weight.item() == pytest.approx((d @ h / (h @ h)).item(), abs=0.2)
+    assert criterion.stats["gradient/worth"] == pytest.approx(2 / (1 - slope.r2), rel=0.05)
 
 
 def test_the_gradient_is_quieter_by_what_r2_says():
@@ -134,7 +141,7 @@ def test_the_gradient_is_quieter_by_what_r2_says():
             found.append(prediction.grad)
         noise.append((found[0] - found[1]).square().mean().item())
     # A share R2 of the differences is told; of three numbers, each one's own share is as large.
-    assert noise[0] / noise[1] == pytest.approx(1 - criterion._core.slope.r2, abs=0.15)
+    assert noise[0] / noise[1] == pytest.approx(1 - criterion._core.estimator.slope.r2, abs=0.15)
 
 
 @pytest.fixture
@@ -146,17 +153,17 @@ def short(monkeypatch):
 
 def test_the_trial_keeps_the_form_that_tells_most(short):
     criterion = LearnedSurrogateLoss(off, update_every=1)
-    core = criterion._core
+    slope = criterion._core.estimator.slope
     before = None
     for prediction, target in batches(40):
-        r2 = dict(zip(core.slope.names, core.slope.control.r2.tolist(), strict=True))
+        r2 = dict(zip(slope.names, slope.control.r2.tolist(), strict=True))
         before = r2 if len(r2) > 1 else before
         criterion(prediction, target).backward()
     assert set(before) == {"pair", "elements", "lists"}
-    assert len(core.slope.forms) == 1
-    assert before[core.slope.name] >= max(before.values()) - 0.05
-    assert repr(criterion).count(core.slope.name) == 1
-    assert core.slope.r2 > 0.2
+    assert len(slope.forms) == 1
+    assert before[slope.name] >= max(before.values()) - 0.05
+    assert repr(criterion).count(slope.name) == 1
+    assert slope.r2 > 0.2
 
 
 def chance(prediction, target):
@@ -166,7 +173,7 @@ def chance(prediction, target):
 
 def test_a_surrogate_that_earns_nothing_is_switched_off_and_tried_again(short):
     criterion = LearnedSurrogateLoss(chance, update_every=1)
-    slope, phases = criterion._core.slope, []
+    slope, phases = criterion._core.estimator.slope, []
     for prediction, target in batches(80):
         criterion(prediction, target).backward()
         phases.append(bool(slope.forms))
@@ -185,5 +192,5 @@ def test_a_module_without_parameters_serves_as_it_is():
     criterion = LearnedSurrogateLoss(l1, surrogate=Ruler())
     for prediction, target in batches(20):
         criterion(prediction, target).backward()
-    assert criterion._core.slope.r2 > 0.8
-    assert criterion._core.slope.weight > 0.7
+    assert criterion._core.estimator.slope.r2 > 0.8
+    assert criterion._core.estimator.slope.weight > 0.7

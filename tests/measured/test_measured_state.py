@@ -24,7 +24,7 @@ def short(monkeypatch):
     """What takes hundreds of calls, in a few."""
     for name, value in SHORT.items():
         monkeypatch.setattr(f"{SLOPE}.{name}", value)
-    monkeypatch.setattr("learned_surrogates._measured.core.FIRST_STEPS", SHORT["FIRST_STEPS"])
+    monkeypatch.setattr("learned_surrogates._measured.gaussian.FIRST_STEPS", SHORT["FIRST_STEPS"])
     return monkeypatch
 
 
@@ -40,7 +40,8 @@ def assert_resumes_anywhere(make, calls, tmp_path):
             {k: v for k, v in whole._core.stats().items() if not k.endswith("_seconds")},
             nan_ok=True,
         )
-        phases.append((tuple(whole._core.slope.names), whole._core.slope.resting))
+        slope = whole._core.estimator.slope
+        phases.append((tuple(slope.names), slope.resting))
         following = range(call, call + 3)
         assert_identical(
             train(restored, "measured", following),
@@ -75,7 +76,7 @@ def test_a_trial_that_was_decided_within_a_copy(short):
     criterion = make_loss("measured", **SMALL)
     train(criterion, "measured", range(6))
     for twin in (copy.deepcopy(criterion), pickle.loads(pickle.dumps(criterion))):
-        slope = twin._core.slope
+        slope = twin._core.estimator.slope
         moved = [id(p) for p in slope.optimizer.param_groups[0]["params"]]
         assert moved == [id(p) for form in slope.forms for p in form.parameters()]
         assert slope.sync is twin._core.sync
@@ -147,7 +148,7 @@ def test_a_state_of_which_only_what_a_new_loss_names_was_read_is_refused(smoothi
 
 def test_a_form_that_is_not_there_cannot_be_the_best():
     state = saved_state()
-    state["counters"][-4] = 7
+    state["learned"][3] = 7
     loaded_with_fault(state, "number 7 of 1 forms")
 
 

@@ -1,0 +1,256 @@
+"""The metric under Gaussian noise on the prediction: draws, and the surrogate that quiets them."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._evaluations import Measurement, Seen
+from .._recipe import Recipe
+from .._replay import Replay
+from .._state_tensors import Faults
+from .._sync import Sync
+from .._task import Batch, Task
+from . import gaussian_state
+from .draws import as_samples, draw, half_differences
+from .estimator import Draws, Estimator
+from .experience import Experience
+from .score_function import measured_gradient
+from .slope import FEWEST_ROWS, FIRST_STEPS, Slope
+from .smoothing import Smoothing
+
+
+class GaussianDraws(Draws):
+    """Antithetic pairs around predictions, and the surrogate's slopes there."""
+
+    def __init__(self, batch: Batch, noise: Any, slopes: Tensor | None, estimator: "Gaussian"):
+        self.noise = noise
+        self.pairs = noise.pairs
+        self.target = tensor_of(batch)
+        nothing = torch.zeros(0, device=noise.z.device)
+        told = nothing if slopes is None else slopes
+        self.seen = noise.z, noise.deviations, told, batch.target
+        self._slope = None if slopes is None else slopes[estimator.slope.best]
+        self._weight = estimator.slope.weight
+        self._outputs = estimator.experience.outputs
+
+    def told(self) -> tuple[Tensor, float] | None:
+        if self._slope is None:
+            return None
+        count = 1 if self._outputs is None else max(1, self._outputs.numel())
+        return self._weight * self._slope / count, float(self._weight)
+
+    def gradient(self, measured: Measurement, correction: float) -> Tensor:
+        return measured_gradient(measured, self.noise, self._slope, self._weight, correction)
+
+
+class Gaussian(Estimator[Any]):
+    r"""Measures the gradient of :math:`E[e(z + w \epsilon, y)]`, :math:`\epsilon` normal.
+
+    At antithetic pairs of draws, with the slope of a surrogate as a control variate (see
+    `score_function.estimate`): unbiased whatever the surrogate, never noisier than the draws alone,
+    and the quieter, the more it learns.
+
+    Args:
+        task: makes of a moved prediction what the metric takes.
+        smoothing: the noise's standard deviation, if it is given.
+        recipe: how the surrogate is fitted.
+        given: a form's name, a module, "auto" or "none".
+        sync: the processes that fit it together.
+        random: a generator on the CPU, the only source of chance.
+    """
+
+    def __init__(
+        self,
+        task: Task[Any],
+        smoothing: float | Tensor | None,
+        recipe: Recipe,
+        given: str | nn.Module,
+        sync: Sync,
+        random: torch.Generator,
+    ):
+        self.task = task
+        self.random = random
+        self.recipe = recipe
+        self.sync = sync
+        self.updates = 0
+        self.smoothing = Smoothing(smoothing)
+        self.slope = Slope(given, recipe.learning_rate, recipe.seed, sync)
+        self.experience = Experience(recipe)
+
+    @property
+    def replay(self) -> Replay:
+        return self.experience.replay
+
+    def draw(self, batch: Batch, count: int, *, follow: bool) -> GaussianDraws:
+        noise = draw(self.task, batch, self._width(batch, follow), count, self.random)
+        return GaussianDraws(batch, noise, self._slopes(noise.z, batch), self)
+
+    def scored(self, batch: Batch, random: torch.Generator) -> tuple[Any, Any, Tensor]:
+        noise = draw(self.task, batch, self._width(batch, False), 2, random)
+        return *noise.pairs[0], noise.deviations[0] / noise.width.square()
+
+    def differences(self, values: Tensor) -> Tensor:
+        return half_differences(values)
+
+    def check(self, draws: Draws, measured: Measurement) -> None:
+        assert isinstance(draws, GaussianDraws)
+        outputs = measured.values.shape[2:]
+        self.slope.try_out(*as_samples(draws.noise.z, draws.target, outputs))
+
+    def observe(self, measured: Measurement, seen: Seen) -> None:
+        z, deviations, slopes, target = seen
+        self.experience.observe(
+            measured,
+            z,
+            deviations,
+            slopes if len(slopes) else None,
+            target if target[:1].numel() else None,
+            self.slope,
+            self.random,
+        )
+
+    def _width(self, batch: Batch, follow: bool) -> Tensor:
+        z = batch.prediction.detach().float()
+        unknown = self.smoothing.given is None and self.smoothing.moments is None
+        if follow or unknown:
+            self.smoothing.follow(z, tensor_of(batch))
+        return self.smoothing.width(z)
+
+    def _slopes(self, z: Tensor, batch: Batch) -> Tensor | None:
+        """Slopes of the surrogate's forms, `(forms, *z.shape)`; None where there are none."""
+        if self.experience.outputs is None:
+            return None
+        samples, target = as_samples(z, tensor_of(batch), self.experience.outputs)
+        if target is None or not self.slope.fits(samples, target):
+            return None
+        return self.slope.slopes(samples, target).view(-1, *z.shape)
+
+    # What is learned
+
+    def learn(self, *, every: bool) -> None:
+        slope = self.slope
+        slope.control.age += 1
+        self.make_if_wanted()
+        if slope.forms and slope.calls == 0:
+            self.update(FIRST_STEPS)
+        elif slope.forms and (slope.eager or every):
+            self.update(self.recipe.update_steps)
+        slope.select()
+
+    def make_if_wanted(self) -> None:
+        """Makes the surrogate's forms, once there is something to make them by."""
+        if self.slope.wanted and not self.sync.active and self.experience.enough:
+            self._make()
+
+    def _make(self) -> None:
+        rows = self.experience.sample(4 * FEWEST_ROWS, self.random)
+        assert rows is not None
+        self.slope.make(rows)
+
+    def update(self, steps: int) -> None:
+        """Fits the surrogate by some gradient steps."""
+        for _ in range(steps):
+            self.slope.fit(self.experience.sample(self.recipe.batch_size, self.random))
+            self.updates += bool(self.slope.forms)
+
+    # What is told
+
+    @property
+    def r2(self) -> float:
+        return self.slope.r2
+
+    @property
+    def weight(self) -> float:
+        return float(self.slope.weight)
+
+    @property
+    def base_weight(self) -> float:
+        return 0.0
+
+    def stats(self) -> dict[str, Any]:
+        return {"smoothing": self.smoothing.mean_width}
+
+    @property
+    def verdict(self) -> str:
+        if self.r2 != self.r2:
+            return (
+                f"The gradient is measured by {self.recipe.draws} draws a sample, without a "
+                "surrogate"
+            )
+        return (
+            f"The gradient is measured by {self.recipe.draws} draws a sample. The surrogate "
+            f"({self.slope.name}) tells {max(self.r2, 0):.0%} of how the metric differs between "
+            "draws"
+        )
+
+    @property
+    def silent_advice(self) -> str:
+        return (
+            f"or the noise, of standard deviation {self.smoothing.mean_width:.3g}, may be too "
+            "small: give task=Tensors(smoothing=) a larger width"
+        )
+
+    def describe(self) -> list[str]:
+        width = self.smoothing.mean_width
+        shown = "not known before the first call" if width != width else f"{width:.3g}"
+        lines = [
+            f"draws: {self.recipe.draws} a sample, smoothing {shown}",
+            f"surrogate: {self._describe_slope()}",
+        ]
+        return lines
+
+    def _describe_slope(self) -> str:
+        slope = self.slope
+        if slope.given == "none":
+            return "none, measured only"
+        if slope.forms:
+            names = ", ".join(slope.names)
+            return f"{names}, followed: {slope.name}" if len(slope.names) > 1 else names
+        if slope.unsuited:
+            return "no form fits these predictions and targets, measured only"
+        if slope.resting:
+            return "none earned its cost, measured only for now"
+        return "not built: that follows the first calls"
+
+    # Where it lives
+
+    def look(self) -> Any:
+        return self.smoothing.moments, self.smoothing.calls
+
+    def restore(self, looked: Any) -> None:
+        self.smoothing.moments, self.smoothing.calls = looked
+        self.smoothing.forget_width()
+
+    def to(self, device: torch.device) -> None:
+        self.smoothing.to(device)
+        self.slope.to(device)
+        self.replay.to(device)
+
+    def save(self, *, with_replay: bool) -> dict[str, Tensor]:
+        return gaussian_state.save(self, with_replay=with_replay)
+
+    def faults(self, state: dict[str, Tensor]) -> Faults:
+        return gaussian_state.faults(self, state)
+
+    def load(self, state: dict[str, Tensor]) -> Faults:
+        return gaussian_state.load(self, state)
+
+    # Several processes
+
+    def offer(self) -> tuple[int, int, int]:
+        able = self.replay.size if self.slope.wanted and self.experience.enough else 0
+        return int(bool(self.slope.forms)), able, int(self.slope.wanted)
+
+    def shared(self) -> dict[str, Any]:
+        if not self.slope.forms:
+            self._make()
+        return gaussian_state.shared(self)
+
+    def take(self, shared: dict[str, Any]) -> None:
+        gaussian_state.take(self, shared)
+
+
+def tensor_of(batch: Batch) -> Tensor | None:
+    """The targets, if the surrogate can see them."""
+    return batch.target if batch.target[:1].numel() else None

@@ -1,0 +1,67 @@
+"""What a difference is worth in terms of several others that are known: running least squares."""
+
+import torch
+from torch import Tensor
+
+# Share that a call takes of what is known of those before: it tells of some 50 calls.
+MOMENTUM = 0.02
+# A difference counts as no more than so many times the usual one: an outlier must not bend the fit.
+MOST = 20.0
+
+
+class Regression:
+    """Least squares of d on columns x, over calls, the older ones counting less and less.
+
+    Args:
+        doubt: for each column, in how many differences without it that it is doubted: a ridge of
+            so many rows in which d does not vary with it, `(columns,)`. A column that is likely to
+            matter needs little, one of many that may not needs more.
+    """
+
+    def __init__(self, doubt: Tensor):
+        self.doubt = doubt.to(dtype=torch.float64, device="cpu")
+        columns = len(doubt)
+        #: Sums of x x' and x d over rows, and the number of rows, faded alike.
+        self.normal = torch.zeros(columns, columns, dtype=torch.float64, device="cpu")
+        self.products = torch.zeros(columns, dtype=torch.float64, device="cpu")
+        self.rows = torch.zeros((), dtype=torch.float64, device="cpu")
+        #: Sum of d squared.
+        self.squares = torch.zeros((), dtype=torch.float64, device="cpu")
+        #: Of the columns, `(columns,)`.
+        self.weights = torch.zeros(columns, dtype=torch.float64, device="cpu")
+
+    def take(self, columns: Tensor, differences: Tensor) -> None:
+        """Takes a call's rows: columns `(n, columns)` and differences `(n,)`, on the CPU."""
+        x, d = columns.double(), differences.double()
+        usable = d.isfinite() & x.isfinite().all(1)
+        x, d = x[usable], d[usable]
+        if self.squares > 0:
+            largest = MOST * (self.squares / self.rows).sqrt()
+            d = d.clamp(-largest, largest)
+        keep = 1 - MOMENTUM
+        self.normal = keep * self.normal + x.T @ x
+        self.products = keep * self.products + x.T @ d
+        self.rows = keep * self.rows + len(d)
+        self.squares = keep * self.squares + d.square().sum()
+
+    def solve(self) -> None:
+        """Fits the weights to what was taken."""
+        energy = self.normal.diagonal()
+        varies = energy > 0
+        ridge = self.doubt * energy / self.rows.clamp(min=1)
+        normal = self.normal + torch.diag(torch.where(varies, ridge, 1.0))
+        factor, failed = torch.linalg.cholesky_ex(normal)
+        if not failed:
+            weights = torch.cholesky_solve(self.products[:, None], factor)[:, 0]
+            self.weights = weights.where(varies, 0.0)
+
+    @property
+    def sums(self) -> list[Tensor]:
+        """All that the weights follow from."""
+        return [self.normal, self.products, self.rows, self.squares]
+
+    @sums.setter
+    def sums(self, sums: list[Tensor]) -> None:
+        self.normal, self.products, self.rows, self.squares = (
+            each.to(self.doubt, copy=True) for each in sums
+        )

@@ -1,0 +1,85 @@
+"""The gradient of a smoothed metric, from what the metric said of draws."""
+
+import torch
+from torch import Tensor
+
+from .._evaluations import Measurement
+from .._transfer import send
+from .draws import Draws, by_output, half_differences
+
+
+def estimate(
+    differences: Tensor, deviations: Tensor, width: Tensor, slope: Tensor | None, weight: Tensor
+) -> tuple[Tensor, Tensor]:
+    r"""The measured gradient and the part of it that a slope tells, for each sample.
+
+    With :math:`s = z \pm w \epsilon` and half differences
+    :math:`d = (e(z + w \epsilon) - e(z - w \epsilon)) / 2`, the mean of :math:`d \epsilon / w` is
+    the gradient of :math:`E[e(s)]` (antithetic score function). For *any* vector g that does not
+    see these draws, :math:`\langle g, s - z \rangle` has the gradient g, so that
+
+    .. math:: c\,g + (d - c \langle g, w \epsilon \rangle)\, \epsilon / w
+
+    has the same mean for every g and c, and varies the less, the better c g tells d: a linear
+    control variate (LAX of Grathwohl et al., ICLR 2018, with a control whose own gradient is
+    exact).
+
+    Args:
+        differences: d, `(pairs, batch, outputs)`, one value for each group of the prediction's
+            numbers; each group is credited with its own alone.
+        deviations: w times noise, `(pairs, batch, outputs, numbers)`.
+        width: w, to be broadcast to `(outputs, numbers)`.
+        slope: g, `(batch, outputs, numbers)`; None is 0.
+        weight: c, `()`.
+
+    Returns:
+        c g, and what the draws correct it by: `(batch, outputs, numbers)` each.
+    """
+    known = torch.zeros_like(deviations[0])
+    if slope is not None:
+        known = weight * slope
+        differences = differences - (known * deviations).sum(-1)
+    score = deviations / width.square()
+    return known, (differences[..., None] * score).mean(0)
+
+
+def measured_gradient(
+    measured: Measurement,
+    draws: Draws,
+    slope: Tensor | None,
+    weight: Tensor,
+    correction: float,
+) -> Tensor:
+    """The gradient of each sample's expected error, `(batch, *sample)`.
+
+    Where only some samples were measured, chosen at random, they stand for all: the mean over calls
+    stays what it is. Samples on which the metric failed have what the surrogate says alone.
+
+    Args:
+        measured: what the metric said of the draws.
+        draws: around the batch's predictions.
+        slope: the surrogate's at the predictions, `(batch, *sample)`; None without one.
+        weight: the control variate's coefficient, `()`.
+        correction: share of the correction that is taken: 1 is unbiased, 0 the slope alone.
+    """
+    z, pairs, size = draws.z, len(draws.deviations), len(draws.z)
+    outputs = measured.values.shape[2:]
+    count = max(1, outputs.numel())
+    known = half_differences(measured.values).float().reshape(pairs, -1, count)
+    known = known.where(measured.usable[:, None], 0.0)
+    stands_for = measured.usable.float()
+    if measured.positions is not None:
+        chosen = measured.positions
+        stands_for = stands_for * (size / len(chosen))
+        stands_for = torch.zeros(size, device="cpu").index_copy(0, chosen, stands_for)
+        known = torch.zeros(pairs, size, count, device="cpu").index_copy(1, chosen, known)
+    told, rest = estimate(
+        send(known, z),
+        by_output(draws.deviations, outputs, 2),
+        by_output(draws.width.expand(z.shape[1:])[None], outputs, 1)[0],
+        None if slope is None else by_output(slope, outputs, 1),
+        weight,
+    )
+    weights = correction * send(stands_for, z)[:, None, None]
+    gradient = told + torch.where(weights > 0, weights * rest, 0.0)
+    return gradient.reshape(z.shape) / count

@@ -1,0 +1,218 @@
+"""The task of a loss that is given none: plain tensors."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ._checks import check_dense, check_number
+from ._measured.forms import NAMES
+from ._measured.gaussian import Gaussian
+from ._recipe import Recipe
+from ._surrogate import Conditioned, EmbeddingDistance, PairRegression, embedding_net
+from ._sync import Sync
+from ._task import Batch, Task, lasting
+
+#: Surrogates: of those the slope is fitted, of these the values.
+SLOPES = ("auto", "none", *NAMES)
+VALUES = ("embedding", "conditioned", "pair")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorBatch(Batch):
+    """A batch of plain tensors.
+
+    Attributes:
+        targets: as the metric gets them; `target` has no numbers where they are no tensor.
+    """
+
+    targets: Any
+
+
+class Tensors(Task[TensorBatch]):
+    """Predictions are tensors with a batch dimension, and the metric gets them as such.
+
+    The task of a loss that is given none. It is called as `criterion(prediction, target)`; the
+    metric gets copies of both. Targets may be a tensor or an array of any type, or a list with an
+    entry of any kind for each sample. The surrogate only sees tensors: with a list, the gradient is
+    measured without one.
+
+    Args:
+        smoothing: standard deviation, in the prediction's units, of the Gaussian noise under which
+            the metric's mean is followed: a number, or a tensor that broadcasts to a sample of the
+            prediction. None follows a rule: 0.35 of the smaller of two spreads, the outputs' and
+            that of prediction - target where both have one shape. Outputs share it, unless they are
+            at most 32 and differ more than tenfold in scale. With 0 there is no noise and nothing
+            to be measured: a surrogate is fitted to the metric's values and followed, as in LS;
+            then targets must be tensors.
+
+    Raises:
+        TypeError, ValueError: `smoothing` is no number or tensor, or not positive.
+        TypeError: at a call, the prediction is no tensor of floating-point numbers.
+        ValueError: at a call, the batch sizes differ, or `smoothing` has another shape.
+
+    Example:
+        >>> import torch
+        >>> from learned_surrogates import LearnedSurrogateLoss
+        >>> def largest_error(prediction, target):
+        ...     return (prediction - target).abs().amax(dim=-1)
+        >>> criterion = LearnedSurrogateLoss(largest_error)
+        >>> prediction = torch.randn(8, 4, requires_grad=True)
+        >>> criterion(prediction, torch.randn(8, 4)).backward()
+        >>> prediction.grad.shape
+        torch.Size([8, 4])
+    """
+
+    # A subclass need not call `__init__`: these are what it leaves without arguments.
+    measured = samples = True
+    smoothing: float | Tensor | None = None
+    fits_values = "task=Tensors(smoothing=0)"
+    draws = 2
+    surrogates = SLOPES
+
+    def __init__(self, *, smoothing: float | Tensor | None = None):
+        if isinstance(smoothing, Tensor):
+            check_dense("smoothing", smoothing)
+            smoothing = smoothing.detach().float()
+            if not (smoothing > 0).all():
+                raise ValueError(f"smoothing must be positive; got {smoothing!r}")
+        elif smoothing is not None:
+            check_number("smoothing", smoothing, 0, integer=False)
+        self.smoothing = smoothing
+        if not isinstance(smoothing, Tensor) and smoothing == 0:
+            self.measured = self.samples = False
+            self.draws, self.surrogates = 0, VALUES
+
+    @property
+    def learning_rate(self) -> float:
+        # Slopes are fitted to what varies from draw to draw: larger steps, from the first calls on.
+        return 5e-3 if self.measured else super().learning_rate
+
+    def estimator(
+        self,
+        metric: Callable[..., Any],
+        recipe: Recipe,
+        surrogate: str | nn.Module,
+        sync: Sync,
+        random: torch.Generator,
+    ) -> Gaussian:
+        return Gaussian(self, self.smoothing, recipe, surrogate, sync, random)
+
+    def check_draws(self, count: int, metric: Callable[..., Any]) -> None:
+        super().check_draws(count, metric)
+        if self.measured and (count < 2 or count % 2):
+            raise ValueError(
+                f"draws={count}: draws around a tensor come in pairs, at least one: give 2, 4, "
+                f"...; or fit a surrogate to the metric's values, {self.fits_values}"
+            )
+
+    def __repr__(self) -> str:
+        return "Tensors()" if self.smoothing is None else f"Tensors(smoothing={self.smoothing})"
+
+    def read(self, prediction: Tensor, target: Any) -> TensorBatch:
+        if not isinstance(prediction, Tensor):
+            raise TypeError(
+                "prediction must be a tensor with a batch dimension; got "
+                f"{type(prediction).__name__}. For text, give the loss a task: text.CTC(...) or "
+                "text.Characters(...)"
+            )
+        _check_samples("prediction", prediction)
+        if not prediction.is_floating_point():
+            raise TypeError(
+                f"prediction must be floating point to carry a gradient; it is {prediction.dtype}. "
+                "Give the loss the model's output before any argmax or threshold"
+            )
+        self._check_smoothing(prediction.shape[1:])
+        targets, seen = self._targets(target, prediction)
+        count = len(seen)
+        if len(prediction) != count:
+            had = tuple(target.shape) if isinstance(target, Tensor) else f"{count} targets"
+            raise ValueError(
+                f"prediction and target must have the same batch size; their shapes are "
+                f"{tuple(prediction.shape)} and {had}"
+            )
+        return TensorBatch(prediction=prediction, target=seen, targets=targets)
+
+    def _check_smoothing(self, sample: torch.Size) -> None:
+        """Checks that a width given as a tensor broadcasts to a sample."""
+        if not isinstance(self.smoothing, Tensor):
+            return
+        own = self.smoothing.shape
+        alike = all(a in (1, b) for a, b in zip(own[::-1], sample[::-1]))
+        if len(own) > len(sample) or not alike:
+            raise ValueError(
+                f"smoothing, of shape {tuple(own)}, does not go with samples of shape "
+                f"{tuple(sample)} of the prediction"
+            )
+
+    def _targets(self, target: Any, prediction: Tensor) -> tuple[Any, Tensor]:
+        """Targets as the metric gets them, and as the surrogate sees them, if it can."""
+        if isinstance(target, Tensor):
+            _check_samples("target", target)
+            target = lasting(target.to(prediction.device))
+            return target, target
+        if not self.measured or not isinstance(target, list | tuple | np.ndarray):
+            raise TypeError(
+                "target must be a tensor with a batch dimension"
+                + (", or a list with an entry for each sample, such as a dict" * self.measured)
+                + f"; got {type(target).__name__}. For text, give the loss a task: text.CTC(...) "
+                "or text.Characters(...)"
+            )
+        if isinstance(target, np.ndarray):
+            if target.dtype.kind not in "biufc" and target.ndim:  # of texts, say, or of objects
+                return self._targets(list(target), prediction)
+            return self._targets(torch.tensor(target), prediction)
+        return list(target), torch.zeros(len(target), 0, device=prediction.device)
+
+    def represent(self, prediction: Tensor, batch: TensorBatch) -> Tensor:
+        return _with_features(prediction)
+
+    def expand(self, target: Tensor) -> Tensor:
+        return _with_features(target)
+
+    def decode(self, batch: TensorBatch) -> tuple[Tensor, Any]:
+        prediction = batch.prediction.detach()
+        # numpy, and with it most metrics, has no bfloat16.
+        if prediction.dtype in (torch.float16, torch.bfloat16):
+            prediction = prediction.float()
+        # Copies, so that a metric that works in place leaves the user's objects alone.
+        return prediction.clone(), copy.deepcopy(batch.targets)
+
+    def encode(
+        self, predictions: Any, targets: Any, shape: torch.Size | None
+    ) -> tuple[Tensor, Tensor]:
+        return _with_features(torch.as_tensor(predictions)), torch.as_tensor(targets)
+
+    def build_surrogate(self, z: Tensor, y: Tensor) -> nn.Module:
+        if self.surrogate != "embedding":
+            if z.shape[2:] != y.shape[2:] or (
+                self.surrogate == "conditioned" and z.shape != y.shape
+            ):
+                raise ValueError(
+                    f"surrogate={self.surrogate!r} needs predictions and targets of one shape; "
+                    f"they are {tuple(z.shape[1:])} and {tuple(y.shape[1:])}"
+                )
+            if self.surrogate == "conditioned":
+                return Conditioned(embedding_net(torch.cat([z - y, y], 1)))
+            return PairRegression(embedding_net(torch.cat([z, y], 1), embedding_size=1))
+        if z.shape[1:] == y.shape[1:]:
+            return EmbeddingDistance(embedding_net(torch.cat([z, y])))
+        return EmbeddingDistance(embedding_net(z), embedding_net(y))
+
+
+def _check_samples(name: str, tensor: Tensor) -> None:
+    """Checks for a batch dimension, and numbers behind it."""
+    check_dense(name, tensor)
+    if tensor.ndim == 0:
+        raise ValueError(f"{name} must have a batch dimension; its shape is ()")
+    if not tensor.shape[1:].numel():
+        raise ValueError(f"{name} has samples without numbers: {tuple(tensor.shape)}")
+
+
+def _with_features(samples: Tensor) -> Tensor:
+    """`(batch,)` as `(batch, 1)`; other shapes as they are."""
+    return samples[:, None] if samples.ndim == 1 else samples

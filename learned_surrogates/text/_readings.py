@@ -1,0 +1,385 @@
+"""A metric's mean over the readings that a recogniser may draw, and its gradient."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._evaluations import Measurement, Seen
+from .._measured.control_variate import ControlVariate
+from .._measured.estimator import Draws, Estimator
+from .._measured.regression import Regression
+from .._recipe import Recipe
+from .._state_tensors import Faults, Shapes, as_tensor, check_shapes
+from .._sync import Sync
+from .._transfer import send
+from ._controls import Controls
+from ._expected_edit_distance import ExpectedEditDistance, known_distance
+from ._text_task import TextBatch, TextTask
+
+# Calls for which the weights are solved for each time, whatever `update_every`.
+EAGER = 200
+# Share of the targets' characters that a model must read right for the metric to lead it.
+READS = 0.5
+# Squared correlation with the edit distance from which a metric is akin to it.
+AKIN = 0.8
+# What there is of the state, by what it must have the shape of.
+SUMS = ("normal", "products", "rows", "squares")
+
+
+class KnownDraws(Draws):
+    """No draws: the metric is an edit distance, whose mean over all of them is known."""
+
+    pairs: list[tuple[Any, Any]] = []  # noqa: RUF012 - there are never any
+    seen: Seen = ()
+
+    def __init__(self, values: Tensor, gradient: Tensor):
+        self._values = values
+        self._gradient = gradient
+
+    @property
+    def values(self) -> Tensor:
+        return self._values
+
+    def told(self) -> tuple[Tensor, float]:
+        return self._gradient, 1.0
+
+    def gradient(self, measured: Measurement, correction: float) -> Tensor:
+        return self._gradient
+
+
+class ReadingDraws(Draws):
+    """Random readings of a batch, and what is known of them.
+
+    Args:
+        task: the task.
+        batch: of a call.
+        drawn: a class a position, `(draws, batch, length)`.
+        controls: what is known.
+        weights: of the controls' columns, `(columns,)`.
+        share: how far these were confirmed, 0 to 1.
+    """
+
+    def __init__(
+        self,
+        task: TextTask,
+        batch: TextBatch,
+        drawn: Tensor,
+        controls: Controls | None,
+        weights: Tensor,
+        share: float,
+    ):
+        self.task = task
+        self.batch = batch
+        self.drawn = drawn
+        self.controls = controls
+        self.share = share
+        self._weights = weights
+        readings = task.texts(drawn.where(batch.present, -1).flatten(0, 1).cpu())
+        size = len(batch.texts)
+        self.pairs = [
+            (readings[first : first + size], list(batch.texts))
+            for first in range(0, len(readings), size)
+        ]
+        self.columns = torch.zeros(*drawn.shape[:2], 0, dtype=torch.float32, device="cpu")
+        if controls is not None:
+            self.columns = controls.columns(drawn).cpu()
+        self.seen = (self.columns,)
+
+    def told(self) -> tuple[Tensor, float] | None:
+        if self.controls is None or not self.share:
+            return None
+        gradient = self.share * self.controls.gradient(self._weights)
+        return self.task.as_predicted(gradient, self.batch.prediction), self.share
+
+    def gradient(self, measured: Measurement, correction: float) -> Tensor:
+        r"""The score function's, with the others of a sample as its baseline, and the controls.
+
+        With K readings s of a sample, errors e less their mean, and h what the controls make of
+        them, less its mean, too:
+
+        .. math::
+
+            c \nabla E[h] + \frac{1}{K - 1} \sum_k (e_k - c h_k) \nabla \log p(s_k)
+
+        which has the same mean for every h and c (see `score_function.estimate`; the leave-one-out
+        baseline: Kool, van Hoof, Welling, 2019).
+        """
+        count, size = self.drawn.shape[:2]
+        rest = _centred(measured.values).float().where(measured.usable, 0.0)
+        stands_for = measured.usable.float()
+        if measured.positions is not None:
+            chosen, nothing = measured.positions, self.columns.new_zeros(count, size)
+            stands_for = nothing[0].index_copy(0, chosen, stands_for * (size / len(chosen)))
+            rest = nothing.index_copy(1, chosen, rest)
+        if self.columns.shape[2]:
+            rest = rest - self.share * (self.columns @ self._weights.float())
+        weights = correction * stands_for
+        rest = torch.where(weights > 0, weights * rest, 0.0) / (count - 1)
+        # As the differences of a sample add up to zero, so do the parts of the scores in which all
+        # draws are alike: what is left of one_hot(drawn) - p is the first.
+        p = self.batch.probabilities
+        gradient = torch.zeros_like(p)
+        of_draws = send(rest, p)[:, :, None] * self.batch.present
+        gradient.scatter_add_(1, self.drawn.transpose(0, 1), of_draws.transpose(0, 1))
+        told = self.told()
+        gradient = self.task.as_predicted(gradient, self.batch.prediction)
+        return gradient if told is None else gradient + told[0]
+
+
+class Readings(Estimator[TextBatch]):
+    r"""Measures the gradient of :math:`E_{s \sim p}[e(s, y)]`, p the model's own distribution.
+
+    At random readings, with what is known of them as control variates (see `Controls`), whose
+    weights are regressed on the measured differences of earlier calls. Where the metric is an edit
+    distance, everything is known, and nothing is drawn unless that is asked for.
+
+    Args:
+        task: the task.
+        known: the metric's expected value in closed form; None where there is none.
+        recipe: how much is drawn.
+        learns: whether the controls are used.
+        akin: whether the usual loss leads to the metric.
+        sync: the processes that learn together.
+        random: a generator on the CPU, the only source of chance.
+    """
+
+    def __init__(
+        self,
+        task: TextTask,
+        known: ExpectedEditDistance | None,
+        recipe: Recipe,
+        sync: Sync,
+        random: torch.Generator,
+        *,
+        learns: bool,
+        akin: bool,
+    ):
+        self.task = task
+        self.known = known
+        self.recipe = recipe
+        self.sync = sync
+        self.random = random
+        self.learns = learns
+        self.akin = akin
+        self.updates = self.calls = 0
+        doubt = Controls.doubt(task) if learns else torch.zeros(0, device="cpu")
+        self.regression = Regression(doubt)
+        #: Of all that is told, and of the edit distance alone.
+        self.control = ControlVariate(2, torch.device("cpu"))
+
+    def draw(self, batch: TextBatch, count: int, *, follow: bool) -> Draws:
+        if not count:
+            return self._known_draws(batch)
+        drawn = self.task.random_classes(batch, count, self.random)
+        controls = Controls(self.task, batch) if self.learns else None
+        weights, share = self.regression.weights, self.weight
+        return ReadingDraws(self.task, batch, drawn, controls, weights, share)
+
+    def _known_draws(self, batch: TextBatch) -> KnownDraws:
+        assert self.known is not None
+        z = batch.prediction.detach()
+        z = z.to(torch.promote_types(z.dtype, torch.float32)).requires_grad_()
+        with torch.enable_grad():
+            values = self.known.of(replace(batch, prediction=z, logits=self.task.logits(z)))
+            (gradient,) = torch.autograd.grad(values.sum(), z)
+        return KnownDraws(values.detach().float(), gradient.float())
+
+    def scored(self, batch: TextBatch, random: torch.Generator) -> tuple[Any, Any, Tensor]:
+        return self.task.scored_sample(batch, random)
+
+    def differences(self, values: Tensor) -> Tensor:
+        return values - values[:1]
+
+    def finite(self, batch: TextBatch) -> Tensor:
+        return batch.logits.where(batch.present[:, None], 0.0).flatten(1).isfinite().all(1)
+
+    def leads(self, batch: TextBatch, draws: Draws) -> bool | None:
+        """Whether the base loss must lead: most characters are read wrong."""
+        if isinstance(draws, ReadingDraws) and draws.controls is not None:
+            distances = draws.controls.distance
+        else:
+            with torch.no_grad():
+                distances = ExpectedEditDistance(self.task).of(batch)
+        characters = sum(max(1, len(label)) for label in batch.labels)
+        return bool(distances.nansum() > (1 - READS) * characters)
+
+    def check(self, draws: Draws, measured: Measurement) -> None:
+        """Nothing was asked for that could not go together."""
+
+    # What is learned
+
+    def observe(self, measured: Measurement, seen: Seen) -> None:
+        (columns,) = seen
+        if not columns.shape[2]:
+            return
+        usable = measured.usable
+        differences = _centred(measured.values[:, usable]).float().flatten()
+        where = measured.of(torch.arange(columns.shape[1], device="cpu"))[usable]
+        rows = columns.cpu()[:, where].flatten(0, 1)
+        if self.updates:
+            told = rows @ self.regression.weights.float()
+            self.control.take(differences, torch.stack([told, rows[:, 0]]))
+        self.regression.take(rows, differences)
+
+    def learn(self, *, every: bool) -> None:
+        self.calls += 1
+        self.control.age += 1
+        if self.learns and self.recipe.draws and (every or self.calls <= EAGER):
+            self.update(1)
+
+    def make_if_wanted(self) -> None:
+        """There is nothing to make."""
+
+    def update(self, steps: int) -> None:
+        if not self.learns or not self.recipe.draws:
+            return
+        own = [*self.regression.sums, self.control.sums]
+        means = self.sync.mean(own, 1, own)
+        if means is not None:
+            *sums, self.control.sums = [mean for mean in means if mean is not None]
+            self.regression.sums = sums
+        self.regression.solve()
+        self.updates += steps
+
+    # What is told
+
+    @property
+    def r2(self) -> float:
+        if self.known is not None and not self.recipe.draws:
+            return 1.0
+        return float(self.control.r2[0]) if self.updates else float("nan")
+
+    @property
+    def weight(self) -> float:
+        if self.known is not None and not self.recipe.draws:
+            return 1.0
+        return float(self.control.weights[0]) if self.updates else 0.0
+
+    @property
+    def base_weight(self) -> float:
+        akin = self.akin or float(self.control.r2[1]) >= AKIN
+        return self.task.base_weight if akin else 0.0
+
+    @property
+    def verdict(self) -> str:
+        if self.known is not None and not self.recipe.draws:
+            return "The expected metric is known in closed form: nothing is drawn or learned"
+        verdict = f"The gradient is measured by {self.recipe.draws} readings a sample"
+        if self.r2 != self.r2:
+            return verdict
+        return (
+            f"{verdict}. What is known of readings tells {max(self.r2, 0):.0%} of how the metric "
+            "differs between them"
+        )
+
+    @property
+    def silent_advice(self) -> str:
+        return "its outputs may be so sure that all readings are the same"
+
+    def stats(self) -> dict[str, Any]:
+        return {}
+
+    def describe(self) -> list[str]:
+        if self.known is not None and not self.recipe.draws:
+            return [
+                f"expected metric: known in closed form, followed from the first call; {self._way}"
+            ]
+        kinds = ["edit distance", "whether a text is right"]
+        if self.learns and len(self.regression.doubt) > 2 * 3:
+            kinds.append("what each class is worth")
+        known = ", ".join(kinds) if self.learns else "nothing, measured only"
+        return [f"draws: {self.recipe.draws} readings a sample", f"known of them: {known}"]
+
+    @property
+    def _way(self) -> str:
+        assert self.known is not None
+        return self.known.extra_repr().rpartition("passes: ")[2]
+
+    # Where it lives
+
+    def look(self) -> None:
+        """Draws change nothing."""
+
+    def restore(self, looked: None) -> None:
+        """There is nothing to go back to."""
+
+    def to(self, device: torch.device) -> None:
+        """What is learned is so little that it stays on the CPU."""
+
+    def save(self, *, with_replay: bool) -> dict[str, Tensor]:
+        return {
+            "learned": as_tensor([self.updates, self.calls, self.control.age]),
+            "weights": self.regression.weights,
+            "sums": self.control.sums,
+            **dict(zip(SUMS, self.regression.sums, strict=True)),
+        }
+
+    def faults(self, state: dict[str, Tensor]) -> Faults:
+        own = self.save(with_replay=True)
+        shapes: Shapes = {key: tuple(value.shape) for key, value in own.items()}
+        return check_shapes(state, shapes)
+
+    def load(self, state: dict[str, Tensor]) -> Faults:
+        self.updates, self.calls, self.control.age = state["learned"].tolist()
+        self.take(state)
+        return Faults()
+
+    # Several processes
+
+    def offer(self) -> tuple[int, int, int]:
+        return 1, 0, 1
+
+    def shared(self) -> dict[str, Any]:
+        return {"calls": self.calls, "age": self.control.age} | self.save(with_replay=False)
+
+    def take(self, shared: dict[str, Any]) -> None:
+        if "calls" in shared:
+            self.calls, self.control.age = shared["calls"], shared["age"]
+        self.control.sums = shared["sums"].to(self.control.sums, copy=True)
+        self.regression.weights = shared["weights"].to(self.regression.weights, copy=True)
+        self.regression.sums = [shared[name] for name in SUMS]
+
+
+def readings(
+    task: TextTask,
+    metric: Callable[..., Any],
+    recipe: Recipe,
+    surrogate: str | nn.Module,
+    sync: Sync,
+    random: torch.Generator,
+) -> Readings:
+    """The estimator of a recogniser's task (see `Task.estimator`)."""
+    # By identity: a metric may be any object, and compare as it likes.
+    akin = any(metric is other for other in task.akin_to_base_loss)
+    return Readings(
+        task,
+        known_distance(task, metric),
+        recipe,
+        sync,
+        random,
+        learns=surrogate == "auto",
+        akin=akin,
+    )
+
+
+def draws_of(task: TextTask, metric: Callable[..., Any]) -> int:
+    """None of a metric whose expected value is known in closed form, or whose values are fitted."""
+    return task.draws if task.measured and known_distance(task, metric) is None else 0
+
+
+def check_draws(task: TextTask, count: int, metric: Callable[..., Any]) -> None:
+    """Checks a number of draws that the user gives (see `Task.check_draws`)."""
+    none = count == 0 and known_distance(task, metric) is not None
+    if task.measured and count < 2 and not none:
+        raise ValueError(
+            f"draws={count}: readings are compared with each other, so that there must be 2 or "
+            f"more; or fit a surrogate to the metric's values, {task.fits_values}"
+        )
+
+
+def _centred(values: Tensor) -> Tensor:
+    """Values `(draws, ...)` less their mean over the draws."""
+    return values - values.mean(0)

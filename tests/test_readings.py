@@ -1,0 +1,251 @@
+"""A recogniser's metric: its mean over random readings, what of it is known and measured."""
+
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from conftest import ALPHABET, assert_identical, make_arguments, make_loss, snapshot, step, train
+from rapidfuzz.distance import Levenshtein
+from torch import nn
+
+from learned_surrogates import LearnedSurrogateLoss, Workers, text
+from learned_surrogates._evaluations import Measurement
+from learned_surrogates.text._controls import Controls
+from learned_surrogates.text._readings import ReadingDraws
+
+LETTERS = "ab"
+TASKS = {"ctc": text.CTC(LETTERS), "characters": text.Characters(LETTERS)}
+HEADS = pytest.mark.parametrize("head", TASKS)
+
+
+def surprise(predictions, targets):
+    """A metric that has something in common with edit distance, and more that it has not."""
+    return [
+        (len(p) - len(t)) ** 2 + 2.0 * p.startswith("b") + (p != t)
+        for p, t in zip(predictions, targets, strict=True)
+    ]
+
+
+def outputs(head, count, seed=0, positions=4, scale=1.5):
+    """The same random output and target, so many times; what the loss is called with."""
+    random = torch.Generator().manual_seed(seed)
+    logits = scale * torch.randn(positions, 1, 3, generator=random).expand(-1, count, -1)
+    if head == "ctc":
+        lengths = torch.full((count,), positions), torch.full((count,), 2)
+        return logits.clone().requires_grad_(), torch.tensor([[1, 2]]).expand(count, 2), *lengths
+    target = torch.tensor([1, 2, 0, 0][:positions])
+    return logits.permute(1, 2, 0).clone().requires_grad_(), target.expand(count, -1)
+
+
+def exact(head, metric, arguments):
+    """The expected metric's gradient of one sample, by going through all readings."""
+    task = TASKS[head].seen_by("auto")
+    batch = task.read(*arguments)
+    logits = batch.logits.double().requires_grad_()
+    log_probs = logits.log_softmax(1)[0]
+    paths = torch.tensor(list(itertools.product(range(3), repeat=logits.shape[2])))
+    shares = log_probs.T.gather(1, paths.T).sum(0).exp()
+    errors = torch.as_tensor(metric(task.texts(paths), batch.texts[:1] * len(paths))).double()
+    (gradient,) = torch.autograd.grad((shares * errors).sum(), logits)
+    return gradient[0].float()
+
+
+@HEADS
+@pytest.mark.parametrize("share", [0.0, 0.7])
+def test_unbiased_whatever_is_made_of_the_controls(head, share):
+    """Random weights, a share that is wrong, and one in four samples measured.
+
+    The mean over 40 calls of 256 samples, each of 4 readings; 4 standard errors.
+    """
+    arguments = outputs(head, 256)
+    task = TASKS[head].seen_by("auto")
+    batch = task.read(*arguments)
+    random = torch.Generator().manual_seed(1)
+    controls = Controls(task, batch)
+    weights = torch.randn(len(Controls.doubt(task)), generator=random)
+    found = []
+    for _ in range(40):
+        drawn = task.random_classes(batch, 4, random)
+        draws = ReadingDraws(task, batch, drawn, controls, weights.double(), share)
+        values = torch.tensor([surprise(*pair) for pair in draws.pairs])
+        positions = torch.randperm(256, generator=random)[:64]
+        measured = Measurement(
+            values=values[:, positions],
+            usable=torch.ones(64, dtype=torch.bool),
+            positions=positions,
+        )
+        gradient = task.logits(draws.gradient(measured, correction=1.0))
+        found.append(gradient.mean(0))
+    found = torch.stack(found)
+    error = found.std(0) / len(found) ** 0.5
+    assert ((found.mean(0) - exact(head, surprise, arguments)).abs() < 4 * error + 1e-6).all()
+
+
+@HEADS
+def test_the_controls_gradients_are_those_of_their_means(head):
+    """By going through all readings; the edit distance's closed form is near, the others exact."""
+    arguments = outputs(head, 1, seed=2)
+    task = TASKS[head].seen_by("auto")
+    batch = task.read(*arguments)
+    controls = Controls(task, batch)
+    logits = batch.logits.double().requires_grad_()
+    log_probs = logits.log_softmax(1)[0]
+    paths = torch.tensor(list(itertools.product(range(3), repeat=logits.shape[2])))
+    shares = log_probs.T.gather(1, paths.T).sum(0).exp()
+    columns = controls.columns(paths[:, None]).double()[:, 0]
+    for column in range(columns.shape[1]):
+        (truth,) = torch.autograd.grad(
+            (shares * columns[:, column]).sum(), logits, retain_graph=True
+        )
+        weights = torch.zeros(columns.shape[1], dtype=torch.float64)
+        weights[column] = 1
+        close = 0.06 if column < 3 else 1e-4
+        torch.testing.assert_close(
+            controls.gradient(weights), truth.float(), atol=close, rtol=close
+        )
+
+
+def fitted(metric, head="characters", calls=40, **options):
+    """A loss after some calls with outputs that differ, and what a further call is made with."""
+    criterion = make_loss(f"{head}-auto", metric, draws=4, **options)
+    train_on = [make_arguments(head, seed, batch=64) for seed in range(calls)]
+    for arguments in train_on:
+        step(criterion, arguments)
+    return criterion
+
+
+@pytest.mark.parametrize("head", ["ctc", "characters"])
+def test_a_users_own_edit_distance_is_found_to_be_one(head):
+    """Then all of it is known, and the draws add no noise."""
+
+    def mine(prediction, target):
+        return 2.0 * Levenshtein.distance(prediction, target)
+
+    criterion = fitted(mine, head, calls=10)
+    assert criterion.stats["surrogate/r2"] == pytest.approx(1, abs=1e-3)
+    assert criterion.stats["gradient/worth"] > 500
+    arguments = make_arguments(head, 99, batch=8)
+    _, gradient = step(criterion, arguments)
+    known = text.ExpectedEditDistance(criterion.task)
+    (truth,) = torch.autograd.grad(2 * known(*arguments), arguments[0])
+    torch.testing.assert_close(gradient, truth, atol=2e-4, rtol=1e-2)
+
+
+def right_or_wrong_of(prediction, target):
+    return float(prediction != target)
+
+
+def test_what_is_not_an_edit_distance_is_learned_in_part():
+    def vowels_count_tenfold(prediction, target):
+        vowels = [sum(c in "ae" for c in text) for text in (prediction, target)]
+        return 10.0 * abs(vowels[0] - vowels[1]) + Levenshtein.distance(prediction, target)
+
+    r2 = fitted(vowels_count_tenfold).stats["surrogate/r2"]
+    assert 0.5 < r2 < 1.0
+    right_or_wrong = fitted(right_or_wrong_of).stats["surrogate/r2"]
+    # Of such outputs hardly any is right.
+    assert right_or_wrong > 0.95
+    none = fitted(right_or_wrong_of, surrogate="none")
+    assert none.stats["surrogate/weight"] == 0
+    assert none.stats["surrogate/r2"] != none.stats["surrogate/r2"]
+
+
+@HEADS
+def test_an_edit_distance_is_known_and_the_metric_is_not_asked(head, monkeypatch):
+    criterion = LearnedSurrogateLoss(text.edit_distance, task=TASKS[head], reduction="none")
+    arguments = outputs(head, 5)
+    monkeypatch.setattr(criterion._core.evaluations, "start", None)
+    loss, gradient = step(criterion, arguments)
+    known = text.ExpectedEditDistance(TASKS[head], reduction="none")
+    values = known(*arguments)
+    (truth,) = torch.autograd.grad(values.sum(), arguments[0])
+    torch.testing.assert_close(loss, values.detach())
+    torch.testing.assert_close(gradient, truth)
+    assert "known in closed form" in repr(criterion)
+    assert criterion.stats["surrogate/r2"] == 1
+    monkeypatch.undo()
+    # As everywhere, without a gradient it is what the prediction itself reads.
+    with torch.no_grad():
+        reading = criterion(*arguments)
+    assert (
+        reading.tolist()
+        == text.edit_distance(*criterion.task.decode(criterion.task.read(*arguments))).tolist()
+    )
+
+
+def test_whole_number_costs_are_known_and_others_are_not():
+    task = text.CTC(ALPHABET)
+    arguments = make_arguments("ctc")
+    costly = text.WeightedEditDistance(additional=5, missing=1, wrong=5)
+    _, gradient = step(LearnedSurrogateLoss(costly, task=task), arguments)
+    known = text.ExpectedEditDistance(task, insertion=5, deletion=1, substitution=5)
+    (truth,) = torch.autograd.grad(known(*arguments), arguments[0])
+    torch.testing.assert_close(gradient, truth)
+    others = (
+        (text.WeightedEditDistance(wrong=1.5), task),
+        (text.WeightedEditDistance(characters={"a": 2}), task),
+        (text.normalized_edit_distance, task),
+        # Where two characters count as one, or one class is two characters.
+        (text.edit_distance, text.CTC("abAB", fold=str.lower)),
+        (text.edit_distance, text.CTC(["ab", "c"])),
+    )
+    for metric, task in others:
+        assert "draws: 4 readings" in repr(LearnedSurrogateLoss(metric, task=task))
+    assert "draws: 2 readings" in repr(
+        LearnedSurrogateLoss(text.edit_distance, task=text.CTC("ab"), draws=2)
+    )
+
+
+@pytest.mark.parametrize("metric", [text.edit_distance, text.normalized_edit_distance])
+def test_the_base_loss_leads_until_most_is_read(metric):
+    """And then has half of the gradient, where the metric is an edit distance."""
+    task = text.Characters(ALPHABET)
+    criterion = LearnedSurrogateLoss(metric, task=task, base_loss=nn.CrossEntropyLoss())
+    target = torch.randint(1, 7, (64, 5), generator=torch.Generator().manual_seed(0))
+    unsure = torch.zeros(64, 7, 5, requires_grad=True)
+    _, gradient = step(criterion, (unsure, target))
+    (base,) = torch.autograd.grad(nn.functional.cross_entropy(unsure, target), unsure)
+    torch.testing.assert_close(gradient, base)
+    sure = (4.0 * nn.functional.one_hot(target, 7).float()).transpose(1, 2).requires_grad_()
+    step(criterion, (sure, target))
+    # For good.
+    _, gradient = step(criterion, (unsure, target))
+    assert criterion._core.base_share == 0.5
+    assert not torch.allclose(gradient, base)
+
+
+@HEADS
+def test_the_base_loss_has_no_part_where_the_metric_is_another(head):
+    base = nn.CrossEntropyLoss() if head == "characters" else nn.CTCLoss(zero_infinity=True)
+    criterion = fitted(surprise, head, calls=5, base_loss=base)
+    criterion._core.leading = False
+    assert criterion._core.base_share == 0
+    akin = fitted(lambda p, t: float(Levenshtein.distance(p, t)), head, calls=5, base_loss=base)
+    akin._core.leading = False
+    assert akin._core.base_share == 0.5
+
+
+def test_where_values_come_later_what_is_known_is_followed():
+    later = Workers(ThreadPoolExecutor, lag=2)
+    criterion = fitted(text.normalized_edit_distance, executor=later)
+    assert criterion.stats["surrogate/r2"] > 0.8
+    arguments = make_arguments("characters", 99, batch=64)
+    _, gradient = step(criterion, arguments)
+    _, of_now = step(fitted(text.normalized_edit_distance), arguments)
+    cosine = nn.functional.cosine_similarity(gradient.flatten(), of_now.flatten(), dim=0)
+    assert cosine > 0.9
+
+
+@pytest.mark.parametrize("case", ["ctc-auto", "characters-auto"])
+def test_a_resumed_loss_draws_and_knows_the_same(case):
+    criterion, twin = make_loss(case), make_loss(case)
+    train(criterion, case, range(3))
+    twin.load_state_dict(snapshot(criterion))
+    assert_identical(train(twin, case, range(3, 6)), train(criterion, case, range(3, 6)))
+    assert_identical(snapshot(twin), snapshot(criterion))
+    other = LearnedSurrogateLoss(text.normalized_edit_distance, task=text.CTC("xyz"))
+    before = snapshot(other)
+    with pytest.raises(RuntimeError, match="normal must have shape"):
+        other.load_state_dict(snapshot(criterion))
+    assert_identical(snapshot(other), before)
