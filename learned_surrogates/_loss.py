@@ -248,7 +248,7 @@ class LearnedSurrogateLoss(nn.Module):
         recipe = Recipe(
             data=data,
             filter=filter if isinstance(filter, Filter | None) else Filter(filter),
-            draws=task.draws_of(checked.function) if draws is None else draws,
+            draws=task.draws_of(checked) if draws is None else draws,
             base_weight=base_weight,
             correction=correction,
             update_every=update_every,
@@ -278,7 +278,7 @@ class LearnedSurrogateLoss(nn.Module):
                 f"data={data!r} needs generator=, a random data generator: {task!r} has none"
             )
         if draws is not None:
-            task.check_draws(draws, checked.function)
+            task.check_draws(draws, checked)
         if recipe.draws == 1 and not task.measured:
             warn(
                 "draws=1 does not tell how much the metric varies from draw to draw, so that the "
@@ -292,7 +292,7 @@ class LearnedSurrogateLoss(nn.Module):
         self._core: MeasuredCore | ValueCore
         if task.measured:
             random = torch.Generator().manual_seed(seed ^ SALT)
-            estimator = task.estimator(checked.function, recipe, surrogate, together, random)
+            estimator = task.estimator(checked, recipe, surrogate, together, random)
             self._core = MeasuredCore(task, checked, recipe, estimator, random, together)
         else:
             own = surrogate if isinstance(surrogate, nn.Module) else None

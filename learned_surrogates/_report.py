@@ -13,6 +13,7 @@ from torch import Tensor
 from ._colours import BLUE, GREEN, GREY, ORANGE
 from ._filter import Filter
 from ._gradient_check import GradientCheck
+from ._learner import FEWEST_PAIRS
 from ._measured.core import MeasuredCore
 from ._value_core import ValueCore
 
@@ -65,7 +66,7 @@ def write_report(
     if isinstance(core, MeasuredCore):
         sections, sentence = measured.sections(core), measured.verdict(core)
     else:
-        sections, sentence = _of_values(core), verdict(criterion.stats)
+        sections, sentence = _of_values(core), verdict(core)
     if check is not None:
         sections.append(("Gradient check", _check_text(check), check_figure(check)))
         sentence += " " + check.verdict
@@ -94,10 +95,11 @@ def _any(values: list[float]) -> bool:
     return any(math.isfinite(value) for value in values)
 
 
-def verdict(stats: dict[str, Any]) -> str:
+def verdict(core: ValueCore) -> str:
     """What the figures say, in a sentence or two."""
-    error = stats["relative_error"]
-    if stats["warming_up"] or math.isnan(error):
+    stats = core.stats()
+    error, few = stats["relative_error"], core.learner.pairs.unseen.size < FEWEST_PAIRS
+    if stats["warming_up"] or few or math.isnan(error):
         return "The surrogate is still warming up, or has seen too few predictions to judge it."
     return (
         f"The surrogate's error is {error:.2f} of a constant predictor's, on predictions that it "

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from ._measured.estimator import Estimator
+    from ._metric import Metric
     from ._recipe import Recipe
     from ._sync import Sync
 
@@ -150,7 +151,7 @@ class Task(ABC, Generic[BatchType]):
 
     def estimator(
         self,
-        metric: Callable[..., Any],
+        metric: "Metric",
         recipe: "Recipe",
         surrogate: str | nn.Module,
         sync: "Sync",
@@ -159,7 +160,7 @@ class Task(ABC, Generic[BatchType]):
         """What measures the metric's gradient, where the task is `measured`.
 
         Args:
-            metric: the user's own callable.
+            metric: what is measured.
             recipe: how much is drawn, and how the surrogate is fitted.
             surrogate: one of `surrogates`, or a module of the user's.
             sync: the processes that learn together.
@@ -170,11 +171,11 @@ class Task(ABC, Generic[BatchType]):
     #: How a user asks for a surrogate that is fitted to values, of a task that is `measured`.
     fits_values: str = ""
 
-    def draws_of(self, metric: Callable[..., Any]) -> int:
+    def draws_of(self, metric: "Metric") -> int:
         """Draws a sample of this metric, where the user gives no number."""
         return self.draws
 
-    def check_draws(self, count: int, metric: Callable[..., Any]) -> None:
+    def check_draws(self, count: int, metric: "Metric") -> None:
         """Checks a number of draws that the user gives.
 
         Raises:

@@ -1,7 +1,6 @@
 """The task of a loss that is given none: plain tensors."""
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from ._checks import check_dense, check_number
 from ._measured.forms import NAMES
 from ._measured.gaussian import Gaussian
+from ._metric import Metric
 from ._recipe import Recipe
 from ._surrogate import Conditioned, EmbeddingDistance, PairRegression, embedding_net
 from ._sync import Sync
@@ -94,7 +94,7 @@ class Tensors(Task[TensorBatch]):
 
     def estimator(
         self,
-        metric: Callable[..., Any],
+        metric: Metric,
         recipe: Recipe,
         surrogate: str | nn.Module,
         sync: Sync,
@@ -102,7 +102,7 @@ class Tensors(Task[TensorBatch]):
     ) -> Gaussian:
         return Gaussian(self, self.smoothing, recipe, surrogate, sync, random)
 
-    def check_draws(self, count: int, metric: Callable[..., Any]) -> None:
+    def check_draws(self, count: int, metric: Metric) -> None:
         super().check_draws(count, metric)
         if self.measured and (count < 2 or count % 2):
             raise ValueError(

@@ -70,6 +70,7 @@ def test_edit_distance_is_learned_and_descended(seed):
     criterion = LearnedSurrogateLoss(
         edit_distance,
         task=task,
+        surrogate="conditioned",
         generator=generator,
         update_every=2,
         batch_size=32,

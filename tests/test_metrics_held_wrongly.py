@@ -25,7 +25,7 @@ def marked(predictions, targets):
 
 def test_a_metric_that_edits_its_lists_in_place_changes_nobody_elses():
     edited, plain = (
-        make_loss("characters-auto", metric=metric, draws=4, data="local-global")
+        make_loss("characters-auto", metric=metric, draws=4)
         for metric in (marked, text.edit_distance)
     )
     seeds = range(2)

@@ -129,7 +129,7 @@ def test_a_users_own_edit_distance_is_found_to_be_one(head):
     _, gradient = step(criterion, arguments)
     known = text.ExpectedEditDistance(criterion.task)
     (truth,) = torch.autograd.grad(2 * known(*arguments), arguments[0])
-    torch.testing.assert_close(gradient, truth, atol=2e-4, rtol=1e-2)
+    torch.testing.assert_close(gradient, truth, atol=1e-3, rtol=1e-2)
 
 
 def right_or_wrong_of(prediction, target):
@@ -137,12 +137,9 @@ def right_or_wrong_of(prediction, target):
 
 
 def test_what_is_not_an_edit_distance_is_learned_in_part():
-    def vowels_count_tenfold(prediction, target):
-        vowels = [sum(c in "ae" for c in text) for text in (prediction, target)]
-        return 10.0 * abs(vowels[0] - vowels[1]) + Levenshtein.distance(prediction, target)
-
-    r2 = fitted(vowels_count_tenfold).stats["surrogate/r2"]
-    assert 0.5 < r2 < 1.0
+    vowels_count_tenfold = text.WeightedEditDistance(characters={"ae": 10})
+    r2, of_distance = fitted(vowels_count_tenfold)._core.estimator.control.r2.tolist()
+    assert of_distance + 0.05 < r2 < 1.0
     right_or_wrong = fitted(right_or_wrong_of).stats["surrogate/r2"]
     # Of such outputs hardly any is right.
     assert right_or_wrong > 0.95
@@ -228,13 +225,12 @@ def test_the_base_loss_has_no_part_where_the_metric_is_another(head):
 
 def test_where_values_come_later_what_is_known_is_followed():
     later = Workers(ThreadPoolExecutor, lag=2)
-    criterion = fitted(text.normalized_edit_distance, executor=later)
-    assert criterion.stats["surrogate/r2"] > 0.8
+    criterion = fitted(lambda p, t: 2.0 * Levenshtein.distance(p, t), executor=later)
     arguments = make_arguments("characters", 99, batch=64)
     _, gradient = step(criterion, arguments)
-    _, of_now = step(fitted(text.normalized_edit_distance), arguments)
-    cosine = nn.functional.cosine_similarity(gradient.flatten(), of_now.flatten(), dim=0)
-    assert cosine > 0.9
+    known = text.ExpectedEditDistance(criterion.task)
+    (truth,) = torch.autograd.grad(2 * known(*arguments), arguments[0])
+    torch.testing.assert_close(gradient, truth, atol=1e-4, rtol=0.05)
 
 
 @pytest.mark.parametrize("case", ["ctc-auto", "characters-auto"])

@@ -63,8 +63,9 @@ def test_an_unknown_form_names_those_there_are():
         LearnedSurrogateLoss(l1, surrogate="grid")
 
 
-def test_text_has_the_grid_with_draws_by_default():
-    criterion = LearnedSurrogateLoss(text.edit_distance, task=text.CTC("ab"))
-    assert criterion.task.surrogate == "grid"
-    assert criterion._core.learner.recipe.draws == 4
+def test_text_has_draws_by_default_where_the_metric_is_not_known():
+    for metric, draws in ((text.normalized_edit_distance, 4), (text.edit_distance, 0)):
+        criterion = LearnedSurrogateLoss(metric, task=text.CTC("ab"))
+        assert criterion.task.surrogate == "auto"
+        assert criterion._core.recipe.draws == draws
     assert "ctc-auto" in CASES

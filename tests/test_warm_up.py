@@ -182,14 +182,12 @@ def test_a_warm_up_without_batches_leaves_the_gradient_withheld():
 
 
 def test_an_interrupted_warm_up_goes_on_in_the_calls():
-    """With too few samples to tell whether the surrogate that comes fitted is right."""
-
     def interrupted():
         yield make_arguments("characters", batch=2)
         yield make_arguments("characters", batch=2)
         raise OSError
 
-    criterion = make_loss("characters-auto", warm_up_updates=20)
+    criterion = make_loss("characters", warm_up_updates=20)
     with pytest.raises(OSError):
         criterion.warm_up(interrupted())
     for seed in range(12):

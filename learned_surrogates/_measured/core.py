@@ -168,7 +168,7 @@ class MeasuredCore:
             start = time.perf_counter()
             self.estimator.learn(every=every)
             self.update_seconds = time.perf_counter() - start
-        return value, gradient, every
+        return value, gradient, every or self.calls == 1
 
     def _learning_call(
         self, batch: Batch, base: Base

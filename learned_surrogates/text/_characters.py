@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._metric import Metric
 from .._transfer import send
 from ._alignment import Labels
 from ._alphabet import Alphabet, kept_rows
@@ -84,10 +85,10 @@ class Characters(TextTask):
     def estimator(self, *arguments: Any) -> Readings:
         return readings(self, *arguments)
 
-    def draws_of(self, metric: Callable[..., Any]) -> int:
+    def draws_of(self, metric: Metric) -> int:
         return draws_of(self, metric)
 
-    def check_draws(self, count: int, metric: Callable[..., Any]) -> None:
+    def check_draws(self, count: int, metric: Metric) -> None:
         check_draws(self, count, metric)
 
     def read(self, input: Tensor, target: Any) -> TextBatch:

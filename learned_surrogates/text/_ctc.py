@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .._metric import Metric
 from .._transfer import send
 from ._alignment import Labels, extend, fit_to_frames, force_align, spread_evenly
 from ._alphabet import Alphabet, kept_rows
@@ -90,10 +91,10 @@ class CTC(TextTask):
     def estimator(self, *arguments: Any) -> Readings:
         return readings(self, *arguments)
 
-    def draws_of(self, metric: Callable[..., Any]) -> int:
+    def draws_of(self, metric: Metric) -> int:
         return draws_of(self, metric)
 
-    def check_draws(self, count: int, metric: Callable[..., Any]) -> None:
+    def check_draws(self, count: int, metric: Metric) -> None:
         check_draws(self, count, metric)
 
     def read(

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .._checks import check_choice, check_number
 from .._island import never_compiled
+from .._metric import Metric
 from .._task import read
 from .._transfer import send
 from ._alignment import Labels
@@ -171,21 +172,23 @@ def folded_labels(task: TextTask, labels: Labels) -> Labels:
     return [[same[index] for index in label] for label in labels]
 
 
-def known_distance(task: TextTask, metric: Any) -> ExpectedEditDistance | None:
+def known_distance(task: TextTask, metric: Metric) -> ExpectedEditDistance | None:
     """The closed form of a metric's expected value; None if it is not known to have one.
 
     Args:
         task: the task.
-        metric: the user's own callable.
+        metric: the user's.
     """
     # Where several characters are taken for one, or one class has several, they count otherwise.
     spelt = all(len(token) == 1 for token in task.alphabet.characters)
-    if task.folded is not None or not spelt:
+    as_it_is = not metric.higher_is_better and metric.best == 0
+    if task.folded is not None or not spelt or not as_it_is:
         return None
-    if metric is edit_distance or metric is Levenshtein.distance:
+    function = metric.function
+    if function is edit_distance or function is Levenshtein.distance:
         return ExpectedEditDistance(task)
-    if isinstance(metric, WeightedEditDistance) and metric.whole is not None:
-        additional, missing, wrong = metric.whole
+    if isinstance(function, WeightedEditDistance) and function.whole is not None:
+        additional, missing, wrong = function.whole
         if additional + missing <= MOST_COSTS:
             return ExpectedEditDistance(
                 task, insertion=additional, deletion=missing, substitution=wrong

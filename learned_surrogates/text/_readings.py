@@ -1,6 +1,5 @@
 """A metric's mean over the readings that a recogniser may draw, and its gradient."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +10,7 @@ from .._evaluations import Measurement, Seen
 from .._measured.control_variate import ControlVariate
 from .._measured.estimator import Draws, Estimator
 from .._measured.regression import Regression
+from .._metric import Metric
 from .._recipe import Recipe
 from .._state_tensors import Faults, Shapes, as_tensor, check_shapes
 from .._sync import Sync
@@ -194,7 +194,8 @@ class Readings(Estimator[TextBatch]):
         return values - values[:1]
 
     def finite(self, batch: TextBatch) -> Tensor:
-        return batch.logits.where(batch.present[:, None], 0.0).flatten(1).isfinite().all(1)
+        # Classes may be masked with minus infinity.
+        return batch.probabilities.where(batch.present[:, None], 0.0).flatten(1).isfinite().all(1)
 
     def leads(self, batch: TextBatch, draws: Draws) -> bool | None:
         """Whether the base loss must lead: most characters are read wrong."""
@@ -345,7 +346,7 @@ class Readings(Estimator[TextBatch]):
 
 def readings(
     task: TextTask,
-    metric: Callable[..., Any],
+    metric: Metric,
     recipe: Recipe,
     surrogate: str | nn.Module,
     sync: Sync,
@@ -353,7 +354,7 @@ def readings(
 ) -> Readings:
     """The estimator of a recogniser's task (see `Task.estimator`)."""
     # By identity: a metric may be any object, and compare as it likes.
-    akin = any(metric is other for other in task.akin_to_base_loss)
+    akin = any(metric.function is other for other in task.akin_to_base_loss)
     return Readings(
         task,
         known_distance(task, metric),
@@ -365,12 +366,12 @@ def readings(
     )
 
 
-def draws_of(task: TextTask, metric: Callable[..., Any]) -> int:
+def draws_of(task: TextTask, metric: Metric) -> int:
     """None of a metric whose expected value is known in closed form, or whose values are fitted."""
     return task.draws if task.measured and known_distance(task, metric) is None else 0
 
 
-def check_draws(task: TextTask, count: int, metric: Callable[..., Any]) -> None:
+def check_draws(task: TextTask, count: int, metric: Metric) -> None:
     """Checks a number of draws that the user gives (see `Task.check_draws`)."""
     none = count == 0 and known_distance(task, metric) is not None
     if task.measured and count < 2 and not none:
