@@ -21,9 +21,8 @@ from conftest import (
 )
 from ranks import Ranks
 from test_loss import Weighted
-from test_trust import readings, some_cost_more
 
-from learned_surrogates import MetricError, text
+from learned_surrogates import MetricError
 from learned_surrogates._measured.core import MeasuredCore
 
 # What all processes have in common: of a surrogate that is fitted to values, and of one to slopes.
@@ -409,48 +408,6 @@ def test_all_ranks_may_resume_from_one_state(ranks, loads_on, case):
     assert states[0]["counters"][0] == 5
     assert states[0]["counters"][1] == 5 or case in MEASURED
     assert not torch.equal(*streams)
-
-
-def resume_a_fitted_one_from_rank_0():
-    options = {"task": text.Characters("abcdefghijk"), "warm_up_updates": 20, "update_every": 3}
-    trained = make_loss("characters-auto", sync=False, **options)
-    step(trained, readings(40))
-    assert trained._core.learner.came_fitted
-    restored = make_loss("characters-auto", **options)
-    if dist.get_rank() == 0:
-        restored.load_state_dict(snapshot(trained))
-    for seed in own_seeds(3):
-        step(restored, readings(4, seed))
-    return together(restored)
-
-
-def test_all_ranks_know_that_the_surrogate_came_fitted(ranks):
-    states = ranks(resume_a_fitted_one_from_rank_0)
-    assert_same(states)
-    assert states[0]["counters"].tolist()[:2] == [4, 1]
-
-
-def be_deceived_in_one_rank():
-    """The first batches have nothing of what costs more; later ones do, in one process."""
-    criterion = make_loss(
-        "characters-auto",
-        metric=some_cost_more,
-        task=text.Characters("abcdefghijk"),
-        warm_up_updates=20,
-        update_every=4,
-    )
-    step(criterion, readings(40, *own_seeds(1), least=4))
-    fitted = criterion._core.learner.came_fitted
-    for seed in own_seeds(9, 1):
-        step(criterion, readings(40, seed, least=1 if dist.get_rank() else 4))
-    return fitted, criterion._core.learner.warm_up_left, together(criterion)
-
-
-def test_all_ranks_warm_up_after_all_if_one_was_deceived(ranks):
-    fitted, warm_up_left, states = zip(*ranks(be_deceived_in_one_rank), strict=True)
-    assert fitted == (True, True)
-    assert warm_up_left[0] > 0
-    assert_same(states)
 
 
 def outlive_the_other():
