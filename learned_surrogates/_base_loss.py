@@ -12,6 +12,12 @@ from ._task import Batch
 #: Gives the base loss's gradient of a call; None without a base loss.
 Base = Callable[[], Tensor] | None
 
+NOT_FINITE = (
+    "base_loss has no finite gradient for some samples, though their predictions are finite: they "
+    "are left out of its part of the gradient, now and in later calls. nn.CTCLoss() is infinite "
+    "for a target that needs more frames than there are; zero_infinity=True leaves those out, too"
+)
+
 
 def base_gradient(
     base_loss: Callable[..., Tensor],
@@ -19,8 +25,11 @@ def base_gradient(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     reduction: str,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """d base loss / d prediction, scaled as a sum over samples: `reduction` then applies to it too.
+
+    Where it is not finite, though the prediction is, a sample's is zero: one target that no path
+    spells would make a NaN of all weights of the model, and the surrogate is right about it.
 
     Args:
         base_loss: called with `args` and `kwargs`; a scalar is taken as reduced by `reduction`,
@@ -30,6 +39,9 @@ def base_gradient(
         kwargs: keyword arguments of the loss.
         reduction: the loss's.
 
+    Returns:
+        The gradient, of the prediction's shape, and which samples were left out of it, `(batch,)`.
+
     Raises:
         TypeError: the base loss returned no tensor that depends on the prediction.
         ValueError: it returned neither `()` nor `(batch,)`, or one number where one a sample is
@@ -37,7 +49,7 @@ def base_gradient(
     """
     original, count = batch.prediction, len(batch.target)
     if not count:  # which many losses refuse
-        return torch.zeros_like(original)
+        return torch.zeros_like(original), torch.zeros(0, dtype=torch.bool, device=original.device)
     # Half precision is for matrix products, not for a loss: many have no such kernel.
     half = original.dtype in (torch.float16, torch.bfloat16)
     with island(original.device), torch.enable_grad():
@@ -67,12 +79,20 @@ def base_gradient(
         # The loss's reduction will weigh what is returned here, as the base loss did already.
         if value.ndim == 0:
             (weights,) = torch.autograd.grad(reduced.sum(), samples)
-        elif batch.weights is not None:
-            weights = batch.weights
         else:
-            return gradient
+            weights = torch.ones_like(samples) if batch.weights is None else batch.weights
         shares = torch.where(weights > 0, 1 / weights, 0.0)
-    return gradient * batch.per_sample(shares.to(gradient), gradient.ndim)
+        gradient = gradient * batch.per_sample(shares.to(gradient), gradient.ndim)
+        left_out = _spoilt(gradient, batch)
+        return gradient.where(batch.per_sample(~left_out, gradient.ndim), 0.0), left_out
+
+
+def _spoilt(gradient: Tensor, batch: Batch) -> Tensor:
+    """Which samples `(batch,)` have a gradient that is not finite, of a prediction that is."""
+    prediction = batch.samples_first(batch.prediction.detach())
+    # A class that cannot be has a logarithm of minus infinity. A NaN must show.
+    possible = ~(prediction.isnan() | prediction.isposinf()).any(1)
+    return possible & ~batch.samples_first(gradient).isfinite().all(1)
 
 
 def with_prediction(

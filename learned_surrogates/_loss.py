@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from ._base_loss import base_gradient
+from ._base_loss import NOT_FINITE, base_gradient
 from ._budget import Budget
 from ._checks import check_choice, check_number
 from ._describe import describe
@@ -312,6 +312,9 @@ class LearnedSurrogateLoss(nn.Module):
         #: Figures of how the loss does; see `stats` in the documentation. Refreshed every
         #: `update_every` calls.
         self.stats: dict[str, Any] = {}
+        # Read where figures are, so that other calls do not wait for the device.
+        self._base_left_out = torch.zeros((), dtype=torch.bool, device="cpu")
+        self._warned_of_base_loss = False
         self._refresh_stats()
 
     @never_compiled
@@ -335,7 +338,10 @@ class LearnedSurrogateLoss(nn.Module):
 
         def base() -> Tensor:
             assert base_loss is not None
-            return base_gradient(base_loss, batch, args, kwargs, self.reduction)
+            gradient, left_out = base_gradient(base_loss, batch, args, kwargs, self.reduction)
+            left_out = left_out.any()
+            self._base_left_out = self._base_left_out.to(left_out.device) | left_out
+            return gradient
 
         value, gradient, news = core.call(
             batch,
@@ -347,6 +353,7 @@ class LearnedSurrogateLoss(nn.Module):
             core.warn_if_idle()
         if news:
             self.stats = core.conclude(base_loss is not None)
+            self._warn_of_base_loss()
         if learning:
             core.give_up()
         if gradient is not None:
@@ -490,6 +497,12 @@ class LearnedSurrogateLoss(nn.Module):
         for arguments in batches:
             named = isinstance(arguments, Mapping)
             yield read(self.task, () if named else arguments, arguments if named else {})
+
+    def _warn_of_base_loss(self) -> None:
+        """Warns, once, of samples that were left out of the base loss's gradient."""
+        if not self._warned_of_base_loss and self._base_left_out:
+            self._warned_of_base_loss = True
+            warn(NOT_FINITE)
 
     def _refresh_stats(self) -> None:
         self.stats = self._core.stats()

@@ -66,6 +66,11 @@ class Batch:
             shape[self.batch_dim] = -1
         return values.view(shape)
 
+    def samples_first(self, tensor: Tensor) -> Tensor:
+        """A tensor of the prediction's shape as `(batch, numbers)`."""
+        first = tensor[None] if self.batch_dim is None else tensor.movedim(self.batch_dim, 0)
+        return first.flatten(1) if first.ndim > 1 else first[:, None]
+
     def reduce(self, value: Tensor, reduction: str) -> Tensor:
         """The loss of the call, from that of its samples.
 

@@ -1,0 +1,105 @@
+"""The base loss's gradient, whatever it returns, beside what is right for each of its samples."""
+
+import warnings
+
+import pytest
+import torch
+from conftest import assert_identical
+from torch import nn
+from torch.nn import functional
+
+from learned_surrogates import LearnedSurrogateLoss, Tensors, text
+
+# Alone: the metric has no say.
+ALONE = {"base_weight": 1.0}
+
+
+def ctc_call():
+    """Four frames; no path of theirs spells the second target, as equal letters need a blank."""
+    log_probs = torch.randn(4, 3, 3, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+    targets = torch.tensor([[1, 2, 0], [1, 1, 1], [2, 1, 2]])
+    return log_probs.requires_grad_(), targets, torch.tensor([4] * 3), torch.tensor([2, 3, 3])
+
+
+def gradient_of(loss, arguments):
+    (gradient,) = torch.autograd.grad(loss(*arguments).sum(), arguments[0])
+    return gradient
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_a_target_that_no_path_spells_is_left_out_with_a_word_and_once(reduction):
+    base = nn.CTCLoss(reduction=reduction)
+    assert gradient_of(base, ctc_call())[:, 1].isnan().all()
+    criterion = LearnedSurrogateLoss(
+        text.edit_distance,
+        task=text.CTC("ab"),
+        base_loss=base,
+        reduction=reduction,
+        update_every=1,
+        **ALONE,
+    )
+    expected = gradient_of(nn.CTCLoss(reduction=reduction, zero_infinity=True), ctc_call())
+    with pytest.warns(UserWarning, match=r"no finite gradient.*zero_infinity=True"):
+        torch.testing.assert_close(gradient_of(criterion, ctc_call()), expected)
+    for _ in range(3):
+        torch.testing.assert_close(gradient_of(criterion, ctc_call()), expected)
+
+
+def root(prediction, target):
+    """Its gradient is not finite where both are equal."""
+    return (prediction - target).square().sum(-1).sqrt()
+
+
+@pytest.mark.parametrize("smoothing", [None, 0])
+@pytest.mark.parametrize("reduced", [False, True])
+def test_a_sample_without_a_finite_gradient_is_left_out_of_plain_tensors(smoothing, reduced):
+    base = (lambda p, t: root(p, t).mean()) if reduced else root
+    criterion = LearnedSurrogateLoss(
+        lambda p, t: (p - t).abs().sum(-1),
+        task=Tensors(smoothing=smoothing),
+        base_loss=base,
+        update_every=1,
+        **ALONE,
+    )
+    prediction, target = torch.randn(4, 3), torch.randn(4, 3)
+    target[2] = prediction[2]
+    expected = functional.normalize(prediction - target) / 4
+    with pytest.warns(UserWarning, match="no finite gradient"):
+        actual = gradient_of(criterion, (prediction.requires_grad_(), target))
+    torch.testing.assert_close(actual, expected)
+
+
+def test_a_prediction_that_is_not_a_number_still_shows():
+    options = {"on_metric_error": "skip", "update_every": 1, **ALONE}
+    criterion = LearnedSurrogateLoss(root, base_loss=root, **options)
+    prediction, target = torch.randn(4, 3), torch.randn(4, 3)
+    prediction[1, 0] = torch.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gradient = gradient_of(criterion, (prediction.requires_grad_(), target))
+    assert gradient.isnan().any(1).tolist() == [False, True, False, False]
+
+
+def test_a_class_that_cannot_be_is_no_fault_of_the_prediction():
+    log_probs, *rest = ctc_call()
+    masked = log_probs.detach().masked_fill(torch.tensor([False, False, True]), -torch.inf)
+    arguments = (masked.log_softmax(-1).requires_grad_(), *rest)
+    criterion = LearnedSurrogateLoss(
+        text.edit_distance, task=text.CTC("ab"), base_loss=nn.CTCLoss(), update_every=1, **ALONE
+    )
+    with pytest.warns(UserWarning, match="no finite gradient"):
+        assert gradient_of(criterion, arguments).isfinite().all()
+
+
+def test_a_check_goes_on_without_what_is_not_finite():
+    criterion = LearnedSurrogateLoss(
+        text.edit_distance, task=text.CTC("ab"), base_loss=nn.CTCLoss()
+    )
+    other = LearnedSurrogateLoss(
+        text.edit_distance, task=text.CTC("ab"), base_loss=nn.CTCLoss(zero_infinity=True)
+    )
+    figures = [
+        loss.check([ctc_call()], draws=4).directions["base loss"].change
+        for loss in (criterion, other)
+    ]
+    assert_identical(*map(torch.tensor, figures))
