@@ -131,8 +131,11 @@ class ValueCore:
         """The surrogate's values `(batch,)`, z, and d values / d prediction, all detached."""
         learner = self.learner
         with island(learner.device), torch.set_grad_enabled(differentiable):
-            prediction = batch.prediction.detach().to(learner.dtype).requires_grad_(differentiable)
-            z = self.task.represent(prediction, batch)
+            prediction = batch.prediction.detach()
+            # What the surrogate sees may be a small difference of large numbers.
+            precision = torch.promote_types(prediction.dtype, learner.dtype)
+            prediction = prediction.to(precision).requires_grad_(differentiable)
+            z = self.task.represent(prediction, batch).to(learner.dtype)
             finite = z.detach().flatten(1).isfinite().all(1)
             ready = learner.prepare(z.detach(), batch.target, finite)
             if learning:

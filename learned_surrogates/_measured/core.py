@@ -141,7 +141,7 @@ class MeasuredCore:
                     evaluation, seen = None, None
                     value = gradient.new_zeros(0)
                 else:
-                    self.smoothing.follow(batch.prediction.detach().float(), _tensor(batch))
+                    self.smoothing.follow(batch.prediction.detach(), _tensor(batch))
                     draws = draw(
                         self.task, batch, self._width(batch), self.recipe.draws, self.random
                     )
@@ -224,7 +224,7 @@ class MeasuredCore:
     def _width(self, batch: Batch) -> Tensor:
         z = batch.prediction.detach().float()
         if self.smoothing.given is None and self.smoothing.moments is None:
-            self.smoothing.follow(z, _tensor(batch))
+            self.smoothing.follow(batch.prediction.detach(), _tensor(batch))
         return self.smoothing.width(z)
 
     def _now(self, pairs: list[tuple[Any, Any]], size: int) -> Measurement | None:
@@ -429,7 +429,7 @@ class MeasuredCore:
         """Remembers what draws of a batch say, without a gradient; waits for it."""
         measured = None
         with self._unchanged():
-            self.smoothing.follow(batch.prediction.detach().float(), _tensor(batch))
+            self.smoothing.follow(batch.prediction.detach(), _tensor(batch))
             draws = draw(self.task, batch, self._width(batch), self.recipe.draws, self.random)
             # Other processes are told of an error by the next exchange.
             with self.sync.told():
