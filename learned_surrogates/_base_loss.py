@@ -83,6 +83,8 @@ def base_gradient(
             weights = torch.ones_like(samples) if batch.weights is None else batch.weights
         shares = torch.where(weights > 0, 1 / weights, 0.0)
         gradient = gradient * batch.per_sample(shares.to(gradient), gradient.ndim)
+        # A class that cannot be has a logarithm of minus infinity, and nothing to follow.
+        gradient = gradient.where(~original.detach().isneginf(), 0.0)
         left_out = _spoilt(gradient, batch)
         return gradient.where(batch.per_sample(~left_out, gradient.ndim), 0.0), left_out
 
@@ -90,9 +92,9 @@ def base_gradient(
 def _spoilt(gradient: Tensor, batch: Batch) -> Tensor:
     """Which samples `(batch,)` have a gradient that is not finite, of a prediction that is."""
     prediction = batch.samples_first(batch.prediction.detach())
-    # A class that cannot be has a logarithm of minus infinity. A NaN must show.
-    possible = ~(prediction.isnan() | prediction.isposinf()).any(1)
-    return possible & ~batch.samples_first(gradient).isfinite().all(1)
+    # What is not a number must show.
+    sound = ~(prediction.isnan() | prediction.isposinf()).any(1)
+    return sound & ~batch.samples_first(gradient).isfinite().all(1)
 
 
 def with_prediction(

@@ -32,7 +32,7 @@ FAR = (
 
 def check_direction(
     task: Task[Any], evaluations: Evaluations, batch: Batch, errors: Tensor
-) -> None:
+) -> bool:
     """Holds a batch's errors against those of predictions that equal their targets.
 
     Args:
@@ -41,25 +41,28 @@ def check_direction(
         batch: as the task read it.
         errors: what the metric said of it, `(batch,)`, NaN where that is not known.
 
+    Returns:
+        Whether they tell the direction: predictions that are as good as their targets do not.
+
     Raises:
         ValueError: all of the batch is better than, or as good as, its targets in its place.
     """
     if not task.target_is_best:
-        return
+        return True
     with island(batch.prediction.device), torch.no_grad():
         _, targets = task.decode(batch)
     try:
         (perfect,) = evaluations.measure([(targets, targets)])
     except MetricError:  # of a pair that the model does not make
-        return
+        return True
     known = errors.isfinite() & perfect.isfinite()
-    _compare(evaluations.metric, errors[known], perfect[known])
+    return _compare(evaluations.metric, errors[known], perfect[known])
 
 
-def _compare(metric: Metric, own: Tensor, perfect: Tensor) -> None:
+def _compare(metric: Metric, own: Tensor, perfect: Tensor) -> bool:
     """Errors of the predictions and of the targets in their place, `(samples,)`."""
     if not len(own):
-        return
+        return False
     slack = SLACK * (1 + own.abs() + perfect.abs())
     values = {
         "name": metric.name,
@@ -73,3 +76,4 @@ def _compare(metric: Metric, own: Tensor, perfect: Tensor) -> None:
     differ = (own > perfect + slack).any()
     if differ and perfect.median() > own.mean() / 2 + slack.max():
         warn(FAR.format(best=metric.best, **values))
+    return bool(differ)

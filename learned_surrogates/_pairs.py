@@ -22,6 +22,8 @@ from ._transfer import send
 UNSEEN = 1024
 # Value, error, noise: float64 if the surrogate is.
 UNSEEN_BYTES = 24
+# Calls in which the task is asked for doubts, and the metric's direction looked at, until one told.
+DOUBTFUL = 100
 
 
 class Pairs:
@@ -51,10 +53,9 @@ class Pairs:
         if generator is not None:
             self.generated = Generated(generator, self.evaluations, self.random)
         self.skipped = 0
-        #: Whether the metric was seen to be best where predictions equal their targets.
-        self.looked = False
-        #: Whether the task was asked for doubts about the targets.
-        self.doubted = False
+        #: How often it is still looked whether the metric is best for predictions that equal their
+        #: targets, and the task asked for doubts about a batch.
+        self.looks = self.doubts = DOUBTFUL
         self.metric_mean = float("nan")
         self.metric_seconds = 0.0
 
@@ -82,22 +83,21 @@ class Pairs:
         return evaluation
 
     def doubt(self, batch: Batch) -> None:
-        """Has the task warn of the first batch if it looks amiss."""
-        if not self.doubted:
+        """Has the task warn of a batch that looks amiss, until one has told that it is not."""
+        if self.doubts:
             with island(self.device), torch.no_grad():
-                self.task.doubt_predictions(batch)
-                self.task.doubt(self.task.decode(batch)[1])
-            self.doubted = True
+                told = self.task.doubt(batch)
+            self.doubts = 0 if told else self.doubts - 1
 
     def check_direction(self, batch: Batch, errors: Tensor) -> None:
-        """Holds the errors `(batch,)` of the first batch against those of perfect predictions.
+        """Holds the errors `(batch,)` of the first batches against those of perfect predictions.
 
         Raises:
             ValueError: the metric seems to be taken the wrong way round.
         """
-        if not self.looked:
-            check_direction(self.task, self.evaluations, batch, errors)
-            self.looked = True
+        if self.looks:
+            told = check_direction(self.task, self.evaluations, batch, errors)
+            self.looks = 0 if told else self.looks - 1
 
     def start(self, batch: Batch) -> Evaluation:
         """Starts the true metric's evaluation on a batch, and on draws if the recipe has them."""

@@ -212,16 +212,16 @@ class Task(ABC, Generic[BatchType]):
         """Stored targets as y, the form in which the surrogate takes them."""
         return target
 
-    def doubt(self, targets: Any) -> None:
-        """Warns of targets, as `decode` gives them, which look as if something else were meant.
+    def doubt(self, batch: BatchType) -> bool:
+        """Warns of a batch which looks as if something else were meant.
 
-        Asked once, of the first batch that is measured.
+        Asked before the first batches are measured, until one has told.
+
+        Returns:
+            Whether this one has told, be it that all is well: one without any angle does not tell
+            whether angles are in degrees.
         """
-        return  # a task need not have any doubts
-
-    def doubt_predictions(self, batch: BatchType) -> None:
-        """Warns of predictions which look as if something else were meant; asked once, too."""
-        return
+        return True  # a task need not have any doubts
 
     def beside(self, base_loss: Callable[..., Tensor] | None) -> Self:
         """The task of a loss with this base loss.

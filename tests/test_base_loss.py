@@ -80,15 +80,21 @@ def test_a_prediction_that_is_not_a_number_still_shows():
     assert gradient.isnan().any(1).tolist() == [False, True, False, False]
 
 
-def test_a_class_that_cannot_be_is_no_fault_of_the_prediction():
-    log_probs, *rest = ctc_call()
-    masked = log_probs.detach().masked_fill(torch.tensor([False, False, True]), -torch.inf)
-    arguments = (masked.log_softmax(-1).requires_grad_(), *rest)
+def test_a_class_that_cannot_be_takes_nothing_from_the_others():
+    """CTC's gradient is no number there, of every sample."""
+    mask, random = torch.tensor([False, False, True]), torch.Generator().manual_seed(0)
+    logits = torch.randn(4, 3, 3, generator=random).masked_fill(mask, -torch.inf)
+    arguments = logits.log_softmax(-1).requires_grad_(), torch.tensor([[1, 0], [1, 1], [0, 0]])
+    arguments += torch.tensor([4] * 3), torch.tensor([1, 2, 0])
     criterion = LearnedSurrogateLoss(
         text.edit_distance, task=text.CTC("ab"), base_loss=nn.CTCLoss(), update_every=1, **ALONE
     )
-    with pytest.warns(UserWarning, match="no finite gradient"):
-        assert gradient_of(criterion, arguments).isfinite().all()
+    expected = gradient_of(nn.CTCLoss(), arguments)
+    assert expected[:, :, 2].isnan().all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        actual = gradient_of(criterion, arguments)
+    torch.testing.assert_close(actual, expected.masked_fill(mask, 0.0))
 
 
 def test_a_check_goes_on_without_what_is_not_finite():

@@ -14,6 +14,8 @@ from torch import nn
 from learned_surrogates import LearnedSurrogateLoss, MetricError, Workers, boxes, text
 from learned_surrogates.boxes import rotated_iou
 
+QUICK = {"data": "local", "warm_up_updates": 10}
+
 
 def some_boxes():
     random = torch.Generator().manual_seed(0)
@@ -156,6 +158,34 @@ def test_angles_in_degrees_are_doubted_once():
         of_boxes(rotated_iou, data="local", executor=Workers(ByHand(), lag=2))(pred, degrees)
     # A whole turn is none.
     of_boxes(rotated_iou)(pred, target.index_fill(1, torch.tensor([4]), 2 * math.pi))
+
+
+def test_angles_in_degrees_are_doubted_as_soon_as_a_batch_has_them():
+    criterion, (pred, target) = of_boxes(rotated_iou, **QUICK), some_boxes()
+    level = target * torch.tensor([1, 1, 1, 1, 0.0])
+    for _ in range(3):
+        criterion(pred, level)
+    turned = level + torch.tensor([0, 0, 0, 0, 45.0])
+    with pytest.warns(UserWarning, match="angles up to 45, more than a whole turn"):
+        criterion(pred, turned)
+    criterion(pred, turned)
+
+
+def test_a_lost_direction_is_found_as_soon_as_a_batch_tells_it():
+    criterion = of_boxes(lambda p, t: rotated_iou(p, t), **QUICK)
+    pred, target = some_boxes()
+    for _ in range(2):
+        criterion(target.clone().requires_grad_(), target)
+    with pytest.raises(ValueError, match="taken that lower is better"):
+        criterion(pred, target)
+
+
+def test_a_softmax_is_doubted_as_soon_as_a_batch_tells_it():
+    criterion, (logits, target) = of_texts(text.edit_distance), some_texts()
+    certain = torch.nn.functional.one_hot(target, logits.shape[1]).transpose(1, 2).float()
+    criterion(certain.requires_grad_(), target)
+    with pytest.warns(UserWarning, match="seems to hold probabilities"):
+        criterion(logits.softmax(1), target)
 
 
 def test_a_list_of_words_of_another_case_is_noticed():

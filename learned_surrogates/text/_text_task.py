@@ -120,8 +120,8 @@ class TextTask(Task[TextBatch]):
         task.base_loss = base_loss
         return task
 
-    def doubt_predictions(self, batch: TextBatch) -> None:
-        doubt_scores(batch.logits, batch.present, self.prediction, self.base_loss)
+    def doubt(self, batch: TextBatch) -> bool:
+        return doubt_scores(batch.logits, batch.present, self.prediction, self.base_loss)
 
     def represent(self, prediction: Tensor, batch: TextBatch) -> Tensor:
         present = batch.present[:, None]
