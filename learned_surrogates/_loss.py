@@ -21,7 +21,9 @@ from ._gradient_checker import GradientChecker
 from ._island import never_compiled
 from ._measured.core import MeasuredCore
 from ._metric import Metric
+from ._packed import KEY, pack, unpack
 from ._recipe import Recipe
+from ._state_tensors import Faults
 from ._sync import Sync
 from ._task import Batch, Generator, Task, Tensors, plain, read
 from ._value_core import ValueCore
@@ -519,8 +521,7 @@ class LearnedSurrogateLoss(nn.Module):
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        for key, tensor in self._core.save(with_replay=self.save_replay).items():
-            destination[prefix + key] = tensor
+        destination[prefix + KEY] = pack(self._core.save(with_replay=self.save_replay))
 
     def _load_from_state_dict(
         self,
@@ -536,9 +537,15 @@ class LearnedSurrogateLoss(nn.Module):
         # A subclass may have modules of its own, which load themselves.
         own = {k: v for k, v in own.items() if k.partition(".")[0] not in self._modules}
         if not own:
-            missing_keys.append(prefix + "version")
+            missing_keys.append(prefix + KEY)
             return
-        faults = self._core.load(own)
+        try:
+            # Tensors under their own names are taken, too.
+            packed = unpack(own.pop(KEY)) if KEY in own else {}
+        except ValueError as error:
+            faults = Faults(errors=[str(error)])
+        else:
+            faults = self._core.load(packed | own)
         missing_keys += [prefix + key for key in faults.missing]
         unexpected_keys += [prefix + key for key in faults.unexpected]
         error_msgs += [f"{self._get_name()}: {error}" for error in faults.errors]
