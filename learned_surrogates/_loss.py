@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 
 
 REDUCTIONS = ("none", "mean", "sum")
+IN_THREADS = (
+    "the loss was called within DataParallel, whose threads would learn into one surrogate at a "
+    "time: call it outside, on what the wrapped model returns; or take DistributedDataParallel"
+)
 
 
 class LearnedSurrogateLoss(nn.Module):
@@ -162,6 +166,7 @@ class LearnedSurrogateLoss(nn.Module):
 
     Raises:
         TypeError, ValueError: an argument, here or at a call, is of the wrong kind or value.
+        RuntimeError: at a call, within `DataParallel`.
         MetricError: at a call, the metric failed.
 
     Example:
@@ -329,6 +334,8 @@ class LearnedSurrogateLoss(nn.Module):
             type was given. In the metric's units, as an error: lower is better for every metric.
         """
         check_choice("reduction", self.reduction, REDUCTIONS)
+        if getattr(self, "_is_replica", False):  # PyTorch's mark on copies for a device each
+            raise RuntimeError(IN_THREADS)
         args, kwargs = tuple(map(plain, args)), {key: plain(kwargs[key]) for key in kwargs}
         batch = read(self.task, args, kwargs)
         batch.check_reduction(self.reduction)
@@ -356,6 +363,9 @@ class LearnedSurrogateLoss(nn.Module):
         if news:
             self.stats = core.conclude(base_loss is not None)
             self._warn_of_base_loss()
+        elif learning and (not self.stats["calls"] or self.stats.get("warming_up")):
+            # What is printed after the first calls shall be true of them.
+            self._refresh_stats()
         if learning:
             core.give_up()
         if gradient is not None:

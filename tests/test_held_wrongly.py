@@ -192,3 +192,17 @@ def test_a_list_of_words_of_another_case_is_noticed():
     with pytest.warns(UserWarning, match="of 3 words, RandomEdits leaves out 2"):
         text.RandomEdits("abc", ["ABC", "BA", "cab"])
     text.RandomEdits("abc", (word for word in ["a" * 20, "cab"]))
+
+
+@pytest.mark.parametrize("case", ["tensors", "text"])
+def test_stats_are_true_of_the_first_call(case):
+    if case == "text":
+        criterion, arguments = of_texts(text.edit_distance), some_texts(64)
+    else:
+        criterion = LearnedSurrogateLoss(lambda p, t: (p - t).abs().sum(-1))
+        arguments = torch.zeros(64, 3, requires_grad=True), torch.ones(64, 3)
+    loss = criterion(*arguments)
+    assert criterion.stats["calls"] == 1
+    assert not math.isnan(criterion.stats["metric"])
+    if case == "tensors":
+        assert criterion.stats["metric"] == pytest.approx(loss.item())
