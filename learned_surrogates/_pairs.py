@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ._budget import choose
-from ._direction import check_direction
+from ._doubts import Doubts
 from ._evaluations import Evaluation, Evaluations, Measurement
 from ._generated import Generated
 from ._island import island
@@ -22,8 +22,6 @@ from ._transfer import send
 UNSEEN = 1024
 # Value, error, noise: float64 if the surrogate is.
 UNSEEN_BYTES = 24
-# Calls in which the task is asked for doubts, and the metric's direction looked at, until one told.
-DOUBTFUL = 100
 
 
 class Pairs:
@@ -53,9 +51,7 @@ class Pairs:
         if generator is not None:
             self.generated = Generated(generator, self.evaluations, self.random)
         self.skipped = 0
-        #: How often it is still looked whether the metric is best for predictions that equal their
-        #: targets, and the task asked for doubts about a batch.
-        self.looks = self.doubts = DOUBTFUL
+        self.doubts = Doubts(task, self.evaluations)
         self.metric_mean = float("nan")
         self.metric_seconds = 0.0
 
@@ -68,36 +64,20 @@ class Pairs:
         start, before = time.perf_counter(), self.random.get_state()
         evaluation = Evaluation(len(batch.target))
         try:
-            self.doubt(batch)
+            self.doubts.look(batch)
             if not self.evaluations.full:
                 evaluation = self.start(batch)
             self.evaluations.settle(evaluation)
             # Where a call does not wait for the metric, neither does it for this.
             if evaluation.measured is not None:
-                self.check_direction(batch, evaluation.measured.known(len(batch.target)))
+                known = evaluation.measured.known(len(batch.target))
+                self.doubts.look_at_direction(batch, known)
         except BaseException:
             self.evaluations.drop(evaluation)
             self.random.set_state(before)
             raise
         self.metric_seconds = time.perf_counter() - start
         return evaluation
-
-    def doubt(self, batch: Batch) -> None:
-        """Has the task warn of a batch that looks amiss, until one has told that it is not."""
-        if self.doubts:
-            with island(self.device), torch.no_grad():
-                told = self.task.doubt(batch)
-            self.doubts = 0 if told else self.doubts - 1
-
-    def check_direction(self, batch: Batch, errors: Tensor) -> None:
-        """Holds the errors `(batch,)` of the first batches against those of perfect predictions.
-
-        Raises:
-            ValueError: the metric seems to be taken the wrong way round.
-        """
-        if self.looks:
-            told = check_direction(self.task, self.evaluations, batch, errors)
-            self.looks = 0 if told else self.looks - 1
 
     def start(self, batch: Batch) -> Evaluation:
         """Starts the true metric's evaluation on a batch, and on draws if the recipe has them."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ._checks import check_dense, check_number
 from ._measured.forms import NAMES
+from ._perfect import perfect_predictions
 from ._surrogate import Conditioned, EmbeddingDistance, PairRegression, embedding_net
 
 #: A random data generator R: `generator(count, rng)` returns `count` predictions and `count`
@@ -212,6 +213,14 @@ class Task(ABC, Generic[BatchType]):
         """Stored targets as y, the form in which the surrogate takes them."""
         return target
 
+    def perfect(self, batch: BatchType) -> list[Any]:
+        """Predictions, as the metric takes them, of which one should be the best there is.
+
+        None where the task knows of none. Where it is not sure, as `target_is_best` says, the user
+        is warned of a metric that is better for other predictions; else that is an error.
+        """
+        return [self.decode(batch)[1]] if self.target_is_best else []
+
     def doubt(self, batch: BatchType) -> bool:
         """Warns of a batch which looks as if something else were meant.
 
@@ -374,6 +383,9 @@ class Tensors(Task[TensorBatch]):
             prediction = prediction.float()
         # Copies, so that a metric that works in place leaves the user's objects alone.
         return prediction.clone(), copy.deepcopy(batch.targets)
+
+    def perfect(self, batch: TensorBatch) -> list[Tensor]:
+        return perfect_predictions(batch.prediction.detach(), batch.targets)
 
     def encode(
         self, predictions: Any, targets: Any, shape: torch.Size | None

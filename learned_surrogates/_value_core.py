@@ -177,8 +177,8 @@ class ValueCore:
 
     def first_look(self, batch: Batch, errors: Tensor) -> None:
         """Doubts about the first batch `(batch,)`, which has these errors."""
-        self.learner.pairs.doubt(batch)
-        self.learner.pairs.check_direction(batch, errors)
+        self.learner.pairs.doubts.look(batch)
+        self.learner.pairs.doubts.look_at_direction(batch, errors)
 
     def sample(self, batch: Batch, random: torch.Generator) -> tuple[Any, Any]:
         """A draw, as the metric takes it."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .._base_loss import Base
 from .._budget import choose
+from .._doubts import Doubts
 from .._evaluations import Evaluation, Evaluations, Measurement, Seen
 from .._history import History
 from .._island import island
@@ -91,6 +92,7 @@ class MeasuredCore:
         self.device = torch.device("cpu")
         self.random = torch.Generator().manual_seed(recipe.seed ^ SALT)
         self.evaluations = Evaluations(metric, recipe.executor)
+        self.doubts = Doubts(task, self.evaluations)
         self.smoothing = Smoothing(task.smoothing)
         self.slope = Slope(given, recipe.learning_rate, recipe.seed, sync)
         self.experience = Experience(metric, recipe)
@@ -184,7 +186,9 @@ class MeasuredCore:
             yield
 
     def first_look(self, batch: Batch, errors: Tensor) -> None:
-        """There are no doubts about plain tensors."""
+        """Doubts about the first batch `(batch,)`, which has these errors."""
+        self.doubts.look(batch)
+        self.doubts.look_at_direction(batch, errors)
 
     def sample(self, batch: Batch, random: torch.Generator) -> tuple[Any, Any]:
         """A draw, as the metric takes it."""
@@ -247,10 +251,14 @@ class MeasuredCore:
         size = len(batch.target)
         evaluation = Evaluation(size)
         try:
+            self.doubts.look(batch)
             if not self.evaluations.full:
                 positions = choose(self.recipe.metric_budget, size, self.random)
                 evaluation = self.evaluations.start(draws.pairs, size, positions)
             self.evaluations.settle(evaluation)
+            # Where a call does not wait for the metric, neither does it for this.
+            if evaluation.measured is not None:
+                self.doubts.look_at_direction(batch, evaluation.measured.known(size))
         except BaseException:
             self.evaluations.drop(evaluation)
             raise

@@ -34,7 +34,7 @@ def silent(prediction, target):
 @pytest.mark.parametrize("draws", [2, 4, 8])
 def test_a_call_asks_for_as_many_values_as_there_are_draws_and_an_update_for_none(draws):
     metric = Counting()
-    criterion = make_loss("measured", metric, draws=draws, batched=True)
+    criterion = make_loss("measured", metric, draws=draws, batched=True, higher_is_better=False)
     for seed in range(4):
         metric.clear()
         loss, _ = step(criterion, make_arguments(seed=seed))
