@@ -35,6 +35,7 @@ def base_gradient(
         base_loss: called with `args` and `kwargs`; a scalar is taken as reduced by `reduction`,
             and one value a sample as weighted, where the call has weights.
         batch: what the task read from these arguments.
+            More than one value a sample, as unreduced losses of boxes or pixels have, are averaged.
         args: positional arguments of the loss.
         kwargs: keyword arguments of the loss.
         reduction: the loss's.
@@ -62,13 +63,14 @@ def base_gradient(
                 "base_loss must return a tensor that depends on the prediction; it returned "
                 f"{value!r}"
             )
+        if value.ndim > 1:
+            value = value.flatten(1).mean(1)
         samples = torch.ones(count, device=original.device, requires_grad=True)
         reduced = batch.reduce(samples, reduction)
         if value.ndim == 0 and reduced.ndim > 0 and count > 1:
             raise ValueError(
                 "with reduction='none', base_loss must return one value a sample, shape "
-                f"({count},); it returned one number. Give it reduction='none' too, and the mean "
-                "over all but the batch if it then has more dimensions"
+                f"({count},); it returned one number. Give it reduction='none' too"
             )
         if value.shape not in ((), reduced.shape, (count,)):
             raise ValueError(

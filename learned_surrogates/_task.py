@@ -441,11 +441,15 @@ def read(task: Task[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Bat
 def plain(value: Any) -> Any:
     """A tensor of a class of the user's or of a library's as a plain one, with its graph.
 
+    Also the `tensor` of an object that has one, as detectors' boxes do.
+
     Its class would be that of all that is computed from it, and so get into replay, and into a
     checkpoint that cannot be read then with `weights_only`. Tensors that are more than their own
     storage, such as distributed ones, stay what they are.
     """
-    kind = type(value)
+    kind, inner = type(value), getattr(value, "tensor", None)
+    if isinstance(inner, Tensor) and not isinstance(value, Tensor):
+        return plain(inner)
     if not isinstance(value, Tensor) or kind in (Tensor, nn.Parameter):
         return value
     if kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:

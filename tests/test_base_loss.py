@@ -8,7 +8,7 @@ from conftest import assert_identical
 from torch import nn
 from torch.nn import functional
 
-from learned_surrogates import LearnedSurrogateLoss, Tensors, text
+from learned_surrogates import LearnedSurrogateLoss, Tensors, boxes, text
 
 # Alone: the metric has no say.
 ALONE = {"base_weight": 1.0}
@@ -109,3 +109,77 @@ def test_a_check_goes_on_without_what_is_not_finite():
         for loss in (criterion, other)
     ]
     assert_identical(*map(torch.tensor, figures))
+
+
+def smooth_l1(pred, target, weight=None, avg_factor=None, reduction_override=None):
+    """As mmdetection's: with "none", a value for each number of a box."""
+    value = functional.smooth_l1_loss(pred, target, reduction="none")
+    value = value if weight is None else value * weight.reshape(len(pred), -1)
+    if reduction_override == "none":
+        return value
+    return value.mean() if avg_factor is None else value.sum() / avg_factor
+
+
+class Boxes:
+    """As detectron2's and mmdetection's: no tensor, but it has one."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("column", [False, True])
+@pytest.mark.parametrize("override", ["none", None])
+def test_a_base_loss_of_a_detector(override, column, wrapped):
+    random = torch.Generator().manual_seed(0)
+    target = 1 + torch.rand(6, 5, generator=random)
+    pred = (target + torch.randn(6, 5, generator=random)).requires_grad_()
+    weight = torch.tensor([1.0, 2.0, 0.0, 1.0, 0.5, 1.0])
+    weight = weight[:, None] if column else weight
+    criterion = LearnedSurrogateLoss(
+        boxes.rotated_iou,
+        task=boxes.Rotated(),
+        base_loss=smooth_l1,
+        data="local",
+        warm_up_updates=1,
+        **ALONE,
+    )
+    options = {"avg_factor": None if override else 4.0, "reduction_override": override}
+    given = (Boxes(pred), Boxes(target)) if wrapped else (pred, target)
+    loss = criterion(*given, weight, **options)
+    assert loss.shape == ((6,) if override else ())
+    (actual,) = torch.autograd.grad(loss.sum(), pred)
+    expected = smooth_l1(pred, target, weight, **options)
+    expected = expected.mean(1) if override else expected
+    torch.testing.assert_close(actual, gradient_of(lambda p: expected, (pred,)))
+
+
+def test_an_unreduced_base_loss_of_pixels_is_averaged():
+    criterion = LearnedSurrogateLoss(
+        lambda p, t: (p.argmax(1) != t).float().mean((1, 2)),
+        base_loss=nn.CrossEntropyLoss(reduction="none"),
+        surrogate="none",
+        **ALONE,
+    )
+    logits, target = torch.randn(4, 3, 5, 5, requires_grad=True), torch.randint(0, 3, (4, 5, 5))
+    expected = gradient_of(nn.CrossEntropyLoss(), (logits, target))
+    torch.testing.assert_close(gradient_of(criterion, (logits, target)), expected)
+
+
+def test_a_class_for_a_detectors_registry():
+    class Weighted(LearnedSurrogateLoss):
+        def __init__(self, loss_weight=1.0, **options):
+            super().__init__(boxes.rotated_iou, task=boxes.Rotated(), data="local", **options)
+            self.loss_weight = loss_weight
+
+        def forward(self, *args, **kwargs):
+            return self.loss_weight * super().forward(*args, **kwargs)
+
+    target = 1 + torch.rand(6, 5)
+    pred = (target + 0.3).requires_grad_()
+    ones, threes = (
+        gradient_of(Weighted(loss_weight, base_loss=smooth_l1, **ALONE), (pred, target))
+        for loss_weight in (1.0, 3.0)
+    )
+    torch.testing.assert_close(threes, 3 * ones)
+    assert ones.any()

@@ -180,8 +180,8 @@ class BoxTask(Task[BoxBatch]):
         weight = lasting(weight.to(pred.device, torch.float32))
         if weight.shape == pred.shape:
             return weight.mean(1)
-        if weight.shape == pred.shape[:1]:
-            return weight
+        if weight.shape in (pred.shape[:1], (len(pred), 1)):
+            return weight.reshape(-1)
         raise ValueError(
             f"weight must have shape {tuple(pred.shape[:1])} or {tuple(pred.shape)}; its shape is "
             f"{tuple(weight.shape)}"
