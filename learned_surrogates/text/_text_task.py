@@ -171,8 +171,9 @@ class TextTask(Task[TextBatch]):
         one_hot = F.one_hot(target.long(), self.alphabet.classes + 1)[..., 1:]
         return one_hot.transpose(1, 2)
 
-    def generator(self) -> RandomEdits:
-        return RandomEdits(self.alphabet.characters)
+    def generator(self) -> RandomEdits | None:
+        # What a decoder makes of classes cannot be taken apart again.
+        return RandomEdits(self.alphabet.characters) if self.alphabet.decoder is None else None
 
     def build_surrogate(self, z: Tensor, y: Tensor) -> nn.Module:
         if self.surrogate == "grid":
