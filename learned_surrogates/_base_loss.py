@@ -12,6 +12,12 @@ from ._task import Batch
 #: Gives the base loss's gradient of a call; None without a base loss.
 Base = Callable[[], Tensor] | None
 
+NOT_FINITE = (
+    "base_loss has no finite gradient for some samples, though their predictions are finite: they "
+    "are left out of its part of the gradient, now and in later calls. nn.CTCLoss() is infinite "
+    "for a target that needs more frames than there are; zero_infinity=True leaves those out, too"
+)
+
 
 def base_gradient(
     base_loss: Callable[..., Tensor],
@@ -19,16 +25,23 @@ def base_gradient(
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
     reduction: str,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """d base loss / d prediction, scaled as a sum over samples: `reduction` then applies to it too.
+
+    Where it is not finite, though the prediction is, a sample's is zero: one target that no path
+    spells would make a NaN of all weights of the model, and the surrogate is right about it.
 
     Args:
         base_loss: called with `args` and `kwargs`; a scalar is taken as reduced by `reduction`,
             and one value a sample as weighted, where the call has weights.
         batch: what the task read from these arguments.
+            More than one value a sample, as unreduced losses of boxes or pixels have, are averaged.
         args: positional arguments of the loss.
         kwargs: keyword arguments of the loss.
         reduction: the loss's.
+
+    Returns:
+        The gradient, of the prediction's shape, and which samples were left out of it, `(batch,)`.
 
     Raises:
         TypeError: the base loss returned no tensor that depends on the prediction.
@@ -37,7 +50,7 @@ def base_gradient(
     """
     original, count = batch.prediction, len(batch.target)
     if not count:  # which many losses refuse
-        return torch.zeros_like(original)
+        return torch.zeros_like(original), torch.zeros(0, dtype=torch.bool, device=original.device)
     # Half precision is for matrix products, not for a loss: many have no such kernel.
     half = original.dtype in (torch.float16, torch.bfloat16)
     with island(original.device), torch.enable_grad():
@@ -50,13 +63,14 @@ def base_gradient(
                 "base_loss must return a tensor that depends on the prediction; it returned "
                 f"{value!r}"
             )
+        if value.ndim > 1:
+            value = value.flatten(1).mean(1)
         samples = torch.ones(count, device=original.device, requires_grad=True)
         reduced = batch.reduce(samples, reduction)
         if value.ndim == 0 and reduced.ndim > 0 and count > 1:
             raise ValueError(
                 "with reduction='none', base_loss must return one value a sample, shape "
-                f"({count},); it returned one number. Give it reduction='none' too, and the mean "
-                "over all but the batch if it then has more dimensions"
+                f"({count},); it returned one number. Give it reduction='none' too"
             )
         if value.shape not in ((), reduced.shape, (count,)):
             raise ValueError(
@@ -67,12 +81,22 @@ def base_gradient(
         # The loss's reduction will weigh what is returned here, as the base loss did already.
         if value.ndim == 0:
             (weights,) = torch.autograd.grad(reduced.sum(), samples)
-        elif batch.weights is not None:
-            weights = batch.weights
         else:
-            return gradient
+            weights = torch.ones_like(samples) if batch.weights is None else batch.weights
         shares = torch.where(weights > 0, 1 / weights, 0.0)
-    return gradient * batch.per_sample(shares.to(gradient), gradient.ndim)
+        gradient = gradient * batch.per_sample(shares.to(gradient), gradient.ndim)
+        # A class that cannot be has a logarithm of minus infinity, and nothing to follow.
+        gradient = gradient.where(~original.detach().isneginf(), 0.0)
+        left_out = _spoilt(gradient, batch)
+        return gradient.where(batch.per_sample(~left_out, gradient.ndim), 0.0), left_out
+
+
+def _spoilt(gradient: Tensor, batch: Batch) -> Tensor:
+    """Which samples `(batch,)` have a gradient that is not finite, of a prediction that is."""
+    prediction = batch.samples_first(batch.prediction.detach())
+    # What is not a number must show.
+    sound = ~(prediction.isnan() | prediction.isposinf()).any(1)
+    return sound & ~batch.samples_first(gradient).isfinite().all(1)
 
 
 def with_prediction(

@@ -62,7 +62,7 @@ class GradientChecker:
         self.core.to(batch.prediction.device)
         gradients = {SURROGATE: self.core.gradient(batch, self.draws)}
         if self.criterion.base_loss is not None:
-            base = base_gradient(self.criterion.base_loss, batch, args, kwargs, "mean")
+            base, _ = base_gradient(self.criterion.base_loss, batch, args, kwargs, "mean")
             gradients[BASE] = base
         prediction = batch.prediction.detach()
         # In half precision, a small step is none.
@@ -74,10 +74,10 @@ class GradientChecker:
 
         before, changes = errors(prediction), {}
         self.core.first_look(batch, before)
-        spread = _spread(_samples_first(prediction, batch))
+        spread = _spread(batch.samples_first(prediction))
         for name, against in gradients.items():
             against = against.nan_to_num(0.0, 0.0, 0.0).to(prediction)
-            length = _samples_first(against, batch).norm(dim=1).square().mean().sqrt()
+            length = batch.samples_first(against).norm(dim=1).square().mean().sqrt()
             unit = against * torch.where(length > 0, spread / length, 0.0)
             changes[name] = torch.stack(
                 [errors(prediction - step * unit) - before for step in STEPS]
@@ -92,7 +92,7 @@ class GradientChecker:
         self.has_truth &= bool(truths)
         gradients |= truths
         for gradient in gradients.values():
-            usable &= _samples_first(gradient, batch).isfinite().all(1).cpu()
+            usable &= batch.samples_first(gradient).isfinite().all(1).cpu()
         for name, gradient in gradients.items():
             kept = batch.per_sample(usable.to(gradient.device), gradient.ndim)
             flat = self._flat(batch.prediction, gradient.where(kept, 0.0)).double().cpu()
@@ -125,7 +125,7 @@ class GradientChecker:
             if predictions.shape != original.shape:
                 return {}
             # Where the metric takes another form than the prediction's, its gradient is of that.
-            same = _samples_first(predictions == original, batch).all(1)
+            same = batch.samples_first(predictions == original).all(1)
             if not same.any():
                 return {}
             with torch.enable_grad():
@@ -233,12 +233,6 @@ def _bins(errors: Tensor) -> list[tuple[float, float]]:
         if len(above):
             bins.append((above[0].item(), above[-1].item()))
     return bins
-
-
-def _samples_first(prediction: Tensor, batch: Batch) -> Tensor:
-    """`(batch, numbers)`."""
-    first = prediction[None] if batch.batch_dim is None else prediction.movedim(batch.batch_dim, 0)
-    return first.flatten(1) if first.ndim > 1 else first[:, None]
 
 
 def _spread(samples: Tensor) -> Tensor:

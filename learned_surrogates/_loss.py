@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from ._base_loss import base_gradient
+from ._base_loss import NOT_FINITE, base_gradient
 from ._budget import Budget
 from ._checks import check_choice, check_number
 from ._describe import describe
@@ -21,7 +21,9 @@ from ._gradient_checker import GradientChecker
 from ._island import never_compiled
 from ._measured.core import SALT, MeasuredCore
 from ._metric import Metric
+from ._packed import KEY, pack, unpack
 from ._recipe import Recipe
+from ._state_tensors import Faults
 from ._sync import Sync
 from ._task import Batch, Generator, Task, plain, read
 from ._tensors import Tensors
@@ -34,6 +36,10 @@ if TYPE_CHECKING:
 
 
 REDUCTIONS = ("none", "mean", "sum")
+IN_THREADS = (
+    "the loss was called within DataParallel, whose threads would learn into one surrogate at a "
+    "time: call it outside, on what the wrapped model returns; or take DistributedDataParallel"
+)
 
 
 class LearnedSurrogateLoss(nn.Module):
@@ -157,6 +163,7 @@ class LearnedSurrogateLoss(nn.Module):
 
     Raises:
         TypeError, ValueError: an argument, here or at a call, is of the wrong kind or value.
+        RuntimeError: at a call, within `DataParallel`.
         MetricError: at a call, the metric failed.
 
     Example:
@@ -300,6 +307,9 @@ class LearnedSurrogateLoss(nn.Module):
         #: Figures of how the loss does; see `stats` in the documentation. Refreshed every
         #: `update_every` calls.
         self.stats: dict[str, Any] = {}
+        # Read where figures are, so that other calls do not wait for the device.
+        self._base_left_out = torch.zeros((), dtype=torch.bool, device="cpu")
+        self._warned_of_base_loss = False
         self._refresh_stats()
 
     @never_compiled
@@ -312,6 +322,8 @@ class LearnedSurrogateLoss(nn.Module):
             type was given. In the metric's units, as an error: lower is better for every metric.
         """
         check_choice("reduction", self.reduction, REDUCTIONS)
+        if getattr(self, "_is_replica", False):  # PyTorch's mark on copies for a device each
+            raise RuntimeError(IN_THREADS)
         args, kwargs = tuple(map(plain, args)), {key: plain(kwargs[key]) for key in kwargs}
         batch = read(self.task, args, kwargs)
         batch.check_reduction(self.reduction)
@@ -323,7 +335,10 @@ class LearnedSurrogateLoss(nn.Module):
 
         def base() -> Tensor:
             assert base_loss is not None
-            return base_gradient(base_loss, batch, args, kwargs, self.reduction)
+            gradient, left_out = base_gradient(base_loss, batch, args, kwargs, self.reduction)
+            left_out = left_out.any()
+            self._base_left_out = self._base_left_out.to(left_out.device) | left_out
+            return gradient
 
         value, gradient, news = core.call(
             batch,
@@ -335,6 +350,10 @@ class LearnedSurrogateLoss(nn.Module):
             core.warn_if_idle()
         if news:
             self.stats = core.conclude()
+            self._warn_of_base_loss()
+        elif learning and (not self.stats["calls"] or self.stats.get("warming_up")):
+            # What is printed after the first calls shall be true of them.
+            self._refresh_stats()
         if learning:
             core.give_up()
         if gradient is not None:
@@ -479,6 +498,12 @@ class LearnedSurrogateLoss(nn.Module):
             named = isinstance(arguments, Mapping)
             yield read(self.task, () if named else arguments, arguments if named else {})
 
+    def _warn_of_base_loss(self) -> None:
+        """Warns, once, of samples that were left out of the base loss's gradient."""
+        if not self._warned_of_base_loss and self._base_left_out:
+            self._warned_of_base_loss = True
+            warn(NOT_FINITE)
+
     def _refresh_stats(self) -> None:
         self.stats = self._core.stats()
 
@@ -494,8 +519,7 @@ class LearnedSurrogateLoss(nn.Module):
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        for key, tensor in self._core.save(with_replay=self.save_replay).items():
-            destination[prefix + key] = tensor
+        destination[prefix + KEY] = pack(self._core.save(with_replay=self.save_replay))
 
     def _load_from_state_dict(
         self,
@@ -511,9 +535,15 @@ class LearnedSurrogateLoss(nn.Module):
         # A subclass may have modules of its own, which load themselves.
         own = {k: v for k, v in own.items() if k.partition(".")[0] not in self._modules}
         if not own:
-            missing_keys.append(prefix + "version")
+            missing_keys.append(prefix + KEY)
             return
-        faults = self._core.load(own)
+        try:
+            # Tensors under their own names are taken, too.
+            packed = unpack(own.pop(KEY)) if KEY in own else {}
+        except ValueError as error:
+            faults = Faults(errors=[str(error)])
+        else:
+            faults = self._core.load(packed | own)
         missing_keys += [prefix + key for key in faults.missing]
         unexpected_keys += [prefix + key for key in faults.unexpected]
         error_msgs += [f"{self._get_name()}: {error}" for error in faults.errors]

@@ -75,7 +75,10 @@ class Metric:
         for name, value in (("higher_is_better", higher_is_better), ("batched", batched)):
             if value not in (None, True, False):
                 raise TypeError(f"{name} must be True, False or None; got {value!r}")
+        #: Whether someone said which direction is better.
+        self.told_direction = True
         if higher_is_better is None:
+            self.told_direction = hasattr(function, "higher_is_better")
             higher_is_better = bool(getattr(function, "higher_is_better", False))
         if best is None:
             best = getattr(function, "best", None)

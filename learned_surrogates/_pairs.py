@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ._budget import choose
-from ._direction import check_direction
+from ._doubts import Doubts
 from ._evaluations import Evaluation, Evaluations, Measurement
 from ._generated import Generated
 from ._island import island
@@ -51,10 +51,7 @@ class Pairs:
         if generator is not None:
             self.generated = Generated(generator, self.evaluations, self.random)
         self.skipped = 0
-        #: Whether the metric was seen to be best where predictions equal their targets.
-        self.looked = False
-        #: Whether the task was asked for doubts about the targets.
-        self.doubted = False
+        self.doubts = Doubts(task, self.evaluations)
         self.metric_mean = float("nan")
         self.metric_seconds = 0.0
 
@@ -67,37 +64,20 @@ class Pairs:
         start, before = time.perf_counter(), self.random.get_state()
         evaluation = Evaluation(len(batch.target))
         try:
-            self.doubt(batch)
+            self.doubts.look(batch)
             if not self.evaluations.full:
                 evaluation = self.start(batch)
             self.evaluations.settle(evaluation)
             # Where a call does not wait for the metric, neither does it for this.
             if evaluation.measured is not None:
-                self.check_direction(batch, evaluation.measured.known(len(batch.target)))
+                known = evaluation.measured.known(len(batch.target))
+                self.doubts.look_at_direction(batch, known)
         except BaseException:
             self.evaluations.drop(evaluation)
             self.random.set_state(before)
             raise
         self.metric_seconds = time.perf_counter() - start
         return evaluation
-
-    def doubt(self, batch: Batch) -> None:
-        """Has the task warn of the first batch if it looks amiss."""
-        if not self.doubted:
-            with island(self.device), torch.no_grad():
-                self.task.doubt_predictions(batch)
-                self.task.doubt(self.task.decode(batch)[1])
-            self.doubted = True
-
-    def check_direction(self, batch: Batch, errors: Tensor) -> None:
-        """Holds the errors `(batch,)` of the first batch against those of perfect predictions.
-
-        Raises:
-            ValueError: the metric seems to be taken the wrong way round.
-        """
-        if not self.looked:
-            check_direction(self.task, self.evaluations, batch, errors)
-            self.looked = True
 
     def start(self, batch: Batch) -> Evaluation:
         """Starts the true metric's evaluation on a batch, and on draws if the recipe has them."""

@@ -64,6 +64,11 @@ class Batch:
             shape[self.batch_dim] = -1
         return values.view(shape)
 
+    def samples_first(self, tensor: Tensor) -> Tensor:
+        """A tensor of the prediction's shape as `(batch, numbers)`."""
+        first = tensor[None] if self.batch_dim is None else tensor.movedim(self.batch_dim, 0)
+        return first.flatten(1) if first.ndim > 1 else first[:, None]
+
     def reduce(self, value: Tensor, reduction: str) -> Tensor:
         """The loss of the call, from that of its samples.
 
@@ -236,16 +241,24 @@ class Task(ABC, Generic[BatchType]):
         """Stored targets as y, the form in which the surrogate takes them."""
         return target
 
-    def doubt(self, targets: Any) -> None:
-        """Warns of targets, as `decode` gives them, which look as if something else were meant.
+    def perfect(self, batch: BatchType) -> list[Any]:
+        """Predictions, as the metric takes them, of which one should be the best there is.
 
-        Asked once, of the first batch that is measured.
+        None where the task knows of none. Where it is not sure, as `target_is_best` says, the user
+        is warned of a metric that is better for other predictions; else that is an error.
         """
-        return  # a task need not have any doubts
+        return [self.decode(batch)[1]] if self.target_is_best else []
 
-    def doubt_predictions(self, batch: BatchType) -> None:
-        """Warns of predictions which look as if something else were meant; asked once, too."""
-        return
+    def doubt(self, batch: BatchType) -> bool:
+        """Warns of a batch which looks as if something else were meant.
+
+        Asked before the first batches are measured, until one has told.
+
+        Returns:
+            Whether this one has told, be it that all is well: one without any angle does not tell
+            whether angles are in degrees.
+        """
+        return True  # a task need not have any doubts
 
     def beside(self, base_loss: Callable[..., Tensor] | None) -> Self:
         """The task of a loss with this base loss.
@@ -283,11 +296,15 @@ def read(task: Task[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Bat
 def plain(value: Any) -> Any:
     """A tensor of a class of the user's or of a library's as a plain one, with its graph.
 
+    Also the `tensor` of an object that has one, as detectors' boxes do.
+
     Its class would be that of all that is computed from it, and so get into replay, and into a
     checkpoint that cannot be read then with `weights_only`. Tensors that are more than their own
     storage, such as distributed ones, stay what they are.
     """
-    kind = type(value)
+    kind, inner = type(value), getattr(value, "tensor", None)
+    if isinstance(inner, Tensor) and not isinstance(value, Tensor):
+        return plain(inner)
     if not isinstance(value, Tensor) or kind in (Tensor, nn.Parameter):
         return value
     if kind.__torch_dispatch__ is not Tensor.__torch_dispatch__:

@@ -12,6 +12,7 @@ from ._checks import check_dense, check_number
 from ._measured.forms import NAMES
 from ._measured.gaussian import Gaussian
 from ._metric import Metric
+from ._perfect import perfect_predictions
 from ._recipe import Recipe
 from ._surrogate import Conditioned, EmbeddingDistance, PairRegression, embedding_net
 from ._sync import Sync
@@ -181,6 +182,9 @@ class Tensors(Task[TensorBatch]):
             prediction = prediction.float()
         # Copies, so that a metric that works in place leaves the user's objects alone.
         return prediction.clone(), copy.deepcopy(batch.targets)
+
+    def perfect(self, batch: TensorBatch) -> list[Tensor]:
+        return perfect_predictions(batch.prediction.detach(), batch.targets)
 
     def encode(
         self, predictions: Any, targets: Any, shape: torch.Size | None

@@ -128,8 +128,11 @@ class ValueCore:
         """The surrogate's values `(batch,)`, z, and d values / d prediction, all detached."""
         learner = self.learner
         with island(learner.device), torch.set_grad_enabled(differentiable):
-            prediction = batch.prediction.detach().to(learner.dtype).requires_grad_(differentiable)
-            z = self.task.represent(prediction, batch)
+            prediction = batch.prediction.detach()
+            # What the surrogate sees may be a small difference of large numbers.
+            precision = torch.promote_types(prediction.dtype, learner.dtype)
+            prediction = prediction.to(precision).requires_grad_(differentiable)
+            z = self.task.represent(prediction, batch).to(learner.dtype)
             finite = z.detach().flatten(1).isfinite().all(1)
             ready = learner.prepare(z.detach(), batch.target, finite)
             if learning:
@@ -171,8 +174,8 @@ class ValueCore:
 
     def first_look(self, batch: Batch, errors: Tensor) -> None:
         """Doubts about the first batch `(batch,)`, which has these errors."""
-        self.learner.pairs.doubt(batch)
-        self.learner.pairs.check_direction(batch, errors)
+        self.learner.pairs.doubts.look(batch)
+        self.learner.pairs.doubts.look_at_direction(batch, errors)
 
     def sample(self, batch: Batch, random: torch.Generator) -> tuple[Any, Any]:
         """A draw, as the metric takes it."""

@@ -9,6 +9,7 @@ from ranks import Ranks
 from torch import Tensor
 
 from learned_surrogates import LearnedSurrogateLoss, Tensors, boxes, text
+from learned_surrogates._packed import KEY, unpack
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile(
@@ -114,7 +115,13 @@ def train(criterion: LearnedSurrogateLoss, case: str, seeds) -> list[tuple[Tenso
 
 
 def snapshot(criterion: torch.nn.Module) -> dict[str, Tensor]:
-    return {key: tensor.clone() for key, tensor in criterion.state_dict().items()}
+    """The state under the names within it, which a loss takes as well as the bytes of all."""
+    state = {}
+    for key, tensor in criterion.state_dict().items():
+        prefix, _, last = key.rpartition(".")
+        packed = unpack(tensor) if last == KEY else {last: tensor.clone()}
+        state |= {f"{prefix}.{name}".removeprefix("."): part for name, part in packed.items()}
+    return state
 
 
 def figures(criterion: LearnedSurrogateLoss) -> dict[str, object]:

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from conftest import snapshot
 from test_boxes_iou import as_corners
 
 from learned_surrogates import LearnedSurrogateLoss, boxes
@@ -134,7 +135,7 @@ def test_what_standardises_the_inputs_is_part_of_the_state():
     restored = LearnedSurrogateLoss(
         rotated_iou, task=boxes.Rotated(), surrogate="target-frame", reduction="none"
     )
-    state = criterion.state_dict()
+    state = snapshot(criterion)
     assert state["surrogate.net.0.std"].shape == (6,)
     assert state["surrogate.net.0.std"].min() > 0.01
     restored.load_state_dict(state)
@@ -148,7 +149,7 @@ def test_a_first_batch_of_few_boxes_that_are_alike_does_no_harm():
     _, target, _ = batch(random, 2)
     nearly = (target + 1e-3 * torch.randn(2, 5, generator=random)).requires_grad_()
     criterion(nearly, target)
-    assert criterion.state_dict()["surrogate.net.0.std"].min() >= 0.0499
+    assert snapshot(criterion)["surrogate.net.0.std"].min() >= 0.0499
 
 
 def test_the_forms_of_this_file_are_those_of_the_package():

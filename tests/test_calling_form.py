@@ -248,8 +248,10 @@ def test_an_error_rate_by_totals_is_called_for_each_text_with_a_word():
 )
 def test_a_mean_or_sum_needs_no_word(metric):
     """Nor does what was said to be meant."""
-    said = False if isinstance(metric, functools.partial) else None
-    criterion = make_loss(metric=metric, batched=said)
+    options = {}
+    if isinstance(metric, functools.partial):
+        options = {"batched": False, "higher_is_better": True, "best": 1.0}
+    criterion = make_loss(metric=metric, **options)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for seed in range(2):

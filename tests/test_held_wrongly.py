@@ -11,8 +11,10 @@ from executors import ByHand
 from rapidfuzz.distance import Levenshtein
 from torch import nn
 
-from learned_surrogates import LearnedSurrogateLoss, MetricError, Workers, boxes, text
+from learned_surrogates import LearnedSurrogateLoss, MetricError, Tensors, Workers, boxes, text
 from learned_surrogates.boxes import rotated_iou
+
+QUICK = {"data": "local", "warm_up_updates": 10}
 
 
 def some_boxes():
@@ -160,7 +162,130 @@ def test_angles_in_degrees_are_doubted_once():
     of_boxes(rotated_iou)(pred, target.index_fill(1, torch.tensor([4]), 2 * math.pi))
 
 
+def test_angles_in_degrees_are_doubted_as_soon_as_a_batch_has_them():
+    criterion, (pred, target) = of_boxes(rotated_iou, **QUICK), some_boxes()
+    level = target * torch.tensor([1, 1, 1, 1, 0.0])
+    for _ in range(3):
+        criterion(pred, level)
+    turned = level + torch.tensor([0, 0, 0, 0, 45.0])
+    with pytest.warns(UserWarning, match="angles up to 45, more than a whole turn"):
+        criterion(pred, turned)
+    criterion(pred, turned)
+
+
+def test_a_lost_direction_is_found_as_soon_as_a_batch_tells_it():
+    criterion = of_boxes(lambda p, t: rotated_iou(p, t), **QUICK)
+    pred, target = some_boxes()
+    for _ in range(2):
+        criterion(target.clone().requires_grad_(), target)
+    with pytest.raises(ValueError, match="taken that lower is better"):
+        criterion(pred, target)
+
+
+def test_a_softmax_is_doubted_as_soon_as_a_batch_tells_it():
+    criterion, (logits, target) = of_texts(text.edit_distance), some_texts()
+    certain = torch.nn.functional.one_hot(target, logits.shape[1]).transpose(1, 2).float()
+    criterion(certain.requires_grad_(), target)
+    with pytest.warns(UserWarning, match="seems to hold probabilities"):
+        criterion(logits.softmax(1), target)
+
+
+RANDOM = torch.Generator().manual_seed(0)
+CLASSES = torch.randint(0, 5, (16,), generator=RANDOM)
+GROUPS = torch.randint(0, 3, (4, 6, 6), generator=RANDOM)
+MASKS = torch.rand(4, 6, 6, generator=RANDOM) > 0.5
+POINTS = torch.randn(16, 6, generator=RANDOM)
+
+
+def class_accuracy(prediction, target):
+    return (prediction.argmax(-1) == target).float()
+
+
+def pixel_accuracy(prediction, target):
+    return (prediction.argmax(1) == target).float().mean((-1, -2))
+
+
+def mask_iou(prediction, target):
+    prediction, target = prediction > 0, target > 0
+    return (prediction & target).sum((1, 2)) / (prediction | target).sum((1, 2))
+
+
+def share_within(prediction, target):
+    return ((prediction - target).abs() < 0.5).float().mean(-1)
+
+
+SIMILARITIES = [
+    (class_accuracy, lambda: torch.randn(16, 5), CLASSES),
+    (pixel_accuracy, lambda: torch.randn(4, 3, 6, 6), GROUPS),
+    (mask_iou, lambda: torch.randn(4, 6, 6), MASKS),
+    (mask_iou, lambda: torch.rand(4, 6, 6) - 0.5, MASKS.float()),
+    (share_within, lambda: torch.randn(16, 6), POINTS),
+]
+
+
+@pytest.mark.parametrize(("smoothing", "surrogate"), [(None, "none"), (0, "embedding")])
+@pytest.mark.parametrize(("metric", "make", "target"), SIMILARITIES)
+def test_a_similarity_of_plain_tensors_whose_direction_was_forgotten(
+    metric, make, target, smoothing, surrogate
+):
+    options = {"task": Tensors(smoothing=smoothing), "surrogate": surrogate, "warm_up_updates": 2}
+    with pytest.warns(UserWarning, match=r"taken that lower is better.*higher_is_better=True"):
+        LearnedSurrogateLoss(metric, **options)(make().requires_grad_(), target)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for told in ({"higher_is_better": True, "best": 1.0}, {"higher_is_better": False}):
+            LearnedSurrogateLoss(metric, **options, **told)(make().requires_grad_(), target)
+        error = LearnedSurrogateLoss(lambda p, t: 1 - metric(p, t), **options)
+        error(make().requires_grad_(), target)
+
+
+SOFT = torch.randn(16, 5, generator=RANDOM).softmax(-1)
+ERRORS = [
+    # Better than targets as predictions, but for their logits.
+    (lambda p, t: -(t * p.log_softmax(-1)).sum(-1), SOFT.log(), SOFT),
+    (lambda p, t: (p.sigmoid() - t).abs().sum(-1), SOFT.logit(), SOFT),
+    (lambda p, t: (p.softmax(-1) - t).abs().sum(-1), SOFT.log(), SOFT),
+    (lambda p, t: (p.sigmoid() - t).abs().mean((1, 2)), 4 * MASKS.float() - 2, MASKS.float()),
+    (lambda p, t: (p - t.float()).abs().mean((1, 2)), 0.8 * MASKS.float() + 0.1, MASKS),
+    (
+        lambda p, t: torch.nn.functional.cross_entropy(p, t, reduction="none"),
+        9 * torch.nn.functional.one_hot(CLASSES, 5).float(),
+        CLASSES,
+    ),
+    (
+        lambda p, t: 1 - p.gather(1, t[:, None])[:, 0],
+        0.9 * torch.nn.functional.one_hot(CLASSES, 5).float(),
+        CLASSES,
+    ),
+    (lambda p, t: (p - t).square().sum(-1), POINTS.clone(), POINTS),
+    # Of no form that is known to be perfect.
+    (lambda p, t: p.square().sum(-1), torch.randn(16, 3), CLASSES[:, None].expand(-1, 2)),
+]
+
+
+@pytest.mark.parametrize(("metric", "prediction", "target"), ERRORS)
+def test_an_error_of_a_good_model_of_plain_tensors_is_not_doubted(metric, prediction, target):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        criterion = LearnedSurrogateLoss(metric, best=-10.0)
+        criterion(prediction.clone().requires_grad_(), target)
+
+
 def test_a_list_of_words_of_another_case_is_noticed():
     with pytest.warns(UserWarning, match="of 3 words, RandomEdits leaves out 2"):
         text.RandomEdits("abc", ["ABC", "BA", "cab"])
     text.RandomEdits("abc", (word for word in ["a" * 20, "cab"]))
+
+
+@pytest.mark.parametrize("case", ["tensors", "text"])
+def test_stats_are_true_of_the_first_call(case):
+    if case == "text":
+        criterion, arguments = of_texts(text.edit_distance), some_texts(64)
+    else:
+        criterion = LearnedSurrogateLoss(lambda p, t: (p - t).abs().sum(-1))
+        arguments = torch.zeros(64, 3, requires_grad=True), torch.ones(64, 3)
+    loss = criterion(*arguments)
+    assert criterion.stats["calls"] == 1
+    assert not math.isnan(criterion.stats["metric"])
+    if case == "tensors":
+        assert criterion.stats["metric"] == pytest.approx(loss.item())

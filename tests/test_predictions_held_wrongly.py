@@ -99,3 +99,50 @@ def test_word_pieces_read_what_they_can_spell():
     for word in ("abcc", "b", "x"):
         with pytest.raises(ValueError, match="the alphabet lacks"):
             alphabet.encode(word)
+
+
+# As GPT-2's, pieces are bytes; the text is what they make together.
+BYTES = ["h", "\xc3", "\xb6", "r", "t"]
+
+
+def of_bytes(indices):
+    assert 5 not in indices
+    return "".join(BYTES[i] for i in indices).encode("latin-1").decode(errors="replace")
+
+
+@pytest.mark.parametrize("kind", ["ctc", "characters"])
+@pytest.mark.parametrize("surrogate", [None, "embedding"])
+def test_a_tokenizers_decode_makes_the_metrics_texts(kind, surrogate):
+    seen = []
+
+    def metric(predictions, targets):
+        seen.extend(zip(predictions, targets))
+        return text.edit_distance(predictions, targets)
+
+    make = {"ctc": text.CTC, "characters": text.Characters}[kind]
+    task = make(BYTES, 5, decode=of_bytes)
+    options = {"surrogate": surrogate, "draws": 0, "warm_up_updates": 1}
+    if surrogate is None:
+        options = {}
+    criterion = LearnedSurrogateLoss(metric, task=task, base_loss=None, **options)
+    assert "local-global" not in repr(criterion)
+    target = [0, 1, 2, 3, 4]
+    read = [0, 3, 1, 2, 4, 5]
+    logits = 20 * functional.one_hot(torch.tensor(read), 6).float()[:, None]
+    if kind == "ctc":
+        call = logits.log_softmax(-1), torch.tensor([target]), [6], [5]
+    else:
+        call = logits.permute(1, 2, 0), torch.tensor([[*target, 5]])
+    criterion(call[0].requires_grad_(), *call[1:])
+    assert ("hr\xf6t", "h\xf6rt") in seen  # two characters, of three bytes, changed places
+    assert all(target == "h\xf6rt" for _, target in seen)
+
+
+def test_a_decode_that_is_none_is_named():
+    with pytest.raises(TypeError, match="decode must be a function"):
+        text.CTC("ab", decode="utf-8")
+    with pytest.raises(TypeError, match="decode must return a string; it returned list"):
+        text.CTC("ab", decode=list).alphabet.decode([1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        text.CTC(["[GO]", "a"], decode=str)

@@ -22,6 +22,7 @@ from test_loss import Weighted
 from torch import nn
 
 from learned_surrogates import LearnedSurrogateLoss
+from learned_surrogates._packed import KEY
 
 
 def through_torch(state):
@@ -98,18 +99,80 @@ def test_state_in_the_middle_of_the_warm_up():
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_state_is_contiguous_tensors_that_share_nothing(case):
+def test_the_state_has_one_key_whatever_was_called(case):
     criterion, first = make_loss(case), 2 if case in MEASURED else 1
     for calls in range(4):
-        state = criterion.state_dict()
-        assert all(type(tensor) is torch.Tensor for tensor in state.values())
-        assert not any(tensor.requires_grad for tensor in state.values())
-        assert all(tensor.is_contiguous() for tensor in state.values())
-        pointers = [tensor.data_ptr() for tensor in state.values() if tensor.numel()]
-        assert len(pointers) == len(set(pointers))
-        assert "version" in state
-        assert ("scale" in state) == (calls >= first) or case.endswith("auto")
+        ((key, state),) = criterion.state_dict().items()
+        assert (key, type(state), state.dtype) == (KEY, torch.Tensor, torch.uint8)
+        assert ("scale" in snapshot(criterion)) == (calls >= first) or case.endswith("auto")
         train(criterion, case, [calls])
+
+
+class LossFirst(nn.Module):
+    """Its loss comes before its layers, in `state_dict()` too."""
+
+    def __init__(self):
+        super().__init__()
+        self.criterion = make_loss("measured")
+        self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+
+
+def test_a_moving_average_by_order_never_averages_layers_with_the_loss():
+    """As timm's are made, entry by entry of both states."""
+    model = LossFirst()
+    average = copy.deepcopy(model)
+    train(model.criterion, "measured", range(3))
+    states = [each.state_dict() for each in (average, model)]
+    assert list(states[0]) == list(states[1])
+    with pytest.raises(RuntimeError, match="must match the size"):
+        for own, other in zip(*(state.values() for state in states)):
+            own.copy_(0.9 * own + 0.1 * other)
+    assert_identical(average.first.weight, model.first.weight)
+
+
+def test_a_moving_average_by_name_averages_the_layers():
+    """As YOLO's are made, of floating-point entries."""
+    model = LossFirst()
+    average = copy.deepcopy(model)
+    train(model.criterion, "measured", range(3))
+    before = model.second.weight.detach().clone()
+    nn.init.ones_(model.second.weight)
+    other = model.state_dict()
+    for key, own in average.state_dict().items():
+        if own.is_floating_point():
+            own.mul_(0.9).add_(0.1 * other[key])
+    torch.testing.assert_close(average.second.weight, 0.9 * before + 0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_checkpoint_that_was_cast_is_as_good(dtype):
+    criterion, restored = make_loss(), make_loss()
+    train(criterion, "tensors", range(3))
+    cast = {key: tensor.to(dtype) for key, tensor in criterion.state_dict().items()}
+    restored.load_state_dict(cast)
+    assert_goes_on_alike(restored, criterion, "tensors")
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda t: t[:100], lambda t: t[:0], lambda t: t // 2, lambda t: t[None, :9]]
+)
+def test_bytes_that_were_cut_off_or_averaged_are_refused(spoil):
+    criterion = make_loss()
+    train(criterion, "tensors", range(3))
+    state = {key: spoil(tensor) for key, tensor in criterion.state_dict().items()}
+    loaded_with_fault(state, "not hold the bytes that were saved")
+
+
+def test_a_surrogate_whose_weights_share_storage_is_saved():
+    class Tied(Weighted):
+        def __init__(self):
+            super().__init__()
+            self.same = next(self.parameters())
+
+    criterion, restored = make_loss(surrogate=Tied()), make_loss(surrogate=Tied())
+    train(criterion, "tensors", range(3))
+    restored.load_state_dict(criterion.state_dict())
+    assert_identical(snapshot(restored), snapshot(criterion))
 
 
 @pytest.mark.parametrize("route", ROUTES)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .._base_loss import Base
 from .._budget import choose
-from .._direction import check_direction
+from .._doubts import Doubts
 from .._evaluations import Evaluation, Evaluations, Measurement, Seen
 from .._history import History
 from .._island import island
@@ -103,6 +103,7 @@ class MeasuredCore:
         self.sync = sync
         self.device = torch.device("cpu")
         self.evaluations = Evaluations(metric, recipe.executor)
+        self.doubts = Doubts(task, self.evaluations)
         self.quality = Quality()
         self.history = History(REMEMBERED)
         self.calls = self.silent_calls = self.skipped = 0
@@ -112,8 +113,6 @@ class MeasuredCore:
         self.metric_mean = float("nan")
         #: Whether there was a base loss at the last call, and whether it leads.
         self.has_base_loss, self.leading = False, True
-        #: Whether the first batch was looked at.
-        self.doubted = False
         self.metric_seconds = self.update_seconds = 0.0
 
     @property
@@ -168,13 +167,12 @@ class MeasuredCore:
             start = time.perf_counter()
             self.estimator.learn(every=every)
             self.update_seconds = time.perf_counter() - start
-        return value, gradient, every or self.calls == 1
+        return value, gradient, every
 
     def _learning_call(
         self, batch: Batch, base: Base
     ) -> tuple[Tensor, Tensor, Evaluation | None, Seen]:
         """Value, gradient, and what there is to learn from."""
-        self._doubt(batch)
         draws = self.estimator.draw(batch, self.recipe.draws, follow=True)
         evaluation = self._measure(batch, draws)
         measured = None if evaluation is None else evaluation.measured
@@ -183,7 +181,6 @@ class MeasuredCore:
         if measured is not None:
             if not self.calls:
                 self.estimator.check(draws, measured)
-                self._check_direction(batch, draws, measured)
             self._warn_if_silent(measured, base)
         if self.leading and self.estimator.leads(batch, draws) is False:
             self.leading = False
@@ -237,10 +234,14 @@ class MeasuredCore:
         size = len(batch.target)
         evaluation = Evaluation(size if draws.pairs else 0)
         try:
+            self.doubts.look(batch)
             if draws.pairs and not self.evaluations.full:
                 positions = choose(self.recipe.metric_budget, size, self.random)
                 evaluation = self.evaluations.start(draws.pairs, size, positions)
             self.evaluations.settle(evaluation)
+            # Where a call does not wait for the metric, neither does it for this.
+            if evaluation.measured is not None:
+                self.doubts.look_at_direction(batch, evaluation.measured.known(size))
         except BaseException:
             self.evaluations.drop(evaluation)
             raise
@@ -353,20 +354,7 @@ class MeasuredCore:
         if unread or left < SPENT or cosine + 3 * error < 0:
             self.leading = False
 
-    # Doubts
-
-    def _doubt(self, batch: Batch) -> None:
-        """Has the task warn of the first batch if it looks amiss."""
-        if not self.doubted:
-            with torch.no_grad():
-                self.task.doubt_predictions(batch)
-                self.task.doubt(self.task.decode(batch)[1])
-            self.doubted = True
-
-    def _check_direction(self, batch: Batch, draws: Draws, measured: Measurement) -> None:
-        errors = measured.by_sample.mean(0).where(measured.usable, torch.nan)
-        if measured.positions is None:
-            check_direction(self.task, self.evaluations, batch, errors)
+    # Warnings
 
     def _warn_if_silent(self, measured: Measurement, base: Base) -> None:
         if self.estimator.differences(measured.values[:, measured.usable]).any():
@@ -394,8 +382,8 @@ class MeasuredCore:
 
     def first_look(self, batch: Batch, errors: Tensor) -> None:
         """Doubts about the first batch `(batch,)`, which has these errors."""
-        self._doubt(batch)
-        check_direction(self.task, self.evaluations, batch, errors)
+        self.doubts.look(batch)
+        self.doubts.look_at_direction(batch, errors)
 
     def sample(self, batch: Batch, random: torch.Generator) -> tuple[Any, Any]:
         """A draw, as the metric takes it."""
@@ -523,7 +511,7 @@ class MeasuredCore:
     @contextmanager
     def _unchanged(self, *, always: bool = False) -> Iterator[None]:
         """A context whose errors, or which always, leaves random stream and figures alone."""
-        before = self.random.get_state(), self.evaluations.lost, self.silent_calls, self.doubted
+        before = self.random.get_state(), self.evaluations.lost, self.silent_calls
         looked = self.estimator.look()
         try:
             yield
@@ -533,5 +521,5 @@ class MeasuredCore:
         finally:
             if always:
                 self.random.set_state(before[0])
-                self.evaluations.lost, self.silent_calls, self.doubted = before[1:]
+                self.evaluations.lost, self.silent_calls = before[1:]
                 self.estimator.restore(looked)

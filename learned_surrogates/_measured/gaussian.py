@@ -114,7 +114,7 @@ class Gaussian(Estimator[Any]):
         z = batch.prediction.detach().float()
         unknown = self.smoothing.given is None and self.smoothing.moments is None
         if follow or unknown:
-            self.smoothing.follow(z, tensor_of(batch))
+            self.smoothing.follow(batch.prediction.detach(), tensor_of(batch))
         return self.smoothing.width(z)
 
     def _slopes(self, z: Tensor, batch: Batch) -> Tensor | None:

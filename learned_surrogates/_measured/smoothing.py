@@ -38,14 +38,15 @@ class Smoothing:
         self._width: Tensor | None = None
 
     def follow(self, z: Tensor, target: Any) -> None:
-        """Takes predictions `(batch, *sample)` into the running spreads."""
+        """Takes predictions `(batch, *sample)`, of any precision, into the running spreads."""
         self._width = None
         if self.given is not None:
             return
-        finite = _finite(z)
+        z = z.to(torch.promote_types(z.dtype, torch.float32))
         alike = _alike(z, target)
+        # Before it is rounded: of times in seconds, float32 has no digits left for an error.
         error = z - target.to(z) if alike else torch.zeros_like(z)
-        finite = finite & _finite(error)
+        finite = _finite(z) & _finite(error)
         new = torch.cat([_moments(z, finite), _moments(error, finite)])
         if self.moments is None:
             self.moments, self.calls = new, 0
@@ -140,7 +141,7 @@ def _moments(samples: Tensor, finite: Tensor) -> Tensor:
     count = weights.sum().clamp(min=1)
     samples = samples.where(weights > 0, 0.0)
     mean = samples.sum(0) / count
-    return torch.stack([mean, (weights * (samples - mean).square()).sum(0) / count])
+    return torch.stack([mean, (weights * (samples - mean).square()).sum(0) / count]).float()
 
 
 def _merge(old: Tensor, new: Tensor, rate: float) -> Tensor:
@@ -168,4 +169,4 @@ def _alike(z: Tensor, target: Any) -> bool:
 
 def _finite(samples: Tensor) -> Tensor:
     """Which samples `(batch, ...)` are finite, and so are their squares: `(batch,)`."""
-    return samples[:, None].flatten(1).square().sum(1).isfinite()
+    return samples[:, None].flatten(1).float().square().sum(1).isfinite()

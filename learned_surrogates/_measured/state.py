@@ -10,7 +10,7 @@ from .._state_tensors import ANY, VERSION, Faults, Shapes, as_tensor, check_shap
 if TYPE_CHECKING:
     from .core import MeasuredCore
 
-COUNTERS = ("calls", "silent_calls", "skipped", "leading", "doubted")
+COUNTERS = ("calls", "silent_calls", "skipped", "leading")
 FIGURES = ("signal", "metric_mean")
 
 
@@ -65,7 +65,7 @@ def _take(core: "MeasuredCore", state: dict[str, Tensor]) -> None:
     core.evaluations.clear()
     core.evaluations.lost, core.evaluations.unmeasured, core.quality.readings = counters[-3:]
     core.calls, core.silent_calls, core.skipped = counters[:3]
-    core.leading, core.doubted = map(bool, counters[3:5])
+    core.leading = bool(counters[3])
     core.quality.figures = state["quality"].cpu().double()
     core.signal, core.metric_mean = state["figures"].tolist()
     core.history.load(state["history"])

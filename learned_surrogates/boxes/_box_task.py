@@ -123,7 +123,7 @@ class BoxTask(Task[BoxBatch]):
         return boxes
 
     def possible(self, boxes: Tensor) -> Tensor:
-        """The boxes, a negative size taken as none at all."""
+        """The boxes as the metric gets them: an impossible one as what it stands for."""
         return boxes
 
     def read(
@@ -147,8 +147,10 @@ class BoxTask(Task[BoxBatch]):
             )
         if reduction_override is not None:
             check_choice("reduction_override", reduction_override, ("none", "mean", "sum"))
-        # Checked where they are: from the host, without waiting for the device.
-        stored = self.converted(lasting(target.to(torch.float32)))
+        # Checked where they are: from the host, without waiting for the device. As precise as the
+        # predictions: in a map's coordinates, float32 has no room for a box.
+        precision = torch.promote_types(pred.dtype, torch.float32)
+        stored = self.converted(lasting(target.to(precision)))
         kept, whole = None, pred
         if weight is not None:
             weight = self._weights(weight, pred)
@@ -178,8 +180,8 @@ class BoxTask(Task[BoxBatch]):
         weight = lasting(weight.to(pred.device, torch.float32))
         if weight.shape == pred.shape:
             return weight.mean(1)
-        if weight.shape == pred.shape[:1]:
-            return weight
+        if weight.shape in (pred.shape[:1], (len(pred), 1)):
+            return weight.reshape(-1)
         raise ValueError(
             f"weight must have shape {tuple(pred.shape[:1])} or {tuple(pred.shape)}; its shape is "
             f"{tuple(weight.shape)}"
@@ -235,7 +237,7 @@ class BoxTask(Task[BoxBatch]):
         self, predictions: Any, targets: Any, shape: torch.Size | None
     ) -> tuple[Tensor, Tensor]:
         boxes, others = as_boxes("prediction", predictions), as_boxes("target", targets)
-        return self.see(boxes, others), others.float()
+        return self.see(boxes, others), others
 
     def generator(self) -> RandomDistortions | None:
         if self.surrogate == "target-frame":

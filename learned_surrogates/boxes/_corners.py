@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from ._box_task import BoxTask
-from ._geometry import rotate
+from ._geometry import rotate, untangled
 from ._target_frame import corners_in_frame, ordered_corners, thick
 
 
@@ -11,7 +11,8 @@ class Corners(BoxTask):
     """Boxes as four corners, `(batch, 8)`: x1, y1, ... x4, y4; called like `Rotated`.
 
     Four points stand for their convex hull, in whatever order they come. They need not make a
-    rectangle, as is usual for scene text. The metric gets tensors, `(batch, 8)` each.
+    rectangle, as is usual for scene text. The metric gets tensors, `(batch, 8)` each: as they come,
+    but for predictions whose sides cross, which become the corners of their hull, in order.
 
     Args:
         noise: standard deviation of the Gaussian noise that makes the loss's `draws`, of each
@@ -47,3 +48,6 @@ class Corners(BoxTask):
         _, frame = ordered_corners(targets)
         shifts = noise.unflatten(1, (4, 2)) * thick(frame[:, 2:4])[:, None]
         return boxes + rotate(shifts, frame[:, 4:]).flatten(1)
+
+    def possible(self, boxes: Tensor) -> Tensor:
+        return untangled(boxes)

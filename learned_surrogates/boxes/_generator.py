@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .._checks import check_number
 from ._check import as_boxes, check_boxes
-from ._geometry import area, corners, rotate, with_angle
+from ._geometry import area, corners, rotate, untangled, with_angle
 from ._iou import rotated_iou
 from ._target_frame import ordered_corners
 
@@ -21,7 +21,7 @@ TOLERANCE = 0.005
 ERRORS = {4: 4, 5: 5, 8: 13}
 HALVINGS = 24
 # A pair for which no direction was found by then has an IoU of 1: only where labels are so far from
-# the origin, for their size, that float32 has no room between them and their neighbours.
+# the origin, for their size, that their type has no room between them and their neighbours.
 MOST_ROUNDS = 50
 
 
@@ -60,7 +60,7 @@ class RandomDistortions:
     def __init__(self, labels: Any = None, *, numbers: int = 5, pool: int = 20_000, seed: int = 0):
         check_number("pool", pool, 1)
         if labels is not None:
-            labels = as_boxes("labels", labels).detach().cpu().float()
+            labels = as_boxes("labels", labels).detach().cpu()
             check_boxes("labels", labels)
             labels = labels[area(corners(labels)[1]) > 0]
             if not len(labels):
@@ -80,7 +80,7 @@ class RandomDistortions:
         return f"RandomDistortions({source}, pool={self.pool:,})"
 
     def __call__(self, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """`count` predictions and their targets, float32 on the CPU."""
+        """`count` predictions and their targets on the CPU, float64 if the labels are."""
         if self._pairs is None:
             self._pairs, self.ious = self._make(np.random.default_rng(self.seed))
         drawn = torch.from_numpy(rng.integers(self.pool, size=count))
@@ -109,8 +109,10 @@ class RandomDistortions:
             found = distorted(own, errors * low[:, None])
             reached = rotated_iou(found, own)
             good = (reached - goal).abs() < TOLERANCE
-            predictions[left[good]], ious[left[good]] = found[good], reached[good]
+            predictions[left[good]], ious[left[good]] = found[good], reached[good].float()
             left = left[~good]
+        if self.numbers == 8:
+            predictions = untangled(predictions)
         return (predictions, targets), ious
 
 

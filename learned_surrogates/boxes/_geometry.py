@@ -46,6 +46,24 @@ def hull(points: Tensor) -> Tensor:
     return torch.where(reentrant[..., None], before, ordered)
 
 
+def untangled(quadrilaterals: Tensor) -> Tensor:
+    """Quadrilaterals `(batch, 8)`, as the corners of their hull where two of their sides meet.
+
+    A polygon that crosses itself, or touches itself, is refused by libraries of geometry.
+    """
+    points = quadrilaterals.unflatten(1, (4, 2))
+    a, b, c, d = points.unbind(1)
+    tangled = _meet(a, b, c, d) | _meet(b, c, d, a)
+    return hull(points).where(tangled[:, None, None], points).flatten(1)
+
+
+def _meet(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
+    """Whether segments from a to b and from c to d, each `(batch, 2)`, have a point in common."""
+    sides = cross(b - a, c - a).sign() * cross(b - a, d - a).sign()
+    others = cross(d - c, a - c).sign() * cross(d - c, b - c).sign()
+    return (sides <= 0) & (others <= 0)
+
+
 def with_angle(boxes: Tensor) -> Tensor:
     """Boxes of 4 or 5 numbers as `(batch, 5)`: centre, size, angle."""
     if boxes.shape[1] == 5:

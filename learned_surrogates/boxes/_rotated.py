@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .._checks import check_number
 from .._warnings import warn
-from ._box_task import BoxTask
+from ._box_task import BoxBatch, BoxTask
 from ._geometry import canonical, rotate
 from ._target_frame import box_in_frame, matched, thick
 
@@ -30,7 +30,8 @@ class Rotated(BoxTask):
     "le90" and "le135" are all of this kind, and differ in which side they call the width: they are
     read as they come, mixed if you like, for descriptions of one and the same rectangle are equal
     here, to the surrogate and to the metric. (detectron2 counts degrees the other way round: give
-    it `-angle * pi / 180`.)
+    it `-angle * pi / 180`.) Targets of more than a whole turn are doubted, in the first hundred
+    calls that learn: degrees below 6.3, of boxes that lie nearly level, cannot be told.
 
     The metric gets tensors, `(batch, 5)` each. A network may predict a negative size: the metric
     gets zero for it, a box without an area, and the surrogate a number from which the gradient
@@ -82,10 +83,13 @@ class Rotated(BoxTask):
         self.image_size = image_size
         self.canonical = canonical
 
-    def doubt(self, targets: Tensor) -> None:
-        most = targets[:, 4].abs().max().item() if len(targets) else 0.0
-        if 2 * math.pi + 1e-3 < most <= 360:
+    def doubt(self, batch: BoxBatch) -> bool:
+        most = batch.target[:, 4].abs().max().item() if len(batch.target) else 0.0
+        degrees = 2 * math.pi + 1e-3 < most <= 360
+        if degrees:
             warn(DEGREES.format(most=most))
+        # Small angles are of boxes that lie nearly level, in degrees as in radians.
+        return degrees
 
     def in_frame(self, predictions: Tensor, targets: Tensor) -> Tensor:
         return box_in_frame(predictions, targets)

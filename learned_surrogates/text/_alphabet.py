@@ -25,13 +25,23 @@ class Alphabet:
         special: the special symbol's class; the characters take the other classes in order, so
             0 puts it before them and `len(characters)` behind.
         role: what the special symbol is called, for messages.
+        decode: makes a text of class indices, where joining the characters does not, as of pieces
+            of bytes; None joins them.
 
     Raises:
-        TypeError: the characters are not strings.
+        TypeError: the characters are not strings, or `decode` cannot be called.
         ValueError: no characters, one of them empty or there twice, or a class out of range.
     """
 
-    def __init__(self, characters: Sequence[str], special: int, role: str):
+    def __init__(
+        self,
+        characters: Sequence[str],
+        special: int,
+        role: str,
+        decode: Callable[[list[int]], str] | None = None,
+    ):
+        if decode is not None and not callable(decode):
+            raise TypeError(f"decode must be a function of class indices, or None; got {decode!r}")
         tokens = list(characters) if isinstance(characters, Iterable) else [characters]
         if not all(isinstance(token, str) for token in tokens):
             raise TypeError(f"alphabet must be a string or a list of strings; got {characters!r}")
@@ -47,11 +57,12 @@ class Alphabet:
             )
         self.characters = tokens
         self.special = special
+        self.decoder = decode
         self.classes = len(tokens) + 1
         self._tokens = [*tokens[:special], "", *tokens[special:]]
         self._classes = {token: index for index, token in enumerate(self._tokens) if token}
         special_names = [token for token in tokens if SPECIAL.fullmatch(token)]
-        if special_names:
+        if special_names and decode is None:
             first = special_names[0]
             warn(SEVERAL.format(", ".join(map(repr, special_names[:5])), len(first), first))
         self._longest = max(map(len, tokens))
@@ -63,6 +74,11 @@ class Alphabet:
 
     def decode(self, classes: Iterable[int]) -> str:
         """The text of class indices; the special symbol's is empty."""
+        if self.decoder is not None:
+            text = self.decoder([index for index in classes if index != self.special])
+            if not isinstance(text, str):
+                raise TypeError(f"decode must return a string; it returned {type(text).__name__}")
+            return text
         return "".join([self._tokens[index] for index in classes])
 
     def encode(self, text: str) -> list[int]:

@@ -47,6 +47,8 @@ class Characters(TextTask):
         fold: for a metric that does not tell some characters apart, such as `str.lower` where case
             does not count: characters of which `fold` makes the same are one to the grid. The
             metric still gets the texts as they are.
+        decode: makes a text of class indices, as a tokenizer's `decode` does, where the metric is
+            to get something else than the characters joined.
 
     Raises:
         TypeError, ValueError: here for an unusable alphabet or end; at a call, for arguments of a
@@ -74,8 +76,9 @@ class Characters(TextTask):
         ignore_index: int = -100,
         classes_last: bool = False,
         fold: Callable[[str], str] | None = None,
+        decode: Callable[[list[int]], str] | None = None,
     ):
-        super().__init__(Alphabet(alphabet, end, "end"), fold)
+        super().__init__(Alphabet(alphabet, end, "end", decode), fold)
         self.ignore_index = ignore_index
         self.classes_last = classes_last
 

@@ -53,6 +53,8 @@ class CTC(TextTask):
         fold: for a metric that does not tell some characters apart, such as `str.lower` where case
             does not count: characters of which `fold` makes the same are one to the grid. The
             metric still gets the texts as they are.
+        decode: makes a text of class indices, as a tokenizer's `decode` does, where the metric is
+            to get something else than the characters joined.
 
     Raises:
         TypeError, ValueError: here for an unusable alphabet or blank; at a call, for arguments of
@@ -79,10 +81,11 @@ class CTC(TextTask):
         *,
         layout: Literal["aligned", "even"] = "aligned",
         fold: Callable[[str], str] | None = None,
+        decode: Callable[[list[int]], str] | None = None,
     ):
         if layout not in ("aligned", "even"):
             raise ValueError(f"layout must be 'aligned' or 'even'; got {layout!r}")
-        super().__init__(Alphabet(alphabet, blank, "blank"), fold)
+        super().__init__(Alphabet(alphabet, blank, "blank", decode), fold)
         self.layout = layout
 
     def __repr__(self) -> str:

@@ -25,7 +25,7 @@ LOGITS = (
 
 def doubt_scores(
     scores: Tensor, present: Tensor, name: str, base_loss: Callable[..., Any] | None
-) -> None:
+) -> bool:
     """Warns of what is no output of a log-softmax, where that matters.
 
     Args:
@@ -33,11 +33,12 @@ def doubt_scores(
         present: which positions count, `(batch, length)`, bool.
         name: of the argument.
         base_loss: called with the same argument.
+
+    Returns:
+        Whether the scores tell what they are.
     """
     classes = scores.float().transpose(1, 2)[present]  # (positions, classes)
     classes = classes[classes.isfinite().any(1) & ~(classes.isnan() | classes.isposinf()).any(1)]
-    if not len(classes):
-        return
     # Zeros and ones are made by hand, for a test say.
     certain = ((classes == 0) | (classes == 1)).all()
     sums_to_one = ((classes.sum(1) - 1).abs() < ROUNDING).all()
@@ -48,6 +49,7 @@ def doubt_scores(
         if amiss.float().mean() > 0.5:
             loss = getattr(base_loss, "__name__", type(base_loss).__name__)
             warn(LOGITS.format(name=name, loss=loss))
+    return not bool(certain)
 
 
 def takes_classes_second(loss: Callable[..., Any] | None) -> bool:

@@ -139,8 +139,8 @@ class TextTask(Task[TextBatch]):
         task.base_loss = base_loss
         return task
 
-    def doubt_predictions(self, batch: TextBatch) -> None:
-        doubt_scores(batch.logits, batch.present, self.prediction, self.base_loss)
+    def doubt(self, batch: TextBatch) -> bool:
+        return doubt_scores(batch.logits, batch.present, self.prediction, self.base_loss)
 
     def represent(self, prediction: Tensor, batch: TextBatch) -> Tensor:
         present = batch.present[:, None]
@@ -189,7 +189,9 @@ class TextTask(Task[TextBatch]):
         return one_hot.transpose(1, 2)
 
     def generator(self) -> RandomEdits | None:
-        return None if self.measured else RandomEdits(self.alphabet.characters)
+        # What a decoder makes of classes cannot be taken apart again.
+        fits = not self.measured and self.alphabet.decoder is None
+        return RandomEdits(self.alphabet.characters) if fits else None
 
     def build_surrogate(self, z: Tensor, y: Tensor) -> nn.Module:
         classes = self.alphabet.classes

@@ -172,6 +172,17 @@ def test_a_moving_average_of_a_model_that_holds_the_loss():
     assert_identical(snapshot(restored), snapshot(averaged))
 
 
+def test_within_data_parallel_it_says_where_to_be_called():
+    model = fit(WithLoss(make_loss()))
+    before = snapshot(model.criterion)
+    # As for each of several devices, which a CPU is not.
+    replica = model.criterion._replicate_for_data_parallel()
+    with pytest.raises(RuntimeError, match=r"within DataParallel.*call it outside"):
+        replica(*make_arguments())
+    assert_identical(snapshot(model.criterion), before)
+    fit(model)
+
+
 def test_a_deep_copy_is_evaluated_and_trained_apart():
     model = fit(WithLoss(make_loss()))
     twin = copy.deepcopy(model)

@@ -7,6 +7,8 @@ from launcher import launched
 from test_sync import assert_same, together
 from torch import nn
 
+from learned_surrogates import LearnedSurrogateLoss, text
+
 transformers = pytest.importorskip("transformers")
 
 pytestmark = [
@@ -154,7 +156,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, elsewhere)
     assert_identical(snapshot(resumed.criterion), snapshot(whole.criterion))
     assert_identical(snapshot(trainer.model), snapshot(uninterrupted.model))
     assert figures(resumed.criterion) == pytest.approx(figures(whole.criterion), nan_ok=True)
-    assert not any("surrogate" in key for key in trainer.model.state_dict())
+    assert not any("_extra_state" in key for key in trainer.model.state_dict())
 
 
 def test_a_checkpoint_without_the_loss_is_named(tmp_path):
@@ -187,3 +189,64 @@ def test_the_example_of_the_docstring():
     from learned_surrogates.integrations import transformers as module
 
     assert doctest.testmod(module).failed == 0
+
+
+def reversed_words():
+    random = torch.Generator().manual_seed(0)
+    words = torch.randint(2, 10, (16, 5), generator=random)
+    ends = torch.tensor([[1, -100]]).expand(16, 2)
+    labels = torch.cat([words.flip(1), ends], 1)
+    return [{"input_ids": word, "labels": label} for word, label in zip(words, labels)]
+
+
+def small_t5():
+    torch.manual_seed(0)
+    ends = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+    sizes = {"vocab_size": 10, "d_model": 16, "d_ff": 16, "d_kv": 8, "num_layers": 1}
+    config = transformers.T5Config(num_heads=2, dropout_rate=0.0, **sizes, **ends)
+    return transformers.T5ForConditionalGeneration(config)
+
+
+def test_an_encoder_decoder_reads_what_its_collator_gives(tmp_path):
+    from learned_surrogates.integrations.transformers import TrainerLoss
+
+    model, twin, seen = small_t5(), small_t5(), []
+
+    def collate(samples):
+        batch = transformers.default_data_collator(samples)
+        so_far = model.prepare_decoder_input_ids_from_labels(labels=batch["labels"])
+        return {**batch, "decoder_input_ids": so_far}
+
+    def arguments(outputs, labels):
+        seen.append((outputs.logits.detach().clone(), labels))
+        return outputs.logits, labels
+
+    task = text.Characters(["\ue000", *"abcdefgh"], end=1, classes_last=True)
+    criterion = LearnedSurrogateLoss(text.edit_distance, task=task, update_every=1)
+    loss = TrainerLoss(criterion, arguments=arguments)
+    options = {"num_train_epochs": 2, "per_device_train_batch_size": 8, "save_strategy": "no"}
+    options |= {"report_to": "none", "disable_tqdm": True, "use_cpu": True}
+    trainer = transformers.Trainer(
+        model,
+        transformers.TrainingArguments(output_dir=tmp_path, **options),
+        train_dataset=reversed_words(),
+        data_collator=collate,
+        compute_loss_func=loss,
+        callbacks=[loss],
+    )
+    trainer.train()
+    assert criterion.stats["calls"] == 4
+    logits, labels = seen[0]
+    words = labels[:, :5].flip(1)
+    # The padding starts; then the labels so far, in which nothing is ignored.
+    so_far = torch.cat([torch.zeros_like(labels[:, :1]), labels[:, :6].clamp(min=0)], 1)
+    with torch.no_grad():
+        expected = twin(input_ids=words, decoder_input_ids=so_far).logits
+    torch.testing.assert_close(logits, expected)
+    logits, labels = seen[-1]
+    read = [
+        "".join(" |abcdefgh"[i] for i in row).partition("|")[0] for row in logits.argmax(2)[:, :6]
+    ]
+    meant = ["".join(" |abcdefgh"[i] for i in row[:5]) for row in labels]
+    mean = text.edit_distance(read, meant).mean()
+    assert criterion.stats["metric"] == pytest.approx(mean)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import assert_identical, l1, make_arguments, make_loss, step, train
+from conftest import assert_identical, l1, make_arguments, make_loss, snapshot, step, train
 from torch import nn
 
 from learned_surrogates import LearnedSurrogateLoss, Tensors
@@ -34,7 +34,7 @@ def silent(prediction, target):
 @pytest.mark.parametrize("draws", [2, 4, 8])
 def test_a_call_asks_for_as_many_values_as_there_are_draws_and_an_update_for_none(draws):
     metric = Counting()
-    criterion = make_loss("measured", metric, draws=draws, batched=True)
+    criterion = make_loss("measured", metric, draws=draws, batched=True, higher_is_better=False)
     for seed in range(4):
         metric.clear()
         loss, _ = step(criterion, make_arguments(seed=seed))
@@ -191,7 +191,7 @@ def test_one_number_a_sample_leaves_no_graph_behind():
     for seed in range(12):
         target = torch.randn(8, generator=torch.Generator().manual_seed(seed))
         criterion((target / 2).requires_grad_(), target).backward()
-    state = criterion.state_dict()
+    state = snapshot(criterion)
     assert {"quality", "vectors"} <= state.keys()
     assert not any(tensor.requires_grad for tensor in state.values())
     assert criterion.stats["gradient/signal_to_noise"] > 0

@@ -27,6 +27,20 @@ def test_a_share_of_the_errors_where_these_are_smaller():
     assert found.mean().item() == pytest.approx(0.2 * SHARE, rel=0.05)
 
 
+def test_times_in_seconds_have_the_width_of_their_errors():
+    """Of 1.7e9, float32 has room for every 128th."""
+    target = 1.7e9 + 3 * torch.randn(4000, 5, dtype=torch.float64)
+    prediction = target + 0.2 * torch.randn(4000, 5, dtype=torch.float64)
+    assert width(prediction, target).mean().item() == pytest.approx(0.2 * SHARE, rel=0.05)
+    criterion = LearnedSurrogateLoss(lambda p, t: (p - t).abs().sum(-1))
+    loss = criterion(prediction.requires_grad_(), target)
+    expected = 5 * 0.2 * (2 * (1 + SHARE**2) / torch.pi) ** 0.5  # noise on noise
+    assert loss.item() == pytest.approx(expected, rel=0.05)
+    loss.backward()
+    cosine = torch.cosine_similarity(prediction.grad, (prediction - target).detach().sign(), 1)
+    assert cosine.mean() > 0.2
+
+
 def test_outputs_that_differ_in_scale_have_widths_of_their_own():
     scales = torch.tensor([1.0, 50.0, 0.1])
     z = scales * torch.randn(4000, 3)

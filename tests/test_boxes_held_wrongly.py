@@ -1,0 +1,122 @@
+"""Boxes of other coordinates, units and shapes than most, which would be trained in silence."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import step
+from shapely.geometry import Polygon
+from test_boxes_iou import as_corners
+
+from learned_surrogates import LearnedSurrogateLoss, boxes
+from learned_surrogates.boxes._reference import shapely_iou
+
+# In metres, as on a map: float32 has room there for every half of one.
+AFAR = 4.5e6
+PLACES = {
+    "rotated": (boxes.Rotated(), [AFAR, AFAR, 0, 0, 0]),
+    "upright": (boxes.AxisAligned(), [AFAR] * 4),
+    "centred": (boxes.AxisAligned("cxcywh"), [AFAR, AFAR, 0, 0]),
+    "corners": (boxes.Corners(), [AFAR] * 8),
+}
+NUMBERS = {4: "upright", 5: "rotated", 8: "corners"}
+
+
+def near_and_far(case):
+    """Predictions and targets about the origin, and the same ones on a map; float64."""
+    random = torch.Generator().manual_seed(0)
+    like = {"generator": random, "dtype": torch.float64}
+    sides = 2 + 5 * torch.rand(16, 2, **like)
+    target = torch.cat([5 * torch.rand(16, 2, **like), sides, torch.rand(16, 1, **like)], 1)
+    prediction = target + 0.2 * torch.randn(16, 5, **like)
+    form = {
+        "rotated": lambda b: b,
+        "centred": lambda b: b[:, :4],
+        "upright": lambda b: torch.cat([b[:, :2], b[:, :2] + b[:, 2:4]], 1),
+        "corners": as_corners,
+    }[case]
+    place = torch.tensor(PLACES[case][1], dtype=torch.float64)
+    near = form(prediction), form(target)
+    return near, tuple(each + place for each in near)
+
+
+@pytest.mark.parametrize("case", PLACES)
+def test_equal_boxes_of_a_map_are_equal(case):
+    task, far = PLACES[case][0], near_and_far(case)[1]
+    assert shapely_iou(*task.decode(task.read(far[1], far[1]))) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("case", PLACES)
+def test_boxes_of_a_map_are_those_about_the_origin_to_metric_and_surrogate(case):
+    task = PLACES[case][0].seen_by("target-frame")
+    batches = [task.read(*each) for each in near_and_far(case)]
+    near, far = (shapely_iou(*task.decode(batch)) for batch in batches)
+    assert far == pytest.approx(near, abs=1e-6)
+    seen, elsewhere = (task.represent(batch.prediction, batch) for batch in batches)
+    torch.testing.assert_close(elsewhere, seen, rtol=0, atol=1e-5)
+
+
+def test_the_gradient_of_boxes_of_a_map_is_that_about_the_origin():
+    near, far = (
+        step(
+            LearnedSurrogateLoss(boxes.rotated_iou, task=boxes.Rotated(), warm_up_updates=0),
+            (prediction.requires_grad_(), target),
+        )
+        for prediction, target in near_and_far("rotated")
+    )
+    torch.testing.assert_close(far, near, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("numbers", NUMBERS)
+def test_distortions_of_boxes_of_a_map_have_the_ious_that_they_say(numbers):
+    labels = near_and_far(NUMBERS[numbers])[1][1]
+    generator = boxes.RandomDistortions(labels, pool=400)
+    pairs = generator(1, np.random.default_rng(0))
+    assert pairs[0].dtype == torch.float64
+    assert shapely_iou(*generator._pairs) == pytest.approx(generator.ious.numpy(), abs=1e-4)
+    assert (torch.histc(generator.ious, 4, 0, 1) / 400 - 0.25).abs().max() < 0.1
+
+
+def polygon_iou(prediction, target):
+    """As it is written for scene text: shapely refuses polygons that cross themselves."""
+    a, b = (Polygon(each.reshape(4, 2).tolist()) for each in (prediction, target))
+    shared = a.intersection(b).area
+    return shared / (a.area + b.area - shared)
+
+
+def test_corners_are_in_an_order_in_which_no_sides_cross():
+    generator = boxes.RandomDistortions(numbers=8, pool=4000)
+    generator(1, np.random.default_rng(0))
+    assert all(Polygon(each.view(4, 2).tolist()).is_valid for each in generator._pairs[0])
+    for prediction, target in zip(*(side[:200] for side in generator._pairs)):
+        assert np.isfinite(polygon_iou(prediction, target))
+    assert shapely_iou(*generator._pairs) == pytest.approx(generator.ious.numpy(), abs=1e-4)
+
+
+def test_predictions_whose_sides_cross_become_their_hull_and_others_stay():
+    random = torch.randn(500, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    task = boxes.Corners(noise=0.5)
+    batch = task.read(random, random)
+    metrics_own, _ = task.decode(batch)
+    valid = torch.tensor([Polygon(each.view(4, 2).tolist()).is_valid for each in random])
+    assert 50 < valid.sum() < 450
+    assert torch.equal(metrics_own[valid], random[valid])
+    assert shapely_iou(metrics_own, random) == pytest.approx(1)
+    drawn, _ = task.sample(batch, torch.Generator().manual_seed(0))
+    for corners in (*metrics_own, *drawn):
+        assert Polygon(corners.view(4, 2).tolist()).is_valid
+
+
+def test_a_metric_by_shapely_trains_on_corners_that_cross():
+    criterion = LearnedSurrogateLoss(
+        polygon_iou,
+        task=boxes.Corners(),
+        higher_is_better=True,
+        best=1.0,
+        warm_up_updates=10,
+        generator=boxes.RandomDistortions(numbers=8, pool=500),
+    )
+    target = as_corners(near_and_far("rotated")[0][1]).float()
+    crossing = target[:, [0, 1, 4, 5, 2, 3, 6, 7]].requires_grad_()
+    criterion(crossing, target).backward()
+    assert crossing.grad.isfinite().all()
+    assert criterion.stats["metric"] == pytest.approx(1, abs=1e-4)
