@@ -5,7 +5,7 @@ from torch import Tensor
 
 from .._checks import check_number
 from ._lists import Reduction, read_lists
-from ._pairs import for_each_item, standardised
+from ._pairs import standardised
 from ._rank_distribution import expected_worth, nodes_for
 from ._ranks import check_noise
 
@@ -66,15 +66,8 @@ def ndcg_loss(
     first = max(1, min(FIRST if k is None else k, items))
     worth = _discount(torch.arange(1, first + 1, device=unit.device).to(unit))
     beyond = _discount if k is None and items > first else None
-    chosen = gains > 0
-    found = for_each_item(
-        lambda gaps, others, _: expected_worth(gaps, others, worth, beyond, nodes),
-        unit,
-        lists.present,
-        chosen,
-        numbers=6 * nodes,
-    )
-    reached = (torch.zeros_like(unit).masked_scatter(chosen, found) * gains).sum(1)
+    found = expected_worth(unit, lists.present, gains > 0, worth, beyond, nodes)
+    reached = (found * gains).sum(1)
     best = gains.sort(1, descending=True).values[:, :k]
     places = torch.arange(1, best.shape[1] + 1, device=unit.device).to(unit)
     ideal = (best.clamp(min=0) * _discount(places)).sum(1)

@@ -15,6 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ._pairs import for_each_item
+
+# Noises between two scores that hardly ever change places: once in 100,000 draws.
+REACH = 6.0
+
 
 def nodes_for(items: int, noise: float) -> int:
     """Values of the own noise that resolve the rank of one item among so many.
@@ -83,21 +88,55 @@ def _product(a: Tensor, b: Tensor, most: int) -> Tensor:
 
 
 def expected_worth(
+    unit: Tensor,
+    present: Tensor,
+    chosen: Tensor,
+    worth: Tensor,
+    beyond: Callable[[Tensor], Tensor] | None,
+    nodes: int,
+) -> Tensor:
+    """What an item's rank is worth in the mean over all noise, `(lists, n)`.
+
+    An item that is far below the first k is not among them, and what is far below an item that may
+    be is not above it: the distribution of ranks is made of what is left.
+
+    Args:
+        unit: scores in units of the noise, `(lists, n)`.
+        present: where there is an item, `(lists, n)`, bool.
+        chosen: the items that count, `(lists, n)`, bool; others get 0.
+        worth: of the ranks 1 to k, `(k,)`.
+        beyond: of ranks after that, a slow function of them; it gets their mean. None: nothing.
+        nodes: values of the own noise.
+    """
+    best, order = unit.detach().where(present, -math.inf).sort(1, descending=True)
+    border = best[:, len(worth) - 1 : len(worth)]
+    near = chosen & ~(unit < border - REACH)  # NaN is near: the loss shall be NaN
+    seen = (~(best < border - 2 * REACH)).sum(1)
+    first = order[:, : int(seen.max()) if len(seen) else 0]
+    near_first = near.gather(1, first)
+    found = for_each_item(
+        lambda gaps, others, _: _worth_near(gaps, others, worth, beyond, nodes),
+        unit.gather(1, first),
+        present.gather(1, first),
+        near_first,
+        numbers=6 * nodes,
+    )
+    values = torch.zeros_like(near_first, dtype=unit.dtype).masked_scatter(near_first, found)
+    total = torch.zeros_like(unit).scatter(1, first, values)
+    if beyond is None:
+        return total
+    far = chosen & ~near
+    ranks = for_each_item(_mean_rank, unit, present, far)
+    return total.masked_scatter(far, beyond(ranks))
+
+
+def _worth_near(
     gaps: Tensor,
     others: Tensor,
     worth: Tensor,
     beyond: Callable[[Tensor], Tensor] | None,
     nodes: int,
 ) -> Tensor:
-    """What the item's rank is worth in the mean over all noise, `(rows,)`.
-
-    Args:
-        gaps: `(rows, n)`, in units of the noise.
-        others: `(rows, n)`, bool.
-        worth: of the ranks 1 to k, `(k,)`.
-        beyond: of ranks after that, a slow function of them; it gets their mean. None: nothing.
-        nodes: values of the own noise.
-    """
     chances, weights = chances_above(gaps, others, nodes)
     probabilities = first_counts(chances, len(worth))
     mean = (probabilities * worth).sum(-1)
@@ -109,3 +148,7 @@ def expected_worth(
         rank = 1 + (above / left.where(some, 1.0)).clamp(min=len(worth))
         mean = mean + left * beyond(rank.where(some, len(worth) + 1.0))
     return (mean * weights).sum(-1)
+
+
+def _mean_rank(gaps: Tensor, others: Tensor, _: Tensor) -> Tensor:
+    return 1 + torch.special.ndtr(gaps / math.sqrt(2)).where(others, 0.0).sum(1)

@@ -1,11 +1,10 @@
 """The expected recall among the first k as a loss."""
 
-import torch
 from torch import Tensor
 
 from .._checks import check_number
 from ._lists import Reduction, read_lists
-from ._pairs import for_each_item, standardised
+from ._pairs import standardised
 from ._rank_distribution import expected_worth, nodes_for
 from ._ranks import check_noise
 
@@ -59,13 +58,6 @@ def recall_loss(
     unit = standardised(lists.scores, lists.present) / noise
     nodes = nodes_for(unit.shape[1], noise)
     worth = unit.new_ones(max(1, min(k, unit.shape[1])))
-    found = for_each_item(
-        lambda gaps, others, _: expected_worth(gaps, others, worth, None, nodes),
-        unit,
-        lists.present,
-        relevant,
-        numbers=6 * nodes,
-    )
-    total = torch.zeros_like(unit).masked_scatter(relevant, found).sum(1)
+    total = expected_worth(unit, lists.present, relevant, worth, None, nodes).sum(1)
     count = relevant.sum(1)
     return lists.reduce(1 - total / count.clamp(min=1), count > 0, reduction)

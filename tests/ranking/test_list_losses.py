@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 from torchmetrics.functional.retrieval import retrieval_recall
 
 from learned_surrogates import ranking
+from learned_surrogates.ranking import _rank_distribution
 
 SODEEP = {
     "squared": (ranking.squared_rank_loss, "numbers"),
@@ -252,3 +253,33 @@ def test_wrong_sizes_are_named():
         ranking.rank_margin_loss(scores, targets, margin=-1)
     with pytest.raises(ValueError, match=r"sorter must return a rank for each score, \(4, 20\)"):
         ranking.rank_sum_loss(scores, targets, sorter=lambda s: s.mean(1))
+
+
+@pytest.mark.parametrize("name", ["ndcg", "ndcg@3", "recall@10"])
+def test_what_is_far_from_the_first_k_may_be_left_out(name, monkeypatch):
+    loss, _, kind = CASES[name]
+    scores, targets = lists(kind, count=3, n=60)
+    mask = torch.rand(3, 60, generator=torch.Generator().manual_seed(0)) < 0.9
+    scores.requires_grad_()
+
+    def call():
+        found = loss(scores, targets, noise=0.05, mask=mask)
+        return found, *torch.autograd.grad(found, scores)
+
+    found, gradient = call()
+    monkeypatch.setattr(_rank_distribution, "REACH", math.inf)
+    whole, expected = call()
+    torch.testing.assert_close(found, whole, atol=1e-4, rtol=0)
+    assert torch.cosine_similarity(gradient, expected).min() > 0.999
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_scores_that_are_not_finite_show(name, number):
+    """As NaN, which gradient scalers know to skip; not as an error in the middle of a run."""
+    loss, _, kind = CASES[name]
+    scores, targets = lists(kind)
+    scores[1, 0] = number
+    found = loss(scores, targets, reduction="none")
+    assert found[1].isnan()
+    assert found[[0, 2, 3]].isfinite().all()
