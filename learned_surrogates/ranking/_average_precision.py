@@ -1,0 +1,72 @@
+"""The expected average precision as a loss."""
+
+import torch
+from torch import Tensor
+
+from ._lists import Reduction, read_lists
+from ._pairs import for_each_item, standardised
+from ._rank_distribution import chances_above
+from ._ranks import check_noise
+
+NODES = 5
+
+
+def average_precision_loss(
+    scores: Tensor,
+    targets: Tensor,
+    *,
+    noise: float = 0.1,
+    mask: Tensor | None = None,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    r"""One minus the expected average precision under noise on the scores.
+
+    AP is the mean over relevant items i of (1 + A) / (1 + N), with A relevant items of N above i
+    (SoDeep's Eq. 5 and 6, where i itself counts, as it must for a perfect order to have AP = 1).
+    Given i's own noise, A and N are sums of independent events, and
+
+        E[(1 + A) / (1 + N)] = a / b - Var A / b^2 + a Var N / b^3 + ...,
+
+    a = 1 + E A, b = 1 + E N, the mean of which over i's own noise is a sum of 5 terms. The first
+    term without that noise is the form of Smooth-AP (Brown et al., ECCV 2020).
+
+    Args:
+        scores: `(n,)` for one list, or `(..., n)`, such as `logits.T` for one list a label.
+        targets: of the same shape: items above 0 are relevant.
+        noise: standard deviation of the noise, in standard deviations of a list's scores.
+        mask: where there is an item, bool, of the same shape; None: everywhere.
+        reduction: "mean" over the lists, "sum", or "none" for one number a list.
+
+    Returns:
+        0 to 1 a list. A list without a relevant item has no AP: its loss is 0, and the mean leaves
+        it out. float64 of such scores, else float32.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong kind, shape or value.
+
+    Example:
+        >>> import torch
+        >>> scores = torch.tensor([0.1, 0.7, 0.4, 0.9], requires_grad=True)
+        >>> loss = average_precision_loss(scores, torch.tensor([0, 1, 0, 1]))
+        >>> round(loss.item(), 3)
+        0.0
+        >>> loss.backward()
+    """
+    check_noise(noise)
+    lists = read_lists(scores, targets, mask, reduction)
+    relevant = lists.targets > 0
+    unit = standardised(lists.scores, lists.present) / noise
+
+    def precision(gaps: Tensor, others: Tensor, of: Tensor) -> Tensor:
+        chances, weights = chances_above(gaps, others, NODES)
+        variances = chances * (1 - chances)
+        alike = relevant[of][:, None]
+        above, hits = (1 + part.sum(-1) for part in (chances, chances.where(alike, 0.0)))
+        spread, spread_of_hits = variances.sum(-1), variances.where(alike, 0.0).sum(-1)
+        given_own = hits / above - spread_of_hits / above**2 + hits * spread / above**3
+        return (given_own * weights).sum(-1)
+
+    found = for_each_item(precision, unit, lists.present, relevant, numbers=4 * NODES)
+    total = torch.zeros_like(unit).masked_scatter(relevant, found).sum(1)
+    count = relevant.sum(1)
+    return lists.reduce(1 - total / count.clamp(min=1), count > 0, reduction)

@@ -1,0 +1,88 @@
+"""Lists of scores, and what each item is worth: what the losses read, and how they answer."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .._checks import check_choice, check_dense
+
+Reduction = Literal["none", "mean", "sum"]
+
+
+@dataclass(frozen=True)
+class Lists:
+    """Lists one below the other, those of a ragged batch padded.
+
+    Attributes:
+        scores: `(lists, n)`, float32 or float64, 0 where there is no item.
+        targets: `(lists, n)`, of the same type, 0 where there is no item.
+        present: where there is one, `(lists, n)`, bool.
+        shape: of the user's lists, without their items.
+    """
+
+    scores: Tensor
+    targets: Tensor
+    present: Tensor
+    shape: torch.Size
+
+    def reduce(self, losses: Tensor, defined: Tensor, reduction: Reduction) -> Tensor:
+        """The lists' losses as the user wants them.
+
+        Args:
+            losses: `(lists,)`, finite also where the metric is not defined.
+            defined: where it is, `(lists,)`; elsewhere the loss is 0, and a mean leaves it out.
+            reduction: "none", "mean" or "sum".
+        """
+        losses = losses.where(defined, 0.0)
+        if reduction == "none":
+            return losses.reshape(self.shape)
+        total = losses.sum()
+        return total / defined.sum().clamp(min=1) if reduction == "mean" else total
+
+
+def read_lists(scores: Tensor, targets: Tensor, mask: Tensor | None, reduction: Reduction) -> Lists:
+    """The lists of a call.
+
+    Raises:
+        TypeError: scores that are no tensor of floating-point numbers, targets that are no tensor,
+            a mask that is not bool.
+        ValueError: shapes that differ, an unknown reduction.
+    """
+    check_choice("reduction", reduction, ("none", "mean", "sum"))
+    rows, present, shape = read_scores(scores, mask)
+    _check_tensor("targets", targets, scores.shape)
+    marks = targets.detach().to(rows.device, rows.dtype).reshape(rows.shape)
+    return Lists(rows, marks.where(present, 0.0), present, shape)
+
+
+def read_scores(scores: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, torch.Size]:
+    """Scores `(lists, n)` in 32 or 64 bits, where there are any, and the shape without items."""
+    _check_tensor("scores", scores, None)
+    if not scores.is_floating_point():
+        raise TypeError(f"scores must be floating-point numbers; they are {scores.dtype}")
+    if scores.ndim == 0:
+        raise ValueError("scores must be (n,) for one list, or (..., n); got a single number")
+    shape, items = scores.shape[:-1], scores.shape[-1]
+    rows = scores.reshape(math.prod(shape), items)
+    if rows.dtype != torch.float64:
+        rows = rows.float()
+    if mask is None:
+        return rows, torch.ones_like(rows, dtype=torch.bool), shape
+    _check_tensor("mask", mask, scores.shape)
+    if mask.dtype != torch.bool:
+        raise TypeError(f"mask must be bool, true where there is an item; it is {mask.dtype}")
+    present = mask.to(rows.device).reshape(rows.shape)
+    return rows.where(present, 0.0), present, shape
+
+
+def _check_tensor(name: str, tensor: object, shape: torch.Size | None) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a tensor; got {type(tensor).__name__}")
+    check_dense(name, tensor)
+    if shape is not None and tensor.shape != shape:
+        raise ValueError(
+            f"{name} must have the shape of scores, {tuple(shape)}; got {tuple(tensor.shape)}"
+        )
