@@ -8,7 +8,12 @@ import learned_surrogates
 
 # Triton comes with PyTorch for GPUs; Numba is an extra.
 NEEDS = {"_scan_kernels": "triton", "_row_kernels": "numba"}
-PUBLIC = (learned_surrogates, learned_surrogates.text, learned_surrogates.boxes)
+PUBLIC = (
+    learned_surrogates,
+    learned_surrogates.text,
+    learned_surrogates.boxes,
+    learned_surrogates.retrieval,
+)
 
 
 def all_modules():
