@@ -13,6 +13,7 @@ PUBLIC = (
     learned_surrogates.text,
     learned_surrogates.boxes,
     learned_surrogates.retrieval,
+    learned_surrogates.classification,
 )
 
 

@@ -27,8 +27,8 @@ SHOWN = (
 def pull(ks: tuple[int, ...], rank: int) -> float:
     """The loss's derivative by the positive's angle to the query, towards it.
 
-    Of a query with one positive, each rank a step of 0.02 in cosine: the others lie to both sides of
-    the positive, as many before it as its rank says.
+    Of a query with one positive, each rank a step of 0.02 in cosine: the others lie to both sides
+    of the positive, as many before it as its rank says.
     """
     cosines = 0.6 + 0.02 * (torch.arange(80, dtype=torch.float64) - (81 - rank) + 0.5)
     angles = torch.cat([torch.tensor([0.0, math.acos(0.6)]), cosines.clamp(-1, 1).acos()])
