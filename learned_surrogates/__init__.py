@@ -4,6 +4,7 @@ from . import (
     boxes as boxes,
     classification as classification,
     retrieval as retrieval,
+    segmentation as segmentation,
     text as text,
 )
 from ._filter import Filter as Filter

@@ -14,6 +14,7 @@ PUBLIC = (
     learned_surrogates.boxes,
     learned_surrogates.retrieval,
     learned_surrogates.classification,
+    learned_surrogates.segmentation,
 )
 
 

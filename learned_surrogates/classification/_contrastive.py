@@ -11,6 +11,8 @@ from ..retrieval._labelled import labelled, unit
 class SupCon(nn.Module):
     r"""The supervised contrastive loss (SupCon): each one's own class near, all else apart.
 
+    The loss is::
+
         L = mean over i of  log sum_{j != i} exp(z_i.z_j / tau) - mean_{p in P_i} z_i.z_p / tau
 
     with z the features, normalised here, and P_i the others of the class of i (Eq. 6.4 and 6.5 of

@@ -11,7 +11,7 @@ from ._prototypes import Prototypes
 class ESupCon(Prototypes):
     r"""Extended supervised contrastive loss (ESupCon); give its parameters to your optimizer.
 
-    It learns a prototype a class, which is the classifier, together with the representation:
+    It learns a prototype a class, which is the classifier, together with the representation::
 
         L = ( sum_k mean_{i: y_i = k} l(z_i, theta_k) + sum_i l_SupCon(z_i, P_i) ) / (n + K)
         l(z_i, theta_k) = -z_i.theta_k / tau
@@ -21,7 +21,7 @@ class ESupCon(Prototypes):
     thesis). For one pair, `exp(l) = exp(l_CE) + exp(l_SupCon) - 1`: the larger of cross-entropy and
     SupCon counts (Eq. 6.17). K is the number of classes in the batch, and n that of samples that
     have another one of their class: with printed constants, the loss's scale would depend on what
-    the batch lacks.
+    the batch lacks::
 
         optimizer = torch.optim.SGD([*model.parameters(), *criterion.parameters()], lr=0.1)
 

@@ -12,6 +12,8 @@ from ._prototypes import check_classes
 class SPCE(nn.Module):
     r"""Simplified pairwise cross-entropy (SPCE): the batch's own class sums classify it.
 
+    The loss is::
+
         L = -mean over i of  log softmax_k(a_i)[y_i],    a_ik = 1/n sum_{j: y_j = k} z_j.z_i
 
     with z the features, normalised here (Eq. 6.7 of the thesis; the sum has j = i). There are no

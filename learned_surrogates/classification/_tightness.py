@@ -10,11 +10,13 @@ from ._prototypes import Prototypes
 class Tightness(Prototypes):
     r"""Learns a prototype a class beside another loss; give its parameters to your optimizer.
 
+    The loss is::
+
         L = -mean over i of  z_i.theta_{y_i}
 
     with z the features and theta the prototypes, all normalised here (Eq. 6.9 of the thesis). The
     features are detached: only the prototypes are trained, the representation is left to `SupCon`
-    or `SPCE`. Each prototype goes to the mean direction of its class.
+    or `SPCE`. Each prototype goes to the mean direction of its class::
 
         optimizer = torch.optim.SGD([*model.parameters(), *tightness.parameters()], lr=0.1)
         loss = supcon(features, labels) + tightness(features, labels)

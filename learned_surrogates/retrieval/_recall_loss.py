@@ -17,7 +17,7 @@ from ._simix import mixed
 class RecallAtK(nn.Module):
     r"""Recall at k with sigmoids in the place of its steps, as a loss of a batch of embeddings.
 
-    Each example is a query, and the rest of the batch its database (RS@k, Eq. 5.5 to 5.7):
+    Each example is a query, and the rest of the batch its database (RS@k, Eq. 5.5 to 5.7)::
 
         L = mean over q and k of  1 - sum_{x in P_q} sigma_tau1(k - 1 - c_qx) / min(k, |P_q|)
         c_qx = sum_{z != x, q} sigma_tau2(s_qz - s_qx)
