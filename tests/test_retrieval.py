@@ -7,6 +7,7 @@ import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from learned_surrogates import LearnedSurrogateLoss, retrieval
@@ -350,6 +351,35 @@ def test_stages_take_chunks_of_any_kind():
     labels = torch.tensor([0, 0, 1, 1, 0, 1])
     large_batch(lambda c: c["scale"] * layer(c["x"]), chunks, lambda z: RecallAtK()(z, labels))
     assert layer.weight.grad.abs().max() > 0
+
+
+def test_stages_of_a_distributed_model_sum_gradients_once(tmp_path):
+    torch.manual_seed(0)
+    inputs, labels = torch.randn(24, 7), torch.arange(6).repeat_interleave(4)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1
+    )
+    try:
+        model = DistributedDataParallel(Encoder(dropout=0.0))
+        summed = []
+        model.register_comm_hook(None, lambda _, bucket: summed.append(1) or as_it_is(bucket))
+        results = []
+        for way in (whole_graph, large_batch):
+            model.zero_grad()
+            summed.clear()
+            chunks = inputs.split(8 if way is large_batch else 24)
+            way(model, chunks, lambda z: RecallAtK(tau2=0.1)(z, labels))
+            results.append(gradients(model))
+    finally:
+        torch.distributed.destroy_process_group()
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-7)
+    assert len(summed) == 1
+
+
+def as_it_is(bucket):
+    done = torch.futures.Future()
+    done.set_result(bucket.buffer())
+    return done
 
 
 def frozen():

@@ -69,7 +69,8 @@ def large_batch(
         for chunk in chunks:
             states.append(_random_state())
             encoded.append(_embeddings(encode(chunk)))
-    # Under autocast, weights cast without a graph are kept, and would be taken for those with one.
+    # Under autocast, PyTorch kept weights that were cast without a graph, and took them for those
+    # with one (its issue 112583; 2.13 does not).
     torch.clear_autocast_cache()
     embeddings = torch.cat(encoded).requires_grad_()
     loss = loss_of_embeddings(embeddings)
