@@ -1,6 +1,13 @@
 """Train a network on the metric that you care about, when that metric has no useful gradient."""
 
-from . import boxes as boxes, ranking as ranking, text as text
+from . import (
+    boxes as boxes,
+    classification as classification,
+    ranking as ranking,
+    retrieval as retrieval,
+    segmentation as segmentation,
+    text as text,
+)
 from ._filter import Filter as Filter
 from ._gradient_check import GradientCheck as GradientCheck
 from ._loss import LearnedSurrogateLoss as LearnedSurrogateLoss

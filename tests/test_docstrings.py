@@ -6,13 +6,16 @@ import pytest
 
 import learned_surrogates
 
-# Triton comes with PyTorch for GPUs; Numba is an extra.
-NEEDS = {"_scan_kernels": "triton", "_row_kernels": "numba"}
+# Numba is an extra.
+NEEDS = {"_row_kernels": "numba"}
 PUBLIC = (
     learned_surrogates,
     learned_surrogates.text,
     learned_surrogates.boxes,
     learned_surrogates.ranking,
+    learned_surrogates.retrieval,
+    learned_surrogates.classification,
+    learned_surrogates.segmentation,
 )
 
 
