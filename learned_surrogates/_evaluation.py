@@ -1,7 +1,10 @@
 """What travels to a worker, what is done there, and what comes back."""
 
 import copy
+import os
 import pickle
+import signal
+import threading
 import traceback
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar
@@ -82,8 +85,17 @@ class Outcome:
             self.failure.__cause__ = cause
 
 
-def evaluate(metric: Metric, parcel: Parcel[Portion]) -> Parcel[Outcome]:
-    """Evaluates the metric on a portion: what an executor is given to do."""
+def evaluate(metric: Metric, parcel: Parcel[Portion], owner: int | None = None) -> Parcel[Outcome]:
+    """Evaluates the metric on a portion: what an executor is given to do.
+
+    Args:
+        metric: the metric.
+        parcel: what it is called with.
+        owner: the process whose own worker this is; None if the worker is the user's.
+    """
+    if owner not in (None, os.getpid()) and threading.current_thread() is threading.main_thread():
+        # Ctrl-C reaches all processes of a terminal, and is the owner's to answer.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     with island(torch.device("cpu")):
         return Parcel(measure(metric, parcel.open()))
 
