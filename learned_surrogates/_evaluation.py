@@ -64,6 +64,7 @@ class Outcome:
         usable: which samples have all of them, `(samples,)`.
         form: how the metric is called, if it is known by now.
         word: what the user is to be told of that.
+        trouble: what happened to a sample that was skipped.
         failure: what `on_metric_error="raise"` is to raise; then there is nothing else.
     """
 
@@ -71,6 +72,7 @@ class Outcome:
     usable: Tensor
     form: Form | None
     word: str | None = None
+    trouble: str | None = None
     failure: MetricError | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -118,6 +120,7 @@ def measure(metric: Metric, portion: Portion) -> Outcome:
         usable=usable,
         form=metric.form,
         word=metric.word,
+        trouble=metric.trouble,
         failure=failure,
     )
 

@@ -14,6 +14,7 @@ from .._evaluations import Evaluation, Evaluations, Measurement, Seen
 from .._history import History
 from .._island import island
 from .._metric import Metric
+from .._processes import Stream
 from .._recipe import Recipe
 from .._replay import Replay
 from .._state_tensors import Faults
@@ -22,6 +23,7 @@ from .._task import Batch, Task
 from .._transfer import send
 from .._warnings import warn
 from . import state
+from .bounded import bounded_slopes
 from .draws import Draws, as_samples, draw, half_differences
 from .estimator import measured_gradient
 from .experience import Experience
@@ -89,7 +91,8 @@ class MeasuredCore:
         self.recipe = recipe
         self.sync = sync
         self.device = torch.device("cpu")
-        self.random = torch.Generator().manual_seed(recipe.seed ^ SALT)
+        self.random = Stream()
+        self.random.manual_seed(recipe.seed ^ SALT)
         self.evaluations = Evaluations(metric, recipe.executor)
         self.smoothing = Smoothing(task.smoothing)
         self.slope = Slope(given, recipe.learning_rate, recipe.seed, sync)
@@ -263,7 +266,9 @@ class MeasuredCore:
         samples, target = as_samples(z, _tensor(batch), self.experience.outputs)
         if target is None or not self.slope.fits(samples, target):
             return None
-        return self.slope.slopes(samples, target).view(-1, *z.shape)
+        slopes = self.slope.slopes(samples, target)
+        width, _ = as_samples(self._width(batch).expand(z.shape), None, self.experience.outputs)
+        return bounded_slopes(slopes, width, self.experience.size.most).view(-1, *z.shape)
 
     def _followed(
         self,
@@ -280,7 +285,7 @@ class MeasuredCore:
         slope = None if slopes is None else slopes[self.slope.best]
         finite = _finite(z)
         value = self._values(measured, finite)
-        if measured is None:
+        if measured is None or not measured.usable.any():
             # Nothing was measured in this call: what was learned is followed as far as it was
             # confirmed, and the base loss for the rest.
             known = torch.zeros_like(z) if slope is None else weight * slope / self._count
@@ -288,7 +293,8 @@ class MeasuredCore:
                 if slope is None:
                     self._warn(NOTHING)
                 return value, known
-            return value, known + (1 - (0 if slope is None else weight)) * base().to(known)
+            rest = torch.ones_like(weight) if slope is None else 1 - weight
+            return value, known + rest * base().to(known).where(rest > 0, 0.0)
         gradient = measured_gradient(measured, draws, slope, weight, self.recipe.correction)
         share = self.base_share
         reading = learning and (self.calls + 1) % self.recipe.update_every == 0
@@ -470,6 +476,8 @@ class MeasuredCore:
         return "not built: that follows the first calls"
 
     def _warn_if_silent(self, measured: Measurement, base: Base) -> None:
+        if not measured.usable.any():
+            return
         if half_differences(measured.values[:, measured.usable]).any():
             self.silent_calls = 0
         else:

@@ -14,8 +14,10 @@ from .._state_tensors import (
     as_tensor,
     check_shapes,
     load_adam,
+    not_finite,
     part,
     save_adam,
+    typed,
     wrong_version,
 )
 from .forms import NAMES
@@ -25,9 +27,19 @@ if TYPE_CHECKING:
     from .core import MeasuredCore
 
 COUNTERS = ("calls", "updates", "silent_calls", "leading")
-FIGURES = ("signal", "metric_mean")
+FIGURES = ("signal", "metric_mean", "difference")
 # What there is once forms have been made.
 MADE = ("forms", "scale", "sums", "z_shape", "target_shape")
+TYPES = {
+    **dict.fromkeys(("version", "counters", "outputs", "forms"), torch.int64),
+    **dict.fromkeys(("z_shape", "target_shape"), torch.int64),
+    **dict.fromkeys(("figures", "quality", "history"), torch.float64),
+    **dict.fromkeys(("vectors", "moments", "scale", "sums", "adam"), torch.float32),
+    **dict.fromkeys(("replay.0", "replay.2", "replay.3"), torch.float32),
+    "random": torch.uint8,
+}
+# What is never anything else, whatever has been measured.
+FINITE = ("quality", "vectors", "moments", "scale", "sums")
 # A module of the user's own, in the place of a form's number.
 GIVEN = len(NAMES)
 
@@ -80,7 +92,11 @@ def load(core: "MeasuredCore", state: dict[str, Tensor]) -> Faults:
     faults = wrong_version(state)
     if faults is not None:
         return faults
+    state, errors = typed(state, TYPES)
+    if errors:
+        return Faults(errors=errors)
     faults = check_shapes(state, _shapes(core, state))
+    faults.errors += _impossible(state)
     built = "forms" in state
     # Of forms and replay it is not known yet which keys there are.
     rest = [key for key in faults.unexpected if key.startswith(("form.", "adam.", "replay."))]
@@ -157,6 +173,7 @@ def _take(core: "MeasuredCore", state: dict[str, Tensor], loaded: Slope | None) 
     replayed = part(state, "replay.")
     if replayed:
         core.replay.add(*(replayed[key].to(core.device) for key in sorted(replayed)))
+    core.experience.loaded = True
     core.sync.agreed = False
 
 
@@ -193,6 +210,26 @@ def _shapes(core: "MeasuredCore", state: dict[str, Tensor]) -> Shapes:
     return shapes
 
 
+def _impossible(state: dict[str, Tensor]) -> list[str]:
+    """Errors for values that no state has."""
+    errors = not_finite(state, FINITE)
+    counts = ("counters", "outputs", "z_shape", "target_shape")
+    errors += [
+        f"{key} must not be negative" for key in counts if key in state and (state[key] < 0).any()
+    ]
+    history = state.get("history")
+    # Its first row says how it goes on.
+    if history is not None and history[:1, :2].isfinite().sum() != 2:
+        errors.append("history must begin with two numbers")
+    if "moments" in state and (state["moments"][1::2] < 0).any():
+        errors.append("moments must have variances of 0 or more")
+    try:
+        torch.Generator().set_state(state["random"].cpu())
+    except (KeyError, RuntimeError) as error:
+        errors.append(f"random is the state of no random stream: {error}")
+    return errors
+
+
 def _slope(core: "MeasuredCore", state: dict[str, Tensor]) -> Slope:
     """Forms as the state names them, their weights yet to be loaded."""
     numbers = state["forms"].tolist()
@@ -207,6 +244,12 @@ def _slope(core: "MeasuredCore", state: dict[str, Tensor]) -> Slope:
         raise ValueError(f"counters say that number {best} of {len(names)} forms is the best")
     shapes = torch.Size(state["z_shape"].tolist()), torch.Size(state["target_shape"].tolist())
     slope = core.slope.afresh()
+    # What is in the state is held against the forms before there is memory for them.
+    held = {key: tuple(tensor.shape) for key, tensor in part(state, "form.").items()}
+    expected = slope.shapes_of(names, shapes)
+    for key in sorted(held.keys() & expected.keys()):
+        if held[key] != expected[key]:
+            raise ValueError(f"form.{key} must have shape {expected[key]}; it has {held[key]}")
     slope.rebuild(names, shapes)
     return slope
 
