@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo detection test test-long lint types docs wheel-test clean
+.PHONY: demo detection test test-long mutants lint types docs wheel-test clean
 .DEFAULT_GOAL := test
 
 .venv/ready: requirements-dev.txt pyproject.toml
@@ -22,6 +22,10 @@ test: .venv/ready  ## the whole test suite
 
 test-long: .venv/ready  ## the tests that take minutes
 	$(BIN)/python -m pytest -m long
+
+PART ?= 1/1
+mutants: .venv/ready  ## do tests notice deliberate faults? hours; PART=3/40 takes every 40th, from the 3rd on
+	$(BIN)/python tests/mutants/run.py --part $(PART)
 
 lint: .venv/ready
 	$(BIN)/ruff check

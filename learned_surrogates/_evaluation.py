@@ -1,7 +1,10 @@
 """What travels to a worker, what is done there, and what comes back."""
 
 import copy
+import os
 import pickle
+import signal
+import threading
 import traceback
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar
@@ -61,6 +64,7 @@ class Outcome:
         usable: which samples have all of them, `(samples,)`.
         form: how the metric is called, if it is known by now.
         word: what the user is to be told of that.
+        trouble: what happened to a sample that was skipped.
         failure: what `on_metric_error="raise"` is to raise; then there is nothing else.
     """
 
@@ -68,6 +72,7 @@ class Outcome:
     usable: Tensor
     form: Form | None
     word: str | None = None
+    trouble: str | None = None
     failure: MetricError | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -82,8 +87,17 @@ class Outcome:
             self.failure.__cause__ = cause
 
 
-def evaluate(metric: Metric, parcel: Parcel[Portion]) -> Parcel[Outcome]:
-    """Evaluates the metric on a portion: what an executor is given to do."""
+def evaluate(metric: Metric, parcel: Parcel[Portion], owner: int | None = None) -> Parcel[Outcome]:
+    """Evaluates the metric on a portion: what an executor is given to do.
+
+    Args:
+        metric: the metric.
+        parcel: what it is called with.
+        owner: the process whose own worker this is; None if the worker is the user's.
+    """
+    if owner not in (None, os.getpid()) and threading.current_thread() is threading.main_thread():
+        # Ctrl-C reaches all processes of a terminal, and is the owner's to answer.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     with island(torch.device("cpu")):
         return Parcel(measure(metric, parcel.open()))
 
@@ -106,6 +120,7 @@ def measure(metric: Metric, portion: Portion) -> Outcome:
         usable=usable,
         form=metric.form,
         word=metric.word,
+        trouble=metric.trouble,
         failure=failure,
     )
 

@@ -15,12 +15,24 @@ from ._island import island
 from ._job import Job
 from ._metric import Metric, MetricError, take
 from ._pool import Inline, Pool
+from ._warnings import warn
 from ._workers import Workers
 
 EARLIER = (
     "{error} (This is of an earlier call's batch, whose values have arrived by now; they are "
     "dropped, and the present call has not been made.)"
 )
+
+# Calls in a row without any value after which the user is warned.
+PATIENCE = 100
+NOTHING = (
+    "metric {name!r} had no value for any sample of {calls} calls in a row; last, it {trouble}. "
+)
+SKIPPING = (
+    "Nothing is learned from them, and what was learned before counts for less with each call. "
+    "After give_up_after={limit} such calls it is an error"
+)
+GIVEN_UP = "That many are an error: give_up_after={calls}. Another call tries again"
 
 #: What the surrogate made of a batch at its call.
 Seen = tuple[Tensor, ...]
@@ -126,6 +138,8 @@ class Evaluations:
         self.held: list[Evaluation] = []
         self.lost = 0
         self.unmeasured = 0
+        #: Calls in a row that were measured and of which no sample has a value.
+        self.barren = 0
 
     def __getstate__(self) -> dict[str, Any]:
         # What is on its way stays with the one that awaits it.
@@ -224,8 +238,12 @@ class Evaluations:
             own: the call's own evaluation; None settles all that are held.
 
         Raises:
-            MetricError: of the first one that failed, which is dropped.
+            MetricError: of the first one that failed, which is dropped; or there were no values for
+                too many calls.
         """
+        if self.barren == self.metric.give_up_after:
+            calls, self.barren = self.barren, 0
+            raise MetricError(self._nothing(calls) + GIVEN_UP.format(calls=calls))
         self.pool.advance()
         due = list(self.held)
         if own is not None and self.lag is None:
@@ -262,7 +280,23 @@ class Evaluations:
         """Hands over what has been settled, oldest first."""
         settled = [evaluation for evaluation in self.held if evaluation.settled]
         self.held = [evaluation for evaluation in self.held if not evaluation.settled]
+        for evaluation in settled:
+            self._count(evaluation)
         return settled
+
+    def _count(self, evaluation: Evaluation) -> None:
+        """Counts calls in a row that have no value, and warns once there are many."""
+        measured = evaluation.measured
+        if measured is not None and measured.usable.any():
+            self.barren = 0
+        elif evaluation.sent:
+            self.barren += 1
+            if self.barren == PATIENCE != self.metric.give_up_after:
+                warn(self._nothing(PATIENCE) + SKIPPING.format(limit=self.metric.give_up_after))
+
+    def _nothing(self, calls: int) -> str:
+        name, trouble = self.metric.name, self.metric.trouble
+        return NOTHING.format(name=name, calls=calls, trouble=trouble)
 
     def drop(self, evaluation: Evaluation) -> None:
         """Forgets an evaluation that was started."""

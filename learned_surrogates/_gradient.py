@@ -38,7 +38,9 @@ class _KnownGradient(torch.autograd.Function):
         if ctx.batch_dim is not None:
             shape[ctx.batch_dim] = -1
         # The product is taken before the cast: a loss scale of fp16 training would overflow alone.
-        result = (gradient * output_gradient.detach().view(shape)).to(ctx.dtype)
+        weights = output_gradient.detach().view(shape)
+        # A sample that was left out has no part in it, whatever its gradient.
+        result = torch.where(weights == 0, 0.0, gradient * weights).to(ctx.dtype)
         if torch.is_grad_enabled():  # as with create_graph=True
             result = _Refusing.apply(result.detach().requires_grad_())
         return result, None, None, None

@@ -51,6 +51,7 @@ class Job:
         metric = self.metric
         if metric.form is None or metric.form.watched:
             metric.form = outcome.form or metric.form
+        metric.trouble = outcome.trouble or metric.trouble
         if outcome.word is not None and not metric.said:
             metric.said = True
             warn(outcome.word)
@@ -64,6 +65,7 @@ class Job:
         samples = len(self.portion.positions)
         self.failure = MetricError(LOST.format(name=self.metric.name, samples=samples, why=why))
         self.failure.__cause__ = cause
+        self.metric.trouble = f"is not known: {why}"
 
 
 def pickling_error(metric: Metric) -> BaseException | None:

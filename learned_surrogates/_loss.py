@@ -14,14 +14,17 @@ from ._base_loss import NOT_FINITE, base_gradient
 from ._budget import Budget
 from ._checks import check_choice, check_number
 from ._describe import describe
+from ._evaluation import Parcel
 from ._filter import Filter
 from ._gradient import with_known_gradient
 from ._gradient_check import GradientCheck
 from ._gradient_checker import GradientChecker
+from ._identity import OTHERS, as_bytes, differences, from_bytes, identity
 from ._island import never_compiled
 from ._measured.core import SALT, MeasuredCore
 from ._metric import Metric
 from ._packed import KEY, pack, unpack
+from ._processes import Lock, Stream, one_at_a_time, starts_a_process
 from ._recipe import Recipe
 from ._state_tensors import Faults
 from ._sync import Sync
@@ -40,6 +43,9 @@ IN_THREADS = (
     "the loss was called within DataParallel, whose threads would learn into one surrogate at a "
     "time: call it outside, on what the wrapped model returns; or take DistributedDataParallel"
 )
+# The key of a state that says of what loss it is.
+FITTED_TO = "fitted_to"
+NOTHING_LOADED = "nothing was loaded, it goes on as it was"
 
 
 class LearnedSurrogateLoss(nn.Module):
@@ -72,6 +78,8 @@ class LearnedSurrogateLoss(nn.Module):
 
     It learns only in training mode, with gradients enabled, on a prediction that requires them.
     Anywhere else it changes nothing. What it learns from is kept in a replay buffer.
+
+    Threads that call one loss wait for one another. A process that is started with it has its own.
 
     Neither `parameters()` nor `buffers()` shows the surrogate, so no optimizer of yours can move
     it; `state_dict()` does hold it, with its optimizer and the replay buffer. It follows its input
@@ -124,6 +132,9 @@ class LearnedSurrogateLoss(nn.Module):
             name, and is 0 for a metric where lower is better.
         batched: whether the metric takes a batch (True) or one sample (False); None finds out.
         on_metric_error: "raise", or "skip": leave such samples out, counted in `stats`.
+        give_up_after: learning calls in a row without any value of the metric after which there is
+            a `MetricError` even with "skip", and again after as many more; None never. There is a
+            warning after 100.
         executor: evaluates the metric, so that training does not wait for a slow one: any
             `concurrent.futures.Executor`, or a callable that makes one, such as
             `ThreadPoolExecutor`. Pairs enter the replay buffer when their value has arrived; see
@@ -207,6 +218,7 @@ class LearnedSurrogateLoss(nn.Module):
         best: float | None = None,
         batched: bool | None = None,
         on_metric_error: Literal["raise", "skip"] = "raise",
+        give_up_after: int | None = 1000,
         executor: Executor | Callable[[], Executor] | Workers | None = None,
         metric_budget: Budget = None,
         update_every: int = 4,
@@ -226,6 +238,7 @@ class LearnedSurrogateLoss(nn.Module):
         sync: bool = True,
     ):
         super().__init__()
+        self._lock = Lock()
         task = Tensors() if task is None else task
         if not isinstance(task, Task):
             raise TypeError(
@@ -251,7 +264,7 @@ class LearnedSurrogateLoss(nn.Module):
         if data is None:
             data = "local" if generator is None else "local-global"
         check_choice("reduction", reduction, REDUCTIONS)
-        checked = Metric(metric, higher_is_better, best, batched, on_metric_error)
+        checked = Metric(metric, higher_is_better, best, batched, on_metric_error, give_up_after)
         recipe = Recipe(
             data=data,
             filter=filter if isinstance(filter, Filter | None) else Filter(filter),
@@ -298,7 +311,8 @@ class LearnedSurrogateLoss(nn.Module):
         together = Sync(process_group, sync)
         self._core: MeasuredCore | ValueCore
         if task.measured:
-            random = torch.Generator().manual_seed(seed ^ SALT)
+            random = Stream()
+            random.manual_seed(seed ^ SALT)
             estimator = task.estimator(checked, recipe, surrogate, together, random)
             self._core = MeasuredCore(task, checked, recipe, estimator, random, together)
         else:
@@ -314,6 +328,7 @@ class LearnedSurrogateLoss(nn.Module):
 
     @never_compiled
     @torch.jit.unused  # a scripted model may hold the loss, which is no part of what it predicts
+    @one_at_a_time
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """The loss, called as the task says.
 
@@ -360,6 +375,7 @@ class LearnedSurrogateLoss(nn.Module):
             value = with_known_gradient(batch.prediction, value, gradient, batch.batch_dim)
         return batch.reduce(value, self.reduction)
 
+    @one_at_a_time
     def warm_up(
         self,
         batches: Iterable[Any] | None = None,
@@ -404,6 +420,7 @@ class LearnedSurrogateLoss(nn.Module):
         self.stats = self._core.warm_up(read_ahead, steps)
         return self.stats
 
+    @one_at_a_time
     def check(
         self,
         batches: Iterable[Any],
@@ -459,6 +476,7 @@ class LearnedSurrogateLoss(nn.Module):
                     checker.add(arguments)
         return checker.conclude()
 
+    @one_at_a_time
     def report(self, path: str | os.PathLike[str], check: GradientCheck | None = None) -> Path:
         """Writes one HTML page with pictures of how the surrogate does (needs matplotlib).
 
@@ -507,6 +525,7 @@ class LearnedSurrogateLoss(nn.Module):
     def _refresh_stats(self) -> None:
         self.stats = self._core.stats()
 
+    @one_at_a_time
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moves the surrogate along with the module; its type stays what it is."""
         super()._apply(fn, recurse)
@@ -515,12 +534,16 @@ class LearnedSurrogateLoss(nn.Module):
             self._core.to(device)
         return self
 
+    @one_at_a_time
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[prefix + KEY] = pack(self._core.save(with_replay=self.save_replay))
+        state = self._core.save(with_replay=self.save_replay)
+        state[FITTED_TO] = as_bytes(self._identity)
+        destination[prefix + KEY] = pack(state)
 
+    @one_at_a_time
     def _load_from_state_dict(
         self,
         state_dict: Mapping[str, Any],
@@ -537,20 +560,48 @@ class LearnedSurrogateLoss(nn.Module):
         if not own:
             missing_keys.append(prefix + KEY)
             return
-        try:
-            # Tensors under their own names are taken, too.
-            packed = unpack(own.pop(KEY)) if KEY in own else {}
-        except ValueError as error:
-            faults = Faults(errors=[str(error)])
-        else:
-            faults = self._core.load(packed | own)
+        faults, saved = self._load(own)
         missing_keys += [prefix + key for key in faults.missing]
         unexpected_keys += [prefix + key for key in faults.unexpected]
         error_msgs += [f"{self._get_name()}: {error}" for error in faults.errors]
         if faults:
             # Also with strict=False: half a state is none, and must not be left out in silence.
-            error_msgs.append(f"{self._get_name()}: nothing was loaded, it goes on as it was")
+            error_msgs.append(f"{self._get_name()}: {NOTHING_LOADED}")
+        elif others := differences(saved, self._identity):
+            warn(OTHERS.format(differences="; ".join(others)))
         self._refresh_stats()
+
+    def _load(self, own: dict[str, Tensor]) -> tuple[Faults, dict[str, str]]:
+        """Loads a state under its key, or tensors under their own names.
+
+        Returns:
+            What is wrong with it, and what it was fitted to.
+        """
+        try:
+            state = (unpack(own.pop(KEY)) if KEY in own else {}) | own
+        except ValueError as error:
+            return Faults(errors=[str(error)]), {}
+        if FITTED_TO not in state:
+            return Faults(missing=[FITTED_TO]), {}
+        try:
+            saved = from_bytes(state.pop(FITTED_TO))
+        except ValueError as error:
+            return Faults(errors=[f"{FITTED_TO} cannot be read: {error}"]), {}
+        return self._core.load(state), saved
+
+    @property
+    def _identity(self) -> dict[str, str]:
+        return identity(self._core.metric, self.task)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # In a process that is started with it, a loss is another one: tensors are copied, where
+        # multiprocessing's pickler would have both write to the same memory.
+        core = Parcel(self._core) if starts_a_process() else self._core
+        return vars(self) | {"_core": core}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        core = state["_core"]
+        super().__setstate__(state | {"_core": core.open() if isinstance(core, Parcel) else core})
 
     def extra_repr(self) -> str:
         return describe(self)

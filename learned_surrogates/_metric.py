@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ._calling_form import COUPLED, Form, coupling, find_form, told
+from ._checks import check_number
 from ._metric_error import MetricError as MetricError
 from ._metric_objects import refuse_what_accumulates
 from ._parameters import Reversed, first_two, is_reversed
@@ -55,6 +56,8 @@ class Metric:
             and takes 0 for a metric where lower is better.
         batched: whether the function takes whole batches; None finds out at the first call.
         on_error: "raise" or "skip".
+        give_up_after: calls in a row without any value after which skipping is an error, too; None
+            skips for ever.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Metric:
         best: Any,
         batched: bool | None,
         on_error: str,
+        give_up_after: int | None = None,
     ):
         if not callable(function):
             raise TypeError(
@@ -72,6 +76,8 @@ class Metric:
         refuse_what_accumulates(function)
         if on_error not in ("raise", "skip"):
             raise ValueError(f"on_metric_error must be 'raise' or 'skip'; got {on_error!r}")
+        if give_up_after is not None:
+            check_number("give_up_after", give_up_after, 1)
         for name, value in (("higher_is_better", higher_is_better), ("batched", batched)):
             if value not in (None, True, False):
                 raise TypeError(f"{name} must be True, False or None; got {value!r}")
@@ -104,6 +110,9 @@ class Metric:
         self.word: str | None = None
         self.said = False
         self.on_error = on_error
+        self.give_up_after = give_up_after
+        #: What happened last to a sample that was skipped.
+        self.trouble: str | None = None
 
     @property
     def batched(self) -> bool | None:
@@ -125,6 +134,8 @@ class Metric:
             targets: as many.
             positions: which samples of a batch they are, for errors to name; None is all.
             batch: how many samples that has.
+
+        Samples whose prediction is not finite need have none: that is not the metric's fault.
 
         Raises:
             MetricError: a sample has none, unless told to skip.
@@ -161,9 +172,11 @@ class Metric:
         slack = ROUNDING * (1 + size + abs(self.best))
         # What is not a number compares as false.
         fine = (size < math.inf) & (errors >= -slack)
-        if self.on_error == "raise" and not fine.all():
-            place = tuple((~fine).nonzero()[0].tolist())
-            sample = place[0]
+        blamed = None if self.on_error == "skip" or fine.all() else self._blamed(fine, predictions)
+        if not fine.all():
+            self.trouble = self._trouble(fine, predictions, values, causes)
+        if blamed is not None:
+            place, sample = blamed, blamed[0]
             position = sample if positions is None else positions[sample]
             which = f"sample {position} of {batch or count}"
             pair = predictions[sample], targets[sample]
@@ -173,6 +186,11 @@ class Metric:
     def value(self, errors: Tensor) -> Tensor:
         """Errors, turned back into the metric's own values."""
         return self.best - errors if self.higher_is_better else self.best + errors
+
+    def _blamed(self, fine: Tensor, predictions: Any) -> tuple[int, ...] | None:
+        """Where the first value is missing that the metric owes; None where it owes none."""
+        places = [tuple(place) for place in (~fine).nonzero().tolist()]
+        return next((place for place in places if not _is_wild(predictions[place[0]])), None)
 
     def _evaluate(
         self, form: Form, predictions: Any, targets: Any, count: int
@@ -193,7 +211,7 @@ class Metric:
                 found[sample] = as_values(value, 1 if batched else None, shape)
             except Exception as error:  # noqa: BLE001 - whatever a user's metric raises
                 causes[sample] = error
-                if self.on_error == "raise":
+                if self.on_error == "raise" and not _is_wild(predictions[sample]):
                     break
         values = stacked(found, batched)
         if batched and not causes:
@@ -224,21 +242,38 @@ class Metric:
     def _raise(
         self, which: str, value: float, cause: Exception | None, prediction: Any, target: Any
     ) -> None:
-        if cause is not None:
-            what = f"raised {type(cause).__name__}: {cause}"
-        elif not np.isfinite(value):
-            what = f"returned {value}"
-        else:
-            what = (
-                f"returned {value:g}, better than the best value {self.best:g}: pass best=, the "
-                f"value of a perfect prediction{PERCENT * (self.best == 1 < value <= 100)}, or "
-                f"higher_is_better={not self.higher_is_better} if it is the other way round"
-            )
+        what = self._what(value, cause)
         raise MetricError(
-            f"metric {self.name!r} {what} ({which}; prediction {_describe(prediction)}, "
-            f"target {_describe(target)}). "
-            f"{METRIC_HELP}"
+            f"metric {self.name!r} {what} ({which}; prediction {_describe(prediction)}, target "
+            f"{_describe(target)}). {METRIC_HELP}"
         ) from cause
+
+    def _trouble(
+        self, fine: Tensor, predictions: Any, values: Tensor, causes: dict[int, Exception]
+    ) -> str:
+        """What happened to the first sample without an error."""
+        place = tuple((~fine).nonzero()[0].tolist())
+        if _is_wild(predictions[place[0]]):
+            return "got a prediction that is not finite"
+        return self._what(float(values[place]), causes.get(place[0]))
+
+    def _what(self, value: float, cause: Exception | None) -> str:
+        """Why a sample has no error."""
+        if cause is not None:
+            return f"raised {type(cause).__name__}: {cause}"
+        if not np.isfinite(value):
+            return f"returned {value}"
+        return (
+            f"returned {value:g}, better than the best value {self.best:g}: pass best=, the "
+            f"value of a perfect prediction{PERCENT * (self.best == 1 < value <= 100)}, or "
+            f"higher_is_better={not self.higher_is_better} if it is the other way round"
+        )
+
+
+def _is_wild(prediction: Any) -> bool:
+    """Whether a prediction has numbers that are not finite, of which no metric can say anything."""
+    tensor = isinstance(prediction, Tensor) and prediction.is_floating_point()
+    return tensor and not prediction.isfinite().all()
 
 
 def _describe(sample: Any) -> str:

@@ -1,10 +1,11 @@
 """Sends evaluations to an executor, and survives what becomes of its workers."""
 
 import math
+import os
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import (
     FIRST_COMPLETED,
     BrokenExecutor,
@@ -17,6 +18,7 @@ from typing import Any, Self
 
 from ._evaluation import Parcel, evaluate, measure
 from ._job import Job, pickling_error
+from ._made import Made
 from ._metric import Metric
 from ._warnings import warn
 from ._workers import Workers
@@ -55,7 +57,8 @@ class Inline:
 class Pool:
     """An executor's jobs, and the executor itself if it was not given.
 
-    Starts no threads: it looks at what has become of its jobs whenever it is called.
+    It looks at what has become of its jobs whenever it is called; in between, an executor that it
+    made looks after itself.
 
     Args:
         workers: the executor, or what makes one, and how long a job may take.
@@ -63,7 +66,8 @@ class Pool:
 
     def __init__(self, workers: Workers):
         self.workers = workers
-        self._made: list[Executor] = []
+        #: The executor, in a list that is shared with what ends it.
+        self._made: list[Made] = []
         self._running: list[Job] = []
         self._queue: deque[Job] = deque()
         self._warned = False
@@ -84,14 +88,12 @@ class Pool:
 
     def advance(self) -> None:
         """Takes what has come back, and gives up what has timed out. Never waits."""
+        self._leave_the_parents()
         now, hung, broken = time.monotonic(), False, None
         for job in list(self._running):
             assert job.future is not None
-            if job.future.done():
-                error = _error(job.future)
-                if isinstance(error, BrokenExecutor):
-                    broken = error
-                    continue
+            error = _error(job.future) if job.future.done() else None
+            if job.future.done() and not isinstance(error, BrokenExecutor):
                 self._running.remove(job)
                 self._settle(job, error)
             elif now > job.deadline:
@@ -100,11 +102,14 @@ class Pool:
                 hung |= job.future.running()
                 self._running.remove(job)
                 job.lose(TIMED_OUT.format(timeout=self.workers.timeout))
-        if broken is not None:
-            self._replace(broken)
-        elif hung and self._made:
-            _end(self._made, kill=True)
+            elif error is not None:
+                broken = error
+        if self._made and (hung or (broken is not None and self._made[0].killed)):
+            self._made[0].kill()
+            _end(self._made)
             self._send_again(self._running)
+        elif broken is not None:
+            self._replace(broken)
         self._send()
 
     def wait(self, jobs: Iterable[Job]) -> None:
@@ -135,21 +140,28 @@ class Pool:
             if self._running and any(suspects):
                 return
             used, executor = bool(self._made), self._executor()
+            made = self._made[0] if self._made else None
             job = self._queue.popleft()
             refusal = self._refusal(executor, job.metric)
             if refusal is not None:
                 job.refuse(refusal)
                 continue
+            timeout = math.inf if self.workers.timeout is None else self.workers.timeout
+            deadline = time.monotonic() + timeout
+            metric, parcel = job.metric, Parcel(job.portion)
             try:
-                job.future = executor.submit(evaluate, job.metric, Parcel(job.portion))
+                job.future = (
+                    executor.submit(evaluate, metric, parcel)
+                    if made is None
+                    else made.submit(deadline, evaluate, metric, parcel, os.getpid())
+                )
             except RuntimeError as error:  # broken, or shut down
                 # It was not in there, and so is no suspect, unless a new executor refuses it.
                 (self._queue if used else self._running).insert(0, job)
                 self._replace(error)
                 continue
+            job.deadline = deadline
             self._running.append(job)
-            if self.workers.timeout is not None:
-                job.deadline = time.monotonic() + self.workers.timeout
 
     def _refusal(self, executor: Executor, metric: Metric) -> BaseException | None:
         """Why the metric cannot be sent to processes; looked at once.
@@ -175,8 +187,8 @@ class Pool:
                     "executor= was given a callable, which must return a concurrent.futures."
                     f"Executor; it returned {made!r}"
                 )
-            self._made.append(made)
-        return self._made[0]
+            self._made.append(Made(made, timeout=self.workers.timeout is not None))
+        return self._made[0].executor
 
     def _settle(self, job: Job, error: BaseException | None) -> None:
         assert job.future is not None
@@ -185,6 +197,9 @@ class Pool:
                 return job.take(job.future.result().open())
             except Exception as unreadable:  # noqa: BLE001 - whatever unpickling may raise
                 error = unreadable
+        if isinstance(error, KeyboardInterrupt) and self._strike(job):
+            # Ctrl-C reaches the workers, too, and what the user ended was the call, not this.
+            return self._send_again([job])
         # What the metric raises comes back as an outcome: this is of the executor.
         if "pickle" in str(error) and pickling_error(job.metric) is not None:
             job.refuse(error)
@@ -204,13 +219,23 @@ class Pool:
             return
         _end(self._made)
         for job in suspects:
-            job.strikes += 1
-            if job.strikes == MOST_STRIKES:
+            if not self._strike(job):
                 job.lose(DIED, error)
         self._send_again(suspects)
 
+    def _strike(self, job: Job) -> bool:
+        """Whether a job that a worker did not survive may be sent once more."""
+        job.strikes += 1
+        return job.strikes < MOST_STRIKES
+
+    def _leave_the_parents(self) -> None:
+        """Has a fork of the process send what it awaits to an executor of its own."""
+        if self._made and self._made[0].foreign:
+            self._made.clear()
+            self._send_again(self._running)
+
     def _send_again(self, jobs: list[Job]) -> None:
-        self._running = []
+        self._running = [job for job in self._running if job not in jobs]
         kept = [job for job in jobs if job.wanted and not job.done]
         for job in kept:
             job.future, job.deadline = None, math.inf
@@ -224,22 +249,7 @@ def _error(future: Future[Any]) -> BaseException | None:
         return error
 
 
-def _end(made: list[Executor], kill: bool = False) -> None:
-    """Ends the executor that was made, without waiting for it.
-
-    Args:
-        made: holds it, and does not any more.
-        kill: its processes, one of which hangs; public only from Python 3.14 on.
-    """
+def _end(made: list[Made]) -> None:
+    """Ends the executor that was made, without waiting for it."""
     while made:
-        executor = made.pop()
-        processes: dict[Any, Any] = (
-            dict(getattr(executor, "_processes", None) or {}) if kill else {}
-        )
-        for process in processes.values():
-            process.kill()
-        shutdown: Callable[..., Any] = executor.shutdown
-        try:
-            shutdown(wait=False, cancel_futures=not processes)
-        except TypeError:  # loky's has no cancel_futures
-            shutdown(wait=False)
+        made.pop().end()

@@ -4,6 +4,7 @@ Tensors alone, under plain names, are what `torch.load(weights_only=True)`, safe
 torch.distributed.checkpoint all carry; nested dicts and pickled bytes are not.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +50,39 @@ def _fits(shape: torch.Size, expected: tuple[int, ...]) -> bool:
     return len(shape) == len(expected) and all(
         wanted in (n, ANY) for n, wanted in zip(shape, expected, strict=True)
     )
+
+
+def typed(
+    state: dict[str, Tensor], types: dict[str, torch.dtype]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """A state whose tensors have the types that they must have, and errors where they cannot.
+
+    Floating-point numbers are cast, as a state may have been saved in half precision; what counts
+    or names something is no such number.
+
+    Args:
+        state: as it was read.
+        types: of keys, or of all keys that begin so. Others stay as they are, but half precision.
+    """
+    cast, errors = {}, []
+    for key, tensor in state.items():
+        half = torch.float32 if tensor.dtype in (torch.float16, torch.bfloat16) else tensor.dtype
+        prefixes = [name for name in types if key == name or key.startswith(f"{name}.")]
+        wanted = types[max(prefixes, key=len)] if prefixes else half
+        if tensor.dtype != wanted and not (wanted.is_floating_point and tensor.is_floating_point()):
+            names = [str(dtype).removeprefix("torch.") for dtype in (wanted, tensor.dtype)]
+            errors.append(f"{key} must be {names[0]}; in the state it is {names[1]}")
+        cast[key] = tensor.to(wanted)
+    return cast, errors
+
+
+def not_finite(state: dict[str, Tensor], keys: Iterable[str]) -> list[str]:
+    """Errors for those of the keys that have numbers which are not finite."""
+    return [
+        f"{key} has numbers that are not finite"
+        for key in keys
+        if key in state and not state[key].isfinite().all()
+    ]
 
 
 def part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """What goes into a metric, and what comes out of it."""
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -83,9 +84,9 @@ def take(objects: Any, samples: Sequence[int]) -> Any:
 
 
 def _copied(objects: Any) -> Any:
-    """The same objects in a container of their own; numbers of their own."""
+    """The same objects, and all that they hold, once more."""
     if isinstance(objects, Tensor):
         return objects.clone()
-    if isinstance(objects, np.ndarray):
-        return objects.copy()
-    return list(objects) if isinstance(objects, list) else objects
+    if isinstance(objects, list) and all(isinstance(each, str) for each in objects):
+        return list(objects)
+    return copy.deepcopy(objects)

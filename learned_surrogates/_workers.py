@@ -17,7 +17,7 @@ class Workers:
 
     The metric, and what it is called with, on the CPU, go to the executor's workers; the surrogate
     stays. An executor that was given is yours to shut down; one that was made from a callable ends
-    with the loss, and is replaced when it breaks.
+    with the loss or the script, processes at work killed, and is replaced when it breaks.
 
     Args:
         executor: any `concurrent.futures.Executor`, or a callable without arguments that makes one:
@@ -28,8 +28,9 @@ class Workers:
             taken in at the first learning call that finds them there.
         timeout: seconds since it was sent after which an evaluation is given up, its samples
             counted in `stats["lost"]`; with `on_metric_error="raise"`, an error. An executor that
-            was made from a callable is replaced then, its processes killed; a thread cannot be.
-            None waits forever, though no call of the loss does with `lag=None`.
+            was made from a callable is replaced then, its processes killed, whether or not the loss
+            is called again; a thread cannot be, and keeps the interpreter from its end. None waits
+            forever, though no call of the loss does with `lag=None`.
         samples_a_task: samples that travel together. None takes all of a call's or, with `lag=0`, a
             share for each of this machine's processors.
         backlog: the most calls that wait for values, with `lag=None`; samples of further calls are

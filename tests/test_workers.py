@@ -545,7 +545,7 @@ def test_a_process_that_hangs_is_killed_and_others_go_on():
     options = {"metric": sleepy, "batched": True, "on_metric_error": "skip"}
     criterion = make_loss(executor=workers, **options)
     step(criterion, make_arguments())  # by now there is a process
-    (hung,) = criterion._core.learner.pairs.evaluations.pool._made[0]._processes.values()
+    (hung,) = criterion._core.learner.pairs.evaluations.pool._made[0].executor._processes.values()
     object.__setattr__(workers, "timeout", 1)
     odd, other = with_odd_sample(1, sample=0), make_arguments(seed=2)
     step(criterion, odd)
@@ -562,7 +562,7 @@ def test_a_process_that_hangs_is_killed_and_others_go_on():
 def test_processes_that_it_made_end_with_it():
     criterion = make_loss(executor=Workers(functools.partial(processes, 2), lag=0))
     train(criterion, "tensors", range(2))
-    (made,) = criterion._core.learner.pairs.evaluations.pool._made
+    made = criterion._core.learner.pairs.evaluations.pool._made[0].executor
     running = list(made._processes.values())
     del criterion, made
     gc.collect()

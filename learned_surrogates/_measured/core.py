@@ -303,7 +303,7 @@ class MeasuredCore:
     ) -> tuple[Tensor, Tensor]:
         """Values and gradients of a call's samples."""
         value = self._values(batch, draws, measured)
-        if measured is not None:
+        if measured is not None and measured.usable.any():
             gradient = draws.gradient(measured, self.recipe.correction)
         else:
             told = draws.told()
@@ -357,6 +357,8 @@ class MeasuredCore:
     # Warnings
 
     def _warn_if_silent(self, measured: Measurement, base: Base) -> None:
+        if not measured.usable.any():
+            return
         if self.estimator.differences(measured.values[:, measured.usable]).any():
             self.silent_calls = 0
         else:

@@ -1,7 +1,7 @@
 """What measures an expected metric's gradient: the seam between a call and a kind of prediction."""
 
 from abc import ABC, abstractmethod
-from typing import Any, Generic
+from typing import Any, ClassVar, Generic
 
 import torch
 from torch import Tensor
@@ -175,6 +175,9 @@ class Estimator(ABC, Generic[BatchType]):
     @abstractmethod
     def to(self, device: torch.device) -> None:
         """Moves what it holds."""
+
+    #: Types of what `save` gives, by key or by what a key begins with.
+    types: ClassVar[dict[str, torch.dtype]] = {}
 
     @abstractmethod
     def save(self, *, with_replay: bool) -> dict[str, Tensor]:

@@ -1,5 +1,7 @@
 """What was measured: remembered for the surrogate's fit, and told."""
 
+import statistics
+
 import torch
 from torch import Tensor
 
@@ -7,11 +9,21 @@ from .._evaluations import Measurement
 from .._recipe import Recipe
 from .._replay import Replay
 from .._transfer import send
+from .._warnings import warn
+from .bounded import Size
 from .draws import as_samples, half_differences
 from .slope import FEWEST_ROWS, Rows, Slope
 
 # Differences of one call that are remembered.
 MOST_ROWS = 512
+# Differences after which a loaded state is held against what is measured now, and times their size
+# by which they may differ.
+FEWEST_LOADED, MOST_APART = 16, 10.0
+DISAGREES = (
+    "the metric's differences are {ratio:.3g} times as large as those in the state that was "
+    "loaded: it must be another metric, as a percentage is where a share was. What the state has "
+    "measured and learned is dropped"
+)
 
 
 class Experience:
@@ -25,6 +37,11 @@ class Experience:
         self.replay = Replay(recipe.replay_capacity, recipe.replay_bytes)
         #: Shape of the metric's values behind the batch; None before the first.
         self.outputs: torch.Size | None = None
+        #: How large differences are that are not zero.
+        self.size = Size()
+        #: Whether what there is comes from a state, and has not been held against the metric.
+        self.loaded = False
+        self._sizes: list[float] = []
 
     @property
     def enough(self) -> bool:
@@ -57,6 +74,9 @@ class Experience:
         values = measured.values[:, usable]
         self.outputs = values.shape[2:]
         differences = half_differences(values).float()
+        if self.loaded:
+            self._hold_against(differences, slope)
+        differences = self.size.bounded(differences)
         where = measured.of(torch.arange(len(z), device="cpu"))[usable]
         if len(where) < len(z):
             chosen = send(where, z.device)
@@ -79,6 +99,23 @@ class Experience:
             slope.take(rows[3], rows[2], _repeated(by_sample, pairs, 1))
         if not slope.unsuited and slope.given != "none":
             self._remember(rows, random)
+
+    def _hold_against(self, differences: Tensor, slope: Slope) -> None:
+        """Drops what a state has brought along if it was measured by another metric."""
+        self._sizes += differences[differences != 0].abs().tolist()
+        if len(self._sizes) < FEWEST_LOADED:
+            return
+        known = self.replay.oldest_first()[3] if self.replay.size else torch.zeros(0, device="cpu")
+        known = known[known != 0].abs()
+        usual = known.median().item() if len(known) else self.size.mean
+        ratio = statistics.median(self._sizes) / usual
+        self.loaded, self._sizes = False, []
+        if ratio > MOST_APART or ratio < 1 / MOST_APART:
+            warn(DISAGREES.format(ratio=ratio))
+            self.replay.clear()
+            self.size.mean = float("nan")
+            if not slope.sync.active:  # else all processes would have to do so at the same call
+                slope.start_anew()
 
     def sample(self, count: int, random: torch.Generator) -> Rows | None:
         """Differences at random; None where there are none."""

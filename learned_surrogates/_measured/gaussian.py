@@ -12,6 +12,7 @@ from .._state_tensors import Faults
 from .._sync import Sync
 from .._task import Batch, Task
 from . import gaussian_state
+from .bounded import bounded_slopes
 from .draws import as_samples, draw, half_differences
 from .estimator import Draws, Estimator
 from .experience import Experience
@@ -124,7 +125,10 @@ class Gaussian(Estimator[Any]):
         samples, target = as_samples(z, tensor_of(batch), self.experience.outputs)
         if target is None or not self.slope.fits(samples, target):
             return None
-        return self.slope.slopes(samples, target).view(-1, *z.shape)
+        slopes = self.slope.slopes(samples, target)
+        width = self.smoothing.width(z).expand(z.shape)
+        width, _ = as_samples(width, None, self.experience.outputs)
+        return bounded_slopes(slopes, width, self.experience.size.most).view(-1, *z.shape)
 
     # What is learned
 
@@ -226,6 +230,8 @@ class Gaussian(Estimator[Any]):
         self.smoothing.to(device)
         self.slope.to(device)
         self.replay.to(device)
+
+    types = gaussian_state.TYPES
 
     def save(self, *, with_replay: bool) -> dict[str, Tensor]:
         return gaussian_state.save(self, with_replay=with_replay)

@@ -13,6 +13,7 @@ from .._state_tensors import (
     as_tensor,
     check_shapes,
     load_adam,
+    not_finite,
     part,
     save_adam,
 )
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
 
 # updates, smoothing's calls; the slope's calls, best, unsuited, resting, its control variate's age
 COUNTERS = 7
+TYPES = {
+    **dict.fromkeys(("learned", "outputs", "forms", "z_shape", "target_shape"), torch.int64),
+    **dict.fromkeys(("moments", "scale", "sums", "adam"), torch.float32),
+    **dict.fromkeys(("replay.0", "replay.2", "replay.3"), torch.float32),
+    "difference": torch.float64,
+}
+# What is never anything else, whatever has been measured.
+FINITE = ("moments", "scale", "sums")
 # What there is once forms have been made.
 MADE = ("forms", "scale", "sums", "z_shape", "target_shape")
 # A module of the user's own, in the place of a form's number.
@@ -35,7 +44,11 @@ def save(estimator: "Gaussian", *, with_replay: bool) -> dict[str, Tensor]:
     slope, smoothing, outputs = estimator.slope, estimator.smoothing, estimator.experience.outputs
     counters = [estimator.updates, smoothing.calls, slope.calls, slope.best]
     counters += [int(slope.unsuited), int(slope.resting), slope.control.age]
-    state = {"learned": as_tensor(counters)}
+    mean = estimator.experience.size.mean
+    state = {
+        "learned": as_tensor(counters),
+        "difference": torch.tensor(mean, dtype=torch.float64, device="cpu"),
+    }
     if outputs is not None:
         state["outputs"] = as_tensor(list(outputs))
     if smoothing.moments is not None:
@@ -62,6 +75,7 @@ def save(estimator: "Gaussian", *, with_replay: bool) -> dict[str, Tensor]:
 def faults(estimator: "Gaussian", state: dict[str, Tensor]) -> Faults:
     """What can be seen to be wrong with a state before forms are made for it."""
     faults = check_shapes(state, _shapes(estimator, state))
+    faults.errors += _impossible(state)
     # Of forms and replay it is not known yet which keys there are.
     rest = [key for key in faults.unexpected if key.startswith(("form.", "adam.", "replay."))]
     faults.unexpected = [key for key in faults.unexpected if key not in rest]
@@ -148,6 +162,8 @@ def _take(estimator: "Gaussian", state: dict[str, Tensor], loaded: Slope | None)
     moments = state.get("moments")
     smoothing.moments = None if moments is None else moments.to(device, copy=True)
     smoothing.forget_width()
+    estimator.experience.size.mean = state["difference"].item()
+    estimator.experience.loaded = True
     slope = estimator.slope = loaded or estimator.slope.afresh()
     slope.calls, slope.best = of_slope[:2]
     slope.unsuited, slope.resting = map(bool, of_slope[2:])
@@ -174,9 +190,21 @@ def _replay_faults(state: dict[str, Tensor]) -> Faults:
     return Faults()
 
 
+def _impossible(state: dict[str, Tensor]) -> list[str]:
+    """Errors for values that no state has."""
+    errors = not_finite(state, FINITE)
+    counts = ("learned", "outputs", "z_shape", "target_shape")
+    errors += [
+        f"{key} must not be negative" for key in counts if key in state and (state[key] < 0).any()
+    ]
+    if "moments" in state and (state["moments"][1::2] < 0).any():
+        errors.append("moments must have variances of 0 or more")
+    return errors
+
+
 def _shapes(estimator: "Gaussian", state: dict[str, Tensor]) -> Shapes:
     """The shapes of what does not depend on the forms."""
-    shapes: Shapes = {"learned": (COUNTERS,)}
+    shapes: Shapes = {"learned": (COUNTERS,), "difference": ()}
     counters = state.get("learned", torch.zeros(0, device="cpu"))
     counted = counters.shape == shapes["learned"]
     updates, followed, resting = (counted and int(counters[i]) for i in (0, 1, 5))
@@ -210,6 +238,12 @@ def _slope(estimator: "Gaussian", state: dict[str, Tensor]) -> Slope:
         raise ValueError(f"counters say that number {best} of {len(names)} forms is the best")
     shapes = torch.Size(state["z_shape"].tolist()), torch.Size(state["target_shape"].tolist())
     slope = estimator.slope.afresh()
+    # What is in the state is held against the forms before there is memory for them.
+    held = {key: tuple(tensor.shape) for key, tensor in part(state, "form.").items()}
+    expected = slope.shapes_of(names, shapes)
+    for key in sorted(held.keys() & expected.keys()):
+        if held[key] != expected[key]:
+            raise ValueError(f"form.{key} must have shape {expected[key]}; it has {held[key]}")
     slope.rebuild(names, shapes)
     return slope
 

@@ -14,6 +14,8 @@ MOMENTUM = 0.02
 MOST_WEIGHTS = 2**14
 # Before so many readings there are no figures.
 FEWEST = 10
+# Times the mean squared length up to which a reading counts in full.
+MOST = 100.0
 # Products of gradients whose running means and squares tell the standard error.
 PRODUCTS = 3
 
@@ -54,6 +56,7 @@ class Quality:
             return
         if self.vectors is None or self.vectors.shape != new.shape:
             self.vectors, self.readings = torch.zeros_like(new), 0
+        new = self._bounded(new)
         rate = max(MOMENTUM, 1 / (self.readings + 1))
         vectors = torch.lerp(self.vectors.to(new), new, rate)
         # What one reading has in common with the means: how much that varies tells the error.
@@ -65,6 +68,15 @@ class Quality:
         self.figures = torch.lerp(self.figures, figures, rate)
         self.vectors = vectors
         self.readings += 1
+
+    def _bounded(self, new: Tensor) -> Tensor:
+        """A reading that is no longer than some mean ones."""
+        if self.readings < FEWEST:
+            return new
+        lengths = torch.stack([(new[0] + new[1]).square().sum(), (new[2] + new[3]).square().sum()])
+        most = MOST * self.figures[:2].to(lengths)
+        shares = torch.where((lengths > most) & (most > 0), (most / lengths).sqrt(), 1.0)
+        return new * shares.repeat_interleave(2)[:, None]
 
     def _products(self) -> tuple[float, float, float]:
         """Squared lengths of the measured and the base loss's mean gradient, and their product."""

@@ -56,10 +56,25 @@ def _worth(history: dict[str, list[float]]) -> Figure:
     left, right = figure.subplots(1, 2)
     left.plot(history["calls"], history["metric"], color=GREEN, linewidth=1)
     left.set(xlabel="calls", ylabel="metric, mean over draws")
+    limits = _limits(history["metric"])
+    if limits is not None:
+        left.set_ylim(*limits)
     right.plot(history["calls"], history["gradient/worth"], color=ORANGE)
     right.set(xlabel="calls", ylabel="draws that would do as much alone")
     right.set_ylim(bottom=0)
     return figure
+
+
+def _limits(values: list[float]) -> tuple[float, float] | None:
+    """Of an axis, where a few wild values would leave nothing to see of the others."""
+    known = sorted(filter(math.isfinite, values))
+    if len(known) < 20:
+        return None
+    low, high = known[len(known) // 20], known[-1 - len(known) // 20]
+    span = high - low
+    near = low - 4 * span, high + 4 * span
+    wild = span > 0 and not near[0] <= known[0] <= known[-1] <= near[1]
+    return near if wild else None
 
 
 def _signal(history: dict[str, list[float]]) -> Figure:

@@ -136,8 +136,32 @@ class Slope:
 
     def rebuild(self, names: Sequence[str], shapes: tuple[torch.Size, torch.Size]) -> None:
         """Builds forms for samples of these shapes, whose weights are to be loaded."""
-        z = torch.zeros(1, *shapes[0], dtype=torch.float32, device="cpu")
-        self.build(names, z, torch.zeros(1, *shapes[1], dtype=torch.int64, device="cpu"))
+        self.forms = [
+            self.given if isinstance(self.given, nn.Module) else form.to_empty(device="cpu")
+            for form in self._imagined(names, shapes)
+        ]
+        self.attach(list(names), shapes)
+
+    def shapes_of(
+        self, names: Sequence[str], shapes: tuple[torch.Size, torch.Size]
+    ) -> dict[str, tuple[int, ...]]:
+        """Shapes of what the forms for such samples have in a state."""
+        return {
+            f"{number}.{key}": tuple(tensor.shape)
+            for number, form in enumerate(self._imagined(names, shapes))
+            for key, tensor in form.state_dict().items()
+        }
+
+    def _imagined(
+        self, names: Sequence[str], shapes: tuple[torch.Size, torch.Size]
+    ) -> list[nn.Module]:
+        """Forms without memory, so that no shape is too large to be asked about."""
+        if isinstance(self.given, nn.Module):
+            return [self.given]
+        with island(torch.device("cpu")), torch.device("meta"):
+            z = torch.zeros(1, *shapes[0], dtype=torch.float32)
+            y = torch.zeros(1, *shapes[1], dtype=torch.int64)
+            return [build(name, z, y).float() for name in names]
 
     def afresh(self) -> "Slope":
         """Another one with the same settings, where this one lives."""
@@ -242,6 +266,11 @@ class Slope:
         self.optimizer, self.resting = None, True
         self.control = ControlVariate(0, self.device)
         self.sync.agreed = False
+
+    def start_anew(self) -> None:
+        """Forgets all that was learned, and is made again as soon as may be."""
+        self._give_up()
+        self.resting = False
 
     def _objective(self, rows: Rows) -> Tensor:
         z, y, deviations, differences = rows

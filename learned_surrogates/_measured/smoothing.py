@@ -12,6 +12,9 @@ SHARE = 0.35
 MOMENTUM = 0.02
 # Outputs whose spreads differ by more have each a width of their own: metres beside degrees.
 ALIKE = 10.0
+# Running standard deviations from the running mean up to which an output is believed: one wild
+# number would widen the noise for hundreds of calls.
+MOST = 10.0
 # So many are taken as alike, whatever their spreads.
 FEW = 32
 
@@ -47,6 +50,8 @@ class Smoothing:
         # Before it is rounded: of times in seconds, float32 has no digits left for an error.
         error = z - target.to(z) if alike else torch.zeros_like(z)
         finite = _finite(z) & _finite(error)
+        if self.moments is not None and self.moments.shape[1:] == z.shape[1:]:
+            z, error = _bounded(z, self.moments[:2]), _bounded(error, self.moments[2:])
         new = torch.cat([_moments(z, finite), _moments(error, finite)])
         if self.moments is None:
             self.moments, self.calls = new, 0
@@ -142,6 +147,13 @@ def _moments(samples: Tensor, finite: Tensor) -> Tensor:
     samples = samples.where(weights > 0, 0.0)
     mean = samples.sum(0) / count
     return torch.stack([mean, (weights * (samples - mean).square()).sum(0) / count]).float()
+
+
+def _bounded(samples: Tensor, moments: Tensor) -> Tensor:
+    """Samples within `MOST` standard deviations of the mean; as they are where nothing varied."""
+    mean, variance = moments
+    most = torch.where(variance > 0, MOST * variance.sqrt(), torch.inf)
+    return torch.minimum(torch.maximum(samples, mean - most), mean + most)
 
 
 def _merge(old: Tensor, new: Tensor, rate: float) -> Tensor:

@@ -5,13 +5,31 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .._state_tensors import ANY, VERSION, Faults, Shapes, as_tensor, check_shapes, wrong_version
+from .._state_tensors import (
+    ANY,
+    VERSION,
+    Faults,
+    Shapes,
+    as_tensor,
+    check_shapes,
+    not_finite,
+    typed,
+    wrong_version,
+)
 
 if TYPE_CHECKING:
     from .core import MeasuredCore
 
 COUNTERS = ("calls", "silent_calls", "skipped", "leading")
 FIGURES = ("signal", "metric_mean")
+TYPES = {
+    **dict.fromkeys(("version", "counters"), torch.int64),
+    **dict.fromkeys(("figures", "quality", "history"), torch.float64),
+    "vectors": torch.float32,
+    "random": torch.uint8,
+}
+# What is never anything else, whatever has been measured.
+FINITE = ("quality", "vectors")
 
 
 def save(core: "MeasuredCore", *, with_replay: bool) -> dict[str, Tensor]:
@@ -38,24 +56,22 @@ def load(core: "MeasuredCore", state: dict[str, Tensor]) -> Faults:
     faults = wrong_version(state)
     if faults is not None:
         return faults
+    state, errors = typed(state, TYPES | core.estimator.types)
+    if errors:
+        return Faults(errors=errors)
     shapes = _shapes(core, state)
     own = {key: value for key, value in state.items() if key in shapes}
     rest = {key: state[key] for key in state if key not in shapes}
     faults, of_rest = check_shapes(own, shapes), core.estimator.faults(rest)
     faults.missing += of_rest.missing
     faults.unexpected += of_rest.unexpected
-    faults.errors += of_rest.errors
+    faults.errors += _impossible(state) + of_rest.errors
     if faults:
         return faults
-    random = core.random.get_state()
-    try:
-        core.random.set_state(state["random"].cpu())
-    except (RuntimeError, TypeError) as error:
-        return Faults(errors=[f"random is no state of a generator: {error}"])
     faults = core.estimator.load(rest)
     if faults:
-        core.random.set_state(random)
         return faults
+    core.random.set_state(state["random"].cpu())
     _take(core, state)
     return Faults()
 
@@ -88,3 +104,19 @@ def _shapes(core: "MeasuredCore", state: dict[str, Tensor]) -> Shapes:
     if "vectors" in state or read:
         shapes["vectors"] = (4, ANY)
     return shapes
+
+
+def _impossible(state: dict[str, Tensor]) -> list[str]:
+    """Errors for values that no state has."""
+    errors = not_finite(state, FINITE)
+    if "counters" in state and (state["counters"] < 0).any():
+        errors.append("counters must not be negative")
+    history = state.get("history")
+    # Its first row says how it goes on.
+    if history is not None and history[:1, :2].isfinite().sum() != 2:
+        errors.append("history must begin with two numbers")
+    try:
+        torch.Generator().set_state(state["random"].cpu())
+    except (KeyError, RuntimeError) as error:
+        errors.append(f"random is the state of no random stream: {error}")
+    return errors

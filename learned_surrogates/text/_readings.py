@@ -12,7 +12,7 @@ from .._measured.estimator import Draws, Estimator
 from .._measured.regression import Regression
 from .._metric import Metric
 from .._recipe import Recipe
-from .._state_tensors import Faults, Shapes, as_tensor, check_shapes
+from .._state_tensors import Faults, Shapes, as_tensor, check_shapes, not_finite
 from .._sync import Sync
 from .._transfer import send
 from ._controls import Controls
@@ -310,6 +310,11 @@ class Readings(Estimator[TextBatch]):
     def to(self, device: torch.device) -> None:
         """What is learned is so little that it stays on the CPU."""
 
+    types = dict.fromkeys(("weights", *SUMS), torch.float64) | {
+        "learned": torch.int64,
+        "sums": torch.float32,
+    }
+
     def save(self, *, with_replay: bool) -> dict[str, Tensor]:
         return {
             "learned": as_tensor([self.updates, self.calls, self.control.age]),
@@ -321,7 +326,9 @@ class Readings(Estimator[TextBatch]):
     def faults(self, state: dict[str, Tensor]) -> Faults:
         own = self.save(with_replay=True)
         shapes: Shapes = {key: tuple(value.shape) for key, value in own.items()}
-        return check_shapes(state, shapes)
+        faults = check_shapes(state, shapes)
+        faults.errors += not_finite(state, own)
+        return faults
 
     def load(self, state: dict[str, Tensor]) -> Faults:
         self.updates, self.calls, self.control.age = state["learned"].tolist()

@@ -125,7 +125,7 @@ def test_a_wrong_shape_is_named(key):
         ("forms", torch.tensor([99]), "surrogate"),
         ("forms", torch.tensor([-1]), "surrogate"),
         ("forms", torch.tensor([1]), "surrogate= asks for pair"),
-        ("z_shape", torch.tensor([-3]), "replay must have"),
+        ("z_shape", torch.tensor([-3]), "z_shape must not be negative"),
         ("z_shape", torch.tensor([4]), "replay must have"),
         ("target_shape", torch.tensor([2, 2]), "replay must have"),
         ("momentum", torch.ones(3), "momentum"),

@@ -1,0 +1,183 @@
+"""States that were fitted to something else, saved in half precision, or spoilt."""
+
+import functools
+import re
+
+import pytest
+import torch
+from conftest import assert_identical, l1, make_arguments, make_loss, snapshot, step, train
+
+from learned_surrogates import LearnedSurrogateLoss, Tensors, text
+from learned_surrogates._identity import as_bytes, differences, from_bytes, identity
+from learned_surrogates._metric import Metric
+
+
+@functools.cache
+def saved(surrogate="pair"):
+    return snapshot(trained(surrogate=surrogate))
+
+
+def trained(calls=3, **options):
+    criterion = make_loss("measured", **options)
+    train(criterion, "measured", range(calls))
+    return criterion
+
+
+def assert_refused(state, fault, **options):
+    """And that nothing has changed."""
+    criterion = trained(calls=1, seed=8, **options)
+    before = snapshot(criterion)
+    with pytest.raises(RuntimeError, match=re.escape(fault)):
+        criterion.load_state_dict(state)
+    assert_identical(snapshot(criterion), before)
+    step(criterion, make_arguments(seed=50))
+
+
+# What it was fitted to
+
+
+def share(prediction, target):
+    return (prediction - target).abs().mean(-1)
+
+
+def percentage(prediction, target):
+    return 100 * share(prediction, target)
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        ({"metric": share}, "metric was l1, and is share"),
+        ({"best": 0.5, "metric": lambda p, t: 0.5 + l1(p, t)}, "best was 0, and is 0.5"),
+        ({"task": Tensors(smoothing=0.2)}, "task.smoothing was not set, and is 0.2"),
+    ],
+)
+def test_what_differs_is_named(other, named):
+    state = snapshot(trained(calls=1))
+    criterion = make_loss("measured", **other)
+    with pytest.warns(UserWarning, match=named):
+        criterion.load_state_dict(state)
+
+
+def test_a_task_is_known_by_its_class_and_settings():
+    metric = Metric(text.edit_distance, None, None, None, "raise")
+    one = identity(metric, text.CTC("abc"))
+    assert differences(one, identity(metric, text.CTC("abc"))) == []
+    other = "; ".join(differences(one, identity(metric, text.CTC("abd"))))
+    assert "task.alphabet.characters was ['a', 'b', 'c'], and is ['a', 'b', 'd']" in other
+    assert any("task was CTC" in each for each in differences(one, identity(metric, Tensors())))
+    blank = "; ".join(differences(one, identity(metric, text.CTC("abc", blank=3))))
+    assert "task.alphabet" in blank
+
+
+def test_long_settings_are_told_apart_and_take_little_room():
+    metric = Metric(text.edit_distance, None, None, None, "raise")
+    many = [chr(0x4E00 + i) for i in range(5000)]
+    one, other = (identity(metric, text.CTC(a)) for a in (many, [*many[:-1], "z"]))
+    assert differences(one, other)
+    assert len(as_bytes(one)) == 1024 == len(as_bytes(other))
+    assert from_bytes(as_bytes(one)) == one
+
+
+def test_a_state_without_it_or_with_something_else_in_its_place_is_refused():
+    state = dict(saved())
+    assert_refused({**state, "fitted_to": torch.zeros(3)}, "fitted_to")
+    assert_refused({**state, "fitted_to": torch.zeros(3, dtype=torch.uint8)}, "fitted_to")
+    del state["fitted_to"]
+    assert_refused(state, "fitted_to")
+
+
+@pytest.mark.parametrize("batch", [4, 16])
+def test_values_that_disagree_with_the_states_are_found_out_at_the_first_calls(batch):
+    def in_hundredths(prediction, target):
+        return 100 * share(prediction, target)
+
+    in_hundredths.__name__ = "share"
+    losses = [
+        LearnedSurrogateLoss(metric, batched=True, surrogate="pair")
+        for metric in (share, in_hundredths, share)
+    ]
+    for seed in range(18):
+        step(losses[0], make_arguments(seed=seed, batch=16))
+    for criterion in losses[1:]:
+        criterion.load_state_dict(snapshot(losses[0]))
+    for call in range(16 // batch):
+        arguments = make_arguments(seed=40 + call, batch=batch)
+        if call == 16 // batch - 1:
+            with pytest.warns(UserWarning, match=r"differences are 9\d|differences are 1\d\d"):
+                step(losses[1], arguments)
+        else:
+            step(losses[1], arguments)
+        step(losses[2], arguments)
+    fresh, same = losses[1]._core, losses[2]._core
+    assert fresh.slope.forms == []
+    assert fresh.replay.size == batch
+    assert not fresh.slope.resting
+    assert same.slope.forms
+    assert not same.experience.loaded
+    assert same.replay.size == 18 * 16 + 16
+
+
+# Half precision
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_floats_that_were_cast_are_cast_back(dtype):
+    criterion = trained(calls=5)
+    state = snapshot(criterion)
+    cast = {key: v.to(dtype) if v.is_floating_point() else v for key, v in state.items()}
+    restored = make_loss("measured")
+    restored.load_state_dict(cast)
+    assert {k: v.dtype for k, v in snapshot(restored).items()} == {
+        k: v.dtype for k, v in state.items()
+    }
+    torch.testing.assert_close(snapshot(restored), state, rtol=0.01, atol=0.01, equal_nan=True)
+    train(restored, "measured", range(5, 9))
+
+
+@pytest.mark.parametrize("key", ["counters", "random", "z_shape", "forms", "outputs"])
+def test_what_counts_is_not_cast(key):
+    state = dict(saved())
+    assert_refused({**state, key: state[key].bfloat16()}, f"{key} must be")
+
+
+# Spoilt ones
+
+
+@pytest.mark.parametrize(
+    ("key", "spoil", "fault"),
+    [
+        ("random", lambda v: torch.full_like(v, 255), "random is the state of no random stream"),
+        ("counters", lambda v: v - 1000, "counters must not be negative"),
+        ("outputs", lambda v: torch.tensor([-3]), "outputs must not be negative"),
+        ("quality", lambda v: v * torch.nan, "quality has numbers that are not finite"),
+        ("sums", lambda v: v * torch.inf, "sums has numbers that are not finite"),
+        ("scale", lambda v: v * torch.nan, "scale has numbers that are not finite"),
+        ("moments", lambda v: -v, "moments must have variances of 0 or more"),
+        ("history", lambda v: v * torch.nan, "history must begin with two numbers"),
+    ],
+)
+def test_all_is_checked_before_anything_is_taken(key, spoil, fault):
+    state = dict(saved())
+    assert_refused({**state, key: spoil(state[key])}, fault)
+
+
+@pytest.mark.parametrize("key", ["z_shape", "target_shape"])
+@pytest.mark.parametrize("surrogate", ["pair", "elements"])
+def test_a_size_is_believed_only_where_the_rest_of_the_state_has_it(key, surrogate, monkeypatch):
+    """A thousand times a gigabyte is not even asked for."""
+    state = saved(surrogate)
+    state = {name: value for name, value in state.items() if not name.startswith("replay.")}
+    state[key] = torch.tensor([250 * 10**9])
+    assert_refused(state, "surrogate", surrogate=surrogate)
+
+
+def test_a_state_of_a_size_that_no_weight_shows_takes_no_memory():
+    state = saved("elements")
+    state = {name: value for name, value in state.items() if not name.startswith("replay.")}
+    state["z_shape"] = state["target_shape"] = torch.tensor([250 * 10**9])
+    criterion = make_loss("measured", surrogate="elements")
+    criterion.load_state_dict(state)
+    loss, gradient = step(criterion, make_arguments(seed=9))  # for which there is no surrogate
+    assert loss.isfinite()
+    assert gradient.isfinite().all()

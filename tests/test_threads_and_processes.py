@@ -1,0 +1,163 @@
+"""One loss in several threads, and in processes that are started with it."""
+
+import copy
+import multiprocessing
+import pickle
+import threading
+
+import pytest
+import torch
+from conftest import assert_identical, l1, make_arguments, make_loss, snapshot, step, train
+from executors import CONTEXT
+
+from learned_surrogates import LearnedSurrogateLoss
+from learned_surrogates._processes import Lock, Stream
+
+
+def in_threads(count, function):
+    failures = []
+
+    def run():
+        try:
+            function()
+        except BaseException as error:  # noqa: BLE001 - to be raised where it is seen
+            failures.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
+def test_calls_of_several_threads_come_one_after_the_other():
+    inside, most = [], []
+
+    def metric(prediction, target):
+        inside.append(None)
+        most.append(len(inside))
+        value = l1(prediction, target)
+        inside.pop()
+        return value
+
+    criterion = make_loss("measured", metric, replay_capacity=300, batched=True)
+    # As nn.DataParallel has it: a replica a thread, with all attributes those of the original.
+    replicas = [copy.copy(criterion) for _ in range(3)]
+
+    def work():
+        replica = replicas.pop()
+        for seed in range(25):
+            _, gradient = step(replica, make_arguments(seed=seed, batch=4 + seed % 3))
+            assert gradient.isfinite().all()
+            replica.state_dict()
+
+    in_threads(3, work)
+    assert criterion._core.calls == 75
+    assert max(most) == 1
+
+
+def test_a_metric_may_call_the_loss_that_asks_it():
+    losses = []
+
+    def metric(prediction, target):
+        with torch.no_grad():
+            losses[0].state_dict()
+        return l1(prediction, target)
+
+    losses.append(make_loss("measured", metric))
+    step(losses[0], make_arguments())
+
+
+def test_a_copy_of_a_lock_is_open_and_so_is_that_of_a_fork(monkeypatch):
+    lock, taken = Lock(), []
+    with lock:
+        for other in (copy.deepcopy(lock), pickle.loads(pickle.dumps(lock))):
+            assert other is not lock
+            in_threads(1, lambda other=other: taken.append(other.__enter__()))
+    assert len(taken) == 2
+    release = threading.Event()
+    held = threading.Thread(target=lambda: (lock.__enter__(), release.wait(10)))
+    held.start()
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    with lock:
+        release.set()
+    held.join()
+
+
+def trained_there(criterion, outcome):
+    train(criterion, "measured", range(3, 6))
+    # As numbers: a tensor's memory would go with its process.
+    outcome.put({key: tensor.tolist() for key, tensor in criterion.state_dict().items()})
+
+
+def test_a_process_that_is_started_with_a_loss_has_one_of_its_own():
+    criterion = make_loss("measured")
+    train(criterion, "measured", range(3))
+    before = snapshot(criterion)
+    outcome = CONTEXT.Queue()
+    process = CONTEXT.Process(target=trained_there, args=(criterion, outcome))
+    process.start()
+    there = outcome.get(timeout=60)
+    process.join()
+    assert_identical(snapshot(criterion), before)  # nothing is shared
+    train(criterion, "measured", range(3, 6))
+    here = {key: tensor.tolist() for key, tensor in criterion.state_dict().items()}
+    assert here.keys() == there.keys()
+    for key in here:
+        assert str(here[key]) == str(there[key])  # NaN, too
+
+
+def test_a_random_stream_goes_on_where_it_arrives():
+    stream = Stream()
+    stream.manual_seed(5)
+    torch.randn(3, generator=stream)
+    arrived = [
+        pickle.loads(multiprocessing.reduction.ForkingPickler.dumps(stream)),
+        copy.deepcopy(stream),
+    ]
+    expected = torch.randn(5, generator=stream)
+    for other in arrived:
+        assert_identical(torch.randn(5, generator=other), expected)
+
+
+@pytest.mark.parametrize("poisoned", [[2], [0, 3]])
+@pytest.mark.parametrize("metric", ["finite", "nan", "raises"])
+def test_a_prediction_that_is_not_finite_is_not_the_metrics_fault(poisoned, metric):
+    def measure(prediction, target):
+        if metric == "raises" and not prediction.isfinite().all():
+            raise ValueError("Input contains NaN")
+        value = l1(prediction, target)
+        return value.nan_to_num(0.5) if metric == "finite" else value
+
+    criterion = LearnedSurrogateLoss(measure, batched=True, reduction="none")
+    for seed in range(30):
+        arguments = make_arguments(seed=seed)
+        if seed == 0:
+            arguments[0].data[poisoned, 1] = float("nan")
+        loss, gradient = step(criterion, arguments)
+        spoilt = [seed == 0 and sample in poisoned for sample in range(4)]
+        assert loss.isnan().tolist() == spoilt
+        assert gradient.isfinite().all(1).tolist() == [not each for each in spoilt]
+    assert criterion._core.experience.skipped == (0 if metric == "finite" else len(poisoned))
+
+
+def test_what_a_metric_does_to_its_lists_of_dicts_is_undone_for_the_retry():
+    seen = []
+
+    def metric(predictions, targets):
+        seen.append([target["y"].tolist() for target in targets])
+        for target in targets:
+            target["y"] -= 100
+        if (predictions[:, 0] > 50).any():
+            raise ValueError("off the page")
+        return (predictions - torch.stack([target["y"] for target in targets])).abs().sum(-1)
+
+    prediction, target = make_arguments()
+    prediction.data[1, 0] = 77.0
+    criterion = LearnedSurrogateLoss(metric, batched=True, on_metric_error="skip")
+    criterion(prediction, [{"y": row.clone()} for row in target])
+    assert criterion._core.experience.skipped == 1
+    true = target.tolist()
+    assert all(part in (true, *[[row] for row in true]) for part in seen)

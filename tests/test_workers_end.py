@@ -1,0 +1,284 @@
+"""Workers end: with the script, with the loss, when they take too long, after Ctrl-C."""
+
+import functools
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+
+import pytest
+from conftest import make_arguments, make_loss, step
+from executors import ByHand
+from test_workers import assert_replayed, wait_until
+
+from learned_surrogates import MetricError, Workers
+from learned_surrogates._made import Made
+
+HEAD = """
+import functools
+import gc
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor
+
+import torch
+from learned_surrogates import LearnedSurrogateLoss, Workers
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["learned_surrogates"])
+
+
+def metric(prediction, target):
+    time.sleep(SECONDS)
+    return (prediction - target).abs().sum(-1)
+
+
+def loss(**options):
+    workers = Workers(functools.partial(ProcessPoolExecutor, 1, mp_context=CONTEXT), **options)
+    return LearnedSurrogateLoss(metric, executor=workers, batched=True)
+
+
+def call(criterion):
+    prediction = torch.randn(8, 3, requires_grad=True)
+    criterion(prediction, torch.randn(8, 3)).backward()
+
+
+def process_of(criterion):
+    made = criterion._core.evaluations.pool._made[0].executor
+    return next(iter(made._processes.values()))
+
+
+def wait_for_the_end_of(process):
+    for _ in range(600):
+        if not process.is_alive():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it goes on")
+
+"""
+HANGING = """
+SECONDS = 600
+
+if __name__ == "__main__":
+    timed, deleted, left = loss(timeout=4), loss(), loss()
+    for criterion in (timed, deleted, left):
+        call(criterion)
+    wait_for_the_end_of(process_of(timed))
+    process = process_of(deleted)
+    del deleted, criterion
+    gc.collect()
+    wait_for_the_end_of(process)
+    assert process_of(left).is_alive()
+    print("the last line")
+"""
+INTERRUPTED = """
+SECONDS = 0.2
+
+if __name__ == "__main__":
+    criterion = loss(lag=2)
+    for _ in range(3):
+        call(criterion)
+    threading.Timer(0.1, lambda: os.killpg(0, signal.SIGINT)).start()
+    try:
+        for _ in range(20):
+            call(criterion)
+    except KeyboardInterrupt:
+        calls = criterion._core.calls
+        for _ in range(3):
+            call(criterion)
+        assert criterion._core.calls == calls + 3
+        assert criterion.stats["lost"] == 0
+        print("went on")
+"""
+
+
+def run(script, tmp_path):
+    path = tmp_path / "script.py"
+    path.write_text(HEAD + script)
+    return subprocess.run(
+        [sys.executable, str(path)],
+        check=True,
+        timeout=60,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    ).stdout
+
+
+def test_a_metric_that_hangs_outlives_neither_timeout_nor_loss_nor_script(tmp_path):
+    assert run(HANGING, tmp_path) == "the last line\n"
+
+
+def test_after_ctrl_c_the_next_calls_are_as_if_there_had_been_none(tmp_path):
+    assert run(INTERRUPTED, tmp_path) == "went on\n"
+
+
+class LikeLokys(ByHand):
+    """Has processes without `kill`, and a `shutdown` without `cancel_futures`."""
+
+    class Process:
+        ended = False
+
+        def terminate(self):
+            self.ended = True
+
+    def __init__(self):
+        super().__init__()
+        self._processes = {1: self.Process()}
+
+    def shutdown(self, wait=True):
+        self.ended = True
+
+
+def test_processes_that_cannot_be_killed_are_terminated():
+    made = []
+
+    def make():
+        made.append(LikeLokys())
+        return made[-1]
+
+    criterion = make_loss(executor=Workers(make, timeout=0.01), on_metric_error="skip")
+    step(criterion, make_arguments())
+    made[0].start(0)
+    time.sleep(0.03)
+    step(criterion, make_arguments(seed=1))
+    assert criterion.stats["lost"] == 4
+    assert made[0]._processes[1].ended
+    assert made[0].ended
+    assert len(made[1].given) == 1
+
+
+def test_what_only_waits_in_a_busy_pool_does_not_have_it_killed():
+    made = LikeLokys()
+    criterion = make_loss(executor=Workers(lambda: made, timeout=0.01), on_metric_error="skip")
+    step(criterion, make_arguments())
+    time.sleep(0.03)  # it has not been taken up
+    step(criterion, make_arguments(seed=1))
+    assert criterion.stats["lost"] == 4
+    assert not made.ended
+    assert not made._processes[1].ended
+
+
+def test_what_a_killed_pool_had_not_done_is_sent_again_and_is_no_suspect():
+    made = []
+
+    def make():
+        made.append(LikeLokys())
+        return made[-1]
+
+    criterion = make_loss(executor=Workers(make, timeout=60), on_metric_error="skip")
+    batches = [make_arguments(seed=seed) for seed in range(4)]
+    for batch in batches[:3]:
+        step(criterion, batch)
+    pool = criterion._core.learner.pairs.evaluations.pool
+    hung = pool._running[0]
+    made[0].start(0)
+    pool._made[0].under_way[hung.future] = hung.deadline = time.monotonic()
+    wait_until(lambda: made[0]._processes[1].ended)  # without a call
+    made[0].break_down()
+    step(criterion, batches[3])
+    assert criterion.stats["lost"] == 4
+    assert len(made[1].given) == 3  # at once, not alone
+    made[1].run()
+    step(criterion, make_arguments(seed=9))
+    assert_replayed(criterion, batches[1:])
+
+
+def test_a_cancelled_evaluation_frees_its_place():
+    by_hand = ByHand()
+    criterion = make_loss(executor=Workers(by_hand, backlog=1), on_metric_error="skip")
+    step(criterion, make_arguments())
+    by_hand.given[0][0].cancel()
+    step(criterion, make_arguments(seed=1))
+    assert (criterion.stats["lost"], criterion.stats["unmeasured"]) == (4, 0)
+    assert len(by_hand.given) == 2
+
+
+class Interrupted(Executor):
+    """Ctrl-C reaches its worker at the first evaluations."""
+
+    def __init__(self, times):
+        self.left = times
+
+    def submit(self, function, /, *arguments):
+        future = Future()
+        self.left -= 1
+        if self.left >= 0:
+            future.set_exception(KeyboardInterrupt())
+        else:
+            future.set_result(function(*arguments))
+        return future
+
+
+@pytest.mark.parametrize("lag", [0, 1])
+def test_an_evaluation_that_ctrl_c_ended_is_made_once_more(lag):
+    criterion = make_loss(executor=Workers(Interrupted(1), lag=lag, samples_a_task=4))
+    batches = [make_arguments(seed=seed) for seed in range(3)]
+    for batch in batches:
+        step(criterion, batch)
+    assert_replayed(criterion, batches[: 3 - lag])
+    with pytest.raises(MetricError, match="KeyboardInterrupt"):
+        make_loss(executor=Workers(Interrupted(2), lag=0, samples_a_task=4))(*make_arguments())
+
+
+def test_a_fork_leaves_the_workers_alone_and_has_its_own():
+    executor = functools.partial(
+        ProcessPoolExecutor, 1, mp_context=multiprocessing.get_context("forkserver")
+    )
+    made = Made(executor(), timeout=True)
+    awaited = made.submit(time.monotonic() + 60, time.sleep, 0.3)
+    child = os.fork() if hasattr(os, "fork") else pytest.skip("there are no forks here")
+    if not child:
+        made.end()
+        os._exit(0 if made.foreign and not made.killed else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert awaited.result(timeout=60) is None
+    made.end(wait=True)
+
+
+def test_what_the_parent_awaits_is_sent_anew_in_a_fork(monkeypatch):
+    made = []
+
+    def make():
+        made.append(ByHand())
+        return made[-1]
+
+    criterion = make_loss(executor=make)
+    batches = [make_arguments(seed=seed) for seed in range(3)]
+    step(criterion, batches[0])
+    process = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: process + 1)
+    step(criterion, batches[1])
+    assert [len(each.given) for each in made] == [1, 2]
+    made[1].run()
+    step(criterion, batches[2])
+    assert_replayed(criterion, batches[:2])
+
+
+def test_only_workers_of_ones_own_ignore_ctrl_c():
+    before = signal.getsignal(signal.SIGINT)
+    by_hand, given = ByHand(), ByHand()
+    criterion = make_loss(executor=lambda: by_hand)
+    other = make_loss(executor=given)
+    for each, executor in ((criterion, by_hand), (other, given)):
+        step(each, make_arguments())
+        executor.run()
+        step(each, make_arguments(seed=1))
+    assert signal.getsignal(signal.SIGINT) is before
+    assert given.given[0][2][2:] == ()
+
+
+def test_results_keep_the_order_of_their_samples():
+    by_hand = ByHand()
+    criterion = make_loss(executor=Workers(by_hand, samples_a_task=1, lag=None))
+    first = make_arguments()
+    step(criterion, first)
+    by_hand.run(2, 0, 3, 1)
+    step(criterion, make_arguments(seed=1))
+    assert_replayed(criterion, [first])
