@@ -166,7 +166,7 @@ def test_weights_of_samples_count_once(reduction, override):
     [
         (lambda z, y: 3.0, TypeError, "depends on the prediction"),
         (lambda z, y: z.detach().mean(), TypeError, "depends on the prediction"),
-        (lambda z, y: (z - y).abs(), ValueError, "one value a sample"),
+        (lambda z, y: (z - y).abs().sum(-1)[:2], ValueError, "one value a sample"),
     ],
 )
 def test_a_wrong_base_loss_is_named_and_changes_nothing(base_loss, error, words):

@@ -110,10 +110,10 @@ def test_values_that_disagree_with_the_states_are_found_out_at_the_first_calls(b
             step(losses[1], arguments)
         step(losses[2], arguments)
     fresh, same = losses[1]._core, losses[2]._core
-    assert fresh.slope.forms == []
+    assert fresh.estimator.slope.forms == []
     assert fresh.replay.size == batch
-    assert not fresh.slope.resting
-    assert same.slope.forms
+    assert not fresh.estimator.slope.resting
+    assert same.estimator.slope.forms
     assert not same.experience.loaded
     assert same.replay.size == 18 * 16 + 16
 
