@@ -7,7 +7,7 @@ import pytest
 import learned_surrogates
 
 # Triton comes with PyTorch for GPUs; Numba is an extra.
-NEEDS = {"_scan_kernels": "triton", "_row_kernels": "numba"}
+NEEDS = {"_scan_kernels": "triton", "_row_kernels": "numba", "_column_kernels": "numba"}
 PUBLIC = (learned_surrogates, learned_surrogates.text, learned_surrogates.boxes)
 
 
