@@ -2,10 +2,16 @@
 
 Its decoder sees the characters so far: those of the label, with "forced"; those that it has read
 itself, as when it is used, with "own". Trained on labels of which 40 % are wrong, then tuned by as
-many steps with cross-entropy as with the surrogate; test words, in familiar and in new fonts.
+many steps with cross-entropy as with the surrogate and the closed form; test words, in familiar
+and in new fonts.
+
+With `--draws`, the cosine of each loss's gradient with that of the expected edit distance of what
+the decoder reads when each character is drawn, given those drawn before it: by the score function,
+of half as many draws twice.
 
 Example:
     python examples/benchmarks/decoder.py --seeds 0 --threads 1
+    python examples/benchmarks/decoder.py --losses cross-entropy "closed form" --draws 512
 """
 
 import argparse
@@ -16,6 +22,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity, cross_entropy
 
 EXAMPLES = Path(__file__).parents[1]
 sys.path.insert(0, str(EXAMPLES))
@@ -72,13 +79,14 @@ class Reader(nn.Module):
         return logits.transpose(1, 2), state
 
     @torch.no_grad()
-    def read(self, columns: Tensor) -> Tensor:
-        """The classes that it reads one by one, `(batch, positions)`."""
+    def read(self, columns: Tensor, draw: bool = False) -> Tensor:
+        """The classes that it reads one by one, `(batch, positions)`: drawn, or the best."""
         character = torch.full((len(columns), 1), START)
         state, read = None, []
         for _ in range(POSITIONS):
             logits, state = self.decode(columns, character, state)
-            character = logits.argmax(1)
+            p = logits[..., 0].softmax(1)
+            character = p.multinomial(1) if draw else p.argmax(1, keepdim=True)
             read.append(character)
         return torch.cat(read, 1)
 
@@ -122,9 +130,72 @@ def mean_distance(model: Reader, images: Tensor, labels: list[str]) -> float:
     return float(text.edit_distance(TASK.texts(torch.cat(parts)), labels).mean())
 
 
+class WithHalfTheProxy(nn.Module):
+    """The mean of a loss and cross-entropy."""
+
+    def __init__(self, loss: nn.Module):
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        value: Tensor = (self.loss(logits, targets) + cross_entropy(logits, targets)) / 2
+        return value
+
+
+def gradient(model: Reader, loss: Tensor) -> Tensor:
+    """Of all weights."""
+    parts = torch.autograd.grad(loss, list(model.parameters()))
+    return torch.cat([part.flatten() for part in parts])
+
+
+def drawn_gradient(
+    model: Reader, images: Tensor, labels: list[str], draws: int, at_once: int = 16
+) -> Tensor:
+    """Of the expected edit distance, by the score function; what other draws have is subtracted."""
+    total = torch.zeros(())
+    for _ in range(draws // at_once):
+        columns = model.see(images).repeat_interleave(at_once, 0)
+        drawn = model.read(columns, draw=True)
+        distances = text.edit_distance(
+            TASK.texts(drawn), [y for y in labels for _ in range(at_once)]
+        )
+        costs = torch.from_numpy(distances).float().view(-1, at_once)
+        excess = (costs - costs.mean(1, keepdim=True)) * at_once / (at_once - 1)
+        logits, _ = model.decode(columns, behind_start(drawn))
+        surprise = cross_entropy(logits, drawn, reduction="none")
+        # Nothing counts behind the end.
+        ended = (drawn == TASK.alphabet.special).cumsum(1) - (drawn == TASK.alphabet.special).long()
+        scores = -(surprise * (ended == 0)).sum(1)
+        total = total + gradient(model, (scores * excess.flatten()).mean())
+    return total
+
+
+def cosines(model: Reader, draws: int, seed: int) -> None:
+    """Print the cosines of the losses' gradients with that of what is drawn."""
+    model = copy.deepcopy(model).eval()
+    images, labels = WordImages("validation", seed).batch(256)
+    targets = encode_targets(labels, "characters")[0]
+    halves = [drawn_gradient(model, images, labels, draws // 2) for _ in range(2)]
+    found = {"the other half of the draws": None}
+    closed_form = text.ExpectedEditDistance(TASK)
+    for kind in ("forced", "own"):
+        for name, criterion in (
+            ("cross-entropy", nn.CrossEntropyLoss()),
+            ("closed form", closed_form),
+        ):
+            loss = objective(kind, criterion)(model, images, targets)
+            found[f"{name}, {kind}"] = gradient(model, loss)
+    print("| gradient | cosine with that of each half of the draws |\n|---|---|")
+    for name, own in found.items():
+        others = halves[::-1] if own is None else [own, own]
+        pair = [cosine_similarity(a, b, dim=0).item() for a, b in zip(halves, others, strict=True)]
+        print(f"| {name} | {pair[0]:.3f}, {pair[1]:.3f} |", flush=True)
+
+
 def criteria(seed: int) -> dict[str, nn.Module]:
     """What is compared."""
     proxy = nn.CrossEntropyLoss()
+    closed_form = WithHalfTheProxy(text.ExpectedEditDistance(TASK))
 
     def surrogate(base_weight: float | None) -> LearnedSurrogateLoss:
         return LearnedSurrogateLoss(
@@ -136,6 +207,8 @@ def criteria(seed: int) -> dict[str, nn.Module]:
         "forced": surrogate(None),
         "own": surrogate(None),
         "own, surrogate alone": surrogate(0.0),
+        "closed form": closed_form,
+        "own, closed form": closed_form,
     }
 
 
@@ -146,6 +219,8 @@ def main() -> None:
     parser.add_argument("--training", type=int, default=2000, help="steps of cross-entropy before")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--rates", type=float, nargs="+", default=[3e-4, 1e-3])
+    parser.add_argument("--losses", nargs="+", choices=list(criteria(0)), default=list(criteria(0)))
+    parser.add_argument("--draws", type=int, default=0, help="of each word, for cosines")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -167,8 +242,11 @@ def main() -> None:
         start = Reader(load(EXAMPLES / "checkpoints" / "ctc-noisy.safetensors"))
         trained = tune(start, "forced", nn.CrossEntropyLoss(), seed, options.training, 1e-3)
         row(seed, "before", "", trained)
+        if options.draws:
+            cosines(trained, options.draws, seed)
         for rate in options.rates:
-            for name, criterion in criteria(seed).items():
+            for name in options.losses:
+                criterion = criteria(seed)[name]
                 tuned = tune(trained, name, criterion, 1000 + seed, options.steps, rate)
                 row(seed, name, f"{rate:g}", tuned)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from .._island import island
 from .._transfer import send
 from ._column_steps import ColumnStep
-from ._frame_moves import CTCMoves, Outputs, PositionMoves
+from ._frame_moves import Outputs
 from ._row_passes import run
 from ._spelling import Spelling
 
@@ -77,16 +77,12 @@ def _forward(ctx: Any, logits: Tensor, problem: Problem) -> Tensor:
     dtype = logits.dtype if logits.dtype == torch.float64 else torch.float32
     others = logits.permute(2, 0, 1).softmax(2, dtype=dtype).contiguous()
     outputs, overlap = _outputs(others, problem)
-    frames = CTCMoves(outputs) if problem.ctc else PositionMoves(outputs)
     gradient = ctx.needs_input_grad[0]
-    rows = frames.moves, problem.present, problem.spelling, problem.ctc, gradient
-    mean, d_moves = run(problem.step, *rows)
-    value = mean + problem.insertion * frames.moves.gain.sum((0, 2))
-    if gradient:
-        assert d_moves is not None
-        d_gain, *d_rest = d_moves
+    value, d_outputs = run(
+        problem.step, problem.insertion, outputs, problem.spelling, problem.ctc, gradient
+    )
+    if d_outputs is not None:
         ctx.problem = problem
-        d_outputs = frames.backward(d_gain + problem.insertion, *d_rest)
         kept = others, outputs.characters, outputs.special, overlap
         ctx.save_for_backward(logits, *kept, *d_outputs)
     return value

@@ -24,15 +24,17 @@ class ColumnStep(Protocol):
     """The step, and its gradient.
 
     Attributes:
-        channels: numbers that a distribution of h or v is kept as.
-        h, v: those of the table's first row and first column, which are certain.
+        channels: of a distribution of h, which add up to 1.
+        v: the distribution of the table's first column, which is certain.
         values: of h, such that its mean is `(values * distribution).sum()`.
     """
 
     channels: int
-    h: Sequence[float]
     v: Sequence[float]
     values: Sequence[float]
+
+    def row(self, columns: int) -> list[list[float]]:
+        """The distributions of h in the table's first row, by channel."""
 
     def forward(self, h: Tensor, v: Tensor, match: Tensor, right: Tensor) -> Sequence[Tensor]:
         """h', by its channels, of h and v `(channels, ...)`; v' is written to `right`.
@@ -56,50 +58,48 @@ class ColumnStep(Protocol):
 class UnitStep:
     """The step where every error costs 1: h and v are in {-1, 0, 1}.
 
-    With a, b = P(v = -1), P(v = 1) and c, d = P(h = -1), P(h = 1), the two channels,
+    With a, b = P(v = -1), P(v = 1), z = 1 - a - b, and c, n, d = P(h = -1), P(h = 0), P(h = 1),
 
-        P(h' = -1) = b c',    P(h' = 1) = a + (1 - a - b)(1 - c')
-        P(v' = -1) = d a',    P(v' = 1) = c + (1 - c - d)(1 - a')
+        P(h' = -1) = b c',    P(h' = 0) = z c' + b (1 - c'),    P(h' = 1) = a + z (1 - c')
+        P(v' = -1) = d a',    P(v' = 1) = c + n (1 - a')
 
     where c' and a' are c and a, or 1 where the characters match.
     """
 
-    channels = 2
-    h: Sequence[float] = (0.0, 1.0)
+    channels = 3
     v: Sequence[float] = (0.0, 1.0)
-    values: Sequence[float] = (-1.0, 1.0)
+    values: Sequence[float] = (-1.0, 0.0, 1.0)
+
+    def row(self, columns: int) -> list[list[float]]:
+        return [[0.0] * columns, [0.0] * columns, [1.0] * columns]
 
     def forward(self, h: Tensor, v: Tensor, match: Tensor, right: Tensor) -> Sequence[Tensor]:
-        (c, d), (a, b) = h, v
+        (c, n, d), (a, b) = h, v
         c1, a1 = torch.maximum(c, match), torch.maximum(a, match)
-        up = torch.addcmul(a, (1 - a).sub_(b), 1 - c1)
+        u, z = 1 - c1, (1 - a).sub_(b)
         torch.mul(d, a1, out=right[0])
-        torch.addcmul(c, (1 - c).sub_(d), a1.neg_().add_(1), out=right[1])
-        return c1.mul_(b), up
+        torch.addcmul(c, n, a1.neg_().add_(1), out=right[1])
+        return b * c1, (b * u).addcmul_(z, c1), torch.addcmul(a, z, u)
 
     def prepare(self, h: Tensor, v: Tensor, match: Tensor) -> tuple[Sequence[Tensor], Parts]:
-        c, d, a, b = h[:, 0], h[:, 1], v[:, 0], v[:, 1]
+        c, n, d, a, b = *h.unbind(1), *v.unbind(1)
         differ = 1 - match
         c1, a1 = torch.maximum(c, match), torch.maximum(a, match)
-        u, x = 1 - c1, 1 - a1
-        z = (1 - a).sub_(b)
-        n = (1 - c).sub_(d)
-        below = b * c1, torch.addcmul(a, z, u)
+        u, x, z = 1 - c1, 1 - a1, (1 - a).sub_(b)
+        below = b * c1, (b * u).addcmul_(z, c1), torch.addcmul(a, z, u)
         return below, (b * differ, z * differ, c1, u, d * differ, n * differ, a1, x)
 
     def backward(
         self, parts: Parts, dh: Tensor, dv: Tensor, d_above: Tensor, d_left: Tensor
     ) -> None:
         b, z, c1, u, d, n, a1, x = parts
-        (minus, plus), (left, right) = dh, dv
-        torch.mul(minus, b, out=d_above[0])
-        d_above[0].addcmul_(plus, z, value=-1).addcmul_(right, a1)
-        torch.mul(left, a1, out=d_above[1])
-        d_above[1].addcmul_(right, x, value=-1)
-        torch.mul(plus, c1, out=d_left[0])
-        d_left[0].addcmul_(left, d).addcmul_(right, n, value=-1)
-        torch.mul(minus, c1, out=d_left[1])
-        d_left[1].addcmul_(plus, u, value=-1)
+        left, right = dv
+        minus, plus = dh[0] - dh[1], dh[2] - dh[1]
+        torch.addcmul(right, minus, b, out=d_above[0]).addcmul_(plus, z, value=-1)
+        torch.mul(right, x, out=d_above[1])
+        torch.mul(left, a1, out=d_above[2])
+        torch.mul(plus, c1, out=d_left[0]).addcmul_(left, d).addcmul_(right, n, value=-1)
+        torch.mul(minus, c1, out=d_left[1]).addcmul_(plus, u, value=-1)
 
 
 class WholeNumberStep:
@@ -112,8 +112,7 @@ class WholeNumberStep:
     def __init__(self, insertion: int, deletion: int, substitution: int):
         size = insertion + deletion + 1
         self.channels = size
-        self.h: Sequence[float] = [0.0] * (size - 1) + [1.0]
-        self.v: Sequence[float] = self.h
+        self.v: Sequence[float] = [0.0] * (size - 1) + [1.0]
         self.values: Sequence[float] = [float(value - insertion) for value in range(size)]
         # (match, h' or v', what it becomes, of v and h)
         self.table = torch.zeros(2, 2, size, size, size, device="cpu")
@@ -124,6 +123,9 @@ class WholeNumberStep:
                     least = min(0 if match else substitution, v + deletion, h + insertion)
                     self.table[match, 0, least - v + insertion, vertical, horizontal] = 1
                     self.table[match, 1, least - h + deletion, vertical, horizontal] = 1
+
+    def row(self, columns: int) -> list[list[float]]:
+        return [[number] * columns for number in self.v]
 
     def forward(self, h: Tensor, v: Tensor, match: Tensor, right: Tensor) -> Sequence[Tensor]:
         table = self._tables(h)

@@ -2,10 +2,10 @@
 
 A *state* is what the frame before has read: one of the target's distinct characters, any other
 one, or nothing. For each state and each column of the target, the row's step there is a
-distribution, jointly with the state; columns are taken as independent given the state, which is the
-one approximation. A frame that reads character k from any other state takes their mixture through
-the columns, left to right (`_column_steps`); one that goes on with k leaves its state as it is; and
-one that reads nothing gathers all of them.
+distribution, jointly with the state. Given the state, columns are taken as independent
+(`_column_steps`) or as a Markov chain (`_chained_step`), which is the one approximation. A frame
+that reads character k from any other state takes their mixture through the columns, left to right;
+one that goes on with k leaves its state as it is; and one that reads nothing gathers all of them.
 
 Column j of a frame needs columns up to j of the frame before, and column j - 1 of its own: so step
 n does column j of frame n - j, for all j at once. Only steps are sequential, and each is a dozen
@@ -21,11 +21,13 @@ from torch import Tensor
 
 from ._column_steps import ColumnStep
 
-# Cells of steps, columns, samples and characters that are kept for the way back, of 6 numbers with
-# unit costs; longer lines are passed over once more, in parts.
-AT_ONCE = 2**21
-# And of which the way back prepares what it can at a time, 20 numbers each: what a cache holds.
-AT_A_TIME = 2**16
+# Numbers of steps, channels, columns, samples and characters that are kept for the way back, three
+# times; longer lines are passed over once more, in parts.
+AT_ONCE = 2**22
+# And of which the way back prepares what it can at a time, ten times: what a cache holds.
+AT_A_TIME = 2**17
+# Nothing comes from where there is less; a float32 of its inverse still has room above.
+LEAST_MASS = 1e-20
 
 
 @dataclass(frozen=True)
@@ -95,17 +97,16 @@ class Rows:
             mixing.fill_diagonal_(0)
         self.mixing = mixing.expand(step.channels, -1, -1)
         self.shape = step.channels, characters, self.columns, batch
-        self.values, h, v = (
-            like.new_tensor(part).view(-1, 1, 1) for part in (step.values, step.h, step.v)
-        )
+        self.values, v = (like.new_tensor(part).view(-1, 1, 1) for part in (step.values, step.v))
+        row = like.new_tensor(step.row(self.columns))[..., None]
         state, last = like.new_zeros(self.shape), like.new_zeros(step.channels, self.columns, batch)
         # CTC starts with nothing read; positions in a state of no meaning.
-        (last if ctc else state[:, -1]).copy_(h)
+        (last if ctc else state[:, -1]).copy_(row)
         # What is right of a column is behind it; the first place is left of the first column.
-        carry = like.new_zeros(step.channels, characters, self.columns + 1, batch)
+        carry = like.new_zeros(len(step.v), characters, self.columns + 1, batch)
         carry[:, :, 0] = v
         self.start = state, last, carry
-        least = max(1, AT_ONCE // max(1, state[0].numel()))
+        least = max(1, AT_ONCE // max(1, state.numel()))
         self.size = self.count if self.count <= least else max(least, int(self.count**0.5))
 
     def run(self, gradient: bool) -> tuple[Tensor, tuple[Tensor, ...] | None]:
@@ -133,7 +134,7 @@ class Rows:
         room = self.moves.gain
         # Of gain, keep and mass; of leave and special.
         wide, narrow = room.new_zeros(3, *room.shape), room.new_zeros(2, *room.shape[1:])
-        part = max(1, AT_A_TIME // max(1, room.shape[0] * self.exists.numel()))
+        part = max(1, AT_A_TIME // max(1, state.numel()))
         for first in reversed(range(0, self.count, self.size)):
             if starts:
                 self._forward(first, starts.pop(), kept)
@@ -178,7 +179,8 @@ class Rows:
                 mix += last[:, None]
                 mix[:, -1].addcmul_(state[:, -1], moves.leave[at])
                 total += last
-            mix *= self.inverse[:, at]
+            # By its own sum: were it off by a rounding error, this would grow from frame to frame.
+            mix /= mix.sum(0).clamp_(min=LEAST_MASS)
             torch.mul(state, moves.keep[:, at], out=states[j])
             below = self.step.forward(mix, carry[:, :, :-1], self.match, carries[j][:, :, 1:])
             for after, h in zip(states[j], below, strict=True):

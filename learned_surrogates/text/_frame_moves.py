@@ -5,10 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ._difference_rows import Moves
-
-# Nothing comes from where there is less; a float32 of its inverse still has room above.
-LEAST_MASS = 1e-20
+from ._difference_rows import LEAST_MASS, Moves
 
 
 @dataclass(frozen=True)

@@ -1,261 +1,281 @@
-"""The passes over frames and columns, compiled for the CPU (needs Numba): as `_difference_rows`.
+"""The passes over frames and columns, compiled for the CPU (needs Numba).
 
-Sample by sample, frame by frame and character by character, with unit costs, in float32: what
-PyTorch does in dozens of operations a step is a few numbers in registers here.
+Sample by sample and in float32, as `_difference_rows` has them with `_chained_step`; but they take
+the outputs themselves, for a chain needs no masses: the pairs of the first column are the mass.
+
+Only characters that a frame may read have a state. Those that have next to nothing of what frames
+leave in doubt count as one of the others, so that a pass takes the time of what is unsure, not of
+all there is; of all doubt, that is a ten-thousandth for each character at most.
 """
 
-from typing import Any
-
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from ._column_kernels import ONE, PAIRS, ZERO, back_through, compiled, through
+
 # Float32 numbers that are kept for the way back at a time; longer lines are passed over once more.
 KEPT = 2**22
-
-MOVES = "gain", "keep", "inverse", "leave", "special"
-ONE = np.float32(1)
-ZERO = np.float32(0)
-
-
-def compiled(function: Any) -> Any:
-    """Compiled at the first call, and kept in a file for later processes where one can be had."""
-    try:
-        return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-    except RuntimeError:  # no folder that may be written to
-        return numba.njit(nogil=True, error_model="numpy")(function)
+# Of what a frame gives to all but its most probable one, or frames do on average.
+LEAST_SHARE = 1e-4
 
 
 @compiled
-def _mix(u, keep_own, inverse, characters, columns, ctc, mix, total):
-    """Of each character, the mixture of the states it is read from; and the sum of all states."""
-    states = characters + 1 if ctc else characters
-    total[:columns] = ZERO
-    if not ctc:
-        for state in range(states):
-            for j in range(columns):
-                total[j] += u[state, j]
-        for j in range(columns):
-            mix[0, j] = total[j] * inverse[0]
-        return
+def _add(into, row):
+    for i in range(len(row)):
+        into[i] += row[i]
+
+
+@compiled
+def _set(into, factor, row):
+    for i in range(len(row)):
+        into[i] = factor * row[i]
+
+
+@compiled
+def _add_times(into, factor, row):
+    for i in range(len(row)):
+        into[i] += factor * row[i]
+
+
+@compiled
+def _dot(one, other):
+    total = ZERO
+    for i in range(len(one)):
+        total += one[i] * other[i]
+    return total
+
+
+@compiled
+def _most_probable(p, special):
+    """Which character it is, or how many there are, if none; and what all others have together."""
+    best, most = len(p), special
+    for k in range(len(p)):
+        if p[k] > most:
+            best, most = k, p[k]
+    doubt = ZERO if best == len(p) else special
+    for k in range(len(p)):
+        if k != best:
+            doubt += p[k]
+    return best, doubt
+
+
+@compiled
+def _tell_apart(p, special, best, least, now):
+    """Probabilities of characters of which those with less than `least` count as others, the last.
+
+    If the others have no more together, they count as the most probable one. Returns what nothing
+    has now, and as which the characters without probability count.
+    """
+    last = len(p) - 1
+    rest = ZERO
+    for k in range(last + 1):
+        now[k] = p[k] if k == best or p[k] >= least else ZERO
+        rest += p[k] - now[k]
+    kind = last if now[last] + rest >= least else best
+    if kind > last:
+        return special + rest, kind
+    now[kind] += rest
+    return special, kind
+
+
+@compiled
+def _forward(u, after, before, now, special, again, spelt, columns, ctc, mix, carry, total):
+    """One frame: from the rows by state, `(states, pairs)`, to those after it.
+
+    `before` and `now` are the probabilities that two frames give to each character: it has a state
+    where there is any. Returns how many characters are read that are not read on.
+    """
+    nothing = len(now)
+    last = nothing - 1
+    behind = mix[nothing]
+    _set(total, ONE if ctc else ZERO, u[nothing])
+    behind[:] = ZERO
     # Sums of the states before a character and behind it: a difference would leave nothing of
     # small numbers.
-    for state in range(states):
-        if state < characters:
-            for j in range(columns):
-                mix[state, j] = total[j]
-        for j in range(columns):
-            total[j] += u[state, j]
-    last = characters - 1
-    behind = mix[characters]
-    for j in range(columns):
-        behind[j] = u[characters, j]
-        mix[last, j] += keep_own * u[last, j]
-    for k in range(last, -1, -1):
-        for j in range(columns):
-            mix[k, j] = (mix[k, j] + behind[j]) * inverse[k]
-            behind[j] += u[k, j]
-
-
-@compiled
-def _forward(u, after, gain, keep, inverse, leave, special, spelt, columns, ctc, mix, carry, total):
-    """One frame: `u` is `(h = -1 or 1, states, columns)`, `carry` what is left of each column."""
-    characters = len(gain)
-    for channel in range(2):
-        _mix(u[channel], leave, inverse, characters, columns, ctc, mix[channel], total[channel])
-    for k in range(characters):
-        row = k if ctc else 0
-        minus, plus = mix[0, row], mix[1, row]
-        left, right = carry[0, k], carry[1, k]
-        a, b = ZERO, ONE
-        grown, kept = gain[k], keep[k]
-        before_minus, before_plus = u[0, k], u[1, k]
-        after_minus, after_plus = after[0, k], after[1, k]
-        for j in range(columns):
-            c, d = minus[j], plus[j]
-            left[j], right[j] = a, b
-            if spelt[j] == k:
-                below, up = b, a
-                a, b = d, c
-            else:
-                below, up = b * c, a + (ONE - a - b) * (ONE - c)
-                a, b = d * a, c + (ONE - c - d) * (ONE - a)
-            after_minus[j] = grown * below + kept * before_minus[j]
-            after_plus[j] = grown * up + kept * before_plus[j]
-    for channel in range(2):
-        for j in range(columns):
-            now = special * total[channel, j]
-            # The end stays where it is; after a blank, nothing read is what it was.
-            after[channel, characters, j] = now if ctc else now + u[channel, characters, j]
+    for k in range(nothing):
+        if before[k] > ZERO:
+            if ctc and now[k] > ZERO:
+                _set(mix[k], ONE, total)
+            _add(total, u[k])
+    if ctc:
+        for k in range(last, -1, -1):
+            if before[k] > ZERO:
+                if now[k] > ZERO:
+                    _add(mix[k], behind)
+                _add(behind, u[k])
+    read = ZERO
+    for k in range(nothing):
+        if now[k] == ZERO:
+            continue
+        if ctc and before[k] > ZERO:
+            kept = again if k == last else ONE
+            _add_times(mix[k], ONE - kept, u[k])
+            _set(after[k], kept * now[k], u[k])
+        else:
+            _set(mix[k], ONE, total)
+            after[k] = ZERO
+        read += now[k] * (mix[k, 0] + mix[k, 1] + mix[k, 2])
+        through(mix[k], k, spelt, columns, now[k], after[k], carry[k])
+    _set(after[nothing], special, total)
+    if not ctc:
+        _add(after[nothing], u[nothing])
+    return read
 
 
 @compiled
 def _backward(
-    u, d_after, gain, keep, inverse, leave, special, spelt, columns, ctc, mix, carry, total,
-    d_u, d_mix, d_total, d_gain, d_keep, d_mass,
+    u, after, d_after, before, now, special, again, spelt, columns, ctc, mix, carry, total,
+    d_u, d_mix, d_total, d_now,
 ):  # fmt: skip
-    """One frame; `d_total` and `d_mix` are room. Returns the gradients of leave and special."""
-    characters = len(gain)
-    last = characters - 1
-    states = characters + 1 if ctc else characters
-    d_special, d_leave = ZERO, ZERO
-    for channel in range(2):
-        for j in range(columns):
-            d_end = d_after[channel, characters, j]
-            d_total[channel, j] = special * d_end
-            d_special += total[channel, j] * d_end
-            d_u[channel, characters, j] = ZERO if ctc else d_end
-    for k in range(characters):
-        row = k if ctc else 0
-        minus, plus = mix[0, row], mix[1, row]
-        left, right = carry[0, k], carry[1, k]
-        d_minus, d_plus = d_after[0, k], d_after[1, k]
-        before_minus, before_plus = u[0, k], u[1, k]
-        into_minus, into_plus = d_mix[0, k], d_mix[1, k]
-        grown, scale = gain[k], inverse[k]
-        d_a, d_b, of_gain, of_keep, of_mass = ZERO, ZERO, ZERO, ZERO, ZERO
-        for j in range(columns - 1, -1, -1):
-            a, b, c, d = left[j], right[j], minus[j], plus[j]
-            of_keep += d_minus[j] * before_minus[j] + d_plus[j] * before_plus[j]
-            d_below, d_up = grown * d_minus[j], grown * d_plus[j]
-            if spelt[j] == k:
-                of_gain += d_minus[j] * b + d_plus[j] * a
-                d_c, d_d = d_b, d_a
-                d_a, d_b = d_up, d_below
-            else:
-                none = ONE - a - b
-                level = ONE - c - d
-                of_gain += d_minus[j] * b * c + d_plus[j] * (a + none * (ONE - c))
-                d_c = d_below * b - d_up * none + d_b * a
-                d_d = d_a * a - d_b * (ONE - a)
-                d_a = d_up * c + d_a * d - d_b * level
-                d_b = d_below * c - d_up * (ONE - c)
-            of_mass -= d_c * c + d_d * d
-            into_minus[j], into_plus[j] = d_c * scale, d_d * scale
-        d_gain[k], d_keep[k], d_mass[k] = of_gain, of_keep, of_mass * scale
-    for channel in range(2):
-        for k in range(characters):
-            for j in range(columns):
-                d_total[channel, j] += d_mix[channel, k, j]
-        for state in range(states):
-            for j in range(columns):
-                d_u[channel, state, j] = d_total[channel, j]
-        for k in range(characters):
-            for j in range(columns):
-                d_u[channel, k, j] += keep[k] * d_after[channel, k, j]
-        if ctc:
-            for k in range(characters):
-                for j in range(columns):
-                    d_u[channel, k, j] -= d_mix[channel, k, j]
-            for j in range(columns):
-                d_leave += u[channel, last, j] * d_mix[channel, last, j]
-                d_u[channel, last, j] += leave * d_mix[channel, last, j]
-    return d_leave, d_special
+    """One frame; `d_mix` and `d_total` are room. Returns the gradients of special and again."""
+    nothing = len(now)
+    last = nothing - 1
+    d_special, d_again = _dot(total, d_after[nothing]), ZERO
+    _set(d_total, special, d_after[nothing])
+    for k in range(nothing):
+        d_now[k] = ZERO
+        if now[k] == ZERO:
+            continue
+        back_through(mix[k], k, spelt, columns, now[k], carry[k], d_after[k], d_mix[k])
+        # What is read counts, and is the mass of the first column.
+        d_mix[k, :3] += now[k]
+        # All that comes after is as many times what it is of.
+        d_now[k] = mix[k, 0] + mix[k, 1] + mix[k, 2] + _dot(after[k], d_after[k]) / now[k]
+        _add(d_total, d_mix[k])
+        if ctc and k == last and before[k] > ZERO:
+            d_again = now[k] * _dot(u[k], d_after[k]) - _dot(u[k], d_mix[k])
+    for k in range(nothing):
+        if before[k] > ZERO:
+            _set(d_u[k], ONE, d_total)
+            if ctc and now[k] > ZERO:
+                kept = again if k == last else ONE
+                _add_times(d_u[k], kept * now[k], d_after[k])
+                _add_times(d_u[k], -kept, d_mix[k])
+    _set(d_u[nothing], ONE, d_total if ctc else d_after[nothing])
+    return d_special, d_again
 
 
 @compiled
-def _part(
-    first, end, u, gain, keep, inverse, leave, special, spelt, columns, ctc, mix, carry, total
-):
+def _part(first, end, u, read, special, again, spelt, columns, ctc, mix, carry, total):
     """Frames from the first one to before the end; `u` has room for one more."""
+    count = ZERO
     for n in range(first, end):
         at = n - first
-        _forward(
-            u[at], u[at + 1], gain[n], keep[n], inverse[n], leave[n], special[n],
+        count += _forward(
+            u[at], u[at + 1], read[n], read[n + 1], special[n], again[n],
             spelt, columns, ctc, mix[at], carry[at], total[at],
         )  # fmt: skip
+    return count
+
+
+@compiled
+def _sample(
+    p, special, again, present, spelt, length, ctc, gradient, share, most,
+    d_p, d_special, d_again,
+):  # fmt: skip
+    """One sample: `(time, characters)` and `(time,)`; returns its value."""
+    time, characters = p.shape
+    # Without a target, a column that counts for nothing has the mass.
+    columns = max(length, 1)
+    width = PAIRS * columns
+    size = max(1, min(time, most // (3 * (characters + 1) * width)))
+    if size < time:
+        size = max(size, int(np.sqrt(time)))
+    u = np.empty((size + 1, characters + 1, width), np.float32)
+    starts = np.empty(((time + size - 1) // size, characters + 1, width), np.float32)
+    mix = np.empty((size, characters + 1, width), np.float32)
+    carry = np.empty((size, characters, width), np.float32)
+    total = np.empty((size, width), np.float32)
+    # Without gaps; behind what was read before the first frame.
+    read = np.zeros((time + 1, characters), np.float32)
+    specials, agains = np.empty((2, time), np.float32)
+    frames, kinds = np.empty((2, time), np.int64)
+    doubts = np.empty(time, np.float32)
+    count = 0
+    for t in range(time):
+        if present[t]:
+            kinds[count], doubts[count] = _most_probable(p[t], special[t])
+            frames[count] = t
+            count += 1
+    mean = doubts[:count].sum() / np.float32(max(count, 1))
+    for n in range(count):
+        t = frames[n]
+        least = share * max(doubts[n], mean)
+        specials[n], kinds[n] = _tell_apart(p[t], special[t], kinds[n], least, read[n + 1])
+        agains[n] = again[t]
+    # CTC starts with nothing read; positions in a state of no meaning.
+    start = characters if ctc else characters - 1
+    u[0] = ZERO
+    u[0, start, 8::PAIRS] = ONE
+    u[0, start, 8], u[0, start, 2] = ZERO, ONE
+    if not ctc:
+        read[0, start] = ONE
+    value = ZERO
+    first, end = 0, 0
+    for begin in range(0, count, size):
+        if begin:
+            u[0] = u[size]
+        starts[begin // size] = u[0]
+        first, end = begin, min(begin + size, count)
+        value += _part(
+            first, end, u, read, specials, agains, spelt, columns, ctc, mix, carry, total
+        )
+    steps = np.zeros(width, np.float32)
+    for i in range(0, PAIRS * length, 3):
+        steps[i], steps[i + 2] = -ONE, ONE
+    d_u = np.empty((2, characters + 1, width), np.float32)
+    for state in range(characters + 1):
+        if state == characters or read[count, state] > ZERO:
+            value += _dot(u[end - first, state], steps)
+        d_u[0, state] = steps
+    if not gradient:
+        return value
+    d_mix = np.empty((characters, width), np.float32)
+    d_total = np.empty(width, np.float32)
+    now = 0
+    for begin in range(first, -1, -size):
+        if begin != first:
+            end = begin + size
+            u[0] = starts[begin // size]
+            _part(begin, end, u, read, specials, agains, spelt, columns, ctc, mix, carry, total)
+        for n in range(end - 1, begin - 1, -1):
+            t, at = frames[n], n - begin
+            d_special[t], d_again[t] = _backward(
+                u[at], u[at + 1], d_u[now], read[n], read[n + 1], specials[n], agains[n],
+                spelt, columns, ctc, mix[at], carry[at], total[at],
+                d_u[1 - now], d_mix, d_total, d_p[t],
+            )  # fmt: skip
+            now = 1 - now
+            d_kind = d_special[t] if kinds[n] == characters else d_p[t, kinds[n]]
+            for k in range(characters):
+                if read[n + 1, k] == ZERO:
+                    d_p[t, k] = d_kind
+    return value
 
 
 @compiled
 def _pass(
-    gain, keep, inverse, leave, special, present, spelt, lengths, counts, ctc, gradient, most,
-    mean, d_gain, d_keep, d_mass, d_leave, d_special,
+    p, special, again, present, spelt, counts, lengths, ctc, gradient, share, most,
+    value, d_p, d_special, d_again,
 ):  # fmt: skip
-    """All samples; `(time, batch, characters)` and `(time, batch)`, as `_difference_rows.Moves`."""
-    time, batch, room = gain.shape
-    width = spelt.shape[1]
-    # Of a frame: states, mixtures and what is left of columns, of two channels each.
-    size = max(1, min(time, most // (6 * (room + 1) * width)))
-    if size < time:
-        size = max(size, int(np.sqrt(time)))
-    u = np.empty((size + 1, 2, room + 1, width), np.float32)
-    starts = np.empty(((time + size - 1) // size, 2, room + 1, width), np.float32)
-    mix = np.empty((size, 2, room + 1, width), np.float32)
-    carry = np.empty((size, 2, room, width), np.float32)
-    total = np.empty((size, 2, width), np.float32)
-    d_u = np.empty((2, 2, room + 1, width), np.float32)
-    d_mix = np.empty((2, room, width), np.float32)
-    d_total = np.empty((2, width), np.float32)
-    d_gains, d_keeps, d_masses = np.empty((3, room), np.float32)
-    own = np.empty((3, time, room), np.float32)
-    narrow = np.empty((2, time), np.float32)
-    frames = np.empty(time, np.int64)
-    for i in range(batch):
-        columns, characters = lengths[i], counts[i] + 1
-        last = characters - 1
-        mean[i] = ZERO
-        if columns == 0:
-            continue
-        # What the sample has, without gaps: its frames; its own characters, and the others, which
-        # stand behind those of all samples.
-        gains, keeps, inverses = own[0, :, :characters], own[1], own[2]
-        leaves, specials = narrow
-        count = 0
-        for t in range(time):
-            if present[i, t]:
-                for k in range(characters):
-                    at = k if k < last else room - 1
-                    gains[count, k] = gain[t, i, at]
-                    keeps[count, k] = keep[t, i, at]
-                    inverses[count, k] = inverse[t, i, at]
-                leaves[count], specials[count] = leave[t, i], special[t, i]
-                frames[count] = t
-                count += 1
-        u[0, :, : characters + 1, :columns] = ZERO
-        u[0, 1, characters if ctc else last, :columns] = ONE
-        first, end = 0, 0
-        for start in range(0, count, size):
-            if start:
-                u[0] = u[size]
-            starts[start // size] = u[0]
-            first, end = start, min(start + size, count)
-            _part(
-                first, end, u, gains, keeps, inverses, leaves, specials, spelt[i], columns, ctc,
-                mix, carry, total,
-            )  # fmt: skip
-        for state in range(characters + 1):
-            for j in range(columns):
-                mean[i] += u[end - first, 1, state, j] - u[end - first, 0, state, j]
-        if not gradient:
-            continue
-        now = 0
-        d_u[now, 0, : characters + 1, :columns] = -ONE
-        d_u[now, 1, : characters + 1, :columns] = ONE
-        for start in range(first, -1, -size):
-            if start != first:
-                end = start + size
-                u[0] = starts[start // size]
-                _part(
-                    start, end, u, gains, keeps, inverses, leaves, specials, spelt[i], columns,
-                    ctc, mix, carry, total,
-                )  # fmt: skip
-            for n in range(end - 1, start - 1, -1):
-                t, at = frames[n], n - start
-                d_leave[t, i], d_special[t, i] = _backward(
-                    u[at], d_u[now], gains[n], keeps[n], inverses[n], leaves[n], specials[n],
-                    spelt[i], columns, ctc, mix[at], carry[at], total[at],
-                    d_u[1 - now], d_mix, d_total, d_gains, d_keeps, d_masses,
-                )  # fmt: skip
-                now = 1 - now
-                for k in range(characters):
-                    into = k if k < last else room - 1
-                    d_gain[t, i, into] = d_gains[k]
-                    d_keep[t, i, into] = d_keeps[k]
-                    d_mass[t, i, into] = d_masses[k]
+    """All samples, `(batch, time, characters)` and `(batch, time)`."""
+    for i in range(len(p)):
+        # A sample's own characters; the others stand behind those of all samples.
+        own = counts[i]
+        of_sample = np.empty((p.shape[1], own + 1), np.float32)
+        of_sample[:, :own], of_sample[:, own] = p[i, :, :own], p[i, :, -1]
+        d_of_sample = np.zeros_like(of_sample)
+        value[i] = _sample(
+            of_sample, special[i], again[i], present[i], spelt[i], lengths[i], ctc, gradient,
+            share, most, d_of_sample, d_special[i], d_again[i],
+        )  # fmt: skip
+        d_p[i, :, :own], d_p[i, :, -1] = d_of_sample[:, :own], d_of_sample[:, own]
 
 
 def run(
-    moves: dict[str, NDArray[np.float32]],
+    characters: NDArray[np.float32],
+    special: NDArray[np.float32],
+    again: NDArray[np.float32],
     present: NDArray[np.bool_],
     spelt: NDArray[np.int64],
     counts: NDArray[np.int64],
@@ -263,19 +283,22 @@ def run(
     ctc: bool,
     gradient: bool,
 ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
-    """As `_difference_rows.Rows.run`: means `(batch,)`, and five gradients, zero without one.
+    """The expected distances, `(batch,)`, and their gradients, zero if none is asked for.
 
     Args:
-        moves: of `_difference_rows.Moves`, but for `hold` and with `inverse` for `mass`.
-        present: which frames there are, `(batch, time)`.
+        characters: as `_frame_moves.Outputs` has them, but `(batch, time, characters)`.
+        special: so, `(batch, time)`.
+        again: so.
+        present: so.
         spelt: the state of each column's character, `(batch, columns)`.
         counts: of distinct characters.
         lengths: of the targets.
-        ctc: as there.
-        gradient: whether to compute gradients.
+        ctc: whether frames in a row are merged.
+        gradient: whether to compute gradients: of characters, special and again.
     """
-    arrays = [np.ascontiguousarray(moves[name]) for name in MOVES]
-    mean = np.empty(arrays[0].shape[1], np.float32)
-    d_moves = [np.zeros_like(array) for array in arrays]
-    _pass(*arrays, present, spelt, lengths, counts, ctc, gradient, KEPT, mean, *d_moves)
-    return mean, d_moves
+    outputs = [np.ascontiguousarray(array) for array in (characters, special, again)]
+    value = np.empty(len(special), np.float32)
+    gradients = [np.zeros_like(array) for array in outputs]
+    texts = present, spelt, counts, lengths, ctc, gradient
+    _pass(*outputs, *texts, np.float32(LEAST_SHARE), KEPT, value, *gradients)
+    return value, gradients

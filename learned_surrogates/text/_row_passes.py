@@ -11,8 +11,10 @@ from torch import Tensor
 
 from .._transfer import send
 from .._warnings import warn
+from ._chained_step import ChainedStep
 from ._column_steps import ColumnStep, UnitStep
-from ._difference_rows import Moves, Rows
+from ._difference_rows import Rows
+from ._frame_moves import CTCMoves, Outputs, PositionMoves
 from ._spelling import Spelling
 
 KERNELS = "learned_surrogates.text._row_kernels"
@@ -24,41 +26,64 @@ NO_KERNELS = (
 
 def run(
     step: ColumnStep,
-    moves: Moves,
-    present: Tensor,
+    insertion: int,
+    outputs: Outputs,
     spelling: Spelling,
     ctc: bool,
     gradient: bool,
 ) -> tuple[Tensor, Sequence[Tensor] | None]:
-    """As `_difference_rows.Rows.run`."""
-    with flushed(moves.gain.device):
-        if suits_kernels(step, moves.gain) and (found := kernels()) is not None:
+    """The expected distances, `(batch,)`, and their gradients by characters, special and again."""
+    with flushed(outputs.special.device):
+        unit = isinstance(step, UnitStep)
+        # In float64 it is precision that is asked for, and a GPU mostly waits for its kernels; on
+        # the CPU in float32 a chain would take PyTorch five times as long.
+        quick = outputs.special.device.type == "cpu" and outputs.special.dtype == torch.float32
+        if unit and quick and (found := found_kernels()) is not None:
             try:
-                return _compiled(found, moves, present, spelling, ctc, gradient)
+                return _compiled(found, outputs, spelling, ctc, gradient)
             except MemoryError:
                 raise
             except Exception as error:  # noqa: BLE001 - there is no one class of them
                 give_up_kernels(error)
-        device, characters = moves.gain.device, moves.gain.shape[2]
-        of_column = send(torch.from_numpy(spelling.of_column.T.copy()), device)
-        match = of_column == torch.arange(characters, device=device)[:, None, None]
-        exists = (of_column >= 0).to(moves.gain)
-        return Rows(step, moves, match.to(moves.gain), exists, ctc).run(gradient)
+        if unit and not quick:
+            step = ChainedStep()
+        return _in_pytorch(step, insertion, outputs, spelling, ctc, gradient)
+
+
+def _in_pytorch(
+    step: ColumnStep,
+    insertion: int,
+    outputs: Outputs,
+    spelling: Spelling,
+    ctc: bool,
+    gradient: bool,
+) -> tuple[Tensor, Sequence[Tensor] | None]:
+    frames = CTCMoves(outputs) if ctc else PositionMoves(outputs)
+    device, characters = outputs.special.device, outputs.characters.shape[2]
+    of_column = send(torch.from_numpy(spelling.of_column.T.copy()), device)
+    match = of_column == torch.arange(characters, device=device)[:, None, None]
+    match = match.to(outputs.special)
+    exists = (of_column >= 0).to(match)
+    mean, d_moves = Rows(step, frames.moves, match, exists, ctc).run(gradient)
+    value = mean + insertion * frames.moves.gain.sum((0, 2))
+    if d_moves is None:
+        return value, None
+    d_gain, *rest = d_moves
+    return value, frames.backward(d_gain + insertion, *rest)
 
 
 def _compiled(
     found: ModuleType,
-    moves: Moves,
-    present: Tensor,
+    outputs: Outputs,
     spelling: Spelling,
     ctc: bool,
     gradient: bool,
 ) -> tuple[Tensor, Sequence[Tensor]]:
-    of_frames = {name: getattr(moves, name).numpy() for name in found.MOVES if name != "inverse"}
-    of_frames["inverse"] = (1 / moves.mass).numpy()
+    of_frames = outputs.characters, outputs.special, outputs.again, outputs.present
     texts = spelling.of_column, spelling.counts, spelling.lengths
-    mean, d_moves = found.run(of_frames, present.numpy(), *texts, ctc, gradient)
-    return torch.from_numpy(mean), [torch.from_numpy(array) for array in d_moves]
+    by_sample = [part.transpose(0, 1).numpy() for part in of_frames]
+    value, gradients = found.run(*by_sample, *texts, ctc, gradient)
+    return torch.from_numpy(value), [torch.from_numpy(x).transpose(0, 1) for x in gradients]
 
 
 @contextmanager
@@ -82,9 +107,16 @@ def flushed(device: torch.device) -> Iterator[None]:
 failed = False
 
 
-def suits_kernels(step: ColumnStep, tensor: Tensor) -> bool:
-    suits = isinstance(step, UnitStep) and tensor.dtype == torch.float32
-    return suits and tensor.device.type == "cpu" and not failed
+def way_of(step: ColumnStep) -> str:
+    """Which passes are taken, for people to read."""
+    if not isinstance(step, UnitStep):
+        return "PyTorch, columns independent"
+    quick = "compiled by Numba" if found_kernels() else "columns independent"
+    return f"PyTorch, columns in a chain; on the CPU in float32 {quick}"
+
+
+def found_kernels() -> ModuleType | None:
+    return None if failed else kernels()
 
 
 def give_up_kernels(error: Exception) -> None:
