@@ -21,13 +21,18 @@ from ._pairs import for_each_item
 REACH = 6.0
 
 
-def nodes_for(items: int, noise: float) -> int:
-    """Values of the own noise that resolve the rank of one item among so many.
+def nodes_for(present: Tensor, noise: float) -> int:
+    """Values of the own noise that resolve the rank of an item of the longest list.
 
     Some `items * noise` others are within reach of the noise, and the more there are, the sharper
     is the step at which the item has passed k of them.
+
+    Args:
+        present: where there is an item, `(lists, n)`, bool.
+        noise: in standard deviations of a list's scores.
     """
-    return min(64, max(8, math.ceil(4 * math.sqrt(items * noise))))
+    items = int(present.sum(1).max()) if len(present) else 0
+    return min(64, max(8, math.ceil(3 * math.sqrt(items * noise))))
 
 
 @functools.cache
