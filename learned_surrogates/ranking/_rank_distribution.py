@@ -102,8 +102,8 @@ def expected_worth(
 ) -> Tensor:
     """What an item's rank is worth in the mean over all noise, `(lists, n)`.
 
-    An item that is far below the first k is not among them, and what is far below an item that may
-    be is not above it: the distribution of ranks is made of what is left.
+    An item that is far below the first k is not among them, nor above one that is: their ranks'
+    distribution is made without it. Ranks beyond k need their mean, and what is far below those.
 
     Args:
         unit: scores in units of the noise, `(lists, n)`.
@@ -116,7 +116,8 @@ def expected_worth(
     best, order = unit.detach().where(present, -math.inf).sort(1, descending=True)
     border = best[:, len(worth) - 1 : len(worth)]
     near = chosen & ~(unit < border - REACH)  # NaN is near: the loss shall be NaN
-    seen = (~(best < border - 2 * REACH)).sum(1)
+    reach = REACH if beyond is None else 2 * REACH
+    seen = (~(best < border - reach)).sum(1)
     first = order[:, : int(seen.max()) if len(seen) else 0]
     near_first = near.gather(1, first)
     found = for_each_item(
