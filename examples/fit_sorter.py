@@ -98,8 +98,14 @@ def main() -> None:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         save_file(sorter.state_dict(), options.output)
     print(f"\nL1 / d on {TEST_VECTORS:,} vectors        here  published")
-    rows = {"handcrafted": ranking.sigmoid_ranks, options.sorter: sorter}
-    for name, row in (rows | {"expected ranks, noise 0.1": ranking.expected_ranks}).items():
+    rows: dict[str, Callable[[Tensor], Tensor]] = {
+        "handcrafted": ranking.sigmoid_ranks,
+        options.sorter: sorter,
+    }
+    for noise in (0.1, 0.3):
+        row = functools.partial(ranking.expected_ranks, noise=noise)
+        rows[f"expected ranks, noise {noise:g}"] = row
+    for name, row in rows.items():
         published = f"{PUBLISHED[name]:.4f}" if name in PUBLISHED else ""
         print(f"{name:28} {tested(row):12.4f}  {published}")
 

@@ -40,7 +40,7 @@ def parse() -> argparse.Namespace:
     add = parser.add_argument
     add("--seeds", type=int, default=3)
     add("--noise", type=float, nargs="+", default=[0.1, 0.3])
-    add("--draws", type=int, default=20_000, help="pairs of draws a list (default: %(default)s)")
+    add("--draws", type=int, default=10_000, help="pairs of draws a list (default: %(default)s)")
     add("--lstm", type=Path, help="weights of an LSTMSorter")
     add("--picture", type=Path, default=PICTURE)
     return parser.parse_args()

@@ -15,7 +15,7 @@ def average_precision_loss(
     scores: Tensor,
     targets: Tensor,
     *,
-    noise: float = 0.1,
+    noise: float = 0.3,
     mask: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -33,7 +33,7 @@ def average_precision_loss(
     Args:
         scores: `(n,)` for one list, or `(..., n)`, such as `logits.T` for one list a label.
         targets: of the same shape: items above 0 are relevant.
-        noise: standard deviation of the noise, in standard deviations of a list's scores.
+        noise: standard deviation of the noise, in standard deviations of a list's scores, above 0.
         mask: where there is an item, bool, of the same shape; None: everywhere.
         reduction: "mean" over the lists, "sum", or "none" for one number a list.
 
@@ -49,7 +49,7 @@ def average_precision_loss(
         >>> scores = torch.tensor([0.1, 0.7, 0.4, 0.9], requires_grad=True)
         >>> loss = average_precision_loss(scores, torch.tensor([0, 1, 0, 1]))
         >>> round(loss.item(), 3)
-        0.0
+        0.001
         >>> loss.backward()
     """
     check_noise(noise)

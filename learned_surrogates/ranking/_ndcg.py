@@ -18,7 +18,7 @@ def ndcg_loss(
     targets: Tensor,
     *,
     k: int | None = None,
-    noise: float = 0.1,
+    noise: float = 0.3,
     mask: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -37,7 +37,7 @@ def ndcg_loss(
         targets: gains, of the same shape, 0 or more. For grades with exponential gains, pass
             `2**grades - 1`.
         k: how many ranks count; None: all.
-        noise: standard deviation of the noise, in standard deviations of a list's scores.
+        noise: standard deviation of the noise, in standard deviations of a list's scores, above 0.
         mask: where there is an item, bool, of the same shape; None: everywhere.
         reduction: "mean" over the lists, "sum", or "none" for one number a list.
 
@@ -53,7 +53,7 @@ def ndcg_loss(
         >>> scores = torch.tensor([0.1, 0.7, 0.4, 0.9], requires_grad=True)
         >>> loss = ndcg_loss(scores, torch.tensor([0.0, 1.0, 0.0, 3.0]), k=2)
         >>> round(loss.item(), 3)
-        0.0
+        0.014
         >>> loss.backward()
     """
     check_noise(noise)
@@ -62,7 +62,7 @@ def ndcg_loss(
     lists = read_lists(scores, targets, mask, reduction)
     gains, items = lists.targets, lists.targets.shape[1]
     unit = standardised(lists.scores, lists.present) / noise
-    nodes = nodes_for(unit.shape[1], noise)
+    nodes = nodes_for(lists.present, noise)
     first = max(1, min(FIRST if k is None else k, items))
     worth = _discount(torch.arange(1, first + 1, device=unit.device).to(unit))
     beyond = _discount if k is None and items > first else None

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 # Numbers that a block of items makes of its pairs; of more, the backward pass makes them anew.
-MOST_NUMBERS = 2**22
+MOST_NUMBERS = 2**24
 
 
 def standardised(scores: Tensor, present: Tensor) -> Tensor:

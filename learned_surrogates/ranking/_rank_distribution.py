@@ -21,13 +21,18 @@ from ._pairs import for_each_item
 REACH = 6.0
 
 
-def nodes_for(items: int, noise: float) -> int:
-    """Values of the own noise that resolve the rank of one item among so many.
+def nodes_for(present: Tensor, noise: float) -> int:
+    """Values of the own noise that resolve the rank of an item of the longest list.
 
     Some `items * noise` others are within reach of the noise, and the more there are, the sharper
     is the step at which the item has passed k of them.
+
+    Args:
+        present: where there is an item, `(lists, n)`, bool.
+        noise: in standard deviations of a list's scores.
     """
-    return min(64, max(8, math.ceil(4 * math.sqrt(items * noise))))
+    items = int(present.sum(1).max()) if len(present) else 0
+    return min(64, max(8, math.ceil(3 * math.sqrt(items * noise))))
 
 
 @functools.cache
@@ -97,8 +102,8 @@ def expected_worth(
 ) -> Tensor:
     """What an item's rank is worth in the mean over all noise, `(lists, n)`.
 
-    An item that is far below the first k is not among them, and what is far below an item that may
-    be is not above it: the distribution of ranks is made of what is left.
+    An item that is far below the first k is not among them, nor above one that is: their ranks'
+    distribution is made without it. Ranks beyond k need their mean, and what is far below those.
 
     Args:
         unit: scores in units of the noise, `(lists, n)`.
@@ -111,7 +116,8 @@ def expected_worth(
     best, order = unit.detach().where(present, -math.inf).sort(1, descending=True)
     border = best[:, len(worth) - 1 : len(worth)]
     near = chosen & ~(unit < border - REACH)  # NaN is near: the loss shall be NaN
-    seen = (~(best < border - 2 * REACH)).sum(1)
+    reach = REACH if beyond is None else 2 * REACH
+    seen = (~(best < border - reach)).sum(1)
     first = order[:, : int(seen.max()) if len(seen) else 0]
     near_first = near.gather(1, first)
     found = for_each_item(

@@ -47,7 +47,7 @@ def ranks(scores: Tensor, *, mask: Tensor | None = None) -> Tensor:
     return found.where(present, 0.0).reshape(scores.shape)
 
 
-def expected_ranks(scores: Tensor, *, noise: float = 0.1, mask: Tensor | None = None) -> Tensor:
+def expected_ranks(scores: Tensor, *, noise: float = 0.3, mask: Tensor | None = None) -> Tensor:
     r"""Expected ranks under Gaussian noise on the scores, in closed form.
 
     With scores y, standardised within their list, and independent noise of standard deviation s on
@@ -71,7 +71,7 @@ def expected_ranks(scores: Tensor, *, noise: float = 0.1, mask: Tensor | None = 
     Example:
         >>> import torch
         >>> expected_ranks(torch.tensor([0.2, 0.9, 0.5, 0.5]))
-        tensor([4.0000, 1.0000, 2.5000, 2.5000])
+        tensor([3.9955, 1.0002, 2.5022, 2.5022])
     """
     check_noise(noise)
     rows, present, _ = read_scores(scores, mask)

@@ -14,7 +14,7 @@ def recall_loss(
     targets: Tensor,
     *,
     k: int,
-    noise: float = 0.1,
+    noise: float = 0.3,
     mask: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -32,7 +32,7 @@ def recall_loss(
         scores: `(n,)` for one list, or `(..., n)`.
         targets: of the same shape: items above 0 are relevant.
         k: how many items are looked at.
-        noise: standard deviation of the noise, in standard deviations of a list's scores.
+        noise: standard deviation of the noise, in standard deviations of a list's scores, above 0.
         mask: where there is an item, bool, of the same shape; None: everywhere.
         reduction: "mean" over the lists, "sum", or "none" for one number a list.
 
@@ -56,7 +56,7 @@ def recall_loss(
     lists = read_lists(scores, targets, mask, reduction)
     relevant = lists.targets > 0
     unit = standardised(lists.scores, lists.present) / noise
-    nodes = nodes_for(unit.shape[1], noise)
+    nodes = nodes_for(lists.present, noise)
     worth = unit.new_ones(max(1, min(k, unit.shape[1])))
     total = expected_worth(unit, lists.present, relevant, worth, None, nodes).sum(1)
     count = relevant.sum(1)

@@ -10,7 +10,7 @@ def spearman_loss(
     scores: Tensor,
     targets: Tensor,
     *,
-    noise: float = 0.1,
+    noise: float = 0.3,
     mask: Tensor | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
@@ -28,7 +28,7 @@ def spearman_loss(
         scores: `(n,)` for one list, or `(..., n)`.
         targets: of the same shape, numbers of any scale, of which only the order counts; equal
             ones share their ranks' mean.
-        noise: standard deviation of the noise, in standard deviations of a list's scores.
+        noise: standard deviation of the noise, in standard deviations of a list's scores, above 0.
         mask: where there is an item, bool, of the same shape; None: everywhere.
         reduction: "mean" over the lists, "sum", or "none" for one number a list.
 
@@ -44,7 +44,7 @@ def spearman_loss(
         >>> scores = torch.tensor([0.1, 0.7, 0.4, 0.9], requires_grad=True)
         >>> loss = spearman_loss(scores, torch.tensor([1.0, 2.0, 3.0, 4.0]))
         >>> round(loss.item(), 2)
-        0.2
+        0.23
         >>> loss.backward()
     """
     lists = read_lists(scores, targets, mask, reduction)
