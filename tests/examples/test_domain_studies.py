@@ -1,0 +1,78 @@
+"""The studies of retrieval, classification and segmentation: their data, and their rival."""
+
+import pytest
+import torch
+from benchmarks import digit_classification, digit_masks, word_retrieval
+from sklearn.datasets import load_digits
+from sklearn.metrics import average_precision_score
+
+
+def test_the_smooth_average_precision_nears_the_real_one():
+    random = torch.Generator().manual_seed(0)
+    embeddings = torch.randn(24, 5, generator=random)
+    labels = torch.arange(24) % 6
+    unit = torch.nn.functional.normalize(embeddings)
+    others = ~torch.eye(24, dtype=torch.bool)
+    precisions = [
+        average_precision_score((labels == labels[q])[others[q]], (unit @ unit[q])[others[q]])
+        for q in range(24)
+    ]
+    loss = word_retrieval.smooth_ap(embeddings, labels, tau=1e-6)
+    assert loss.item() == pytest.approx(1 - sum(precisions) / 24, abs=1e-5)
+
+
+def test_pictures_of_words():
+    images = word_retrieval.pictures("validation", 3, 2, seed=0)
+    assert images.shape == (3, 2, 1, 24, 96)
+    assert (images.amax((2, 3, 4)) > 0.5).all()
+    assert word_retrieval.make_model()(images[:, 0]).shape == (3, 64)
+
+
+@pytest.mark.parametrize("setting", digit_classification.SETTINGS)
+def test_settings_change_the_training_digits_alone(setting):
+    plain = digit_classification.digits("800 samples", seed=1)
+    changed = digit_classification.digits(setting, seed=1)
+    for split in ("validation", "test"):
+        for one, other in zip(plain[split], changed[split], strict=True):
+            assert torch.equal(one, other)
+    images, labels = changed["train"]
+    wrong = digit_classification.SETTINGS[setting][1]
+    if wrong:
+        share = (labels != plain["train"][1]).float().mean().item()
+        assert share == pytest.approx(wrong, abs=0.05)
+    elif "tenth" in setting:
+        assert (labels >= 5).float().mean() < 0.15
+    else:
+        assert len(images) == int(setting.split()[0])
+
+
+def test_views_are_moved_by_up_to_a_pixel():
+    dot = torch.full((400, 8, 8), -0.6)
+    dot[:, 4, 4] = 10.0
+    seen = digit_classification.view(dot, torch.Generator().manual_seed(0)).view(-1, 8, 8)
+    places = seen.flatten(1).argmax(1)
+    found = set(zip((places // 8).tolist(), (places % 8).tolist(), strict=True))
+    assert found == {(row, column) for row in (3, 4, 5) for column in (3, 4, 5)}
+
+
+def test_every_method_of_the_digits_learns_a_step():
+    images, labels = digit_classification.digits("50 samples", seed=0)["train"]
+    for make, _ in digit_classification.METHODS.values():
+        model = make()
+        model.loss(images.flatten(1), labels).backward()
+        assert all(parameter.grad is not None for parameter in model.parameters())
+        assert 0 <= model.accuracy(images.flatten(1), labels) <= 100
+
+
+def test_scenes_have_a_digit_and_its_mask():
+    digits = torch.from_numpy(load_digits().images[:50]).float() / 16
+    images, masks = digit_masks.scenes(digits, 20, seed=0)
+    assert images.shape == masks.shape == (20, 1, 32, 32)
+    areas = masks.sum((1, 2, 3))
+    assert (areas > 10).all()
+    assert set(masks.unique().tolist()) == {0.0, 1.0}
+    assert images[masks > 0].mean() > images[masks == 0].mean() + 0.3
+    assert digit_masks.Net()(images).shape == masks.shape
+    # Logits of 0.5 in the mask and -2 elsewhere: any threshold between them is as good.
+    assert -2 <= digit_masks.best_threshold(2.5 * masks - 2, masks) < 0.5
+    assert 0.5 <= digit_masks.best_threshold(2.5 * masks + 0.4, masks) < 1.1
