@@ -91,3 +91,19 @@ def test_kernels_that_work_are_taken(monkeypatch):
     take_kernels(monkeypatch, SimpleNamespace(forward=forward))
     _scan.Scan.apply(*distributions(5, 2, 3), 4)
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("frames_at_once", [1, 2, 3])
+def test_the_gradient_is_the_same_however_many_frames_are_taken_together(
+    monkeypatch, frames_at_once
+):
+    """Also where the first part has fewer frames than there is room for."""
+    random = torch.Generator().manual_seed(1)
+    inputs = [part.clone().requires_grad_() for part in distributions(7, 2, 3)]
+    outside = torch.randn(2, 4, 3, generator=random, dtype=torch.float64)
+    emitted = _scan.Scan.apply(*inputs, 4)
+    expected = torch.autograd.grad((emitted * outside).sum(), inputs)
+    monkeypatch.setattr(_scan, "AT_ONCE", frames_at_once * outside.numel())
+    emitted = _scan.Scan.apply(*inputs, 4)
+    found = torch.autograd.grad((emitted * outside).sum(), inputs)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
