@@ -24,6 +24,8 @@ from edits import EDITS, Edit
 ROOT = Path(__file__).parents[2]
 # Seconds for the tests of one edit, beyond which it has been noticed: by a loop that never ends.
 PATIENCE = 600
+# What a fork exits with that has not run any tests.
+BROKEN = 70
 NOTICED, SURVIVED, STALE = "noticed", "SURVIVED", "STALE"
 
 
@@ -44,12 +46,18 @@ def fails(tests: tuple[str, ...], folder: Path) -> bool:
     """Whether a test fails, in a fork of this process: PyTorch is imported once for all."""
     child = os.fork()
     if not child:
-        os.setpgid(0, 0)
-        os._exit(run_tests(tests, folder))
+        failed = BROKEN
+        try:
+            os.setpgid(0, 0)
+            failed = run_tests(tests, folder)
+        finally:
+            os._exit(failed)  # not to what the parent does next
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
+            if os.waitstatus_to_exitcode(status) == BROKEN:
+                raise RuntimeError(f"the tests could not be run: {tests}")
             return status != 0
         time.sleep(0.05)
     os.killpg(child, signal.SIGKILL)
@@ -90,6 +98,8 @@ def main() -> int:
         for part in ("learned_surrogates", "tests", "docs", "examples"):
             shutil.copytree(ROOT / part, folder / part, ignore=ignored)
         shutil.copy(ROOT / "pyproject.toml", folder)
+        if fails(("test_replay.py",), folder):
+            raise RuntimeError("tests fail without any edit")
         for number, edit in enumerate(edits, 1):
             start = time.monotonic()
             result = outcome(edit, folder)
@@ -105,15 +115,14 @@ def main() -> int:
         f"{len(edits)} edits of {files} files: {noticed} noticed, {len(holes)} not, {same} the same"
     )
     print(
-        f"program, {stale} stale; of those that differ, {noticed / max(1, noticed + len(holes)):.0%}"
+        f"program, {stale} stale; noticed of those that differ: "
+        f"{noticed / max(1, noticed + len(holes)):.0%}"
     )
     return 1 if holes or stale else 0
 
 
 if __name__ == "__main__":
-    # Before any fork, so that each finds it there; the package itself is imported by none but forks.
-    import hypothesis  # noqa: F401
-    import numpy  # noqa: F401
+    # Before any fork, so that each finds it there; the package is imported by forks alone.
     import pytest
     import torch
 
