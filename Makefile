@@ -6,12 +6,13 @@ BIN := .venv/bin
 .DEFAULT_GOAL := test
 
 .venv/ready: requirements-dev.txt pyproject.toml
+	@echo "setting up .venv, once: some minutes, about 2 GB"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	touch $@
 
-demo: .venv/ready  ## post-tunes a text recogniser on edit distance; writes runs/text_recognition/
+demo: .venv/ready  ## post-tunes a text recogniser on edit distance, in minutes; writes runs/text_recognition/
 	$(BIN)/python examples/text_recognition.py
 
 detection: .venv/ready  ## post-tunes a detector on rotated IoU; writes runs/detection/

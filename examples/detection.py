@@ -50,6 +50,7 @@ from detector import (
 )
 from loss_gradient import LossGradient
 from post_tuning import stepper
+from progress import THREADS, Progress
 from scenes import Scenes, rendered
 from torch import Tensor
 
@@ -97,7 +98,7 @@ def parse() -> argparse.Namespace:
     add("--warm-up", type=int, default=1000, help="surrogate updates before (%(default)s)")
     add("--validation-scenes", type=int, default=1000, help="default: %(default)s")
     add("--test-scenes", type=int, default=1500, help="default: %(default)s")
-    add("--threads", type=int, default=torch.get_num_threads(), help="default: %(default)s")
+    add("--threads", type=int, default=THREADS, help="default: %(default)s")
     add("--output", type=Path, default=Path("runs/detection"), help="default: %(default)s")
     return parser.parse_args()
 
@@ -129,6 +130,7 @@ class Study:
     def __init__(self, options: argparse.Namespace):
         self.options = options
         start = time.perf_counter()
+        print(f"rendering scenes, on {options.threads} threads ...", flush=True)
         self.validation = rendered(Scenes("validation", EVALUATION_SEED), options.validation_scenes)
         self.test = rendered(Scenes("test", EVALUATION_SEED), options.test_scenes)
         self.train = self.scenes(0)
@@ -185,12 +187,14 @@ class Study:
         cosine = torch.nn.functional.cosine_similarity(gradient, self.truth, dim=0).item()
         weight = (self.norm / gradient.norm()).item()
         step = stepper(model.train(), options.steps, rate)
-        start = time.perf_counter()
-        for images, words, present in self.batches(options.steps):
+        start, runs = time.perf_counter(), options.seeds * len(options.losses)
+        progress = Progress(name, options.steps, runs)
+        for number, (images, words, present) in enumerate(self.batches(options.steps), 1):
             word, counts = assigned(words, present)
             logits, predicted = model(images)
             regression = loss_of(*positives(predicted, words, word))
             step(score_loss(logits, word, counts) + weight * regression)
+            progress(number)
         seconds = time.perf_counter() - start
         figures = self.score(model) | {"cosine": cosine, "weight": weight, "seconds": seconds}
         if criterion is not None:
@@ -227,6 +231,7 @@ class Study:
             base_loss=None if published else smooth_l1,
             seed=seed,
         )
+        print(f"{name}: {self.options.warm_up} updates of the surrogate ...", flush=True)
         with torch.no_grad():
             criterion.warm_up(self.predictions(model), updates=self.options.warm_up)
         return criterion, criterion

@@ -10,30 +10,37 @@ import jinja2
 import matplotlib
 from matplotlib.figure import Figure
 
+# Of an inch of a picture: less, and its words could not be read. Narrow screens scroll instead.
+LEAST_PIXELS = 60
 PAGE = jinja2.Template(
     """<!doctype html>
+<html lang="en">
 <meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{{ title }}</title>
 <style>
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; margin: 1rem 0 }
 td, th { padding: .3rem .8rem; border-bottom: 1px solid #ccc; text-align: right }
 td:first-child, th:first-child { text-align: left }
-img { max-width: 100% } .verdict { font-weight: bold } small { color: #555 }
+.wide { overflow-x: auto } img { max-width: 100% }
+.verdict { font-weight: bold } small { color: #555 }
 </style>
 <h1>{{ title }}</h1>
 <p>{{ introduction }}</p>
-<table>
+<div class="wide"><table>
 {% for row in rows %}{% set tag = "th" if loop.first else "td" %}
 <tr>{% for cell in row %}<{{ tag }}>{{ cell }}</{{ tag }}>{% endfor %}</tr>
-{% endfor %}</table>
+{% endfor %}</table></div>
 <p class="verdict">{{ verdict }}</p>
 <p><small>{{ note }}</small></p>
-{% for title, text, image in pictures %}<h2>{{ title }}</h2><p>{{ text }}</p>
-<img alt="{{ title }}" src="data:image/png;base64,{{ image }}">{% endfor %}
+{% for title, text, image, least in pictures %}<h2>{{ title }}</h2><p>{{ text }}</p>
+<div class="wide"><img alt="{{ title }}" style="min-width: {{ least }}px"
+src="data:image/png;base64,{{ image }}"></div>{% endfor %}
 <h2>Settings</h2>
-<table>{% for key, value in settings.items() %}<tr><td>{{ key }}</td><td>{{ value }}</td></tr>
-{% endfor %}</table>
+<div class="wide"><table>
+{% for key, value in settings.items() %}<tr><td>{{ key }}</td><td>{{ value }}</td></tr>
+{% endfor %}</table></div>
 """,
     autoescape=True,
 )
@@ -69,7 +76,10 @@ def write_page(
         rows=[rows[0], *rows[2:]],
         verdict=verdict,
         note=note,
-        pictures=[(name, text, _png(figure)) for name, text, figure in pictures],
+        pictures=[
+            (name, text, _png(figure), round(LEAST_PIXELS * figure.get_figwidth()))
+            for name, text, figure in pictures
+        ],
         settings=settings,
     )
     path.write_text(page, encoding="utf-8")

@@ -23,7 +23,7 @@ Example:
 import argparse
 import json
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from post_tuning import (
     surrogate_arguments,
     surrogate_objective,
 )
+from progress import THREADS, Progress
 from recogniser import ALPHABET, Recogniser, load, proxy_loss
 from report import write_report
 from scoring import predict, scores
@@ -96,7 +97,7 @@ def parse() -> argparse.Namespace:
         help="surrogate updates before (default: %(default)s, as the grid's net comes fitted)",
     )
     add("--test-images", type=int, default=3000, help="default: %(default)s")
-    add("--threads", type=int, default=torch.get_num_threads(), help="default: %(default)s")
+    add("--threads", type=int, default=THREADS, help="default: %(default)s")
     add("--output", type=Path, default=Path("runs/text_recognition"), help="default: %(default)s")
     return parser.parse_args()
 
@@ -105,6 +106,7 @@ def main() -> None:
     """Post-tune, score, report."""
     options = parse()
     torch.set_num_threads(options.threads)
+    print(f"rendering words, on {options.threads} threads ...", flush=True)
     study = Study(options)
     print(f"{options.head} head, {options.steps} steps from {study.checkpoint.name}", flush=True)
     result = study.run()
@@ -159,7 +161,8 @@ class Study:
 
     def control(self, rate: float, seed: int) -> dict[str, Any]:
         """The proxy loss for the same number of steps."""
-        run = self.post_tune(proxy_loss(self.options.head), rate, seed)
+        progress = self.progress("proxy loss")
+        run = self.post_tune(proxy_loss(self.options.head), rate, seed, progress)
         return self.figures(run)
 
     def surrogate(self, rate: float, seed: int) -> dict[str, Any]:
@@ -177,9 +180,11 @@ class Study:
             update_every=options.update_every,
             seed=seed,
         )
-        followed: list[dict[str, Any]] = [dict(criterion.stats)]
+        followed, progress = [dict(criterion.stats)], self.progress("surrogate")
 
         def follow(step: int = 0) -> None:
+            if step:
+                progress(step)
             if criterion.stats["updates"] > followed[-1]["updates"]:
                 followed.append({"step": step} | criterion.stats)
 
@@ -202,11 +207,19 @@ class Study:
 
     def check(self, criterion: LearnedSurrogateLoss, model: Recogniser) -> GradientCheck:
         """The gradient check, on the first validation images."""
+        print(f"checking the gradient on {CHECKED} words ...", flush=True)
         images, labels = (part[:CHECKED] for part in self.validation)
         arguments = surrogate_arguments(model(images), labels, model.head)
         return criterion.check([arguments], parameters=model.parameters())
 
-    def post_tune(self, objective: Objective, rate: float, seed: int, *after_step: Any) -> Run:
+    def progress(self, name: str) -> Progress:
+        """Tells how far a run is, and how many there are."""
+        rates = len(self.options.proxy_rates) + len(self.options.rates)
+        return Progress(name, self.options.steps, runs=self.options.seeds * rates)
+
+    def post_tune(
+        self, objective: Objective, rate: float, seed: int, after_step: Callable[[int], None]
+    ) -> Run:
         """One run from the checkpoint; runs of one seed see the same images."""
         options = self.options
         return post_tune(
@@ -217,7 +230,7 @@ class Study:
             steps=options.steps,
             rate=rate,
             evaluate_every=-(-options.steps // 6),
-            after_step=after_step[0] if after_step else lambda step: None,
+            after_step=after_step,
         )
 
     def figures(self, run: Run) -> dict[str, Any]:

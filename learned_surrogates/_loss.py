@@ -621,7 +621,8 @@ def _progress_bar(steps: int) -> Iterable[int]:
     try:
         from tqdm.auto import trange
     except ImportError as error:
-        raise ImportError("progress=True needs tqdm: pip install tqdm") from error
+        missing = "progress=True needs tqdm: pip install learned-surrogates[progress]"
+        raise ImportError(missing) from error
     return trange(steps, desc="fitting the surrogate")
 
 

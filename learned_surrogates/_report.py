@@ -22,7 +22,9 @@ try:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 except ImportError as error:
-    raise ImportError("pictures need matplotlib: pip install learned-surrogates[report]") from error
+    # Not within the `raise`, whose line a traceback shows above its message.
+    missing = "pictures need matplotlib: pip install learned-surrogates[report]"
+    raise ImportError(missing) from error
 
 from ._measured import report as measured
 
@@ -30,32 +32,37 @@ if TYPE_CHECKING:
     from ._loss import LearnedSurrogateLoss
 
 MOST_BINS = 8
+# Share of the errors below the last bin.
+MOSTLY = 0.95
 
+# Of an inch of a picture: less, and its words could not be read. Narrow screens scroll instead.
+LEAST_PIXELS = 60
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse } td { padding: .1rem .8rem .1rem 0; vertical-align: top }
 td:last-child { text-align: right; font-variant-numeric: tabular-nums }
-img { max-width: 100% } pre { background: #f4f4f4; padding: .8rem; overflow-x: auto }
-.verdict { font-weight: bold } figure { margin: 1.5rem 0 }
+figure { margin: 1.5rem 0; overflow-x: auto } img { max-width: 100% }
+pre { background: #f4f4f4; padding: .8rem; overflow-x: auto } .verdict { font-weight: bold }
 """
 
 
 SCATTER_TEXT = (
     "Each point is one of the last predictions, from before the surrogate was fitted to it. On the "
     "line, the surrogate is right. Points far above the line at error 0 are good predictions that "
-    "it would change; points far below it on the right are bad ones that it leaves alone. Between "
-    "dotted lines, if there are any, the filter keeps a gradient."
+    "it would change; points far below it on the right are bad ones that it leaves alone."
 )
+FILTER_TEXT = " Between the dotted lines, the filter keeps a gradient."
 BIN_TEXT = (
     "Mean of |surrogate - metric| by how large the metric is; below, how many of the predictions "
     "are there. Gradients are worth most where predictions are: look at the high bars first."
 )
 FIT_TEXT = (
     "The surrogate's error on predictions not yet fitted to, against that of a constant predictor: "
-    "1 knows nothing. It may rise when the model gets better, as the metric then varies less. "
-    "Right, if there is one: the gradient penalty (LS, figure 2)."
+    "1 knows nothing. It may rise when the model gets better, as the metric then varies less."
 )
-METRIC_TEXT = "Mean of each batch. Right, if there is a filter: the share of samples that it keeps."
+PENALTY_TEXT = " Right: the gradient penalty (LS, figure 2)."
+METRIC_TEXT = "Mean of each batch."
+KEPT_TEXT = " Right: the share of samples that the filter keeps."
 
 
 def write_report(
@@ -83,11 +90,14 @@ def _of_values(core: ValueCore) -> list[Section]:
     if learner.pairs.unseen.size:
         values, errors, _ = learner.pairs.unseen.oldest_first()
         scatter = _scatter(values, errors, learner.recipe.filter, learner.mean_error)
-        sections.append(("Surrogate against metric", SCATTER_TEXT, scatter))
+        text = SCATTER_TEXT + FILTER_TEXT * (learner.recipe.filter is not None)
+        sections.append(("Surrogate against metric", text, scatter))
         sections.append(("Where it is wrong", BIN_TEXT, _by_bin(values, errors)))
     if len(history["updates"]) > 1:
-        sections.append(("The fit, over updates", FIT_TEXT, _fit(history)))
-        sections.append(("The metric", METRIC_TEXT, _metric(history)))
+        text = FIT_TEXT + PENALTY_TEXT * _any(history["penalty"])
+        sections.append(("The fit, over updates", text, _fit(history)))
+        text = METRIC_TEXT + KEPT_TEXT * _any(history["kept"])
+        sections.append(("The metric", text, _metric(history)))
     return sections
 
 
@@ -174,17 +184,15 @@ def _scatter(values: Tensor, errors: Tensor, filter: Filter | None, mean_error: 
 
 def _by_bin(values: Tensor, errors: Tensor) -> Figure:
     values, errors = values.double().cpu(), errors.double().cpu()
-    edges = torch.unique(
-        errors.quantile(torch.linspace(0, 1, MOST_BINS + 1, dtype=torch.float64, device="cpu"))
-    )
+    low, high, most = float(errors.min()), float(errors.quantile(MOSTLY)), float(errors.max())
+    # Of one width, so that it shows how many there are; the rare large ones share the last.
+    steps = torch.linspace(low, high, MOST_BINS, dtype=torch.float64, device="cpu")
+    edges = torch.unique(torch.cat([steps, torch.tensor([most], dtype=torch.float64)]))
     places = torch.bucketize(errors, edges[1:-1].contiguous(), right=True)
-    count = max(1, len(edges) - 1)
-    wrong = (values - errors).abs()
-    groups = [places == place for place in range(count)]
-    labels = [
-        _interval(float(errors[group].min()), float(errors[group].max())) if group.any() else ""
-        for group in groups
-    ]
+    groups = [places == place for place in range(max(1, len(edges) - 1))]
+    groups = [group for group in groups if group.any()]
+    labels = [_interval(float(errors[group].min()), float(errors[group].max())) for group in groups]
+    wrong, count = (values - errors).abs(), len(groups)
     figure = Figure(figsize=(max(6.0, 1.1 * count), 4), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     above.bar(range(count), [float(wrong[group].mean()) for group in groups], color=ORANGE)
@@ -253,11 +261,13 @@ def _page(
     )
     pictures = "".join(
         f'<h2>{title}</h2><p>{html.escape(text)}</p><figure><img alt="{title}" '
+        f'style="min-width: {LEAST_PIXELS * figure.get_figwidth():.0f}px" '
         f'src="data:image/png;base64,{_png(figure)}"></figure>'
         for title, text, figure in sections
     )
     return (
-        '<!doctype html><meta charset="utf-8"><title>Learned surrogate</title>'
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Learned surrogate</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{STYLE}</style><h1>How the learned surrogate does</h1>"
         f'<p class="verdict">{html.escape(sentence)}</p>{pictures}'
         f"<h2>Figures</h2><table>{rows}</table>"

@@ -16,11 +16,13 @@ WORTH_TEXT = (
 
 
 SIGNAL_TEXT = (
-    "In the last layer's weights, where samples add up as they do in training. Left: the length "
+    "In the last layer's weights, where samples add up as they do in training: the length "
     "of a step's mean over what it varies by from batch to batch; an optimizer averages over many "
-    "steps, so that a tenth is not bad. Right, with a base loss: its gradient's cosine with the "
-    "measured one, and twice its standard error. Below 0, your usual loss now leads away from your "
-    "metric."
+    "steps, so that a tenth is not bad."
+)
+COSINE_TEXT = (
+    " Right: the cosine of the base loss's gradient with the measured one, and twice its standard "
+    "error. Below 0, your usual loss now leads away from your metric."
 )
 
 
@@ -31,7 +33,7 @@ def sections(core: MeasuredCore) -> list[tuple[str, str, Figure]]:
         return []
     return [
         ("The metric, and what the draws are worth", WORTH_TEXT, _worth(history)),
-        ("Signal and noise", SIGNAL_TEXT, _signal(history)),
+        ("Signal and noise", SIGNAL_TEXT + COSINE_TEXT * _compared(history), _signal(history)),
     ]
 
 
@@ -77,9 +79,13 @@ def _limits(values: list[float]) -> tuple[float, float] | None:
     return near if wild else None
 
 
+def _compared(history: dict[str, list[float]]) -> bool:
+    """Whether there was a base loss to compare with."""
+    return any(map(math.isfinite, history["base_loss/cosine"]))
+
+
 def _signal(history: dict[str, list[float]]) -> Figure:
-    cosines = history["base_loss/cosine"]
-    known = any(map(math.isfinite, cosines))
+    cosines, known = history["base_loss/cosine"], _compared(history)
     figure = Figure(figsize=(11, 3.5) if known else (6, 3.5), layout="constrained")
     panels = figure.subplots(1, 1 + known, squeeze=False)[0]
     panels[0].plot(history["calls"], history["gradient/signal_to_noise"], color=ORANGE)
