@@ -6,8 +6,6 @@ import torch
 from conftest import CASES, assert_identical, make_arguments, make_loss, snapshot, step, train
 from torch import nn
 
-from learned_surrogates.text import _scan
-
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
@@ -27,6 +25,8 @@ def on_gpu(arguments):
 
 
 def places(criterion):
+    if not hasattr(criterion._core, "learner"):  # what is known of readings stays on the host
+        return {criterion._core.device.type}
     learner = criterion._core.learner
     moments = [
         state[key]
@@ -34,7 +34,7 @@ def places(criterion):
         for key in ("exp_avg", "exp_avg_sq")
     ]
     fields = [*learner.pairs.replay.fields, *learner.pairs.unseen.fields]
-    scalars = [learner.scale, learner.kept, learner.penalty, learner.trust.norms]
+    scalars = [learner.scale, learner.kept, learner.penalty]
     tensors = [*learner.surrogate.state_dict().values(), *moments, *fields, *scalars]
     return {tensor.device.type for tensor in tensors}
 
@@ -217,27 +217,3 @@ def test_a_call_without_an_update_waits_once_beside_the_metric():
         criterion(prediction, target).backward()
     waits = [w for w in caught if "synchronizing CUDA operation" in str(w.message)]
     assert len(waits) <= 1, [(w.filename, w.lineno) for w in waits]
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(
-    "size",
-    [(1, 2, 3, 1), (32, 64, 13, 11), (33, 7, 17, 14), (200, 3, 104, 101), (20, 2, 5, 5000)],
-    ids=["one frame", "words", "odd sizes", "lines, in parts", "more characters than cells"],
-)
-def test_the_scan_is_the_same_as_kernels(size, dtype):
-    pytest.importorskip("triton")
-    kernels = _scan.kernels()
-    time, batch, positions, characters = size
-    torch.manual_seed(0)
-    shares = torch.randn(time, batch, characters + 1, dtype=dtype, device="cuda").softmax(2)
-    frames, blanks = shares[:, :, 1:].contiguous(), shares[:, :, 0].contiguous()
-    inputs = frames, frames * torch.rand_like(frames), blanks
-    assert _scan.suits_kernels(frames)
-    expected = _scan.forward(*inputs, positions)
-    found = kernels.forward(*inputs, positions)
-    d_emitted = torch.randn_like(expected[0])
-    expected += _scan.backward(d_emitted, *inputs, *expected[1:])
-    found += kernels.backward(d_emitted, *inputs, *found[1:])
-    for part, of_kernel in zip(expected, found, strict=True):
-        assert (of_kernel - part).norm() <= 1e-5 * part.norm()

@@ -16,7 +16,7 @@ QUIET = {
     "no_grad": torch.no_grad()(lambda criterion, arguments: criterion(*arguments)),
     "inference_mode": torch.inference_mode()(lambda criterion, arguments: criterion(*arguments)),
 }
-# The surrogates other than the grid see CTC's target along its best path, found on the host.
+# The surrogates that are fitted to values see CTC's target along its best path, found on the host.
 LAID_OUT = {"_ctc._lay_out": 1}
 # What must be read of targets that are on the device.
 TARGETS = {
@@ -53,7 +53,7 @@ def settled(case, **options):
 def on_device(criterion, arguments):
     learner = criterion._core.learner
     fields = [*learner.pairs.replay.fields, *learner.pairs.unseen.fields]
-    scalars = [learner.scale, learner.kept, learner.penalty, learner.trust.norms]
+    scalars = [learner.scale, learner.kept, learner.penalty]
     weights = learner.surrogate.state_dict(keep_vars=True).values()
     return [*arguments, *fields, *scalars, *weights]
 

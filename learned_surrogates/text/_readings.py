@@ -164,6 +164,7 @@ class Readings(Estimator[TextBatch]):
         self.random = random
         self.learns = learns
         self.akin = akin
+        self.device = torch.device("cpu")
         self.updates = self.calls = 0
         doubt = Controls.doubt(task) if learns else torch.zeros(0, device="cpu")
         self.regression = Regression(doubt)
@@ -237,13 +238,20 @@ class Readings(Estimator[TextBatch]):
     def update(self, steps: int) -> None:
         if not self.learns or not self.recipe.draws:
             return
-        own = [*self.regression.sums, self.control.sums]
-        means = self.sync.mean(own, 1, own)
-        if means is not None:
-            *sums, self.control.sums = [mean for mean in means if mean is not None]
-            self.regression.sums = sums
+        self._share_sums()
         self.regression.solve()
         self.updates += steps
+
+    def _share_sums(self) -> None:
+        """Takes the mean of all processes' sums, so that their weights are the same."""
+        if not self.sync.active:
+            return
+        # What exchanges them may know no other device.
+        own = [each.to(self.device) for each in (*self.regression.sums, self.control.sums)]
+        means = self.sync.mean(own, 1, own)
+        if means is not None:
+            *sums, self.control.sums = [mean.cpu() for mean in means if mean is not None]
+            self.regression.sums = sums
 
     # What is told
 
@@ -308,7 +316,8 @@ class Readings(Estimator[TextBatch]):
         """There is nothing to go back to."""
 
     def to(self, device: torch.device) -> None:
-        """What is learned is so little that it stays on the CPU."""
+        # What is learned is so little that it stays on the CPU.
+        self.device = device
 
     types = dict.fromkeys(("weights", *SUMS), torch.float64) | {
         "learned": torch.int64,
