@@ -73,7 +73,7 @@ def write_report(
             f"A recogniser ({settings['head']} head), trained with its proxy loss, was trained for "
             f"{settings['steps']} more steps: with the proxy loss (the control), and with "
             f'LearnedSurrogateLoss (surrogate "{settings["surrogate"]}", draws: '
-            f"{settings['draws']}). Share of training labels that are wrong, as pseudo labels are: "
+            f"{settings['draws']}). Share of training labels with errors, such as typing errors: "
             f"{settings['label_noise']}. All read {len(test[1])} images of words and fonts that no "
             "training ever showed, whose labels are right."
         ),

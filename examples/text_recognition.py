@@ -1,8 +1,8 @@
 """Post-tune a text recogniser on edit distance, beside the control that could embarrass it.
 
-By default the labels are what pseudo labels are: 40 % of the training words carry 1 to 3 wrong,
-missing or additional characters; `--label-noise 0` has clean ones. Validation and test labels are
-always clean.
+By default the labels have errors, such as typing errors: 40 % of the training words carry 1 to 3
+wrong, missing or additional characters; `--label-noise 0` has clean ones. Validation and test
+labels are always clean.
 
 Starts from a checkpoint that was trained with the proxy loss, on labels of the same kind. From
 there, the same number of further steps, on the same images, with the same optimizer: once with the

@@ -70,7 +70,7 @@ class WordImages:
     Args:
         split: which words and fonts to draw from.
         seed: the same seed gives the same images; batches of another size make another stream.
-        label_noise: fraction of words whose label carries 1 to 3 random edits, as pseudo labels do.
+        label_noise: fraction of words whose label carries 1 to 3 random edits.
         familiar: whether the test split has the training fonts too.
     """
 

@@ -25,6 +25,8 @@ from learned_surrogates.text import _scan
 # Lines, frames, classes, characters a line.
 SIZES = (
     (64, 32, 37, 9),
+    (32, 128, 81, 25),
+    (16, 256, 81, 50),
     (8, 512, 81, 100),
     (8, 1000, 81, 250),
     (1, 2000, 81, 250),

@@ -52,7 +52,7 @@ class ExpectedEditDistance(nn.Module):
     number of its distinct characters. Beside the outputs and their gradient, a call keeps a copy of
     the outputs until its gradient is computed, and twice as much during that. While it runs, it
     takes 16 MB compiled, or, for long lines, 144 bytes for each of `distinct characters * length *
-    sqrt(frames)` of one sample; in PyTorch 50 MB, or 40 bytes for each of `batch * distinct
+    sqrt(frames)` of one sample; in PyTorch 50 MB, or 60 bytes for each of `batch * distinct
     characters * length * sqrt(frames)`, of a chain 180.
 
     Args:

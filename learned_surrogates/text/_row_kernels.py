@@ -108,8 +108,10 @@ def _forward(u, after, before, now, special, again, spelt, columns, ctc, mix, ca
         if now[k] == ZERO:
             continue
         if ctc and before[k] > ZERO:
-            kept = again if k == last else ONE
-            _add_times(mix[k], ONE - kept, u[k])
+            kept = ONE
+            if k == last:
+                kept = again
+                _add_times(mix[k], ONE - again, u[k])
             _set(after[k], kept * now[k], u[k])
         else:
             _set(mix[k], ONE, total)
