@@ -187,7 +187,7 @@ def _by_bin(values: Tensor, errors: Tensor) -> Figure:
     low, high, most = float(errors.min()), float(errors.quantile(MOSTLY)), float(errors.max())
     # Of one width, so that it shows how many there are; the rare large ones share the last.
     steps = torch.linspace(low, high, MOST_BINS, dtype=torch.float64, device="cpu")
-    edges = torch.unique(torch.cat([steps, torch.tensor([most], dtype=torch.float64)]))
+    edges = torch.unique(torch.cat([steps, steps.new_tensor([most])]))
     places = torch.bucketize(errors, edges[1:-1].contiguous(), right=True)
     groups = [places == place for place in range(max(1, len(edges) - 1))]
     groups = [group for group in groups if group.any()]

@@ -71,7 +71,12 @@ def test_noise_of_tensors_has_the_width_asked_for():
         return l1(prediction, target)
 
     criterion = LearnedSurrogateLoss(
-        metric, task=Tensors(smoothing=0.5), draws=4, batched=True, surrogate="none"
+        metric,
+        task=Tensors(smoothing=0.5),
+        draws=4,
+        batched=True,
+        surrogate="none",
+        higher_is_better=False,
     )
     prediction = torch.full((4000, 2), 3.0, requires_grad=True)
     criterion(prediction, torch.zeros(4000, 2))

@@ -28,7 +28,7 @@ def default_dtype(dtype):
 
 def surrogate_dtypes(criterion):
     weights = [tensor for net in surrogates(criterion) for tensor in net.state_dict().values()]
-    saved = criterion.state_dict()
+    saved = snapshot(criterion)
     moments = [tensor for key, tensor in saved.items() if key.endswith(("exp_avg", "exp_avg_sq"))]
     if not surrogates(criterion):  # what is known of readings has no net
         return {torch.float32}

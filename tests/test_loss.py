@@ -444,13 +444,13 @@ def test_stats_are_a_plain_dict_of_plain_values():
     assert criterion.stats["update_seconds"] > 0
 
 
-def test_stats_are_refreshed_at_updates_only():
+def test_stats_are_refreshed_at_the_first_call_and_at_updates_only():
     criterion = make_loss(update_every=3)
     seen = []
     for seed in range(6):
         step(criterion, make_arguments(seed=seed))
         seen.append((criterion.stats["calls"], criterion.stats["updates"]))
-    assert seen == [(0, 0), (0, 0), (3, 1), (3, 1), (3, 1), (6, 2)]
+    assert seen == [(1, 0), (1, 0), (3, 1), (3, 1), (3, 1), (6, 2)]
 
 
 def test_the_surrogates_error_is_that_of_pairs_before_they_were_fitted_to():

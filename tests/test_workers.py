@@ -758,7 +758,12 @@ def test_a_budget_measures_so_many_samples(budget, measured, executor):
         return l1(prediction, target)
 
     criterion = make_loss(
-        metric=metric, batched=True, metric_budget=budget, executor=executor, update_every=100
+        metric=metric,
+        batched=True,
+        metric_budget=budget,
+        executor=executor,
+        update_every=100,
+        higher_is_better=False,
     )
     random = torch.Generator().manual_seed(0)
     batches = [make_arguments(seed=seed) for seed in range(4)]
