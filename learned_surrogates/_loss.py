@@ -540,7 +540,7 @@ class LearnedSurrogateLoss(nn.Module):
     ) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         state = self._core.save(with_replay=self.save_replay)
-        state[FITTED_TO] = as_bytes(self._identity)
+        state[FITTED_TO] = as_bytes(self._identify())
         destination[prefix + KEY] = pack(state)
 
     @one_at_a_time
@@ -559,6 +559,7 @@ class LearnedSurrogateLoss(nn.Module):
         own = {k: v for k, v in own.items() if k.partition(".")[0] not in self._modules}
         if not own:
             missing_keys.append(prefix + KEY)
+            error_msgs.append(f"{self._get_name()}: {NOTHING_LOADED}")
             return
         faults, saved = self._load(own)
         missing_keys += [prefix + key for key in faults.missing]
@@ -567,7 +568,7 @@ class LearnedSurrogateLoss(nn.Module):
         if faults:
             # Also with strict=False: half a state is none, and must not be left out in silence.
             error_msgs.append(f"{self._get_name()}: {NOTHING_LOADED}")
-        elif others := differences(saved, self._identity):
+        elif others := differences(saved, self._identify()):
             warn(OTHERS.format(differences="; ".join(others)))
         self._refresh_stats()
 
@@ -589,8 +590,7 @@ class LearnedSurrogateLoss(nn.Module):
             return Faults(errors=[f"{FITTED_TO} cannot be read: {error}"]), {}
         return self._core.load(state), saved
 
-    @property
-    def _identity(self) -> dict[str, str]:
+    def _identify(self) -> dict[str, str]:
         return identity(self._core.metric, self.task)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -124,6 +124,11 @@ def snapshot(criterion: torch.nn.Module) -> dict[str, Tensor]:
     return state
 
 
+def learned(criterion: torch.nn.Module) -> dict[str, Tensor]:
+    """The state, less of what loss it is."""
+    return {key: value for key, value in snapshot(criterion).items() if key != "fitted_to"}
+
+
 def figures(criterion: LearnedSurrogateLoss) -> dict[str, object]:
     """The stats that do not depend on how fast the machine is."""
     return {k: v for k, v in criterion.stats.items() if not k.endswith("_seconds")}

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import example, given, strategies as st
 
-from learned_surrogates import LearnedSurrogateLoss, MetricError, boxes
+from learned_surrogates import LearnedSurrogateLoss, boxes
 from learned_surrogates.boxes import rotated_giou, rotated_iou
 from learned_surrogates.boxes._geometry import canonical
 from learned_surrogates.boxes._overlap import spanned
@@ -270,10 +270,12 @@ def test_wrong_arguments_are_named(arguments, error, message):
 
 
 @pytest.mark.parametrize("sample", [0, 2])
-def test_a_prediction_that_is_not_finite_is_a_metric_error(sample):
-    criterion = LearnedSurrogateLoss(rotated_iou, task=boxes.Rotated(), data="local")
+def test_a_prediction_that_is_not_finite_shows_in_its_own_loss(sample):
+    criterion = LearnedSurrogateLoss(
+        rotated_iou, task=boxes.Rotated(), data="local", reduction="none"
+    )
     target = random_boxes(4, 0).float()
     prediction = target.clone()
     prediction[sample, 1] = math.nan
-    with pytest.raises(MetricError, match=rf"not finite \(sample {sample} of 4"):
-        criterion(prediction.requires_grad_(), target)
+    loss = criterion(prediction.requires_grad_(), target)
+    assert loss.isnan().tolist() == [each == sample for each in range(4)]

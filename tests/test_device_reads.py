@@ -91,7 +91,7 @@ def test_a_call_without_an_update_reads_what_the_metric_needs_and_one_mask(case,
 
 
 def test_a_sample_that_is_left_out_is_so_without_another_reading():
-    criterion, arguments = settled("ctc-auto", metric=text.edit_distance), make_arguments("ctc", 7)
+    criterion, arguments = settled("ctc", metric=text.edit_distance), make_arguments("ctc", 7)
     with torch.no_grad():
         arguments[0][:, 1] = torch.nan
     learn = lambda criterion, arguments: criterion(*arguments)  # noqa: E731

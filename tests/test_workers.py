@@ -15,9 +15,11 @@ import torch
 import torch.distributed as dist
 from conftest import (
     CASES,
+    MEASURED,
     assert_identical,
     figures,
     l1,
+    learned,
     make_arguments,
     make_loss,
     snapshot,
@@ -231,18 +233,6 @@ def test_calls_beyond_the_backlog_are_not_measured_and_counted():
     assert len(by_hand.given) == 4
     assert_replayed(criterion, batches[:2])
     assert criterion.stats["unmeasured"] == 8
-
-
-def test_a_surrogate_that_comes_fitted_waits_for_the_first_values():
-    by_hand = ByHand()
-    criterion = make_loss("ctc-auto", executor=by_hand, warm_up_updates=50)
-    for seed in range(14):
-        step(criterion, make_arguments("ctc", seed=seed))
-    assert criterion._core.learner.waits
-    by_hand.run()
-    step(criterion, make_arguments("ctc", seed=20))
-    assert not criterion._core.learner.waits
-    assert criterion._core.learner.trust.judged
 
 
 def test_the_calling_form_is_found_out_once_and_known_here():
@@ -700,7 +690,7 @@ def test_warm_up_is_the_same_and_in_parallel(lag):
     stats = parallel.warm_up(batches, updates=10)
     assert stats["waiting"] == 0
     plain.warm_up(batches, updates=10)
-    assert_identical(snapshot(parallel), snapshot(plain))
+    assert_identical(learned(parallel), learned(plain))
 
 
 def test_warm_up_reads_no_more_batches_than_it_makes_updates():
@@ -789,7 +779,8 @@ def test_with_a_budget_a_run_follows_from_its_seed(case):
     assert_identical(train(first, case, range(5)), train(second, case, range(5)))
     other = make_loss(case, metric_budget=0.5, seed=1)
     train(other, case, range(5))
-    assert not torch.equal(snapshot(other)["replay.0"], snapshot(first)["replay.0"])
+    key = "replay.0" if case not in MEASURED[1:] else "normal"
+    assert not torch.equal(snapshot(other)[key], snapshot(first)[key])
 
 
 # Several processes that fit one surrogate
@@ -923,8 +914,8 @@ def test_draws_of_a_check_are_evaluated_side_by_side():
         return text.edit_distance(predictions, targets)
 
     workers = Workers(functools.partial(ThreadPoolExecutor, 2), samples_a_task=100)
-    criterion = make_loss("characters-auto", metric=metric, batched=True, executor=workers)
-    criterion.check([make_arguments("characters-auto", 7)], draws=4)
+    criterion = make_loss("characters", metric=metric, batched=True, executor=workers)
+    criterion.check([make_arguments("characters", 7)], draws=4)
 
 
 def test_what_cannot_be_sent_is_not_sent_later():

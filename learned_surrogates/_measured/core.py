@@ -303,19 +303,20 @@ class MeasuredCore:
     ) -> tuple[Tensor, Tensor]:
         """Values and gradients of a call's samples."""
         value = self._values(batch, draws, measured)
+        told = draws.told()
         if measured is not None and measured.usable.any():
             gradient = draws.gradient(measured, self.recipe.correction)
+        elif told is not None and draws.values is not None:
+            gradient, _ = told
         else:
-            told = draws.told()
+            # Nothing was measured in this call: what was learned is followed as far as it was
+            # confirmed, and the base loss for the rest.
+            if told is None and base is None:
+                self._warn(NOTHING)
             gradient, weight = told or (torch.zeros_like(batch.prediction.float()), 0.0)
-            if weight < 1:
-                # Nothing was measured in this call: what was learned is followed as far as it was
-                # confirmed, and the base loss for the rest.
-                if base is not None:
-                    return value, gradient + (1 - weight) * base().to(gradient)
-                if told is None:
-                    self._warn(NOTHING)
+            if base is None or weight == 1:
                 return value, gradient
+            return value, gradient + (1 - weight) * base().to(gradient)
         share = self.base_share
         reading = learning and (self.calls + 1) % self.recipe.update_every == 0
         other = base().to(gradient) if base is not None and (share or reading) else None
