@@ -186,6 +186,7 @@ def test_whole_number_costs_are_known_and_others_are_not():
         # Where two characters count as one, or one class is two characters.
         (text.edit_distance, text.CTC("abAB", fold=str.lower)),
         (text.edit_distance, text.CTC(["ab", "c"])),
+        (text.edit_distance, text.CTC("abc", decode=lambda classes: "a" * len(classes))),
     )
     for metric, task in others:
         assert "draws: 4 readings" in repr(LearnedSurrogateLoss(metric, task=task))

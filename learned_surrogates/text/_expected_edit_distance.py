@@ -186,7 +186,8 @@ def known_distance(task: TextTask, metric: Metric) -> ExpectedEditDistance | Non
         metric: the user's.
     """
     # Where several characters are taken for one, or one class has several, they count otherwise.
-    spelt = all(len(token) == 1 for token in task.alphabet.characters)
+    alphabet = task.alphabet
+    spelt = alphabet.decoder is None and all(len(token) == 1 for token in alphabet.characters)
     as_it_is = not metric.higher_is_better and metric.best == 0
     if task.folded is not None or not spelt or not as_it_is:
         return None

@@ -107,17 +107,16 @@ def _forward(u, after, before, now, special, again, spelt, columns, ctc, mix, ca
     for k in range(nothing):
         if now[k] == ZERO:
             continue
+        source = total
+        after[k] = ZERO
         if ctc and before[k] > ZERO:
-            kept = ONE
+            source, kept = mix[k], ONE
             if k == last:
                 kept = again
-                _add_times(mix[k], ONE - again, u[k])
+                _add_times(source, ONE - again, u[k])
             _set(after[k], kept * now[k], u[k])
-        else:
-            _set(mix[k], ONE, total)
-            after[k] = ZERO
-        read += now[k] * (mix[k, 0] + mix[k, 1] + mix[k, 2])
-        through(mix[k], k, spelt, columns, now[k], after[k], carry[k])
+        read += now[k] * (source[0] + source[1] + source[2])
+        through(source, k, spelt, columns, now[k], after[k], carry[k])
     _set(after[nothing], special, total)
     if not ctc:
         _add(after[nothing], u[nothing])
@@ -138,11 +137,12 @@ def _backward(
         d_now[k] = ZERO
         if now[k] == ZERO:
             continue
-        back_through(mix[k], k, spelt, columns, now[k], carry[k], d_after[k], d_mix[k])
+        source = mix[k] if ctc and before[k] > ZERO else total
+        back_through(source, k, spelt, columns, now[k], carry[k], d_after[k], d_mix[k])
         # What is read counts, and is the mass of the first column.
         d_mix[k, :3] += now[k]
         # All that comes after is as many times what it is of.
-        d_now[k] = mix[k, 0] + mix[k, 1] + mix[k, 2] + _dot(after[k], d_after[k]) / now[k]
+        d_now[k] = source[0] + source[1] + source[2] + _dot(after[k], d_after[k]) / now[k]
         _add(d_total, d_mix[k])
         if ctc and k == last and before[k] > ZERO:
             d_again = now[k] * _dot(u[k], d_after[k]) - _dot(u[k], d_mix[k])
