@@ -26,10 +26,11 @@ def of(file: str, tests: str, *edits: tuple[str, ...]) -> list[Edit]:
     return [Edit(file, old, new, tuple(tests.split()), *rest) for old, new, *rest in edits]
 
 
-UNBIASED = "measured/test_bounded.py measured/test_calls.py measured/test_unbiased.py"
-STATES = "test_state_of_others.py measured/test_measured_state.py"
+PACES = "measured/test_paces.py measured/test_bounded.py"
+UNBIASED = f"{PACES} measured/test_calls.py measured/test_unbiased.py"
+STATES = "test_state_of_others.py measured/test_paces.py measured/test_measured_state.py"
 FORMS = "test_calling_form.py test_metrics_held_wrongly.py"
-WORKERS = "test_workers_end.py test_workers.py"
+WORKERS = "measured/test_paces.py test_workers_end.py test_workers.py"
 
 EDITS = [
     *of(
@@ -67,7 +68,7 @@ EDITS = [
     ),
     *of(
         "_measured/control_variate.py",
-        "measured/test_bounded.py measured/test_learned.py measured/test_measured_state.py",
+        "measured/test_paces.py measured/test_bounded.py measured/test_learned.py",
         ("self.age = 0\n        d =", "d ="),
         (
             "new = torch.stack([h @ d, h.square().sum(1)",
@@ -94,7 +95,7 @@ EDITS = [
     ),
     *of(
         "_measured/smoothing.py",
-        "measured/test_smoothing.py measured/test_bounded.py",
+        "measured/test_smoothing.py measured/test_paces.py measured/test_bounded.py",
         ("SHARE = 0.35", "SHARE = 0.5"),
         ("rate = max(MOMENTUM, 1 / (self.calls + 1))", "rate = MOMENTUM"),
         ("rate = max(MOMENTUM, 1 / (self.calls + 1))", "rate = 1 / (self.calls + 1)"),
@@ -121,7 +122,7 @@ EDITS = [
     ),
     *of(
         "_measured/quality.py",
-        "measured/test_quality.py measured/test_bounded.py",
+        "measured/test_paces.py measured/test_quality.py measured/test_bounded.py",
         ("% 2 == 1", "% 4 == 1"),
         ("halves += [first, gradient - first]", "halves += [first, gradient]"),
         ("g @ mean_c + h @ mean_b", "g @ mean_b + h @ mean_c"),
@@ -387,7 +388,7 @@ EDITS = [
     ),
     *of(
         "_gradient.py",
-        "test_gradient.py measured/test_bounded.py",
+        "measured/test_calls.py measured/test_bounded.py test_gradient.py",
         ("ctx.batch_dim = batch_dim", "ctx.batch_dim = 0"),
         ("return value.clone()", "return value.clone() + 1"),
         ("if torch.is_grad_enabled():", "if False:"),
