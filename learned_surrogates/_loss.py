@@ -127,7 +127,9 @@ class LearnedSurrogateLoss(nn.Module):
         generator: the random data generator, `generator(count, rng) -> (predictions, targets)` in
             the form in which the metric takes them; None takes the task's own, if it has one.
         higher_is_better: whether a higher metric is better; None asks the metric's attribute of
-            this name, and is False without one. The error that is learned is `best - metric`.
+            this name, and is False without one: then the metric is evaluated once or twice more in
+            the first call, to find out whether that was forgotten. The error that is learned is
+            `best - metric`.
         best: the metric's value for a perfect prediction; None asks the metric's attribute of this
             name, and is 0 for a metric where lower is better.
         batched: whether the metric takes a batch (True) or one sample (False); None finds out.
