@@ -181,7 +181,7 @@ EDITS = [
         ("MOMENTUM * (share - self.signal) if known", "MOMENTUM * share if known"),
         ("if not learning:\n                with", "if learning is None:\n                with"),
         ("gradient + (1 - weight) * base()", "gradient + base()"),
-        ("if weight < 1:", "if weight <= 1:"),
+        ("if base is None or weight == 1:", "if base is None:"),
         ("(1 - share) * gradient + share * other", "share * gradient + (1 - share) * other"),
         ("unread or left < SPENT or", "unread or"),
         ("or cosine + 3 * error < 0", ""),
