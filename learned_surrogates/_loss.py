@@ -561,7 +561,6 @@ class LearnedSurrogateLoss(nn.Module):
         own = {k: v for k, v in own.items() if k.partition(".")[0] not in self._modules}
         if not own:
             missing_keys.append(prefix + KEY)
-            error_msgs.append(f"{self._get_name()}: {NOTHING_LOADED}")
             return
         faults, saved = self._load(own)
         missing_keys += [prefix + key for key in faults.missing]

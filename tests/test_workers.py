@@ -887,7 +887,7 @@ def test_a_check_leaves_out_what_is_lost():
         executor=Workers(processes, samples_a_task=2),
         on_metric_error="skip",
     )
-    check = criterion.check([with_odd_sample(sample=2)])
+    check = criterion.check([with_odd_sample(sample=2)], draws=2)
     assert (check.samples, check.left_out) == (2, 2)
     assert "2 more samples are left out" in str(check)
     assert criterion.stats["lost"] == 0
