@@ -49,9 +49,9 @@ def expected_metric(
 
 
 class HalfAndHalf:
-    """Half of a risk and half of the proxy loss, as `LearnedSurrogateLoss(base_weight=0.5)` has it.
+    """Half of a risk and half of the proxy loss, at one scale.
 
-    The risk's gradient in the output is first scaled to the proxy's norm, by running means.
+    The risk's gradient in the output is first brought to the proxy's norm, by running means.
     """
 
     def __init__(self) -> None:

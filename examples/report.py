@@ -49,33 +49,20 @@ def write_report(
             "Total edit distance on validation words, one line a seed.",
             validation(result),
         ),
-        (
-            "How well the surrogate fits",
-            "The surrogate's error on predictions that it was not yet fitted to, mean of "
-            "|surrogate - edit distance|."
-            + PENALTY * _penalised(first["followed"])
-            + WARM_UP * bool(_warm_up(first["followed"]))
-            + " surrogate.html shows more of the surrogate.",
-            fit(first["followed"]),
-        ),
-        (
-            "Surrogate against edit distance",
-            "Each point is a validation word, read by the tuned model (spread sideways a little). "
-            "On the line, the surrogate is right; dotted: within 0.25, the band that the filter "
-            "of FEDS keeps." + DRAWS * (settings["draws"] != "0"),
-            agreement(first["held out"]),
-        ),
     ]
+    if first.get("followed"):
+        pictures += of_a_fitted_surrogate(first, settings["draws"])
+    drawn = {"None": ""}.get(settings["draws"], f", draws: {settings['draws']}")
     return write_page(
         path,
         title="Post-tuning a text recogniser on edit distance",
         introduction=(
             f"A recogniser ({settings['head']} head), trained with its proxy loss, was trained for "
             f"{settings['steps']} more steps: with the proxy loss (the control), and with "
-            f'LearnedSurrogateLoss (surrogate "{settings["surrogate"]}", draws: '
-            f"{settings['draws']}). Share of training labels with errors, such as typing errors: "
-            f"{settings['label_noise']}. All read {len(test[1])} images of words and fonts that no "
-            "training ever showed, whose labels are right."
+            f'LearnedSurrogateLoss (surrogate "{settings["surrogate"]}"{drawn}). Share of training '
+            f"labels with errors, such as typing errors: {settings['label_noise']}. All read "
+            f"{len(test[1])} images of words and fonts that no training ever showed, whose labels "
+            "are right. surrogate.html shows how the loss itself did."
         ),
         table=table,
         verdict=verdict,
@@ -89,6 +76,28 @@ def write_report(
         pictures=pictures,
         settings=settings,
     )
+
+
+def of_a_fitted_surrogate(run: dict[str, Any], draws: str) -> list[tuple[str, str, Figure]]:
+    """Pictures of a surrogate that was fitted to the metric's values."""
+    return [
+        (
+            "How well the surrogate fits",
+            "The surrogate's error on predictions that it was not yet fitted to, mean of "
+            "|surrogate - edit distance|."
+            + PENALTY * _penalised(run["followed"])
+            + WARM_UP * bool(_warm_up(run["followed"]))
+            + " surrogate.html shows more of the surrogate.",
+            fit(run["followed"]),
+        ),
+        (
+            "Surrogate against edit distance",
+            "Each point is a validation word, read by the tuned model (spread sideways a little). "
+            "On the line, the surrogate is right; dotted: within 0.25, the band that the filter "
+            "of FEDS keeps." + DRAWS * (draws not in ("0", "None")),
+            agreement(run["held out"]),
+        ),
+    ]
 
 
 def samples(result: dict[str, Any], test: tuple[Tensor, list[str]]) -> Figure:

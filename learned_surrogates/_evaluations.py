@@ -268,7 +268,7 @@ class Evaluations:
             seen: what the surrogate made of the batch.
         """
         evaluation.call = call
-        if seen is not None and not evaluation.settled:
+        if seen and not evaluation.settled:
             # Until they are taken in, the user may write to what they are views of.
             with island(seen[0].device):
                 seen = tuple(part.detach().clone() for part in seen)

@@ -61,10 +61,20 @@ class LearnedSurrogateLoss(nn.Module):
 
     the score function with a linear control variate: unbiased for every S and c. S is fitted to
     the differences of earlier calls, c is the regression coefficient of d on what S says. There is
-    no warm-up. The value is the metric's mean over the draws, as an error; in evaluation mode or
-    without gradients, that of the prediction itself.
+    no warm-up. The value is the metric's mean over the draws, as an error; without gradients, it is
+    that of the prediction itself.
 
-    **Text, boxes, and** `Tensors(smoothing=0)`. A surrogate, such as
+    **Text.** The same, of the metric's mean over random readings s, drawn from the model's own
+    outputs :math:`p_z`. Of an edit distance, mean and gradient are known in closed form, and
+    nothing is drawn. Of any other metric, with the errors e of K readings less their mean, and h
+    what is known of them, it is
+
+    .. math:: c\,\nabla E[h] + \frac{1}{K - 1} \sum_k (e_k - c\,h_k)\,\nabla \log p_z(s_k)
+
+    h is a sum of the edit distance, whether the text is wrong, and what each class is worth,
+    weighed by least squares on earlier calls' differences.
+
+    **Boxes, and** `Tensors(smoothing=0)`. A surrogate, such as
     :math:`\hat e(z, y) = \|h(z) - h(y)\|_2` with an embedding net h, is fitted to the metric's
     values beside the model, by
 
@@ -73,11 +83,11 @@ class LearnedSurrogateLoss(nn.Module):
     (Learning Surrogates via Deep Embedding, Eq. 3 and 6), and the model follows its gradient, by
     Algorithm 1 without its extra inferences. While it warms up, for `warm_up_updates` updates
     within the first ten calls (or in `warm_up`), the base loss's gradient is handed back or,
-    without one, zero. A surrogate that comes fitted, as that of text does, is followed from the
-    first call on if it is right about those predictions. The value is the surrogate's.
+    without one, zero. The value is the surrogate's. The same with text and
+    `surrogate="embedding"`, "conditioned", "pair" or a module of your own.
 
     It learns only in training mode, with gradients enabled, on a prediction that requires them.
-    Anywhere else it changes nothing. What it learns from is kept in a replay buffer.
+    Anywhere else it changes nothing. What a net learns from is kept in a replay buffer.
 
     Threads that call one loss wait for one another. A process that is started with it has its own.
 
@@ -97,33 +107,38 @@ class LearnedSurrogateLoss(nn.Module):
             `text.CTC(alphabet)`, `text.Characters(alphabet)`, `boxes.Rotated()`; None means plain
             tensors, called as `criterion(prediction, target)` (see `Tensors`).
         base_loss: the loss that trained the model so far (`nn.CTCLoss()`, `nn.SmoothL1Loss()`),
-            called as this one is, returning `()` or `(batch,)`. With plain tensors, its gradient
-            leads at first, until its own signal is spent or it leads away from the metric, and
-            fills in where a call has no values yet; with others, it is handed back where the
-            surrogate is not trusted; see `trusted`.
-        base_weight: least weight of the base loss's gradient, 0 to 1, however good the surrogate.
-            None takes the task's: 0.5 for text where the metric is an edit distance, by its name
-            or because the surrogate that comes fitted to one is right about it; else 0.
-        correction: with plain tensors, the weight of what the draws correct the surrogate's slope
-            by, 0 to 1: 1 is unbiased, 0 follows the slope alone.
-        surrogate: one that the task has: "grid", "embedding", "conditioned" or "pair" for text;
-            "target-frame", "placed-frame" or "embedding" for boxes; for tensors "auto", "none",
-            "pair", "elements", "lists", "classes", "counts", "maps", "embedding" or "conditioned"
-            (the last two and "pair" with `smoothing=0`). Or a module `S(z, y) -> (batch,)` of your
-            own, for what the task shows to "embedding". None takes the task's first.
-        draws: with plain tensors, metric calls a sample, an even number: 2 by default. Else
-            random draws from a prediction's own distribution, over which the metric is averaged
-            before the surrogate is fitted to it; 0 takes the metric of the prediction as it is
-            decoded, as the papers do. The metric is called `1 + draws` times a learning call.
-            None takes the task's number: 4 for text, 0 for boxes (2 with their `noise=`).
-        filter: (this and the next two not with plain tensors, unless `smoothing=0`) the surrogate's
+            called as this one is, returning `()` or `(batch,)`. Where the gradient is measured or
+            known, its gradient leads at first: with text until half of the targets' characters are
+            read right in a batch, else until its own signal is spent or it leads away from the
+            metric. It fills in where a call has no values yet. With a surrogate that is fitted to
+            values, it leads during the warm-up.
+        base_weight: the share of the base loss's gradient after that, 0 to 1, beside 1 minus it of
+            the metric's; each in its own units. None is 0.5 for text where the metric is one of the
+            four edit distances in `text` or its squared correlation with the edit distance is 0.8
+            and more, else 0.
+        correction: of a measured gradient, the weight of what the draws correct by, 0 to 1: 1 is
+            unbiased, 0 follows alone what is known without them.
+        surrogate: one that the task has: for text "auto" or "none" (draws alone), or "embedding",
+            "conditioned" or "pair", fitted to values; "target-frame", "placed-frame" or
+            "embedding" for boxes; for tensors "auto", "none", "pair", "elements", "lists",
+            "classes", "counts", "maps", "embedding" or "conditioned" (the last two and "pair" with
+            `smoothing=0`). Or a module `S(z, y) -> (batch,)` of your own, for what the task shows
+            to "embedding"; with text it is fitted to values. None takes the task's first.
+        draws: metric calls a sample where the gradient is measured: an even number for plain
+            tensors, 2 by default; 2 or more for text, 4 by default, but none for an edit distance
+            whose mean is known in closed form. Where a surrogate is fitted to values, random draws
+            from a prediction's own distribution, over which the metric is averaged before the
+            surrogate is fitted to it: 0 by default (2 for boxes with `noise=`) takes the metric of
+            the prediction as it is decoded, as the papers do; the metric is then called `1 + draws`
+            times.
+        filter: (this and the next two for a surrogate that is fitted to values) its
             largest error on a sample, in the metric's units, with which it still gives a gradient:
             a sample that it gets more wrong hands back zero, as in FEDS, Eq. 4.7 (0.25 there, for
             edit distance). Its error is against what it is fitted to, the mean over draws if there
             are any. None keeps all samples; see `Filter` for more.
         data: what the surrogate is fitted to: "local" (the model's predictions), "global" (the
-            generator's pairs) or "local-global". None is the last where there is a generator, but
-            "local" for a surrogate that comes fitted, unless the generator is given.
+            generator's pairs) or "local-global". None is the last where there is a generator, else
+            "local".
         generator: the random data generator, `generator(count, rng) -> (predictions, targets)` in
             the form in which the metric takes them; None takes the task's own, if it has one.
         higher_is_better: whether a higher metric is better; None asks the metric's attribute of
@@ -140,39 +155,38 @@ class LearnedSurrogateLoss(nn.Module):
         executor: evaluates the metric, so that training does not wait for a slow one: any
             `concurrent.futures.Executor`, or a callable that makes one, such as
             `ThreadPoolExecutor`. Pairs enter the replay buffer when their value has arrived; see
-            `Workers` for a run that follows from its seed. None evaluates it in the call. With
-            plain tensors, a call whose values come later follows c times the surrogate's slope, and
-            1 - c times the base loss, if there is one.
+            `Workers` for a run that follows from its seed. None evaluates it in the call. Where the
+            gradient is measured, a call whose values come later follows c times what is known
+            without them, and 1 - c times the base loss, if there is one.
         metric_budget: the share of a batch's samples that are measured, drawn at random, as a
             float from above 0 to 1.0; or an integer, the most samples a call. None measures all.
-            With plain tensors, those measured stand for all, so that the gradient stays unbiased.
-        update_every: the surrogate is updated at every such call; with plain tensors, at each of
-            the first 200.
+            Where the gradient is measured, those measured stand for all, so that it stays unbiased.
+        update_every: the surrogate, or the weights of what is known, are updated at every such
+            call; where the gradient is measured, at each of the first 200.
         update_steps: gradient steps of the surrogate an update.
         batch_size: pairs of each source ("local", "global") a gradient step; None takes the task's:
             192 for boxes, else 64.
-        learning_rate: of the surrogate's Adam; None takes 3e-4 for a surrogate that comes fitted,
-            5e-3 for plain tensors, else 1e-3.
-        penalty_weight: (this and the next three not with plain tensors, unless `smoothing=0`)
+        learning_rate: of the surrogate's Adam; None takes 5e-3 for plain tensors, else 1e-3.
+        penalty_weight: (this and the next three for a surrogate that is fitted to values)
             :math:`\lambda`; None takes the task's (0.1 for the embedding of text, as
             in the papers, else 0).
         penalty_norm: the gradient norm that the penalty asks for, 1 in the papers.
         penalty_every: gradient steps of the surrogate a computed penalty, which then weighs as
             much as if it had been computed at each.
-        warm_up_updates: gradient steps of the surrogate before its gradient is handed back, unless
-            it is right already.
+        warm_up_updates: gradient steps of the surrogate before its gradient is handed back.
         replay_capacity: the most pairs, or measured differences, that the replay buffer keeps.
         replay_bytes: the most bytes that it keeps, 64 MiB by default. See `repr` for what a pair
             takes.
         save_replay: whether `state_dict()` holds the replay buffer. Without it, a resumed run
             starts with an empty one.
         reduction: "none", "mean" or "sum" over the batch.
-        seed: of the surrogate's weights, the generator and the draws from replay. PyTorch's own
-            random stream is neither used nor changed.
-        process_group: the processes that fit one surrogate together, where `torch.distributed`
+        seed: of the draws, the surrogate's weights, the generator and what is taken from replay.
+            PyTorch's own random stream is neither used nor changed.
+        process_group: the processes that learn together, where `torch.distributed`
             runs; None takes all. Each keeps its own replay buffer and draws; gradients of the
-            surrogate are averaged at every update. All must make as many learning calls.
-        sync: False fits a surrogate of its own in each process.
+            surrogate, or sums for the weights of what is known, are averaged at every update. All
+            must make as many learning calls.
+        sync: False has each process learn alone.
 
     Raises:
         TypeError, ValueError: an argument, here or at a call, is of the wrong kind or value.
@@ -182,9 +196,7 @@ class LearnedSurrogateLoss(nn.Module):
     Example:
         >>> import torch
         >>> from learned_surrogates import LearnedSurrogateLoss, text
-        >>> criterion = LearnedSurrogateLoss(
-        ...     text.edit_distance, task=text.CTC("abc"), warm_up_updates=20
-        ... )
+        >>> criterion = LearnedSurrogateLoss(text.edit_distance, task=text.CTC("abc"))
         >>> log_probs = torch.randn(12, 2, 4).log_softmax(-1).requires_grad_()
         >>> targets = torch.tensor([[1, 2, 3], [3, 1, 0]])
         >>> loss = criterion(log_probs, targets, torch.tensor([12, 12]), torch.tensor([3, 2]))
@@ -197,6 +209,9 @@ class LearnedSurrogateLoss(nn.Module):
 
         Sarafian, Sinay, Louzoun, Agmon, Kraus: Explicit Gradient Learning for Black-Box
         Optimization. ICML 2020.
+
+        Kool, van Hoof, Welling: Buy 4 REINFORCE Samples, Get a Baseline for Free! ICLR workshop
+        on Deep Reinforcement Learning Meets Structured Prediction, 2019.
 
         Patel, Hodaň, Matas: Learning Surrogates via Deep Embedding. ECCV 2020.
 
@@ -387,8 +402,9 @@ class LearnedSurrogateLoss(nn.Module):
     ) -> dict[str, Any]:
         """Fits the surrogate before its gradients are used, in place of the first calls' warm-up.
 
-        With plain tensors there is no need: the surrogate is measured at draws around these
-        predictions, and makes the first gradients quieter.
+        Where the gradient is measured there is no need: the metric is evaluated at draws around
+        these predictions, and what is learned makes the first gradients quieter. Where it is known
+        in closed form, there is nothing to learn.
 
         Args:
             batches: what the loss would be called with, as tuples of positional or dicts of
@@ -403,7 +419,7 @@ class LearnedSurrogateLoss(nn.Module):
             without batches, of fresh pairs from the generator.
 
         Raises:
-            ValueError: neither batches nor a generator; no batches, with plain tensors.
+            ValueError: neither batches nor a generator; no batches, where the gradient is measured.
             MetricError: the metric failed.
 
         Example:
@@ -433,7 +449,8 @@ class LearnedSurrogateLoss(nn.Module):
         """Whether a small step against the loss's gradient lowers the true metric.
 
         With plain tensors that is the measured gradient, by so many `draws`, and the metric is its
-        mean under the same noise.
+        mean under the same noise; with text, the measured one or the closed form's, and the metric
+        is its mean over random readings.
 
         Moves the predictions of whole batches by steps of several lengths, evaluates the metric
         again, and does the same with the base loss's gradient, if there is one. Where the task
@@ -482,9 +499,9 @@ class LearnedSurrogateLoss(nn.Module):
     def report(self, path: str | os.PathLike[str], check: GradientCheck | None = None) -> Path:
         """Writes one HTML page with pictures of how the surrogate does (needs matplotlib).
 
-        With plain tensors: the metric and what the draws are worth over the calls, and the gradient
-        check. Else also surrogate against metric, its error by how large the metric is and over the
-        updates, and the trust.
+        Where the gradient is measured: the metric and what the draws are worth over the calls, and
+        the gradient check. Where a surrogate is fitted to values also surrogate against metric, its
+        error by how large the metric is, and over the updates.
 
         Args:
             path: of the file; folders above it are made.

@@ -54,10 +54,10 @@ def measure(rank: int, options: argparse.Namespace, meeting: str) -> None:
     images, labels = WordImages("train", rank).batch(BATCH)
     wrapped = DistributedDataParallel(Recogniser(options.head))
     task = text.CTC(ALPHABET) if options.head == "ctc" else text.Characters(ALPHABET)
-    for surrogate, draws in (("embedding", 0), ("grid", 4)):
+    for surrogate, draws in (("embedding", 0), ("auto", 4)):
         for every in options.every:
             criterion = LearnedSurrogateLoss(
-                text.edit_distance,
+                text.normalized_edit_distance,
                 task=task,
                 surrogate=surrogate,
                 draws=draws,

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from learned_surrogates import LearnedSurrogateLoss, Workers
 
 BATCH, FEATURES, OUTPUTS = 64, 256, 16
-# More than the calls that end the warm-up, and than the values that are on their way.
+# More than the values that are on their way.
 FIRST_STEPS = 60
 
 
@@ -102,7 +102,7 @@ def main() -> None:
         cases[name] = Training(options.width, criterion)
         if executor is not None and executor.lag is None:
             # Until all workers have started, and the surrogate is fitted to what they say.
-            while criterion.stats["warming_up"]:
+            while not criterion.stats["updates"]:
                 cases[name].seconds(4)
         cases[name].seconds(FIRST_STEPS if executor else 12)
 

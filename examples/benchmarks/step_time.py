@@ -63,8 +63,9 @@ def main() -> None:
     cases: dict[str, Objective] = {"proxy loss": proxy_loss(options.head)}
     paper = {"surrogate": "embedding", "draws": 0, "warm_up_updates": 0}
     forms: dict[str, dict[str, Any]] = {
-        "defaults, base loss": {"base_loss": base_loss(options.head)},
-        "defaults": {},
+        "closed form, base loss": {"base_loss": base_loss(options.head)},
+        "closed form": {},
+        "4 draws, base loss": {"base_loss": base_loss(options.head), "draws": 4},
         "as in the paper": paper,
     }
     for form, arguments in forms.items():

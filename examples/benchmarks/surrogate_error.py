@@ -1,7 +1,6 @@
-"""How well the surrogate fits edit distance on predictions that it was not fitted to.
+"""How well a fitted surrogate knows the edit distance of predictions that it was not fitted to.
 
 The demo recogniser's predictions for training images fit it; those for validation images test it.
-`--updates 0` shows the net that comes with the package, which never saw this recogniser.
 
 `relative` is the mean absolute error over that of the best constant; below 1 the surrogate knows
 something. `expected` is the same against the mean over 512 draws, which is what it is fitted to
@@ -98,8 +97,8 @@ def main() -> None:
     add("--penalty", type=float, nargs="+", default=[None], help="default: the task's")
     add("--penalty-every", type=int, default=1)
     add("--rate", type=float, help="of the surrogate's Adam; default: the task's")
-    add("--surrogate", nargs="+", default=["grid"], help="grid, embedding, conditioned, pair")
-    add("--draws", type=int, nargs="+", default=[4])
+    add("--surrogate", nargs="+", default=["embedding"], help="embedding, conditioned, pair")
+    add("--draws", type=int, nargs="+", default=[0])
     add("--noisy", action="store_true", help="the recogniser that was trained on noisy labels")
     add("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()

@@ -11,15 +11,15 @@ the same images, with one of these:
   for one softmax a position);
 - surrogate: `LearnedSurrogateLoss` with its defaults and the proxy as `base_loss`;
 - surrogate-0, -25, -50, -75: the same with so many per cent of the proxy (`base_weight`);
-  surrogate-rare: with `update_every=16`; surrogate-light: with that, and a quarter of the samples
-  measured; surrogate-alone: without `base_loss`; surrogate-filter,
-  surrogate-relative: with `filter=0.25` and `Filter(2.0, relative=True)`; surrogate-gce30, -gce70,
-  -smoothing, -weighted: with half of that proxy in place of the usual one;
-- paper: LS-ED as published (embedding distance, metric of the decoded text), warmed up for 1,500
-  updates;
+  surrogate-alone: without `base_loss`; surrogate-draws: with `draws=4`, also where the expected
+  metric is known in closed form; surrogate-light: with that, and a quarter of the samples measured;
+  surrogate-measured: with that, and nothing known of the readings (`surrogate="none"`);
+  surrogate-gce30, -gce70, -smoothing, -weighted: with half of that proxy in place of the usual one;
+- paper: LS-ED (embedding distance, metric of the decoded text), warmed up for 1,500 updates; ls-ed
+  and feds: `text.ls_ed` and `text.feds`, as they are, for one softmax a position;
 - mwer4, mwer16: minimum-risk training, the expected metric's gradient from 4 or 16 draws a sample
   with a leave-one-out baseline, plus 0.1 times the proxy; mwer4-half, mwer16-half: half of it and
-  half of the proxy, balanced as the surrogate and its base loss are.
+  half of the proxy, brought to one norm.
 
 Regimes: `clean` labels; `noisy` ones (40 % of the training words with 1 to 3 wrong characters);
 `words`, noisy labels and, as the metric, whether the word is wrong; and, with clean labels, metrics
@@ -64,7 +64,7 @@ from post_tuning import (
     surrogate_arguments,
     surrogate_objective,
 )
-from recogniser import ALPHABET, Head, Recogniser, load, proxy_loss, read as decode
+from recogniser import ALPHABET, POSITIONS, Head, Recogniser, load, proxy_loss, read as decode
 from rival_losses import (
     generalized_cross_entropy,
     smoothed_cross_entropy,
@@ -73,18 +73,18 @@ from rival_losses import (
 from scoring import predict, scores
 from word_images import WordImages
 
-from learned_surrogates import Filter, LearnedSurrogateLoss, text
+from learned_surrogates import LearnedSurrogateLoss, text
 
 # Arguments of the loss that are not its defaults.
 SETTINGS: dict[str, dict[str, Any]] = {
     "surrogate": {},
     **{f"surrogate-{share}": {"base_weight": share / 100} for share in (0, 25, 50, 75)},
-    "surrogate-rare": {"update_every": 16},
-    "surrogate-light": {"update_every": 16, "metric_budget": 0.25},
     "surrogate-alone": {"base_loss": None},
-    "surrogate-filter": {"filter": 0.25},
-    "surrogate-relative": {"filter": Filter(2.0, relative=True)},
+    "surrogate-draws": {"draws": 4},
+    "surrogate-light": {"draws": 4, "metric_budget": 0.25},
+    "surrogate-measured": {"draws": 4, "surrogate": "none"},
 }
+PUBLISHED: dict[str, Callable[..., LearnedSurrogateLoss]] = {"ls-ed": text.ls_ed, "feds": text.feds}
 RISKS = ("mwer4", "mwer16", "mwer4-half", "mwer16-half")
 METRICS: dict[str, Callable[..., Any]] = {
     "clean": text.edit_distance,
@@ -105,7 +105,7 @@ RIVALS: dict[str, Callable[[Head], Callable[..., Tensor]]] = {
     "weighted": lambda head: weighted_cross_entropy(DIGITS, 10),
 }
 BLENDS = {f"surrogate-{rival}": rival for rival in RIVALS}
-METHODS = ("proxy", "ceiling", *RIVALS, *SETTINGS, *BLENDS, "paper", *RISKS)
+METHODS = ("proxy", "ceiling", *RIVALS, *SETTINGS, *BLENDS, "paper", *PUBLISHED, *RISKS)
 EVALUATION_SEED = 2020
 # The last two have the same words, which no other has, and the last one fonts of its own.
 SPLITS = ("validation", "familiar", "test")
@@ -135,7 +135,7 @@ def parse() -> argparse.Namespace:
     add("--results", type=Path, default=Path("runs/when_it_helps.jsonl"))
     options = parser.parse_args()
     for method in options.methods:
-        if options.head == "ctc" and method.endswith(("smoothing", "weighted")):
+        if options.head == "ctc" and method.endswith(("smoothing", "weighted", *PUBLISHED)):
             parser.error(f"{method} is for one softmax a position: --head characters")
     return options
 
@@ -238,8 +238,13 @@ class Study:
 
             return risk, None
         task = text.CTC(ALPHABET) if self.head == "ctc" else text.Characters(ALPHABET)
-        words = text.RandomEdits(ALPHABET, WordImages("train", seed).words)
-        if method == "paper":
+        if method in PUBLISHED:
+            words = {"words": WordImages("train", seed).words} if method == "ls-ed" else {}
+            criterion = PUBLISHED[method](
+                ALPHABET, POSITIONS, metric=self.metric, seed=seed, **words
+            )
+        elif method == "paper":
+            words = text.RandomEdits(ALPHABET, WordImages("train", seed).words)
             criterion = LearnedSurrogateLoss(
                 self.metric, task=task, surrogate="embedding", draws=0, generator=words, seed=seed
             )

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from .._colours import BLUE, GREEN, ORANGE
 from .core import MeasuredCore
 
+KNOWN_TEXT = "The metric's mean over random draws, in closed form: mean of each batch."
 WORTH_TEXT = (
     "Left: the metric of the draws around predictions, mean of each batch. Right: how many draws a "
     "sample would be needed for a gradient as quiet, had the surrogate not learned what the metric "
@@ -31,8 +32,10 @@ def sections(core: MeasuredCore) -> list[tuple[str, str, Figure]]:
     history = core.history.columns()
     if len(history["calls"]) < 2:
         return []
+    worth = ("The metric, and what the draws are worth", WORTH_TEXT, _worth(history))
+    known = ("The metric", KNOWN_TEXT, _known(history))
     return [
-        ("The metric, and what the draws are worth", WORTH_TEXT, _worth(history)),
+        worth if core.recipe.draws else known,
         ("Signal and noise", SIGNAL_TEXT + COSINE_TEXT * _compared(history), _signal(history)),
     ]
 
@@ -51,6 +54,14 @@ def verdict(core: MeasuredCore) -> str:
     if cosine + 2 * error < 0:
         verdict += f" Its gradient leads away from the metric now: cosine {cosine:.2f}."
     return verdict
+
+
+def _known(history: dict[str, list[float]]) -> Figure:
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(history["calls"], history["metric"], color=GREEN, linewidth=1)
+    axes.set(xlabel="calls", ylabel="metric, mean over draws")
+    return figure
 
 
 def _worth(history: dict[str, list[float]]) -> Figure:

@@ -99,7 +99,7 @@ class BoxTask(Task[BoxBatch]):
         check_number("noise", noise, 0, integer=False)
         self.noise = noise
         self.samples = noise > 0
-        # One alone would not tell how noisy it is, and trust takes that out.
+        # One alone would not tell how noisy it is, which the relative error takes out.
         self.draws = 2 if self.samples else 0
 
     def __repr__(self) -> str:

@@ -33,10 +33,11 @@ class Characters(TextTask):
       symbol; whatever follows it counts as more of the same.
 
     The metric gets lists of strings: the best class of each position up to the first end symbol,
-    and the target's text. The surrogate "grid" sees their match grid; the others see probabilities
-    and one-hot targets, `(batch, classes, length)` each. Positions where the target is
-    `ignore_index` are left out of both, as in `nn.CrossEntropyLoss`: pad with the end symbol
-    rather, if the metric shall see what the recogniser reads behind the text.
+    and the target's text; in training, random readings: a class drawn for each position. A
+    surrogate that is fitted to values sees probabilities and one-hot targets, `(batch, classes,
+    length)` each. Positions where the target is `ignore_index` are left out of all, as in
+    `nn.CrossEntropyLoss`: pad with the end symbol rather, if the metric shall see what the
+    recogniser reads behind the text.
 
     Args:
         alphabet: the characters without the end symbol, a string or a list of strings. They take
@@ -45,8 +46,8 @@ class Characters(TextTask):
         ignore_index: the target's value at positions to leave out.
         classes_last: whether the classes are the input's last dimension.
         fold: for a metric that does not tell some characters apart, such as `str.lower` where case
-            does not count: characters of which `fold` makes the same are one to the grid. The
-            metric still gets the texts as they are.
+            does not count: the edit distance with which the metric is compared takes characters
+            of which `fold` makes the same for one. The metric still gets the texts as they are.
         decode: makes a text of class indices, as a tokenizer's `decode` does, where the metric is
             to get something else than the characters joined.
 

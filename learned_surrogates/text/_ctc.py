@@ -39,10 +39,10 @@ class CTC(TextTask):
     - `input_lengths`, `target_lengths`: `(batch,)` tensors, lists or tuples.
 
     The metric gets lists of strings: the greedy reading (the best class of each frame, repeats
-    merged, blanks dropped), and the target's text. The surrogate "grid" sees their match grid; the
-    others see the frames' probabilities and the target laid over the same frames, `(batch,
-    classes, time)` each. A target that is too long for its frames, for which `nn.CTCLoss` is
-    infinite, is laid out as far as it fits.
+    merged, blanks dropped), and the target's text; in training, random readings: a class drawn for
+    each frame. A surrogate that is fitted to values sees the frames' probabilities and the target
+    laid over the same frames, `(batch, classes, time)` each. A target that is too long for its
+    frames, for which `nn.CTCLoss` is infinite, is laid out as far as it fits.
 
     Args:
         alphabet: the characters without the blank, a string or a list of strings. They take the
@@ -51,8 +51,8 @@ class CTC(TextTask):
         layout: how a target is laid over the frames, where it is: "aligned", along the most
             probable path that spells it, or "even", evenly spaced.
         fold: for a metric that does not tell some characters apart, such as `str.lower` where case
-            does not count: characters of which `fold` makes the same are one to the grid. The
-            metric still gets the texts as they are.
+            does not count: the edit distance with which the metric is compared takes characters
+            of which `fold` makes the same for one. The metric still gets the texts as they are.
         decode: makes a text of class indices, as a tokenizer's `decode` does, where the metric is
             to get something else than the characters joined.
 
