@@ -13,15 +13,18 @@ class Regression:
     """Least squares of d on columns x, over calls, the older ones counting less and less.
 
     Args:
-        doubt: for each column, in how many differences without it that it is doubted: a ridge of
-            so many rows in which d does not vary with it, `(columns,)`. A column that is likely to
-            matter needs little, one of many that may not needs more.
+        doubt: for each column, how far it is doubted: a ridge of so many rows in which d does not
+            vary with it, `(columns,)`. A column that is likely to matter needs little, one of many
+            that may not needs more. Columns of one doubt are alike, and doubted by their mean size:
+            one that has hardly varied yet must not be worth any number.
     """
 
     def __init__(self, doubt: Tensor):
         self.doubt = doubt.to(dtype=torch.float64, device="cpu")
+        alike = (self.doubt[:, None] == self.doubt).double()
+        self._alike = alike / alike.sum(1, keepdim=True)
         columns = len(doubt)
-        #: Sums of x x' and x d over rows, and the number of rows, faded alike.
+        #: Sums of x x' and x d over rows, and the number of rows that tell, faded alike.
         self.normal = torch.zeros(columns, columns, dtype=torch.float64, device="cpu")
         self.products = torch.zeros(columns, dtype=torch.float64, device="cpu")
         self.rows = torch.zeros((), dtype=torch.float64, device="cpu")
@@ -41,14 +44,16 @@ class Regression:
         keep = 1 - MOMENTUM
         self.normal = keep * self.normal + x.T @ x
         self.products = keep * self.products + x.T @ d
-        self.rows = keep * self.rows + len(d)
+        # Rows in which nothing varies tell nothing.
+        self.rows = keep * self.rows + x.any(1).sum()
         self.squares = keep * self.squares + d.square().sum()
 
     def solve(self) -> None:
         """Fits the weights to what was taken."""
         energy = self.normal.diagonal()
         varies = energy > 0
-        ridge = self.doubt * energy / self.rows.clamp(min=1)
+        usual = torch.maximum(energy, self._alike @ energy)
+        ridge = self.doubt * usual / self.rows.clamp(min=1)
         normal = self.normal + torch.diag(torch.where(varies, ridge, 1.0))
         factor, failed = torch.linalg.cholesky_ex(normal)
         if not failed:

@@ -51,7 +51,7 @@ def verdict(core: MeasuredCore) -> str:
     if core.base_share:
         verdict += f" The base loss has {core.base_share:.0%} of the gradient."
     cosine, error = core.quality.cosine
-    if cosine + 2 * error < 0:
+    if cosine + 3 * error < 0:
         verdict += f" Its gradient leads away from the metric now: cosine {cosine:.2f}."
     return verdict
 

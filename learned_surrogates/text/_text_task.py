@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from rapidfuzz.distance import Levenshtein
 from torch import Tensor, nn
 
 from .._checks import check_dense
@@ -76,6 +77,7 @@ class TextTask(Task[TextBatch]):
     base_weight = 0.5
     akin_to_base_loss = (
         edit_distance,
+        Levenshtein.distance,
         normalized_edit_distance,
         word_edit_distance,
         normalized_word_edit_distance,

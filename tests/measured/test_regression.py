@@ -64,3 +64,14 @@ def test_a_column_that_never_varies_has_no_weight():
     regression.solve()
     assert regression.weights[1] == 0
     assert regression.weights.isfinite().all()
+
+
+def test_a_column_that_has_hardly_varied_is_not_worth_any_number():
+    """A class that was drawn once, hardly different: its weight would be 100."""
+    regression = Regression(torch.tensor([10.0, 10.0]))
+    x, d = rows(50, [1.0, 0.0], noise=0.0)
+    x[:, 1] = 0
+    x[0, 1], d[0] = 1e-3, x[0, 0] + 0.1
+    regression.take(x, d)
+    regression.solve()
+    assert abs(regression.weights[1]) < 0.01

@@ -411,8 +411,8 @@ EDITS = [
         ("d = d.clamp(-largest, largest)", "d = d.clamp(-largest)"),
         ("self.normal = keep * self.normal + x.T @ x", "self.normal = self.normal + x.T @ x"),
         ("self.products = keep * self.products + x.T @ d", "self.products = x.T @ d"),
-        ("self.rows = keep * self.rows + len(d)", "self.rows = self.rows + len(d)"),
-        ("ridge = self.doubt * energy", "ridge = energy"),
+        ("self.rows = keep * self.rows + x.any(1).sum()", "self.rows = self.rows + len(d)"),
+        ("ridge = self.doubt * usual", "ridge = self.doubt * energy"),
     ),
     *of(
         "text/_controls.py",
