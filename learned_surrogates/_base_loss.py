@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._island import island
+from ._support.island import island
 from ._task import Batch
 
 #: Gives the base loss's gradient of a call; None without a base loss.

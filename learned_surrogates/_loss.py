@@ -11,28 +11,28 @@ import torch
 from torch import Tensor, nn
 
 from ._base_loss import NOT_FINITE, base_gradient
-from ._budget import Budget
-from ._checks import check_choice, check_number
-from ._describe import describe
-from ._evaluation import Parcel
-from ._filter import Filter
+from ._diagnosis.check import GradientCheck
+from ._diagnosis.checker import GradientChecker
+from ._diagnosis.describe import describe
+from ._evaluation.budget import Budget
+from ._evaluation.portion import Parcel
+from ._evaluation.workers import Workers, as_workers
+from ._fitted.core import ValueCore
+from ._fitted.filter import Filter
 from ._gradient import with_known_gradient
-from ._gradient_check import GradientCheck
-from ._gradient_checker import GradientChecker
-from ._identity import OTHERS, as_bytes, differences, from_bytes, identity
-from ._island import never_compiled
+from ._learning.recipe import Recipe
+from ._learning.sync import Sync
 from ._measured.core import SALT, MeasuredCore
-from ._metric import Metric
-from ._packed import KEY, pack, unpack
-from ._processes import Lock, Stream, one_at_a_time, starts_a_process
-from ._recipe import Recipe
-from ._state_tensors import Faults
-from ._sync import Sync
+from ._metric.metric import Metric
+from ._state.identity import OTHERS, as_bytes, differences, from_bytes, identity
+from ._state.packed import KEY, pack, unpack
+from ._state.tensors import Faults
+from ._support.checks import check_choice, check_number
+from ._support.island import never_compiled
+from ._support.processes import Lock, Stream, one_at_a_time, starts_a_process
+from ._support.warnings import warn
 from ._task import Batch, Generator, Task, plain, read
 from ._tensors import Tensors
-from ._value_core import ValueCore
-from ._warnings import warn
-from ._workers import Workers, as_workers
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -522,7 +522,7 @@ class LearnedSurrogateLoss(nn.Module):
             ...     page.read_text().count("<img")
             3
         """
-        from ._report import write_report
+        from ._diagnosis.report import write_report
 
         page = Path(path)
         page.parent.mkdir(parents=True, exist_ok=True)

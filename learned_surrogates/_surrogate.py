@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ._objective import norm
+from ._fitted.objective import norm
 
 
 class EmbeddingDistance(nn.Module):

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from ._measured.estimator import Estimator
-    from ._metric import Metric
-    from ._recipe import Recipe
-    from ._sync import Sync
+    from ._estimator import Estimator
+    from ._learning.recipe import Recipe
+    from ._learning.sync import Sync
+    from ._metric.metric import Metric
 
 #: A random data generator R: `generator(count, rng)` returns `count` predictions and `count`
 #: targets, in the form in which the metric takes them, spread over the metric's range.

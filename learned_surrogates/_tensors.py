@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ._checks import check_dense, check_number
+from ._learning.recipe import Recipe
+from ._learning.sync import Sync
 from ._measured.forms import NAMES
 from ._measured.gaussian import Gaussian
-from ._metric import Metric
+from ._metric.metric import Metric
 from ._perfect import perfect_predictions
-from ._recipe import Recipe
+from ._support.checks import check_dense, check_number
 from ._surrogate import Conditioned, EmbeddingDistance, PairRegression, embedding_net
-from ._sync import Sync
 from ._task import Batch, Task, lasting
 
 #: Surrogates: of those the slope is fitted, of these the values.

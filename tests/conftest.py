@@ -9,7 +9,7 @@ from ranks import Ranks
 from torch import Tensor
 
 from learned_surrogates import LearnedSurrogateLoss, Tensors, boxes, text
-from learned_surrogates._packed import KEY, unpack
+from learned_surrogates._state.packed import KEY, unpack
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile(

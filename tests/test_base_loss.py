@@ -6,7 +6,7 @@ from conftest import assert_identical, l1, make_arguments, make_loss, snapshot, 
 from torch import nn
 
 from learned_surrogates import LearnedSurrogateLoss, Tensors
-from learned_surrogates._learner import PATIENCE
+from learned_surrogates._fitted.learner import PATIENCE
 
 
 class Ruler(nn.Module):

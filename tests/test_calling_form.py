@@ -14,7 +14,7 @@ from torch import nn
 from torchmetrics.functional import text as functional
 
 from learned_surrogates import LearnedSurrogateLoss, MetricError, text
-from learned_surrogates._metric import Metric
+from learned_surrogates._metric.metric import Metric
 
 
 def evaluated(function, predictions, targets, **options):

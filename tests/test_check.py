@@ -383,7 +383,7 @@ def test_the_report_names_metrics_that_look_like_html(tmp_path):
 
 
 def test_the_history_survives_saving_and_stays_small(monkeypatch):
-    monkeypatch.setattr("learned_surrogates._history.MOST_ROWS", 10)
+    monkeypatch.setattr("learned_surrogates._learning.history.MOST_ROWS", 10)
     criterion, twin = make_loss(), make_loss()
     train(criterion, "tensors", range(35))
     history = criterion._core.learner.history

@@ -7,7 +7,7 @@ import pytest
 import learned_surrogates
 
 # Numba is an extra.
-NEEDS = {"_row_kernels": "numba", "_column_kernels": "numba"}
+NEEDS = {"row_kernels": "numba", "column_kernels": "numba"}
 PUBLIC = (
     learned_surrogates,
     learned_surrogates.text,

@@ -12,7 +12,7 @@ from rapidfuzz.distance import Levenshtein
 from torch.nn.functional import cosine_similarity, one_hot
 
 from learned_surrogates import text
-from learned_surrogates.text import _column_steps, _difference_rows, _row_passes
+from learned_surrogates.text._closed_form import column_steps, difference_rows, row_passes
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 CTC, CHARACTERS = text.CTC(LETTERS[:5]), text.Characters(LETTERS[:5])
@@ -27,7 +27,7 @@ no_numba = importlib.util.find_spec("numba") is None
 )
 def way(request, monkeypatch):
     """Which passes are taken in float32."""
-    monkeypatch.setattr(_row_passes, "failed", request.param == "PyTorch")
+    monkeypatch.setattr(row_passes, "failed", request.param == "PyTorch")
     return request.param
 
 
@@ -135,7 +135,7 @@ def test_value_and_gradient_are_about_the_exact_ones(dtype, ctc, letters, near):
 def test_with_independent_columns_they_are_nearly_so(
     monkeypatch, ctc, letters, near, within, median, twentieth, worst
 ):
-    monkeypatch.setattr(_row_passes, "failed", True)
+    monkeypatch.setattr(row_passes, "failed", True)
     errors, cosines = compared(80, ctc, letters, near, dtype=torch.float32)
     assert (errors < 0.01).double().mean() >= within
     assert cosines.median() >= median
@@ -235,8 +235,8 @@ def test_long_lines_in_parts_are_the_same(monkeypatch, task, costs, kept, at_a_t
     criterion = text.ExpectedEditDistance(task, reduction="none", **costs_of(costs))
     arguments = batch(task is CTC, torch.float64, frames=20)
     expected = with_gradient(criterion, *arguments)
-    monkeypatch.setattr(_difference_rows, "AT_ONCE", kept)
-    monkeypatch.setattr(_difference_rows, "AT_A_TIME", at_a_time)
+    monkeypatch.setattr(difference_rows, "AT_ONCE", kept)
+    monkeypatch.setattr(difference_rows, "AT_A_TIME", at_a_time)
     torch.testing.assert_close(with_gradient(criterion, *arguments), expected)
 
 
@@ -245,7 +245,7 @@ def test_long_lines_in_parts_are_the_same(monkeypatch, task, costs, kept, at_a_t
 @pytest.mark.parametrize(("kept", "share"), [(2**22, 0), (1, 0), (2**22, 0.01)])
 def test_the_compiled_passes_are_those_of_pytorch(monkeypatch, task, kept, share):
     """But for characters that have less than their share of the doubt, if there is one."""
-    kernels = _row_passes.kernels()
+    kernels = row_passes.kernels()
     monkeypatch.setattr(kernels, "KEPT", kept)
     monkeypatch.setattr(kernels, "LEAST_SHARE", share)
     criterion = text.ExpectedEditDistance(task, reduction="none")
@@ -434,8 +434,8 @@ def test_long_unsure_lines_are_right_within_sampling_error(way, ctc, frames, len
 
 @pytest.mark.parametrize("costs", [UNIT, (2, 1, 2)])
 def test_rounding_errors_do_not_grow_from_frame_to_frame(monkeypatch, costs):
-    monkeypatch.setattr(_row_passes, "failed", True)
-    monkeypatch.setattr(_row_passes, "ChainedStep", _column_steps.UnitStep)
+    monkeypatch.setattr(row_passes, "failed", True)
+    monkeypatch.setattr(row_passes, "ChainedStep", column_steps.UnitStep)
     random, _ = random_of(0)
     target = torch.arange(100) % 3 + 1
     path = torch.zeros(800, dtype=torch.long)
@@ -494,7 +494,7 @@ def test_it_says_what_it_is_and_how_it_runs(monkeypatch, costs):
     said = f"CTC(5 characters, blank=0), insertion={costs[0]}"
     assert said in repr(criterion)
     assert ("compiled by Numba" in repr(criterion)) == (costs == UNIT and not no_numba)
-    monkeypatch.setattr(_row_passes, "failed", True)
+    monkeypatch.setattr(row_passes, "failed", True)
     assert repr(criterion).endswith("columns independent)")
     assert repr(copy.deepcopy(criterion)) == repr(criterion)
 
@@ -505,10 +505,10 @@ def test_kernels_that_fail_are_told_of_once_and_done_without(monkeypatch):
 
     criterion = text.ExpectedEditDistance(CTC)
     arguments = batch(True)
-    monkeypatch.setattr(_row_passes, "failed", True)
+    monkeypatch.setattr(row_passes, "failed", True)
     expected = with_gradient(criterion, *arguments)
-    monkeypatch.setattr(_row_passes, "failed", False)
-    monkeypatch.setattr(_row_passes, "kernels", lambda: SimpleNamespace(run=fail))
+    monkeypatch.setattr(row_passes, "failed", False)
+    monkeypatch.setattr(row_passes, "kernels", lambda: SimpleNamespace(run=fail))
     with pytest.warns(UserWarning, match="Numba is installed but fails .* no compiler"):
         found = with_gradient(criterion, *arguments)
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
@@ -517,14 +517,14 @@ def test_kernels_that_fail_are_told_of_once_and_done_without(monkeypatch):
 
 @pytest.mark.skipif(no_numba, reason="no Numba")
 def test_without_a_folder_to_write_to_each_process_compiles(monkeypatch):
-    from learned_surrogates.text import _column_kernels
+    from learned_surrogates.text._closed_form import column_kernels
 
-    njit = _column_kernels.numba.njit
+    njit = column_kernels.numba.njit
 
     def no_locator(cache=False, **options):
         if cache:
             raise RuntimeError("cannot cache function: no locator available")
         return njit(**options)
 
-    monkeypatch.setattr(_column_kernels.numba, "njit", no_locator)
-    assert _column_kernels.compiled(lambda x: x + 1)(1) == 2
+    monkeypatch.setattr(column_kernels.numba, "njit", no_locator)
+    assert column_kernels.compiled(lambda x: x + 1)(1) == 2

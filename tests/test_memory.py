@@ -10,7 +10,7 @@ import torch
 from conftest import make_arguments, make_loss
 from torch import Tensor
 
-from learned_surrogates._history import MOST_ROWS
+from learned_surrogates._learning.history import MOST_ROWS
 
 pytestmark = pytest.mark.filterwarnings("ignore:the surrogate has not been trusted")
 FORMS = ("tensors", "measured", "ctc-auto", "ctc", "characters-auto")

@@ -16,7 +16,7 @@ from conftest import (
 )
 
 from learned_surrogates import LearnedSurrogateLoss, MetricError, text
-from learned_surrogates._metric import Metric
+from learned_surrogates._metric.metric import Metric
 
 PREDICTIONS = torch.tensor([[1.0, 2.0, 0.0], [0.0, 0.0, 3.0], [4.0, 0.0, 0.0], [0.5, 0.5, 0.0]])
 TARGETS = torch.zeros(4, 3)

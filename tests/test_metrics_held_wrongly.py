@@ -12,7 +12,7 @@ from torchmetrics.classification import BinaryF1Score
 from torchmetrics.text import CharErrorRate, WordInfoLost
 
 from learned_surrogates import LearnedSurrogateLoss, MetricError, text
-from learned_surrogates._metric import Metric
+from learned_surrogates._metric.metric import Metric
 
 
 def marked(predictions, targets):
@@ -114,7 +114,7 @@ ORDERS = {
 
 @pytest.mark.parametrize("names", ORDERS)
 def test_the_names_of_parameters_tell_their_order(names):
-    from learned_surrogates._parameters import is_reversed
+    from learned_surrogates._metric.parameters import is_reversed
 
     function = eval(f"lambda {names}: 1")
     assert is_reversed(function) == ORDERS[names]

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from learned_surrogates._objective import norm, objective
+from learned_surrogates._fitted.objective import norm, objective
 
 
 def make_problem():

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, strategies as st
 
-from learned_surrogates._replay import Replay
+from learned_surrogates._learning.replay import Replay
 
 batches = st.lists(st.tuples(st.integers(0, 9), st.integers(1, 4)), max_size=8)
 

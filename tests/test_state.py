@@ -22,7 +22,7 @@ from test_loss import Weighted
 from torch import nn
 
 from learned_surrogates import LearnedSurrogateLoss
-from learned_surrogates._packed import KEY
+from learned_surrogates._state.packed import KEY
 
 
 def through_torch(state):

@@ -8,8 +8,8 @@ import torch
 from conftest import assert_identical, l1, make_arguments, make_loss, snapshot, step, train
 
 from learned_surrogates import LearnedSurrogateLoss, Tensors, text
-from learned_surrogates._identity import as_bytes, differences, from_bytes, identity
-from learned_surrogates._metric import Metric
+from learned_surrogates._metric.metric import Metric
+from learned_surrogates._state.identity import as_bytes, differences, from_bytes, identity
 
 
 @functools.cache

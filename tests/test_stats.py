@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from learned_surrogates._stats import agreement
+from learned_surrogates._fitted.agreement import agreement
 
 numbers = st.integers(-3, 3).map(float)
 

@@ -11,7 +11,7 @@ from conftest import assert_identical, l1, make_arguments, make_loss, snapshot, 
 from executors import CONTEXT
 
 from learned_surrogates import LearnedSurrogateLoss
-from learned_surrogates._processes import Lock, Stream
+from learned_surrogates._support.processes import Lock, Stream
 
 
 def in_threads(count, function):

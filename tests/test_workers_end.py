@@ -16,7 +16,7 @@ from executors import ByHand
 from test_workers import assert_replayed, wait_until
 
 from learned_surrogates import MetricError, Workers
-from learned_surrogates._made import Made
+from learned_surrogates._evaluation.executor import Made
 
 HEAD = """
 import functools

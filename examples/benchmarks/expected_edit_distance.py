@@ -28,7 +28,7 @@ from torch import Tensor
 from word_images import WordImages
 
 from learned_surrogates import text
-from learned_surrogates.text import _row_passes as passes
+from learned_surrogates.text._closed_form import row_passes as passes
 
 
 def objective(head: Head, share: float, compiled: bool) -> Objective:

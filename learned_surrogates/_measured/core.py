@@ -9,21 +9,21 @@ import torch
 from torch import Tensor
 
 from .._base_loss import Base
-from .._budget import choose
-from .._doubts import Doubts
-from .._evaluations import Evaluation, Evaluations, Measurement, Seen
-from .._history import History
-from .._island import island
-from .._metric import Metric
-from .._recipe import Recipe
-from .._replay import Replay
-from .._state_tensors import Faults
-from .._sync import Sync
+from .._estimator import Draws, Estimator
+from .._evaluation.budget import choose
+from .._evaluation.doubts import Doubts
+from .._evaluation.queue import Evaluation, Evaluations, Measurement, Seen
+from .._learning.history import History
+from .._learning.recipe import Recipe
+from .._learning.replay import Replay
+from .._learning.sync import Sync
+from .._metric.metric import Metric
+from .._state.tensors import Faults
+from .._support.island import island
+from .._support.transfer import send
+from .._support.warnings import warn
 from .._task import Batch, Task
-from .._transfer import send
-from .._warnings import warn
 from . import state
-from .estimator import Draws, Estimator
 from .quality import Quality
 from .together import agree
 

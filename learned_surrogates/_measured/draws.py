@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._support.transfer import send
 from .._task import Batch, Task
-from .._transfer import send
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,11 +5,11 @@ import statistics
 import torch
 from torch import Tensor
 
-from .._evaluations import Measurement
-from .._recipe import Recipe
-from .._replay import Replay
-from .._transfer import send
-from .._warnings import warn
+from .._evaluation.queue import Measurement
+from .._learning.recipe import Recipe
+from .._learning.replay import Replay
+from .._support.transfer import send
+from .._support.warnings import warn
 from .bounded import Size
 from .draws import as_samples, half_differences
 from .slope import FEWEST_ROWS, Rows, Slope

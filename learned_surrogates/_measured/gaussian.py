@@ -5,16 +5,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._evaluations import Measurement, Seen
-from .._recipe import Recipe
-from .._replay import Replay
-from .._state_tensors import Faults
-from .._sync import Sync
+from .._estimator import Draws, Estimator
+from .._evaluation.queue import Measurement, Seen
+from .._learning.recipe import Recipe
+from .._learning.replay import Replay
+from .._learning.sync import Sync
+from .._state.tensors import Faults
 from .._task import Batch, Task
 from . import gaussian_state
 from .bounded import bounded_slopes
 from .draws import as_samples, draw, half_differences
-from .estimator import Draws, Estimator
 from .experience import Experience
 from .score_function import measured_gradient
 from .slope import FEWEST_ROWS, FIRST_STEPS, Slope

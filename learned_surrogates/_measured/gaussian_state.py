@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from .._state_tensors import (
+from .._state.tensors import (
     ANY,
     Faults,
     Shapes,

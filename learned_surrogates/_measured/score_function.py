@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from .._evaluations import Measurement
-from .._transfer import send
+from .._evaluation.queue import Measurement
+from .._support.transfer import send
 from .draws import Draws, by_output, half_differences
 
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .._fit import apply_gradients, seeded
-from .._island import island
-from .._sync import Sync
+from .._learning.fit import apply_gradients, seeded
+from .._learning.sync import Sync
+from .._support.island import island
 from .control_variate import ControlVariate
 from .forms import build, suited
 

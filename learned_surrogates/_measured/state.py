@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .._state_tensors import (
+from .._state.tensors import (
     ANY,
     VERSION,
     Faults,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
-from .._sync import digest, gather, waiting
+from .._learning.sync import digest, gather, waiting
 
 if TYPE_CHECKING:
     from .core import MeasuredCore

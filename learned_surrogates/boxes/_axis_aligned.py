@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .._checks import check_choice
+from .._support.checks import check_choice
 from ._box_task import BoxTask
 from ._geometry import with_angle
 from ._target_frame import box_in_frame, thick

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import check_dense
+from .._support.checks import check_dense
 from ._geometry import FORMS
 
 SIZES = {4: ("width x2 - x1", "height y2 - y1"), 5: ("width", "height")}

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._checks import check_number
+from .._support.checks import check_number
 from ._check import as_boxes, check_boxes
 from ._geometry import area, corners, rotate, untangled, with_angle
 from ._iou import rotated_iou

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from .._checks import check_number
-from .._warnings import warn
+from .._support.checks import check_number
+from .._support.warnings import warn
 from ._box_task import BoxBatch, BoxTask
 from ._geometry import canonical, rotate
 from ._target_frame import box_in_frame, matched, thick

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from .._checks import check_number
-from .._warnings import warn
+from .._support.checks import check_number
+from .._support.warnings import warn
 from ..retrieval._labelled import labelled, unit
 
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .._checks import check_number
+from .._support.checks import check_number
 from ..retrieval._labelled import labelled, unit
 from ._prototypes import check_classes
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .._checks import check_number
+from .._support.checks import check_number
 from ._lists import read_scores
 
 

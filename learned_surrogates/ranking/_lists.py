@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .._checks import check_choice, check_dense
+from .._support.checks import check_choice, check_dense
 
 Reduction = Literal["none", "mean", "sum"]
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .._checks import check_number
+from .._support.checks import check_number
 from ._lists import Reduction, read_lists
 from ._pairs import standardised
 from ._rank_distribution import expected_worth, nodes_for

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .._checks import check_number
+from .._support.checks import check_number
 from ._lists import read_scores
 from ._pairs import for_each_item, standardised
 

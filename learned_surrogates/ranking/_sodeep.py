@@ -8,7 +8,7 @@ import math
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._checks import check_number
+from .._support.checks import check_number
 from ._lists import Lists, Reduction, read_lists
 from ._ranks import Sorter, expected_ranks, ranks
 

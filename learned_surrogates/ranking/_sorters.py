@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from .._checks import check_number
+from .._support.checks import check_number
 
 
 class LSTMSorter(nn.Module):

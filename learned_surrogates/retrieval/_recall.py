@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .._checks import check_choice, check_number
+from .._support.checks import check_choice, check_number
 from ._labelled import AT_ONCE, labelled, unit
 
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .._checks import check_number
-from .._island import island, never_compiled
-from .._warnings import warn
+from .._support.checks import check_number
+from .._support.island import island, never_compiled
+from .._support.warnings import warn
 from ._labelled import AT_ONCE, labelled, positive_pairs, positives_of, unit
 from ._simix import mixed
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._checks import check_dense, check_number
+from .._support.checks import check_dense, check_number
 
 # Of a pixel: what is added to both sides of an IoU that would be 0 / 0.
 LEAST = 1e-6

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from .._warnings import warn
+from .._support.warnings import warn
 
 # How special symbols are written, such as "[GO]", "<unk>" and "{pad}".
 SPECIAL = re.compile(r"\[\w+\]|<[\w|/]+>|\{\w+\}")

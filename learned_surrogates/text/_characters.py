@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._metric import Metric
-from .._transfer import send
+from .._metric.metric import Metric
+from .._support.transfer import send
 from ._alignment import Labels
 from ._alphabet import Alphabet, kept_rows
 from ._readings import Readings, check_draws, draws_of, readings

@@ -12,7 +12,7 @@ from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cpdist
 from torch import Tensor
 
-from .._transfer import send
+from .._support.transfer import send
 from ._expected_edit_distance import ExpectedEditDistance, folded, folded_labels
 from ._text_task import TextBatch, TextTask
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .._metric import Metric
-from .._transfer import send
+from .._metric.metric import Metric
+from .._support.transfer import send
 from ._alignment import Labels, extend, fit_to_frames, force_align, spread_evenly
 from ._alphabet import Alphabet, kept_rows
 from ._readings import Readings, check_draws, draws_of, readings

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cpdist
 
-from .._warnings import warn
+from .._support.warnings import warn
 
 # What stands between words in the alphabets of speech recognisers and of word pieces.
 SEPARATORS = ("|", "▁")

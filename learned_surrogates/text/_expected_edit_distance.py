@@ -8,17 +8,17 @@ import torch
 from rapidfuzz.distance import Levenshtein
 from torch import Tensor, nn
 
-from .._checks import check_choice, check_number
-from .._island import never_compiled
-from .._metric import Metric
+from .._metric.metric import Metric
+from .._support.checks import check_choice, check_number
+from .._support.island import never_compiled
+from .._support.transfer import send
 from .._task import read
-from .._transfer import send
 from ._alignment import Labels
-from ._closed_form import ClosedForm, Problem
-from ._column_steps import ColumnStep, UnitStep, WholeNumberStep
+from ._closed_form.column_steps import ColumnStep, UnitStep, WholeNumberStep
+from ._closed_form.recursion import ClosedForm, Problem
+from ._closed_form.row_passes import way_of
+from ._closed_form.spelling import Spelling
 from ._edit_distance import edit_distance
-from ._row_passes import way_of
-from ._spelling import Spelling
 from ._text_task import TextBatch, TextTask
 from ._weighted_edit_distance import WeightedEditDistance
 

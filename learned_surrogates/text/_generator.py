@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
-from .._warnings import warn
+from .._support.warnings import warn
 
 # After so many rounds of edits a pair's distance is taken as it is: only where an alphabet of a few
 # characters leaves hardly any word at the distance drawn.

@@ -6,15 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._evaluations import Measurement, Seen
+from .._estimator import Draws, Estimator
+from .._evaluation.queue import Measurement, Seen
+from .._learning.recipe import Recipe
+from .._learning.sync import Sync
 from .._measured.control_variate import ControlVariate
-from .._measured.estimator import Draws, Estimator
 from .._measured.regression import Regression
-from .._metric import Metric
-from .._recipe import Recipe
-from .._state_tensors import Faults, Shapes, as_tensor, check_shapes, not_finite
-from .._sync import Sync
-from .._transfer import send
+from .._metric.metric import Metric
+from .._state.tensors import Faults, Shapes, as_tensor, check_shapes, not_finite
+from .._support.transfer import send
 from ._controls import Controls
 from ._expected_edit_distance import ExpectedEditDistance, known_distance
 from ._text_task import TextBatch, TextTask

@@ -6,7 +6,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .._warnings import warn
+from .._support.warnings import warn
 
 # How far a sum of probabilities, or its logarithm, may be off: half precision has three digits.
 ROUNDING = 0.02

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 
-from .._checks import check_number
+from .._support.checks import check_number
 from ._edit_distance import check_strings, compare
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import learned_surrogates
 from learned_surrogates import MetricError
-from learned_surrogates._value_core import ValueCore
+from learned_surrogates._fitted.core import ValueCore
 
 # An answer with a doubt is one.
 pytestmark = pytest.mark.filterwarnings("ignore:target has angles up to:UserWarning")

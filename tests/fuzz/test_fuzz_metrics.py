@@ -8,8 +8,8 @@ import pytest
 import torch
 from metrics import Made, named, of_tensors, of_texts
 
-from learned_surrogates._metric import Metric
-from learned_surrogates._metric_error import CallingFormError, MetricError
+from learned_surrogates._metric.error import CallingFormError, MetricError
+from learned_surrogates._metric.metric import Metric
 
 NUMBER = {"suite": 1000, "long": 10_000}
 pytestmark = pytest.mark.filterwarnings("ignore:.*the target comes first:UserWarning")

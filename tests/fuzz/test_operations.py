@@ -11,7 +11,7 @@ from conftest import assert_identical, l1, make_arguments, make_loss, snapshot, 
 from executors import Pickling
 
 from learned_surrogates import MetricError, Workers
-from learned_surrogates._packed import unpack
+from learned_surrogates._state.packed import unpack
 
 ODD, INTERRUPTED = 77.0, 99.0
 

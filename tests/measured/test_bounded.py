@@ -8,9 +8,9 @@ from conftest import assert_identical, l1, step
 from executors import AtOnce, ByHand
 
 from learned_surrogates import Batch, LearnedSurrogateLoss, MetricError, Workers
+from learned_surrogates._diagnosis.measured_pictures import _limits
 from learned_surrogates._measured.bounded import Size, bounded_slopes
 from learned_surrogates._measured.quality import Quality
-from learned_surrogates._measured.report import _limits
 from learned_surrogates._measured.smoothing import Smoothing
 
 

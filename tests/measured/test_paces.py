@@ -8,11 +8,11 @@ from conftest import assert_identical, l1, make_arguments, step
 from executors import ByHand
 
 from learned_surrogates import Batch, LearnedSurrogateLoss, Workers
-from learned_surrogates._evaluations import Evaluations
+from learned_surrogates._evaluation.queue import Evaluations
 from learned_surrogates._measured.control_variate import ControlVariate
 from learned_surrogates._measured.quality import Quality
 from learned_surrogates._measured.smoothing import Smoothing
-from learned_surrogates._metric import Metric
+from learned_surrogates._metric.metric import Metric
 
 
 def test_the_regression_moves_by_a_fiftieth_a_call():

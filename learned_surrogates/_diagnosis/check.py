@@ -1,0 +1,104 @@
+"""The outcome of a gradient check: figures, a verdict, a plot."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Names of the directions.
+SURROGATE, BASE = "surrogate", "base loss"
+
+
+@dataclass(frozen=True)
+class Direction:
+    """What steps against one gradient do to the metric, as an error: below 0 is better.
+
+    Attributes:
+        change: mean change of the metric, one a step length.
+        standard_error: of these means.
+        by_bin: mean change with step length number `GradientCheck.step`, one a bin.
+        cosine: with the true gradient; NaN where there is none to compare with.
+    """
+
+    change: list[float]
+    standard_error: list[float]
+    by_bin: list[float]
+    cosine: float
+
+
+@dataclass(frozen=True)
+class GradientCheck:
+    """The outcome of `LearnedSurrogateLoss.check`: `print` it, or `plot` it.
+
+    Attributes:
+        samples: number of samples.
+        left_out: samples beside these, on which the metric failed or whose values were lost.
+        error: their mean error before the step.
+        expected: whether the error is the metric's mean over draws, where the task draws, and not
+            that of the prediction as it is decoded.
+        steps: step lengths, as shares of the spread of a sample's prediction; one for the whole
+            batch, as samples with larger gradients move further.
+        step: index of the length with which the surrogate lowers the error most.
+        bins: `(lowest, highest, samples)` of the error before the step.
+        directions: "surrogate" and, where there is one, "base loss".
+        agreement: cosine of two estimates of the true gradient, from half the draws each; one that
+            follows the truth perfectly would reach about its square root. 1 for a differentiable
+            metric, NaN where there is no truth.
+        of_parameters: whether cosines are those of the gradients with respect to the model's
+            parameters, and not to its predictions.
+    """
+
+    samples: int
+    left_out: int
+    error: float
+    expected: bool
+    steps: tuple[float, ...]
+    step: int
+    bins: list[tuple[float, float, int]]
+    directions: dict[str, Direction]
+    agreement: float
+    of_parameters: bool
+
+    @property
+    def helps(self) -> bool:
+        """Whether the surrogate's best step lowers the error by over two standard errors."""
+        surrogate = self.directions[SURROGATE]
+        return surrogate.change[self.step] < -2 * surrogate.standard_error[self.step]
+
+    @property
+    def verdict(self) -> str:
+        """What follows from it, in a sentence."""
+        if self.helps:
+            return "A step against the surrogate's gradient lowers the error."
+        remedy = "" if BASE in self.directions else "give base_loss=, "
+        return (
+            "No step against the surrogate's gradient lowers the error for sure: do not train on "
+            f"it alone; {remedy}give it more calls to learn from, or see stats."
+        )
+
+    def __str__(self) -> str:
+        kind = "expected error" if self.expected else "error"
+        head = "".join(f"{step:>19g}" for step in self.steps)
+        lines = [
+            f"{kind} {self.error:.4g} on {self.samples} samples; how it changes after a step:",
+            f"{'step':>12}{head}   cosine with the true gradient",
+        ]
+        for name, direction in self.directions.items():
+            cells = "".join(
+                f"{f'{change:+.4f} ± {error:.4f}':>19}"
+                for change, error in zip(direction.change, direction.standard_error, strict=True)
+            )
+            lines.append(f"{name:>12}{cells}   {direction.cosine:.3f}")
+        if self.left_out:
+            lines.append(
+                f"{self.left_out} more samples are left out: the metric failed on them, or their "
+                "values were lost by the executor."
+            )
+        return "\n".join([*lines, self.verdict])
+
+    def plot(self) -> "Figure":
+        """Pictures of the change by step length and by bin (needs matplotlib)."""
+        from .report import check_figure
+
+        return check_figure(self)

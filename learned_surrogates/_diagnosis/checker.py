@@ -1,0 +1,263 @@
+"""Whether the surrogate's gradient lowers the metric: `LearnedSurrogateLoss.check`."""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .._base_loss import base_gradient, with_prediction
+from .._support.checks import check_number
+from .._support.island import island
+from .._task import Batch, plain, read
+from .check import BASE, SURROGATE, Direction, GradientCheck
+
+if TYPE_CHECKING:
+    from .._loss import LearnedSurrogateLoss
+
+# Step lengths, as shares of the spread of a sample's prediction.
+STEPS = (0.003, 0.01, 0.03, 0.1, 0.3)
+MOST_BINS = 4
+# Two estimates of the true gradient, from half the draws each.
+TRUTHS = ("truth", "other truth")
+
+
+class GradientChecker:
+    """Goes through batches and adds up what becomes a `GradientCheck`.
+
+    Args:
+        criterion: is not changed.
+        parameters: of the model; None compares gradients with respect to predictions.
+        draws: of the expected metric and its gradient, a sample.
+    """
+
+    def __init__(
+        self, criterion: "LearnedSurrogateLoss", parameters: Iterable[Tensor] | None, draws: int
+    ):
+        check_number("draws", draws, 2)
+        self.criterion = criterion
+        self.core = criterion._core
+        self.task = criterion.task
+        self.metric = criterion._core.metric
+        self.evaluations = criterion._core.evaluations
+        self.parameters = None
+        if parameters is not None:
+            self.parameters = [p for p in parameters if p.requires_grad]
+        self.draws = draws
+        self.left_out = 0
+        self.before: list[Tensor] = []
+        self.changes: dict[str, list[Tensor]] = {}
+        self.gradients: dict[str, list[Tensor]] = {}
+        self.has_truth = True
+
+    def add(self, arguments: Any) -> None:
+        """Takes a batch: what the loss would be called with, as a tuple or a dict."""
+        args, kwargs = ((), arguments) if isinstance(arguments, Mapping) else (arguments, {})
+        # What was made in inference mode has no gradient elsewhere.
+        args = tuple(map(_normal, args))
+        kwargs = {key: _normal(value) for key, value in kwargs.items()}
+        batch = read(self.task, args, kwargs)
+        if not len(batch.target):
+            return
+        self.core.to(batch.prediction.device)
+        gradients = {SURROGATE: self.core.gradient(batch, self.draws)}
+        if self.criterion.base_loss is not None:
+            base, _ = base_gradient(self.criterion.base_loss, batch, args, kwargs, "mean")
+            gradients[BASE] = base
+        prediction = batch.prediction.detach()
+        # In half precision, a small step is none.
+        prediction = prediction.to(torch.promote_types(prediction.dtype, torch.float32))
+
+        def errors(prediction: Tensor) -> Tensor:
+            moved = with_prediction(batch, prediction, args, kwargs)
+            return self._errors(self.task.read(*moved[0], **moved[1]))
+
+        before, changes = errors(prediction), {}
+        self.core.first_look(batch, before)
+        spread = _spread(batch.samples_first(prediction))
+        for name, against in gradients.items():
+            against = against.nan_to_num(0.0, 0.0, 0.0).to(prediction)
+            length = batch.samples_first(against).norm(dim=1).square().mean().sqrt()
+            unit = against * torch.where(length > 0, spread / length, 0.0)
+            changes[name] = torch.stack(
+                [errors(prediction - step * unit) - before for step in STEPS]
+            )
+        # A sample on which the metric fails is left out of everything.
+        usable = torch.cat([before[None], *changes.values()]).isfinite().all(0)
+        self.left_out += int((~usable).sum())
+        self.before.append(before[usable])
+        for name, change in changes.items():
+            self.changes.setdefault(name, []).append(change[:, usable])
+        truths = self._truths(batch)
+        self.has_truth &= bool(truths)
+        gradients |= truths
+        for gradient in gradients.values():
+            usable &= batch.samples_first(gradient).isfinite().all(1).cpu()
+        for name, gradient in gradients.items():
+            kept = batch.per_sample(usable.to(gradient.device), gradient.ndim)
+            flat = self._flat(batch.prediction, gradient.where(kept, 0.0)).double().cpu()
+            parts = self.gradients.setdefault(name, [])
+            if parts and self.parameters is not None:
+                parts[0] += flat
+            else:
+                parts.append(flat)
+
+    def _errors(self, batch: Batch) -> Tensor:
+        """The metric's mean over draws, the same ones at each call, or as decoded: `(batch,)`."""
+        with island(batch.prediction.device), torch.no_grad():
+            if not self.core.expects:
+                return self.evaluations.measure([self.task.decode(batch)])[0]
+            random = torch.Generator().manual_seed(0)
+            # One by one, as they are many.
+            draws = (self.core.sample(batch, random) for _ in range(self.draws))
+            return self.evaluations.measure(draws).mean(0)
+
+    def _truths(self, batch: Batch) -> dict[str, Tensor]:
+        """Estimates of the true gradient with respect to the prediction; none where it has none."""
+        with island(batch.prediction.device):
+            if self.core.scores:
+                random = torch.Generator().manual_seed(1)
+                return {name: self._score_estimate(batch, random) for name in TRUTHS}
+            predictions, targets = self.task.decode(batch)
+            if not (isinstance(predictions, Tensor) and predictions.is_floating_point()):
+                return {}
+            original = batch.prediction.detach().to(predictions)
+            if predictions.shape != original.shape:
+                return {}
+            # Where the metric takes another form than the prediction's, its gradient is of that.
+            same = batch.samples_first(predictions == original).all(1)
+            if not same.any():
+                return {}
+            with torch.enable_grad():
+                try:
+                    values = self._differentiable(predictions.requires_grad_(), targets)
+                except Exception:  # noqa: BLE001 - a metric need not take what has a gradient
+                    return {}
+                if not values.requires_grad:
+                    return {}
+                sign = -1 if self.metric.higher_is_better else 1
+                (truth,) = torch.autograd.grad(sign * values.sum(), predictions)
+            known = batch.per_sample(same, truth.ndim)
+            return dict.fromkeys(TRUTHS, truth.where(known, torch.nan))
+
+    def _differentiable(self, predictions: Tensor, targets: Any) -> Tensor:
+        """The metric's values `(batch,)`, with their graph if it is one of tensors."""
+        if self.metric.batched:
+            values: Tensor = self.metric.function(predictions, targets)
+            return values.reshape(len(predictions))
+        if self.metric.form is not None and self.metric.form.takes == "one":
+            predictions, targets = predictions[:, None], targets[:, None]
+        pairs = zip(predictions, targets, strict=True)
+        return torch.stack([self.metric.function(*pair).reshape(()) for pair in pairs])
+
+    def _score_estimate(self, batch: Batch, random: torch.Generator) -> Tensor:
+        """The expected metric's gradient from half the draws, with the others' mean as baseline.
+
+        REINFORCE (Williams, 1992), leave-one-out.
+        """
+        count = max(2, self.draws // 2)
+        with torch.no_grad():
+            draws = [self.core.scored_sample(batch, random) for _ in range(count)]
+            drawn = self.evaluations.measure((said, meant) for said, meant, _ in draws)
+            scores = [score for *_, score in draws]
+            advantages = (drawn - drawn.mean(0)) / (count - 1)
+            total = torch.zeros_like(scores[0])
+            for advantage, score in zip(advantages, scores, strict=True):
+                total += batch.per_sample(advantage.to(score), score.ndim) * score
+        return total
+
+    def _flat(self, prediction: Tensor, gradient: Tensor) -> Tensor:
+        """A gradient as one vector: of the parameters, if they are asked for."""
+        if self.parameters is None:
+            return gradient.flatten()
+        if not prediction.requires_grad:
+            raise ValueError(
+                "parameters= needs predictions that the model made with gradients enabled: they "
+                "carry the way back to the parameters"
+            )
+        found = torch.autograd.grad(
+            prediction,
+            self.parameters,
+            gradient.to(prediction),
+            retain_graph=True,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+        return torch.cat([of_one.flatten() for of_one in found])
+
+    def conclude(self) -> GradientCheck:
+        """The outcome, over all batches."""
+        if not sum(map(len, self.before)):
+            raise ValueError(
+                "check needs at least one batch of what the loss would be called with, and in it a "
+                "sample on which the metric does not fail"
+                + f"; it had {self.left_out} on which it did, or whose values were lost by the "
+                "executor" * (self.left_out > 0)
+            )
+        before = torch.cat(self.before)
+        changes = {name: torch.cat(parts, 1) for name, parts in self.changes.items()}
+        whole = {name: torch.cat(parts) for name, parts in self.gradients.items()}
+        truths = [whole[name] for name in TRUTHS] if self.has_truth else []
+        step = int(changes[SURROGATE].mean(1).argmin())
+        bins = _bins(before)
+        inside = [(before >= low) & (before <= high) for low, high in bins]
+        directions = {
+            name: Direction(
+                change=change.mean(1).tolist(),
+                standard_error=_standard_error(change).tolist(),
+                by_bin=[change[step, samples].mean().item() for samples in inside],
+                cosine=_cosine(whole[name], truths[0] + truths[1]) if truths else float("nan"),
+            )
+            for name, change in changes.items()
+        }
+        return GradientCheck(
+            samples=len(before),
+            left_out=self.left_out,
+            error=before.mean().item(),
+            expected=self.core.expects,
+            steps=STEPS,
+            step=step,
+            bins=[(*edges, int(samples.sum())) for edges, samples in zip(bins, inside)],
+            directions=directions,
+            agreement=_cosine(*truths) if truths else float("nan"),
+            of_parameters=self.parameters is not None,
+        )
+
+
+def _bins(errors: Tensor) -> list[tuple[float, float]]:
+    """Lowest and highest error of groups of about as many samples, equal errors together."""
+    groups = errors.sort().values.tensor_split(MOST_BINS)
+    bins: list[tuple[float, float]] = []
+    for group in groups:
+        above = group[group > bins[-1][1]] if bins else group
+        if len(above):
+            bins.append((above[0].item(), above[-1].item()))
+    return bins
+
+
+def _spread(samples: Tensor) -> Tensor:
+    """Mean norm of what samples `(batch, numbers)` are beyond their own mean.
+
+    Numbers that are not finite, as in padding or of classes that are masked, are left out.
+    """
+    known = samples.where(samples.isfinite(), torch.nan)
+    # A single number differs from others alone.
+    mean = known.nanmean(1, keepdim=True) if samples.shape[1] > 1 else known.nanmean()
+    return (known - mean).nan_to_num().norm(dim=1).mean()
+
+
+def _standard_error(change: Tensor) -> Tensor:
+    """Of the mean over samples `(steps, samples)`; NaN for a single one."""
+    count = change.shape[1]
+    if count < 2:
+        return change.new_full((len(change),), torch.nan)
+    return change.std(1) / count**0.5
+
+
+def _normal(value: Any) -> Any:
+    value = plain(value)
+    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
+
+
+def _cosine(a: Tensor, b: Tensor) -> float:
+    return torch.nn.functional.cosine_similarity(a, b, dim=0).item()

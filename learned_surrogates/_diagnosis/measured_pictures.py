@@ -1,0 +1,112 @@
+"""What the report shows of a gradient that is measured."""
+
+import math
+
+from matplotlib.figure import Figure
+
+from .._measured.core import MeasuredCore
+from .colours import BLUE, GREEN, ORANGE
+
+KNOWN_TEXT = "The metric's mean over random draws, in closed form: mean of each batch."
+WORTH_TEXT = (
+    "Left: the metric of the draws around predictions, mean of each batch. Right: how many draws a "
+    "sample would be needed for a gradient as quiet, had the surrogate not learned what the metric "
+    "mostly says: draws / (1 - R2), R2 the squared correlation of the surrogate's differences with "
+    "measured ones that it had not seen."
+)
+
+
+SIGNAL_TEXT = (
+    "In the last layer's weights, where samples add up as they do in training: the length "
+    "of a step's mean over what it varies by from batch to batch; an optimizer averages over many "
+    "steps, so that a tenth is not bad."
+)
+COSINE_TEXT = (
+    " Right: the cosine of the base loss's gradient with the measured one, and twice its standard "
+    "error. Below 0, your usual loss now leads away from your metric."
+)
+
+
+def sections(core: MeasuredCore) -> list[tuple[str, str, Figure]]:
+    """Headings, texts and pictures."""
+    history = core.history.columns()
+    if len(history["calls"]) < 2:
+        return []
+    worth = ("The metric, and what the draws are worth", WORTH_TEXT, _worth(history))
+    known = ("The metric", KNOWN_TEXT, _known(history))
+    return [
+        worth if core.recipe.draws else known,
+        ("Signal and noise", SIGNAL_TEXT + COSINE_TEXT * _compared(history), _signal(history)),
+    ]
+
+
+def verdict(core: MeasuredCore) -> str:
+    """What the figures say, in a sentence or two."""
+    if not core.calls:
+        return "The loss has not been called yet."
+    verdict = core.estimator.verdict
+    if core.recipe.draws and core.estimator.r2 == core.estimator.r2:
+        verdict += f", so that they do the work of {core.worth:.1f}"
+    verdict += "."
+    if core.base_share:
+        verdict += f" The base loss has {core.base_share:.0%} of the gradient."
+    cosine, error = core.quality.cosine
+    if cosine + 3 * error < 0:
+        verdict += f" Its gradient leads away from the metric now: cosine {cosine:.2f}."
+    return verdict
+
+
+def _known(history: dict[str, list[float]]) -> Figure:
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(history["calls"], history["metric"], color=GREEN, linewidth=1)
+    axes.set(xlabel="calls", ylabel="metric, mean over draws")
+    return figure
+
+
+def _worth(history: dict[str, list[float]]) -> Figure:
+    figure = Figure(figsize=(11, 3.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.plot(history["calls"], history["metric"], color=GREEN, linewidth=1)
+    left.set(xlabel="calls", ylabel="metric, mean over draws")
+    limits = _limits(history["metric"])
+    if limits is not None:
+        left.set_ylim(*limits)
+    right.plot(history["calls"], history["gradient/worth"], color=ORANGE)
+    right.set(xlabel="calls", ylabel="draws that would do as much alone")
+    right.set_ylim(bottom=0)
+    return figure
+
+
+def _limits(values: list[float]) -> tuple[float, float] | None:
+    """Of an axis, where a few wild values would leave nothing to see of the others."""
+    known = sorted(filter(math.isfinite, values))
+    if len(known) < 20:
+        return None
+    low, high = known[len(known) // 20], known[-1 - len(known) // 20]
+    span = high - low
+    near = low - 4 * span, high + 4 * span
+    wild = span > 0 and not near[0] <= known[0] <= known[-1] <= near[1]
+    return near if wild else None
+
+
+def _compared(history: dict[str, list[float]]) -> bool:
+    """Whether there was a base loss to compare with."""
+    return any(map(math.isfinite, history["base_loss/cosine"]))
+
+
+def _signal(history: dict[str, list[float]]) -> Figure:
+    cosines, known = history["base_loss/cosine"], _compared(history)
+    figure = Figure(figsize=(11, 3.5) if known else (6, 3.5), layout="constrained")
+    panels = figure.subplots(1, 1 + known, squeeze=False)[0]
+    panels[0].plot(history["calls"], history["gradient/signal_to_noise"], color=ORANGE)
+    panels[0].set(xlabel="calls", ylabel="signal over noise of a step")
+    panels[0].set_ylim(bottom=0)
+    if known:
+        errors = history["base_loss/cosine_error"]
+        low, high = zip(*((c - 2 * e, c + 2 * e) for c, e in zip(cosines, errors, strict=True)))
+        panels[1].fill_between(history["calls"], low, high, color=BLUE, alpha=0.2, linewidth=0)
+        panels[1].plot(history["calls"], cosines, color=BLUE)
+        panels[1].axhline(0, color="black", linewidth=1)
+        panels[1].set(xlabel="calls", ylabel="cosine, base loss with measured", ylim=(-1.05, 1.05))
+    return figure

@@ -1,0 +1,210 @@
+"""What measures an expected metric's gradient: the seam between a call and a kind of prediction."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Generic
+
+import torch
+from torch import Tensor
+
+from ._evaluation.queue import Measurement, Seen
+from ._learning.replay import Replay
+from ._state.tensors import Faults
+from ._task import BatchType
+
+
+class Draws(ABC):
+    """Draws around a batch's predictions, and what is known about them before they are measured.
+
+    Attributes:
+        pairs: what the metric gets, a prediction and a target for the whole batch each; none where
+            nothing need be measured.
+        seen: what the estimator must keep until the metric's values arrive.
+    """
+
+    pairs: list[tuple[Any, Any]]
+    seen: Seen
+
+    @property
+    def values(self) -> Tensor | None:
+        """Expected errors `(batch,)` that are known without the metric; None where they are not."""
+        return None
+
+    @abstractmethod
+    def told(self) -> tuple[Tensor, float] | None:
+        """What is known of the gradient before anything is measured; None where that is nothing.
+
+        Returns:
+            A gradient of the prediction's shape, float32, and how far it was confirmed, 0 to 1, by
+            which it is scaled already.
+        """
+
+    @abstractmethod
+    def gradient(self, measured: Measurement, correction: float) -> Tensor:
+        """The gradient of each sample's expected error, of the prediction's shape, float32.
+
+        Where only some samples were measured, chosen at random, they stand for all: the mean over
+        calls stays what it is. Samples on which the metric failed have what is known alone.
+
+        Args:
+            measured: what the metric said of `pairs`.
+            correction: share of what the draws correct by: 1 is unbiased, 0 what is known alone.
+        """
+
+
+class Estimator(ABC, Generic[BatchType]):
+    """Draws around predictions, and learns what makes their gradient quieter.
+
+    Attributes:
+        updates: gradient steps so far of what is learned.
+    """
+
+    updates: int = 0
+
+    @property
+    def replay(self) -> Replay | None:
+        """What differences are remembered in, where they are."""
+        return None
+
+    @abstractmethod
+    def draw(self, batch: BatchType, count: int, *, follow: bool) -> Draws:
+        """Draws around a batch that is not empty.
+
+        Args:
+            batch: as the task read it.
+            count: of draws a sample.
+            follow: whether what the predictions look like is taken in: a call that learns.
+        """
+
+    @abstractmethod
+    def scored(self, batch: BatchType, random: torch.Generator) -> tuple[Any, Any, Tensor]:
+        """One draw as the metric takes it, and the score of each sample.
+
+        The score is the gradient of the draw's log-likelihood with respect to the prediction.
+        """
+
+    @abstractmethod
+    def differences(self, values: Tensor) -> Tensor:
+        """How values `(draws, ...)` differ from draw to draw, zero where they do not."""
+
+    def finite(self, batch: BatchType) -> Tensor:
+        """Which samples of a prediction are finite, `(batch,)`."""
+        return batch.prediction.detach()[:, None].flatten(1).isfinite().all(1)
+
+    def leads(self, batch: BatchType, draws: Draws) -> bool | None:
+        """Whether the model is not yet where the metric leads, so that the base loss must.
+
+        None leaves it to what is measured of both gradients.
+        """
+        return None
+
+    @abstractmethod
+    def check(self, draws: Draws, measured: Measurement) -> None:
+        """Holds what was asked for against the first batch.
+
+        Raises:
+            ValueError: it does not go together.
+        """
+
+    @abstractmethod
+    def observe(self, measured: Measurement, seen: Seen) -> None:
+        """Takes what the metric said of draws, maybe of an earlier call's.
+
+        Args:
+            measured: what it said.
+            seen: as the `Draws` had it.
+        """
+
+    @abstractmethod
+    def learn(self, *, every: bool) -> None:
+        """Learns after a call; `every` is True at every `update_every`-th."""
+
+    @abstractmethod
+    def make_if_wanted(self) -> None:
+        """Makes what is to be fitted, once there is something to make it by."""
+
+    @abstractmethod
+    def update(self, steps: int) -> None:
+        """Fits by some gradient steps, together with the other processes."""
+
+    # What is told
+
+    @property
+    @abstractmethod
+    def r2(self) -> float:
+        """Share of the differences' variance that is told beforehand, of draws not yet learned
+        from; NaN before it is known."""
+
+    @property
+    @abstractmethod
+    def weight(self) -> float:
+        """How far what is told beforehand is confirmed, 0 to 1."""
+
+    @property
+    @abstractmethod
+    def base_weight(self) -> float:
+        """The base loss's share where the user gives none."""
+
+    @property
+    @abstractmethod
+    def verdict(self) -> str:
+        """What makes the gradient, as the beginning of a sentence."""
+
+    @property
+    @abstractmethod
+    def silent_advice(self) -> str:
+        """Why all draws may be the same, and what to do, as the end of a sentence."""
+
+    @abstractmethod
+    def stats(self) -> dict[str, Any]:
+        """Figures of its own, for `stats`."""
+
+    @abstractmethod
+    def describe(self) -> list[str]:
+        """Lines of the loss's `repr`."""
+
+    # Where it lives
+
+    @abstractmethod
+    def look(self) -> Any:
+        """What `draw` may change, for `restore`."""
+
+    @abstractmethod
+    def restore(self, looked: Any) -> None:
+        """Goes back to what `look` gave."""
+
+    @abstractmethod
+    def to(self, device: torch.device) -> None:
+        """Moves what it holds."""
+
+    #: Types of what `save` gives, by key or by what a key begins with.
+    types: ClassVar[dict[str, torch.dtype]] = {}
+
+    @abstractmethod
+    def save(self, *, with_replay: bool) -> dict[str, Tensor]:
+        """The state as flat tensors."""
+
+    @abstractmethod
+    def faults(self, state: dict[str, Tensor]) -> Faults:
+        """What can be seen to be wrong with a state that `load` would be given."""
+
+    @abstractmethod
+    def load(self, state: dict[str, Tensor]) -> Faults:
+        """Takes a saved state without `faults`; one that shows some only now changes nothing."""
+
+    # Several processes
+
+    @abstractmethod
+    def offer(self) -> tuple[int, int, int]:
+        """What it has to give to other processes that learn together with it.
+
+        Returns:
+            Whether something has been made, from how much it could be, and whether it is wanted.
+        """
+
+    @abstractmethod
+    def shared(self) -> dict[str, Any]:
+        """What the others take, on the CPU; made now, if it was not yet."""
+
+    @abstractmethod
+    def take(self, shared: dict[str, Any]) -> None:
+        """Takes what another process has shared; what is remembered stays what it is."""

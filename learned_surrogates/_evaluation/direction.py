@@ -1,0 +1,91 @@
+"""Whether the metric is best where a prediction equals its target, as its direction says."""
+
+from contextlib import suppress
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._metric.metric import Metric, MetricError
+from .._support.island import island
+from .._support.warnings import warn
+from .._task import Batch, Task
+from .queue import Evaluations
+
+# What a difference of errors must exceed, relative to their size: more than rounding.
+SLACK = 1e-4
+
+WRONG = (
+    "metric {name!r} is better for these predictions ({own:g} in the mean) than for their targets "
+    "in their place ({perfect:g}), as it is taken that {direction}. {remedy}"
+)
+MEANT = ". If that is meant, higher_is_better=False says so"
+REMEDIES = {
+    False: "If higher is better, pass higher_is_better=True and best=, the value of a perfect "
+    "prediction: a function that says so itself no longer does within a lambda or a partial",
+    True: "If lower is better, leave out higher_is_better=True and pass best=, the value of a "
+    "perfect prediction, if that is not 0",
+}
+FAR = (
+    "metric {name!r} is {perfect:g} where predictions equal their targets, and {own:g} for the "
+    "model's: is best={best:g} really its best value? The loss cannot come near 0"
+)
+
+
+def check_direction(
+    task: Task[Any], evaluations: Evaluations, batch: Batch, errors: Tensor
+) -> bool:
+    """Holds a batch's errors against those of predictions that equal their targets.
+
+    Args:
+        task: says which those are, and whether they are the best there is.
+        evaluations: of the metric.
+        batch: as the task read it.
+        errors: what the metric said of it, `(batch,)`, NaN where that is not known.
+
+    Returns:
+        Whether they tell the direction: predictions that are as good as their targets do not.
+
+    Raises:
+        ValueError: all of the batch is better than, or as good as, its targets in its place.
+    """
+    sure, found = task.target_is_best, []
+    # Where only some samples are measured, the metric is dear.
+    if not sure and (evaluations.metric.told_direction or not errors.isfinite().all()):
+        return True
+    with island(batch.prediction.device), torch.no_grad():
+        for predictions in task.perfect(batch):
+            with suppress(MetricError):  # of a pair that the model does not make
+                found.append(evaluations.measure([(predictions, task.decode(batch)[1])])[0])
+    if not found:
+        return True
+    perfect = torch.stack([each.flatten(1).mean(1) if each.ndim > 1 else each for each in found])
+    # A candidate on which the metric fails is none.
+    perfect = perfect.where(perfect.isfinite(), torch.inf).amin(0)
+    known = errors.isfinite() & perfect.isfinite()
+    told = _compare(evaluations.metric, errors[known], perfect[known], sure)
+    return told or not sure
+
+
+def _compare(metric: Metric, own: Tensor, perfect: Tensor, sure: bool) -> bool:
+    """Errors of the predictions and of the targets in their place, `(samples,)`."""
+    if not len(own):
+        return False
+    slack = SLACK * (1 + own.abs() + perfect.abs())
+    values = {
+        "name": metric.name,
+        "own": metric.value(own).mean().item(),
+        "perfect": metric.value(perfect).mean().item(),
+    }
+    if (perfect >= own - slack).all() and (perfect > own + slack).any():
+        direction = f"{'higher' if metric.higher_is_better else 'lower'} is better"
+        remedy = REMEDIES[metric.higher_is_better]
+        message = WRONG.format(direction=direction, remedy=remedy, **values)
+        if sure:
+            raise ValueError(message)
+        warn(message + MEANT)
+        return True
+    differ = (own > perfect + slack).any()
+    if sure and differ and perfect.median() > own.mean() / 2 + slack.max():
+        warn(FAR.format(best=metric.best, **values))
+    return bool(differ)

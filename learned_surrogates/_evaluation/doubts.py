@@ -1,0 +1,46 @@
+"""What is looked at in the first calls: whether something else is meant than what was given."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._support.island import island
+from .._task import Batch, Task
+from .direction import check_direction
+from .queue import Evaluations
+
+# Calls in which it is looked, until one has told.
+DOUBTFUL = 100
+
+
+class Doubts:
+    """Has a task warn of its batches, and the metric's direction looked at, until one has told.
+
+    Args:
+        task: knows what may be meant.
+        evaluations: of the metric.
+    """
+
+    def __init__(self, task: Task[Any], evaluations: Evaluations):
+        self.task = task
+        self.evaluations = evaluations
+        #: How often it is still looked at batches, and at the direction.
+        self.of_batches = self.of_direction = DOUBTFUL
+
+    def look(self, batch: Batch) -> None:
+        """Has the task warn of a batch that looks amiss."""
+        if self.of_batches:
+            with island(batch.prediction.device), torch.no_grad():
+                told = self.task.doubt(batch)
+            self.of_batches = 0 if told else self.of_batches - 1
+
+    def look_at_direction(self, batch: Batch, errors: Tensor) -> None:
+        """Holds the errors `(batch,)` of a batch against those of perfect predictions.
+
+        Raises:
+            ValueError: the metric seems to be taken the wrong way round.
+        """
+        if self.of_direction:
+            told = check_direction(self.task, self.evaluations, batch, errors)
+            self.of_direction = 0 if told else self.of_direction - 1

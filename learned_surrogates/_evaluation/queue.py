@@ -1,0 +1,369 @@
+"""The metric's evaluations of batches: started, awaited, taken in."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._metric.metric import Metric, MetricError, take
+from .._support.island import island
+from .._support.warnings import warn
+from .job import Job
+from .pool import Inline, Pool
+from .portion import Portion
+from .workers import Workers
+
+EARLIER = (
+    "{error} (This is of an earlier call's batch, whose values have arrived by now; they are "
+    "dropped, and the present call has not been made.)"
+)
+
+# Calls in a row without any value after which the user is warned.
+PATIENCE = 100
+NOTHING = (
+    "metric {name!r} had no value for any sample of {calls} calls in a row; last, it {trouble}. "
+)
+SKIPPING = (
+    "Nothing is learned from them, and what was learned before counts for less with each call. "
+    "After give_up_after={limit} such calls it is an error"
+)
+GIVEN_UP = "That many are an error: give_up_after={calls}. Another call tries again"
+
+#: What the surrogate made of a batch at its call.
+Seen = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What the metric says of a batch.
+
+    Attributes:
+        values: errors of each prediction that was measured, `(predictions, samples)`, or
+            `(predictions, samples, outputs, ...)` of a metric with one value an output.
+        usable: which samples have all of them, `(samples,)`.
+        positions: of these samples in the batch; None where they are all of it.
+    """
+
+    values: Tensor
+    usable: Tensor
+    positions: Tensor | None = None
+
+    @cached_property
+    def by_sample(self) -> Tensor:
+        """Errors `(predictions, samples)`, the mean over outputs taken."""
+        return self.values.flatten(2).mean(2) if self.values.ndim > 2 else self.values
+
+    @property
+    def errors(self) -> Tensor:
+        """Of the first predictions, as they are decoded; the others are draws. `(samples,)`."""
+        return self.by_sample[0]
+
+    @cached_property
+    def expected(self) -> Tensor:
+        """What values are fitted to: the mean over draws or, without draws, `errors`."""
+        draws = self.by_sample[1:]
+        return draws.mean(0) if len(draws) else self.errors
+
+    @cached_property
+    def noise(self) -> Tensor:
+        """Variance of `expected` around the true mean over draws, as the draws differ.
+
+        0 without draws, and NaN with one, which does not tell.
+        """
+        draws = self.by_sample[1:]
+        if not len(draws):
+            return torch.zeros_like(self.errors)
+        return (draws - self.expected).square().sum(0) / (
+            len(draws) * (len(draws) - 1) or torch.nan
+        )
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """The part `(samples, ...)` of a tensor over the batch that was measured."""
+        return tensor if self.positions is None else tensor[self.positions.to(tensor.device)]
+
+    def known(self, batch: int) -> Tensor:
+        """`expected` over the batch; NaN where it is not known."""
+        known = self.expected.where(self.usable, torch.nan)
+        if self.positions is None:
+            return known
+        return known.new_full((batch,), torch.nan).index_copy(0, self.positions, known)
+
+
+class Evaluation:
+    """The metric's evaluation of one batch.
+
+    Args:
+        batch: how many samples that has.
+        jobs: what was sent of it.
+    """
+
+    def __init__(self, batch: int = 0, jobs: list[Job] | None = None):
+        self.batch = batch
+        self.jobs = jobs or []
+        self.call = 0
+        #: None until it is settled, and where nothing was measured.
+        self.measured: Measurement | None = None
+        self.settled = False
+        #: What the surrogate made of the batch at its call.
+        self.seen: Seen | None = None
+
+    @property
+    def sent(self) -> int:
+        """Samples that were sent."""
+        return sum(len(job.portion.positions) for job in self.jobs)
+
+    @property
+    def done(self) -> bool:
+        return all(job.done for job in self.jobs)
+
+
+class Evaluations:
+    """The evaluations of one loss, in the order of its calls.
+
+    Args:
+        metric: what is evaluated.
+        workers: where, and when its values are taken in; None evaluates here and now.
+    """
+
+    def __init__(self, metric: Metric, workers: Workers | None):
+        self.metric = metric
+        self.workers = workers
+        self.pool = Inline() if workers is None else Pool(workers)
+        self.lag = 0 if workers is None else workers.lag
+        self.held: list[Evaluation] = []
+        self.lost = 0
+        self.unmeasured = 0
+        #: Calls in a row that were measured and of which no sample has a value.
+        self.barren = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is on its way stays with the one that awaits it.
+        return vars(self) | {"held": []}
+
+    @property
+    def waiting(self) -> int:
+        """Samples whose values are awaited."""
+        return sum(evaluation.sent for evaluation in self.held if not evaluation.done)
+
+    @property
+    def ahead(self) -> int:
+        """How many evaluations may be on their way where it is known what comes next."""
+        return 0 if self.workers is None or self.lag == 0 else self.workers.backlog
+
+    @property
+    def full(self) -> bool:
+        """Whether a call that may not wait finds too many others waiting."""
+        self.pool.advance()
+        awaited = sum(not evaluation.done for evaluation in self.held)
+        return self.lag is None and self.workers is not None and awaited >= self.workers.backlog
+
+    def start(self, pairs: list[tuple[Any, Any]], batch: int, positions: list[int]) -> Evaluation:
+        """Sends samples of a batch to be measured.
+
+        Args:
+            pairs: predictions and targets of the whole batch: as decoded, and of each draw.
+            batch: how many samples it has.
+            positions: those to measure.
+        """
+        pieces = self._processors if self.lag == 0 else 1
+        return Evaluation(batch, self._send(pairs, batch, positions, pieces))
+
+    def finish(self, evaluation: Evaluation) -> None:
+        """Waits for an evaluation, and settles it: it has its measurement then.
+
+        Raises:
+            MetricError: the metric failed or, with `on_metric_error="raise"`, samples are lost.
+        """
+        if evaluation.settled:
+            return
+        self.pool.wait(evaluation.jobs)
+        evaluation.settled = True
+        # An outcome with a failure is of a metric that is to raise.
+        self.lost += sum(
+            len(job.portion.positions)
+            for job in evaluation.jobs
+            if job.failure is not None and job.outcome is None
+        )
+        self._check(evaluation)
+        evaluation.measured = _measurement(evaluation)
+
+    def measure(self, pairs: Iterable[tuple[Any, Any]]) -> Tensor:
+        """Errors `(pairs, batch)` of whole batches, waited for and not counted.
+
+        NaN where there is none: the metric failed there, or the sample was lost.
+
+        Args:
+            pairs: predictions and targets, as many samples in each. Taken when the workers can.
+
+        Raises:
+            MetricError: the metric failed or, with `on_metric_error="raise"`, samples are lost.
+        """
+        at_once = 1 if self.workers is None else self.workers.backlog
+        errors, remaining = [], iter(pairs)
+        while together := list(islice(remaining, at_once)):
+            errors += self._measured(together)
+        return torch.stack(errors)
+
+    def _measured(self, pairs: list[tuple[Any, Any]]) -> list[Tensor]:
+        """Errors `(batch,)` of each pair, evaluated side by side."""
+        pieces = -(-self._processors // len(pairs))
+        evaluations: list[Evaluation] = []
+        try:
+            for pair in pairs:
+                samples = len(pair[1])
+                jobs = self._send([pair], samples, list(range(samples)), pieces)
+                evaluations.append(Evaluation(samples, jobs))
+            self.pool.wait(job for evaluation in evaluations for job in evaluation.jobs)
+        except BaseException:
+            for evaluation in evaluations:
+                self.drop(evaluation)
+            raise
+        errors = []
+        for evaluation in evaluations:
+            self._check(evaluation)
+            measured = _measurement(evaluation)
+            unknown = torch.full((evaluation.batch,), torch.nan, dtype=torch.float64, device="cpu")
+            errors.append(unknown if measured is None else measured.known(evaluation.batch))
+        return errors
+
+    def settle(self, own: Evaluation | None = None) -> None:
+        """Settles what is due at a learning call; waits only as far as `lag` asks for.
+
+        Args:
+            own: the call's own evaluation; None settles all that are held.
+
+        Raises:
+            MetricError: of the first one that failed, which is dropped; or there were no values for
+                too many calls.
+        """
+        if self.barren == self.metric.give_up_after:
+            calls, self.barren = self.barren, 0
+            raise MetricError(self._nothing(calls) + GIVEN_UP.format(calls=calls))
+        self.pool.advance()
+        due = list(self.held)
+        if own is not None and self.lag is None:
+            due = [evaluation for evaluation in due if evaluation.done]
+        elif own is not None and self.lag:
+            due = due[: max(0, len(due) - self.lag + 1)]
+        for evaluation in due:
+            try:
+                self.finish(evaluation)
+            except MetricError as error:
+                self.held.remove(evaluation)
+                raise MetricError(EARLIER.format(error=error)) from error.__cause__
+        if own is not None and self.lag == 0:
+            self.finish(own)
+
+    def hold(self, evaluation: Evaluation, call: int, seen: Seen | None = None) -> None:
+        """Keeps a call's evaluation until it is taken.
+
+        Args:
+            evaluation: the call's.
+            call: its number.
+            seen: what the surrogate made of the batch.
+        """
+        evaluation.call = call
+        if seen and not evaluation.settled:
+            # Until they are taken in, the user may write to what they are views of.
+            with island(seen[0].device):
+                seen = tuple(part.detach().clone() for part in seen)
+        evaluation.seen = seen
+        self.unmeasured += evaluation.batch - evaluation.sent
+        self.held.append(evaluation)
+
+    def arrived(self) -> list[Evaluation]:
+        """Hands over what has been settled, oldest first."""
+        settled = [evaluation for evaluation in self.held if evaluation.settled]
+        self.held = [evaluation for evaluation in self.held if not evaluation.settled]
+        for evaluation in settled:
+            self._count(evaluation)
+        return settled
+
+    def _count(self, evaluation: Evaluation) -> None:
+        """Counts calls in a row that have no value, and warns once there are many."""
+        measured = evaluation.measured
+        if measured is not None and measured.usable.any():
+            self.barren = 0
+        elif evaluation.sent:
+            self.barren += 1
+            if self.barren == PATIENCE != self.metric.give_up_after:
+                warn(self._nothing(PATIENCE) + SKIPPING.format(limit=self.metric.give_up_after))
+
+    def _nothing(self, calls: int) -> str:
+        name, trouble = self.metric.name, self.metric.trouble
+        return NOTHING.format(name=name, calls=calls, trouble=trouble)
+
+    def drop(self, evaluation: Evaluation) -> None:
+        """Forgets an evaluation that was started."""
+        self.pool.drop(evaluation.jobs)
+
+    def clear(self) -> None:
+        """Forgets all that is held."""
+        for evaluation in self.held:
+            self.drop(evaluation)
+        self.held = []
+
+    @property
+    def _processors(self) -> int:
+        """Of this machine; 1 without workers."""
+        return 1 if self.workers is None else os.cpu_count() or 1
+
+    def _send(
+        self, pairs: list[tuple[Any, Any]], batch: int, positions: list[int], pieces: int
+    ) -> list[Job]:
+        """Sends samples of a batch, in so many pieces if the workers do not say how many."""
+        most = max(1, -(-len(positions) // pieces))
+        if self.workers is not None and self.workers.samples_a_task is not None:
+            most = self.workers.samples_a_task
+        jobs = []
+        for first in range(0, len(positions), most):
+            part = positions[first : first + most]
+            portions = [tuple(self._part(side, part, batch) for side in pair) for pair in pairs]
+            portion = Portion(pairs=portions, positions=part, batch=batch)
+            jobs.append(Job(self.metric, portion))
+        try:
+            for job in jobs:
+                self.pool.send(job)
+        except BaseException:
+            self.pool.drop(jobs)
+            raise
+        return jobs
+
+    def _check(self, evaluation: Evaluation) -> None:
+        """Raises what became of an evaluation, if it is to be raised."""
+        for job in evaluation.jobs:
+            if job.failure is not None and (job.fatal or self.metric.on_error == "raise"):
+                raise job.failure
+
+    def _part(self, objects: Any, positions: list[int], batch: int) -> Any:
+        if len(positions) < batch:
+            objects = take(objects, positions)
+        if self.workers is None:
+            return objects
+        if isinstance(objects, list):
+            return [_to_cpu(each) for each in objects]
+        return _to_cpu(objects)
+
+
+def _to_cpu(value: Any) -> Any:
+    return value.to("cpu") if isinstance(value, Tensor) else value
+
+
+def _measurement(evaluation: Evaluation) -> Measurement | None:
+    """Of the samples that have come back."""
+    jobs = [job for job in evaluation.jobs if job.outcome is not None]
+    outcomes = [job.outcome for job in jobs if job.outcome is not None]
+    if not outcomes:
+        return None
+    positions = [position for job in jobs for position in job.portion.positions]
+    part = len(positions) < evaluation.batch
+    return Measurement(
+        values=torch.cat([outcome.errors for outcome in outcomes], 1),
+        usable=torch.cat([outcome.usable for outcome in outcomes]),
+        positions=torch.tensor(positions, device="cpu") if part else None,
+    )

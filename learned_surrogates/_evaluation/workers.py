@@ -1,0 +1,83 @@
+"""Where the metric is evaluated, if not in the call itself."""
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, Self
+
+from .._support.checks import check_number
+
+# The least value of each field that may be None.
+LEAST = {"lag": 0, "samples_a_task": 1}
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Evaluates the metric in an executor, and says when its values are taken in.
+
+    The metric, and what it is called with, on the CPU, go to the executor's workers; the surrogate
+    stays. An executor that was given is yours to shut down; one that was made from a callable ends
+    with the loss or the script, processes at work killed, and is replaced when it breaks.
+
+    Args:
+        executor: any `concurrent.futures.Executor`, or a callable without arguments that makes one:
+            `ThreadPoolExecutor`, `functools.partial(ProcessPoolExecutor, 8)`.
+        lag: learning calls after which the values of a call are taken in, waiting for them if need
+            be, so that a run follows from its seed however fast the workers are. 0 waits for them
+            in the call: the same as without an executor, bit for bit. None never waits: values are
+            taken in at the first learning call that finds them there.
+        timeout: seconds since it was sent after which an evaluation is given up, its samples
+            counted in `stats["lost"]`; with `on_metric_error="raise"`, an error. An executor that
+            was made from a callable is replaced then, its processes killed, whether or not the loss
+            is called again; a thread cannot be, and keeps the interpreter from its end. None waits
+            forever, though no call of the loss does with `lag=None`.
+        samples_a_task: samples that travel together. None takes all of a call's or, with `lag=0`, a
+            share for each of this machine's processors.
+        backlog: the most calls that wait for values, with `lag=None`; samples of further calls are
+            not measured, and counted in `stats["unmeasured"]`. Also the most draws of a batch that
+            `check` has evaluated side by side; it waits for them at any lag.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind or value.
+
+    Example:
+        >>> from concurrent.futures import ThreadPoolExecutor
+        >>> from learned_surrogates import LearnedSurrogateLoss, Workers, text
+        >>> workers = Workers(ThreadPoolExecutor, lag=2)
+        >>> criterion = LearnedSurrogateLoss(
+        ...     text.edit_distance, task=text.CTC("abc"), executor=workers
+        ... )
+    """
+
+    executor: Executor | Callable[[], Executor]
+    lag: int | None = None
+    timeout: float | None = None
+    samples_a_task: int | None = None
+    backlog: int = 32
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.executor, Executor) or callable(self.executor)):
+            raise TypeError(
+                "executor must be a concurrent.futures.Executor, a callable without arguments that "
+                f"makes one, or Workers(...); got {self.executor!r}"
+            )
+        for name, least in LEAST.items():
+            if getattr(self, name) is not None:
+                check_number(name, getattr(self, name), least)
+        if self.timeout is not None:
+            check_number("timeout", self.timeout, 0, integer=False)
+        check_number("backlog", self.backlog, 1)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        # Threads and processes cannot be copied; a copy of the loss uses the same ones.
+        return self
+
+    @property
+    def waits(self) -> str:
+        """When values are taken in, in words."""
+        return "asynchronous" if self.lag is None else f"lag {self.lag}"
+
+
+def as_workers(given: Executor | Callable[[], Executor] | Workers | None) -> Workers | None:
+    """The loss's argument `executor`, in its full form."""
+    return given if given is None or isinstance(given, Workers) else Workers(given)

@@ -1,0 +1,196 @@
+"""The pairs that the surrogate is fitted to, and what the metric says of them."""
+
+import time
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._evaluation.budget import choose
+from .._evaluation.doubts import Doubts
+from .._evaluation.queue import Evaluation, Evaluations, Measurement
+from .._learning.recipe import Recipe
+from .._learning.replay import Replay, common_shape, pad_to
+from .._metric.metric import Metric
+from .._support.island import island
+from .._support.transfer import send
+from .._task import Batch, Generator, Task
+from .generated import Generated
+
+# Predictions that the surrogate saw before it was fitted to them, which tell its error.
+UNSEEN = 1024
+# Value, error, noise: float64 if the surrogate is.
+UNSEEN_BYTES = 24
+
+
+class Pairs:
+    """The model's predictions, remembered, and a random generator's: "local" and "global" data.
+
+    Args:
+        task: how predictions and targets are decoded and represented.
+        metric: the true metric, as an error.
+        generator: R of LS, for "global" data; None for "local".
+        recipe: which data, how much of it, and how many draws.
+    """
+
+    def __init__(
+        self, task: Task[Any], metric: Metric, generator: Generator | None, recipe: Recipe
+    ):
+        self.task = task
+        self.metric = metric
+        self.recipe = recipe
+        self.device = torch.device("cpu")
+        self.random = torch.Generator().manual_seed(recipe.seed)
+        self.replay = Replay(recipe.replay_capacity, recipe.replay_bytes)
+        self.unseen = Replay(UNSEEN, UNSEEN_BYTES * UNSEEN)
+        #: Of a sample of z and of a stored target, the largest so far; None before the first.
+        self.shapes: tuple[torch.Size, torch.Size] | None = None
+        self.evaluations = Evaluations(metric, recipe.executor)
+        self.generated = None
+        if generator is not None:
+            self.generated = Generated(generator, self.evaluations, self.random)
+        self.skipped = 0
+        self.doubts = Doubts(task, self.evaluations)
+        self.metric_mean = float("nan")
+        self.metric_seconds = 0.0
+
+    def measure(self, batch: Batch) -> Evaluation:
+        """Starts a learning call's evaluation, and settles those that are due.
+
+        Raises:
+            MetricError: of any of them; this one is forgotten.
+        """
+        start, before = time.perf_counter(), self.random.get_state()
+        evaluation = Evaluation(len(batch.target))
+        try:
+            self.doubts.look(batch)
+            if not self.evaluations.full:
+                evaluation = self.start(batch)
+            self.evaluations.settle(evaluation)
+            # Where a call does not wait for the metric, neither does it for this.
+            if evaluation.measured is not None:
+                known = evaluation.measured.known(len(batch.target))
+                self.doubts.look_at_direction(batch, known)
+        except BaseException:
+            self.evaluations.drop(evaluation)
+            self.random.set_state(before)
+            raise
+        self.metric_seconds = time.perf_counter() - start
+        return evaluation
+
+    def start(self, batch: Batch) -> Evaluation:
+        """Starts the true metric's evaluation on a batch, and on draws if the recipe has them."""
+        with island(self.device), torch.no_grad():
+            samples = len(batch.target)
+            positions = choose(self.recipe.metric_budget, samples, self.random)
+            draws = self.task.draw(batch, self.recipe.draws, self.random)
+            pairs = [self.task.decode(batch), *draws]
+            return self.evaluations.start(pairs, samples, positions)
+
+    def observe(self, values: Tensor, z: Tensor, target: Tensor, measured: Measurement) -> None:
+        """Remembers predictions and what they scored, before any fit to them.
+
+        Samples without a finite value or a usable score are left out, and counted.
+
+        Args:
+            values: the surrogate's, `(batch,)`.
+            z: `(batch, ...)`.
+            target: stored targets, `(batch, ...)`.
+            measured: what the metric said.
+        """
+        values, z, target = map(measured.of, (values, z, target))
+        # All that a call reads back from the device, beside what the metric gets.
+        kept = measured.usable & values.isfinite().cpu()
+        self.skipped += int((~kept).sum())
+        self.metric_mean = self.metric.value(measured.errors[measured.usable]).mean().item()
+        with island(self.device):
+            expected, noise = send(measured.expected, values), send(measured.noise, values)
+            if not kept.all():
+                chosen = send(kept.nonzero()[:, 0], values.device)
+                values, z, target = values[chosen], z[chosen], target[chosen]
+                expected, noise = expected[chosen], noise[chosen]
+            self.unseen.add(values, expected, noise)
+            if self.recipe.data != "global":
+                self.replay.add(z, target, expected)
+                if self.replay.fields:
+                    z, target, _ = self.replay.fields
+                    self.shapes = (z.shape[1:], target.shape[1:])
+
+    def generate(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Fresh pairs of the random generator: z, stored targets, errors."""
+        assert self.generated is not None
+        return self._encode(*self.generated.fresh(count))
+
+    def _encode(
+        self, pairs: tuple[Any, Any], evaluation: Evaluation
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        z, target = self.task.encode(*pairs, None if self.shapes is None else self.shapes[0])
+        measured = evaluation.measured
+        if measured is None:
+            none = z[:0].to(self.device)
+            return none, target[:0].to(self.device), none.new_zeros(0)
+        self.skipped += int((~measured.usable).sum())
+        usable = measured.usable.to(self.device)
+        parts = measured.of(z), measured.of(target), measured.errors
+        z, target, errors = (part.to(self.device)[usable] for part in parts)
+        return z, target, errors
+
+    def draw(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Pairs for one step of the surrogate: z, stored targets, errors; None if there are none.
+
+        As many local pairs as global ones: LS, Algorithm 1.
+        """
+        sources: list[tuple[Tensor, ...]] = []
+        if self.recipe.data != "global" and self.replay.size:
+            sources.append(self.replay.sample(self.recipe.batch_size, self.random))
+        if self.recipe.data != "local":
+            assert self.generated is not None
+            generated = self.generated.next(self.recipe.batch_size)
+            if generated is not None:
+                sources.append(self._encode(*generated))
+        if not sources:
+            return None
+        z, target, errors = map(_concatenate, zip(*sources, strict=True))
+        return z, target, errors
+
+    def check(self, z: Tensor, target: Tensor) -> None:
+        """Holds samples against the shapes seen so far.
+
+        Raises:
+            ValueError: they differ, and the task is not ragged.
+        """
+        shapes = (z.shape[1:], target.shape[1:])
+        if self.shapes in (None, shapes) or (self.task.ragged and _alike(shapes, self.shapes)):
+            return
+        raise ValueError(
+            "samples must keep the shape of the first call: prediction "
+            f"{tuple(self.shapes[0])} and target {tuple(self.shapes[1])} without the batch; "
+            f"now they are {tuple(shapes[0])} and {tuple(shapes[1])}"
+        )
+
+    def patience(self) -> AbstractContextManager[None]:
+        """A context in which the generator's pairs are waited for."""
+        return nullcontext() if self.generated is None else self.generated.waited_for()
+
+    def forget(self) -> None:
+        """Forgets the evaluations that are on their way."""
+        self.evaluations.clear()
+        if self.generated is not None:
+            self.generated.clear()
+
+    def to(self, device: torch.device) -> None:
+        self.device = device
+        self.replay.to(device)
+        self.unseen.to(device)
+
+
+def _concatenate(parts: tuple[Tensor, ...]) -> Tensor:
+    """Joins batches, padded with zeros to one shape."""
+    shape = common_shape(parts)
+    return torch.cat([pad_to(part, shape).to(parts[0]) for part in parts])
+
+
+def _alike(a: tuple[torch.Size, ...], b: tuple[torch.Size, ...]) -> bool:
+    """Whether z has as many classes or channels, and both as many dimensions."""
+    return a[0][:1] == b[0][:1] and all(len(x) == len(y) for x, y in zip(a, b, strict=True))

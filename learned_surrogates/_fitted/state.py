@@ -1,0 +1,189 @@
+"""A learner's state as flat tensors, and back."""
+
+import torch
+from torch import Tensor, nn
+
+from .._state.tensors import (
+    ANY,
+    VERSION,
+    Faults,
+    Shapes,
+    adam_shapes,
+    as_tensor,
+    check_shapes,
+    load_adam,
+    part,
+    ring_shapes,
+    save_adam,
+    wrong_version,
+)
+from .learner import REMEMBERED, Learner
+
+# What the state of a loss that has not been called has.
+ALWAYS = ("version", "counters", "random")
+
+
+def save(learner: Learner, *, with_replay: bool) -> dict[str, Tensor]:
+    """The state: counters, random stream, weights, Adam's moments, ring buffers.
+
+    A loss that has not been called yet has no weights and no pairs to save.
+    """
+    state = {
+        "version": as_tensor(VERSION),
+        "counters": as_tensor(
+            [
+                learner.calls,
+                learner.updates,
+                learner.pairs.skipped,
+                learner.warm_up_left,
+                learner.pairs.evaluations.lost,
+                learner.pairs.evaluations.unmeasured,
+            ]
+        ),
+        "random": learner.pairs.random.get_state(),
+    }
+    if learner.pairs.shapes is None or learner.surrogate is None:
+        return state
+    state |= {
+        "z_shape": as_tensor(list(learner.pairs.shapes[0])),
+        "target_shape": as_tensor(list(learner.pairs.shapes[1])),
+        "scale": learner.scale,
+        "penalty": learner.penalty,
+        "figures": torch.tensor(
+            [
+                learner.pairs.metric_mean,
+                learner.mean_error,
+                learner.lost_updates,
+            ],
+            dtype=torch.float64,
+            device="cpu",
+        ),
+        "history": learner.history.save(),
+    }
+    state |= {f"surrogate.{k}": v for k, v in learner.surrogate.state_dict().items()}
+    state |= save_adam(learner.optimizer, dict(learner.surrogate.named_parameters()))
+    for ring, replay in (("unseen", learner.pairs.unseen), ("replay", learner.pairs.replay)):
+        if ring != "replay" or with_replay:
+            state |= {f"{ring}.{i}": samples for i, samples in enumerate(replay.oldest_first())}
+    return state
+
+
+def shared(learner: Learner) -> dict[str, Tensor]:
+    """What processes that fit one surrogate together have in common, on the CPU."""
+    own = ("random", "penalty", "figures", "history", "unseen.")
+    state = save(learner, with_replay=False)
+    return {key: tensor.cpu() for key, tensor in state.items() if not key.startswith(own)}
+
+
+def share(learner: Learner, state: dict[str, Tensor]) -> None:
+    """Takes what another process has `shared`; pairs and random stream stay what they are."""
+    shapes = _shapes(state)
+    surrogate = learner.surrogate or _empty_surrogate(learner, shapes)
+    _attach(learner, surrogate, learner.pairs.shapes or shapes, state)
+    learner.calls, learner.updates, _, learner.warm_up_left = state["counters"][:4].tolist()
+
+
+def load(learner: Learner, state: dict[str, Tensor]) -> Faults:
+    """Takes a saved state, unless it has faults: then the learner is left as it was."""
+    # Before the keys: those of another version may well be others.
+    faults = wrong_version(state)
+    if faults is not None:
+        return faults
+    fitted = any(key not in ALWAYS for key in state)
+    faults = check_shapes(state, _header_shapes(learner, fitted))
+    if not (fitted or faults) and int(state["counters"][1]):
+        # What torch.distributed.checkpoint makes of a loss that has not been called.
+        faults.errors = [
+            f"the state counts {int(state['counters'][1])} updates of a surrogate that is not in "
+            "it: what was saved has more keys, and all of them must be read"
+        ]
+    if faults.missing or faults.errors:
+        return faults
+    if not fitted:
+        learner.detach()
+        _load_rest(learner, state)
+        return faults
+
+    shapes = _shapes(state)
+    surrogate = learner.surrogate or _empty_surrogate(learner, shapes)
+    faults = check_shapes(
+        state, _header_shapes(learner, fitted) | _body_shapes(state, surrogate, shapes)
+    )
+    if faults:
+        return faults
+    _attach(learner, surrogate, shapes, state)
+    learner.penalty = state["penalty"].to(learner.device, copy=True)
+    _load_figures(learner, state)
+    _load_rest(learner, state)
+    return faults
+
+
+def _shapes(state: dict[str, Tensor]) -> tuple[torch.Size, torch.Size]:
+    return torch.Size(state["z_shape"].tolist()), torch.Size(state["target_shape"].tolist())
+
+
+def _empty_surrogate(learner: Learner, shapes: tuple[torch.Size, torch.Size]) -> nn.Module:
+    """A surrogate for samples of these shapes, whose weights are to be loaded."""
+    return learner.make_surrogate(
+        torch.zeros(1, *shapes[0], device="cpu"),
+        torch.zeros(1, *shapes[1], dtype=torch.int64, device="cpu"),
+    )
+
+
+def _attach(
+    learner: Learner,
+    surrogate: nn.Module,
+    shapes: tuple[torch.Size, torch.Size],
+    state: dict[str, Tensor],
+) -> None:
+    """Gives the learner a surrogate with the state's weights, moments and scale."""
+    surrogate.load_state_dict(part(state, "surrogate."))
+    learner.attach(surrogate, shapes)
+    if learner.optimizer is not None and part(state, "adam."):
+        trained = [name for name, p in surrogate.named_parameters() if p.requires_grad]
+        load_adam(learner.optimizer, trained, part(state, "adam."))
+    learner.scale = state["scale"].to(learner.device, copy=True)
+
+
+def _header_shapes(learner: Learner, fitted: bool) -> Shapes:
+    shapes: Shapes = {
+        "version": (),
+        "counters": (6,),
+        "random": tuple(learner.pairs.random.get_state().shape),
+    }
+    if fitted:
+        shapes |= {"z_shape": (ANY,), "target_shape": (ANY,)}
+        shapes |= {"scale": (), "penalty": (), "figures": (3,)}
+        shapes |= {"history": (ANY, len(REMEMBERED))}
+    return shapes
+
+
+def _body_shapes(
+    state: dict[str, Tensor], surrogate: nn.Module, samples: tuple[torch.Size, torch.Size]
+) -> Shapes:
+    """The shapes of weights, moments and ring buffers, as far as the state must have them."""
+    shapes = {f"surrogate.{k}": tuple(v.shape) for k, v in surrogate.state_dict().items()}
+    shapes |= adam_shapes(state, dict(surrogate.named_parameters()))
+    shapes |= ring_shapes(state, "unseen", [(), (), ()])
+    return shapes | ring_shapes(state, "replay", [*map(tuple, samples), ()])
+
+
+def _load_figures(learner: Learner, state: dict[str, Tensor]) -> None:
+    figures = state["figures"].tolist()
+    learner.pairs.metric_mean, learner.mean_error = figures[:2]
+    learner.lost_updates = int(figures[2])
+    learner.history.load(state["history"])
+
+
+def _load_rest(learner: Learner, state: dict[str, Tensor]) -> None:
+    for ring, replay in (("replay.", learner.pairs.replay), ("unseen.", learner.pairs.unseen)):
+        replay.clear()
+        fields = part(state, ring)
+        if fields:
+            replay.add(*(fields[key].to(learner.device) for key in sorted(fields)))
+    counters = state["counters"].tolist()
+    learner.calls, learner.updates, learner.pairs.skipped, learner.warm_up_left = counters[:4]
+    learner.pairs.forget()
+    learner.pairs.evaluations.lost, learner.pairs.evaluations.unmeasured = counters[4:]
+    learner.pairs.random.set_state(state["random"].cpu())
+    learner.sync.agreed = False

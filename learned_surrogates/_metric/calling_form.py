@@ -1,0 +1,221 @@
+"""How a metric is called: with a batch, with a batch of one, or with a sample alone."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from torch import Tensor
+
+from .error import CallingFormError
+from .parameters import takes_many
+from .probe import Answer, Pair, Probe, same, varies
+from .values import DIAGONAL, take
+
+# Batches whose number is held against their samples' values, and whose values against those alone.
+WATCHED = 100
+WATCHED_VALUES = 10
+# Different values in a batch which tell that none is normalised by the others.
+ENOUGH_VALUES = 3
+
+PAIRWISE = (
+    "metric {0!r} gives one value for each prediction with each target. Return those of a "
+    "prediction with its own target, the diagonal: metric=lambda predictions, targets: "
+    "{0}(predictions, targets).diagonal()"
+)
+UNCLEAR = (
+    "metric {!r} answers two texts, as lists of characters, and two lists of texts, but gives "
+    "{:g} for {!r} and {!r}, and {:g} for a list of each. Say batched=False if it is meant for a "
+    "prediction and a target alone; else return one number a sample"
+)
+LISTS = (
+    "metric {!r} gives {:g} for the texts {!r} and {!r}, and {:g} for a list of each. By its "
+    "parameters it is meant for lists: it is called with lists of one"
+)
+COUPLED = (
+    "metric {!r} gives a sample another value where others are in its batch ({:g}, not {:g}), as "
+    "if it were normalised by all of them. It is called with one sample at a time"
+)
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a metric is called with.
+
+    Attributes:
+        takes: a batch, a batch of one, or a sample alone.
+        watched: how many batches more are held against their samples alone, if they do not tell
+            before: whether a sample's value stays, or the number for all is another than theirs.
+    """
+
+    takes: Literal["batch", "one", "sample"]
+    watched: int = 0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a first batch tells about a metric.
+
+    Attributes:
+        form: how to call it with this batch.
+        settled: whether other batches are to be called so, too.
+        refusal: what it said against a batch.
+        word: for the user.
+    """
+
+    form: Form
+    settled: bool = True
+    refusal: Exception | None = None
+    word: str | None = None
+
+
+@dataclass(frozen=True)
+class _Two:
+    """The number for a batch of one, and that for the sample alone; None where there is none."""
+
+    pair: Pair
+    of_one: float | None
+    alone: float | None
+
+    @property
+    def differ(self) -> bool:
+        both = self.of_one is not None and self.alone is not None
+        return both and not same(self.of_one or 0.0, self.alone or 0.0)
+
+
+def find_form(function: Callable[..., Any], name: str, predictions: Any, targets: Any) -> Finding:
+    """Finds out how a function is called.
+
+    It takes a batch if it gives a batch of one and of two as many values. Else it takes a batch of
+    one or a sample alone: whichever it answers; either, where both answers are the same; and where
+    they are not, see `_of_two_answers`.
+
+    Args:
+        function: the metric.
+        name: its name.
+        predictions: a batch of them.
+        targets: as many.
+
+    Raises:
+        CallingFormError: it is meant for neither, or nothing tells for which.
+    """
+    probe = Probe(function, predictions, targets)
+    ones = [probe.batch(pair) for pair in probe.pairs]
+    ends = (probe.pairs[0], ones[0]), (probe.pairs[-1], ones[-1])
+    # The other one may be a sample that the metric cannot take.
+    answered = [pair for pair, one in ends if one.values(1) is not None]
+    refusal = ones[0].error or ones[-1].error
+    if answered:
+        together, one = probe.batch(answered[0], answered[-1]), probe.batch(answered[0]).values(1)
+        two = together.values(2)
+        if two is not None and one is not None and two.shape[1:] == one.shape[1:]:
+            return Finding(Form("batch", watched=WATCHED_VALUES), refusal=refusal)
+        # Two for each of two, and one for one alone.
+        refusal = refusal or together.error or ValueError(DIAGONAL)
+    if DIAGONAL in str(refusal) and all(probe.alone(p).number is None for p in probe.pairs):
+        raise CallingFormError(PAIRWISE.format(name)) from refusal
+    return replace(_one_or_sample(probe, name, ones), refusal=refusal)
+
+
+def coupling(
+    function: Callable[..., Any], predictions: Any, targets: Any, values: Tensor
+) -> tuple[float, float] | None:
+    """A sample's value in its batch and alone, if they differ; None if none do.
+
+    Args:
+        function: a metric of batches.
+        predictions: a batch of them.
+        targets: as many.
+        values: what it makes of them, `(batch,)`.
+    """
+    values = _means(values)
+    # From the smallest to the largest: divided by the largest, that and zeros stay as they are.
+    order = values.argsort().tolist()
+    for sample in sorted({order[(len(order) - 1) * part // 4] for part in range(5)}):
+        one = take(predictions, [sample]), take(targets, [sample])
+        asked = [Answer(function, *one).values(1) for _ in range(2)]
+        together = float(values[sample])
+        first, again = (None if answer is None else float(_means(answer)) for answer in asked)
+        if first is None or again is None or same(together, first):
+            continue
+        if same(first, again):  # else it is a matter of chance
+            return together, first
+    return None
+
+
+def told(values: Tensor) -> bool:
+    """Whether the values of a batch are different enough to tell how it is made of samples."""
+    different: list[float] = []
+    values = _means(values)
+    for value in values[values.isfinite()].tolist():
+        if not any(same(value, other) for other in different):
+            different.append(value)
+        if len(different) >= ENOUGH_VALUES:
+            return True
+    return False
+
+
+def _one_or_sample(probe: Probe, name: str, ones: list[Answer]) -> Finding:
+    """How to call what takes no batches; `ones` is what it makes of each pair in a batch of one."""
+    if all(answer.number is None for answer in ones):
+        return Finding(Form("sample"))
+    answers = [
+        _Two(pair, one.number, probe.alone(pair).number) for pair, one in zip(probe.pairs, ones)
+    ]
+    if probe.texts:
+        for pair in probe.other_pairs():
+            answers.append(_Two(pair, probe.batch(pair).number, probe.alone(pair).number))
+    if all(answer.alone is None for answer in answers):
+        return Finding(Form("one", watched=WATCHED))
+    differing = [answer for answer in answers if answer.differ]
+    both = [a for a in answers if a.of_one is not None and a.alone is not None]
+    if differing and not probe.is_random(differing[0].pair):
+        return _of_two_answers(probe, name, both, differing[0])
+    if (
+        len(both)
+        == sum(answer.alone is not None for answer in answers)
+        < len([answer for answer in answers if answer.of_one is not None])
+    ):
+        return Finding(Form("one", watched=WATCHED))
+    unequal = [a.of_one or 0.0 for a in both if not probe.texts or a.pair[0] != a.pair[1]]
+    # What only says whether two texts are the same makes nothing else of lists.
+    watched = WATCHED if not probe.texts or varies(unequal) else 0
+    settled = bool(unequal) and (not probe.texts or probe.telling)
+    return Finding(Form("sample", watched=watched), settled=settled)
+
+
+def _of_two_answers(probe: Probe, name: str, answers: list[_Two], differing: _Two) -> Finding:
+    """How to call what gives a batch of one another number than the sample alone.
+
+    Texts are sequences, of characters, as lists are, of texts. A function of any sequences only
+    sees whether elements are the same: then a text alone is meant if the order of elements counts,
+    as in an edit distance, since that of samples never does. What looks into the elements is meant
+    for lists. A share of equal elements, say, may mean either, and only its signature can tell.
+
+    Of tensors, the score of a batch does not depend on the order of samples, and lies between
+    theirs or is their sum.
+    """
+    unequal = [a.of_one or 0.0 for a in answers if not (probe.texts and a.pair[0] == a.pair[1])]
+    equal = [a.of_one or 0.0 for a in answers if probe.texts and a.pair[0] == a.pair[1]]
+    looks_inside = varies(unequal)
+    if not probe.texts:
+        if looks_inside and probe.scores_batches():
+            return Finding(Form("one", watched=WATCHED))
+        return Finding(Form("sample"), settled=len(unequal) > 1)
+    if looks_inside:
+        return Finding(Form("one", watched=WATCHED))
+    if not unequal or not equal:
+        return Finding(Form("sample"), settled=False)
+    if same(equal[0], unequal[0]) or probe.minds_order():
+        return Finding(Form("sample"))
+    many = takes_many(probe.function)
+    numbers = differing.alone, *differing.pair, differing.of_one
+    if many is None:
+        raise CallingFormError(UNCLEAR.format(name, *numbers))
+    if not many:
+        return Finding(Form("sample"))
+    return Finding(Form("one", watched=WATCHED), word=LISTS.format(name, *numbers))
+
+
+def _means(values: Tensor) -> Tensor:
+    """Values `(batch,)`, the mean over outputs taken if there are several."""
+    return values.flatten(1).mean(1) if values.ndim > 1 else values

@@ -1,0 +1,283 @@
+"""The user's metric: called safely, checked, and turned into an error."""
+
+import math
+import numbers
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._support.checks import check_number
+from .._support.warnings import warn
+from .calling_form import COUPLED, Form, coupling, find_form, told
+from .error import MetricError as MetricError
+from .objects import refuse_what_accumulates
+from .parameters import Reversed, first_two, is_reversed
+from .probe import Answer, same, varies
+from .values import as_values, ask, shape_of_samples, stacked, take as take
+
+METRIC_HELP = (
+    "A metric takes (predictions, targets) and returns one finite number a sample, or takes one "
+    "sample at a time and returns one number. With on_metric_error='skip' such samples are left "
+    "out and counted in stats['skipped']."
+)
+PERCENT = " (best=100 for a percentage)"
+CALLED_ALONE = (
+    "metric {!r} makes one number of a whole batch, {:g} here, which is not the mean of its "
+    "samples', {:g}. It is called with one sample at a time, and that is what is learned. If that "
+    "is meant, {}"
+)
+MEANT = {
+    "one": "return one number a sample, [metric([p], [t]) for p, t in zip(predictions, targets)]",
+    "sample": "say batched=False",
+}
+REVERSED = (
+    "metric {0!r} takes ({1}, {2}): by these names the target comes first, and so it is called. To "
+    "say so yourself: metric=lambda prediction, target: {0}(target, prediction)"
+)
+# How far an error may fall below zero by rounding, relative to the metric's value.
+ROUNDING = 1e-5
+
+
+class Metric:
+    """The user's callable as `(predictions, targets) -> errors, usable`.
+
+    Errors are `(batch,)`, one value a sample, or `(batch, outputs, ...)`, one for each number or
+    group of numbers of a prediction that is a tensor of such a shape.
+
+    Args:
+        function: the metric, batched or for one sample; the prediction comes first, unless its
+            parameters' names say otherwise.
+        higher_is_better: None asks the function's attribute of this name.
+        best: what a perfect prediction scores; None asks the function's attribute of this name,
+            and takes 0 for a metric where lower is better.
+        batched: whether the function takes whole batches; None finds out at the first call.
+        on_error: "raise" or "skip".
+        give_up_after: calls in a row without any value after which skipping is an error, too; None
+            skips for ever.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        higher_is_better: bool | None,
+        best: Any,
+        batched: bool | None,
+        on_error: str,
+        give_up_after: int | None = None,
+    ):
+        if not callable(function):
+            raise TypeError(
+                f"metric must be callable as metric(predictions, targets); got {function!r}"
+            )
+        refuse_what_accumulates(function)
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_metric_error must be 'raise' or 'skip'; got {on_error!r}")
+        if give_up_after is not None:
+            check_number("give_up_after", give_up_after, 1)
+        for name, value in (("higher_is_better", higher_is_better), ("batched", batched)):
+            if value not in (None, True, False):
+                raise TypeError(f"{name} must be True, False or None; got {value!r}")
+        #: Whether someone said which direction is better.
+        self.told_direction = True
+        if higher_is_better is None:
+            self.told_direction = hasattr(function, "higher_is_better")
+            higher_is_better = bool(getattr(function, "higher_is_better", False))
+        if best is None:
+            best = getattr(function, "best", None)
+        if best is None and higher_is_better:
+            raise ValueError(
+                "a metric where higher is better needs best=, the value of a perfect prediction: "
+                "the error that is learned is best - metric. For an IoU or an accuracy, best=1.0"
+            )
+        if best is not None and not isinstance(best, numbers.Real):
+            raise TypeError(f"best must be a number, the metric's best value; got {best!r}")
+        if best is not None and not math.isfinite(best):
+            raise ValueError(f"best must be finite; got {best!r}")
+        self.name = getattr(function, "__name__", type(function).__name__)
+        if is_reversed(function):
+            warn(REVERSED.format(self.name, *first_two(function)))
+            function = Reversed(function)
+        self.function = function
+        self.higher_is_better = higher_is_better
+        self.best = 0.0 if best is None else float(best)
+        #: How the function is called; None until that is known.
+        self.form = None if batched is None else Form("batch" if batched else "sample")
+        #: What the user is to be told of it, and whether he has been told something.
+        self.word: str | None = None
+        self.said = False
+        self.on_error = on_error
+        self.give_up_after = give_up_after
+        #: What happened last to a sample that was skipped.
+        self.trouble: str | None = None
+
+    @property
+    def batched(self) -> bool | None:
+        """Whether the function takes whole batches; None until that is known."""
+        return None if self.form is None else self.form.takes == "batch"
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        predictions: Any,
+        targets: Any,
+        positions: Sequence[int] | None = None,
+        batch: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The errors, float64 on the CPU and never negative, and which samples `(batch,)` have one.
+
+        Args:
+            predictions: as the metric takes them.
+            targets: as many.
+            positions: which samples of a batch they are, for errors to name; None is all.
+            batch: how many samples that has.
+
+        Samples whose prediction is not finite need have none: that is not the metric's fault.
+
+        Raises:
+            MetricError: a sample has none, unless told to skip.
+            CallingFormError: it is not clear how it is to be called.
+        """
+        count = len(targets)
+        if not count:
+            return torch.zeros(0, dtype=torch.float64, device="cpu"), torch.zeros(
+                0, dtype=torch.bool, device="cpu"
+            )
+        known, refusal, form = self.form, None, self.form
+        if form is None:
+            finding = find_form(self.function, self.name, predictions, targets)
+            form, refusal, self.word = finding.form, finding.refusal, finding.word
+            self.form = form if finding.settled else None
+        values, causes = self._evaluate(form, predictions, targets, count)
+        if form.takes == "batch" and form.watched and count > 1 and not causes:
+            changed = coupling(self.function, predictions, targets, values)
+            if changed is not None:
+                self.word = COUPLED.format(self.name, *changed)
+                self.form = form = Form("one")
+                values, causes = self._evaluate(form, predictions, targets, count)
+            elif self.form is not None:
+                self.form = replace(form, watched=0 if told(values) else form.watched - 1)
+        if known is None and causes:
+            # A failing metric does not tell which form it has: ask again at the next call.
+            self.form = None
+            for cause in causes.values() if refusal else ():
+                cause.add_note(f"Called with a batch, it had raised {refusal!r}")
+        elif form.takes != "batch" and form.watched and count > 1:
+            self._watch(form, predictions, targets, values)
+        errors = self.best - values if self.higher_is_better else values - self.best
+        size = values.abs()
+        slack = ROUNDING * (1 + size + abs(self.best))
+        # What is not a number compares as false.
+        fine = (size < math.inf) & (errors >= -slack)
+        blamed = None if self.on_error == "skip" or fine.all() else self._blamed(fine, predictions)
+        if not fine.all():
+            self.trouble = self._trouble(fine, predictions, values, causes)
+        if blamed is not None:
+            place, sample = blamed, blamed[0]
+            position = sample if positions is None else positions[sample]
+            which = f"sample {position} of {batch or count}"
+            pair = predictions[sample], targets[sample]
+            self._raise(which, float(values[place]), causes.get(sample), *pair)
+        return errors.clamp(min=0), fine.flatten(1).all(1) if fine.ndim > 1 else fine
+
+    def value(self, errors: Tensor) -> Tensor:
+        """Errors, turned back into the metric's own values."""
+        return self.best - errors if self.higher_is_better else self.best + errors
+
+    def _blamed(self, fine: Tensor, predictions: Any) -> tuple[int, ...] | None:
+        """Where the first value is missing that the metric owes; None where it owes none."""
+        places = [tuple(place) for place in (~fine).nonzero().tolist()]
+        return next((place for place in places if not _is_wild(predictions[place[0]])), None)
+
+    def _evaluate(
+        self, form: Form, predictions: Any, targets: Any, count: int
+    ) -> tuple[Tensor, dict[int, Exception]]:
+        """Values (NaN where there is none), and what was raised by which sample."""
+        batched, shape = form.takes == "batch", shape_of_samples(predictions)
+        if batched:
+            try:
+                return as_values(ask(self.function, predictions, targets), count, shape), {}
+            except Exception:  # noqa: BLE001 - one sample may have caused it: find out which
+                pass
+        found: list[Tensor | None] = [None] * count
+        causes: dict[int, Exception] = {}
+        for sample in range(count):
+            part = sample if form.takes == "sample" else slice(sample, sample + 1)
+            try:
+                value = ask(self.function, predictions[part], targets[part])
+                found[sample] = as_values(value, 1 if batched else None, shape)
+            except Exception as error:  # noqa: BLE001 - whatever a user's metric raises
+                causes[sample] = error
+                if self.on_error == "raise" and not _is_wild(predictions[sample]):
+                    break
+        values = stacked(found, batched)
+        if batched and not causes:
+            # Every sample alone is fine, so the batch as a whole is not: its own error says more.
+            try:
+                as_values(ask(self.function, predictions, targets), count, shape)
+            except Exception as error:  # noqa: BLE001
+                values.fill_(torch.nan)
+                causes = dict.fromkeys(range(count), error)
+        return values, causes
+
+    def _watch(self, form: Form, predictions: Any, targets: Any, values: Tensor) -> None:
+        """Has a word for what makes something else of a batch than its samples' mean or sum."""
+        whole = Answer(self.function, predictions, targets).number
+        known = values[values.isfinite()].tolist()
+        if whole is not None and len(known) > 1:
+            mean, total = math.fsum(known) / len(known), math.fsum(known)
+            if not (same(whole, mean) or same(whole, total)):
+                self.word = self.word or CALLED_ALONE.format(
+                    self.name, whole, mean, MEANT[form.takes]
+                )
+            elif not varies(known):
+                # Of samples that are all alike, most scores are the mean.
+                self.form = self.form and replace(form, watched=form.watched - 1)
+                return
+        self.form = self.form and replace(form, watched=0)
+
+    def _raise(
+        self, which: str, value: float, cause: Exception | None, prediction: Any, target: Any
+    ) -> None:
+        what = self._what(value, cause)
+        raise MetricError(
+            f"metric {self.name!r} {what} ({which}; prediction {_describe(prediction)}, target "
+            f"{_describe(target)}). {METRIC_HELP}"
+        ) from cause
+
+    def _trouble(
+        self, fine: Tensor, predictions: Any, values: Tensor, causes: dict[int, Exception]
+    ) -> str:
+        """What happened to the first sample without an error."""
+        place = tuple((~fine).nonzero()[0].tolist())
+        if _is_wild(predictions[place[0]]):
+            return "got a prediction that is not finite"
+        return self._what(float(values[place]), causes.get(place[0]))
+
+    def _what(self, value: float, cause: Exception | None) -> str:
+        """Why a sample has no error."""
+        if cause is not None:
+            return f"raised {type(cause).__name__}: {cause}"
+        if not np.isfinite(value):
+            return f"returned {value}"
+        return (
+            f"returned {value:g}, better than the best value {self.best:g}: pass best=, the "
+            f"value of a perfect prediction{PERCENT * (self.best == 1 < value <= 100)}, or "
+            f"higher_is_better={not self.higher_is_better} if it is the other way round"
+        )
+
+
+def _is_wild(prediction: Any) -> bool:
+    """Whether a prediction has numbers that are not finite, of which no metric can say anything."""
+    tensor = isinstance(prediction, Tensor) and prediction.is_floating_point()
+    return tensor and not prediction.isfinite().all()
+
+
+def _describe(sample: Any) -> str:
+    if isinstance(sample, Tensor):
+        return f"{tuple(sample.shape)} {str(sample.dtype).removeprefix('torch.')}"
+    text = repr(sample)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,1 @@
+"""What `state_dict()` holds: tensors, packed as one, with what they were fitted to."""

@@ -1,0 +1,83 @@
+"""What a state was fitted to, as far as that can be known, and what differs from that."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._metric.metric import Metric
+from .._task import Task
+
+# Longer settings, such as an alphabet of thousands, go in as their beginning and a digest.
+LONGEST = 80
+# States of one loss have one size, for what copies or averages them key by key.
+BLOCK = 1024
+
+OTHERS = (
+    "the state that is loaded was fitted to something else: {differences}. What it holds is used "
+    "all the same, which is right where only names have changed"
+)
+
+
+def identity(metric: Metric, task: Task[Any]) -> dict[str, str]:
+    """Name, direction and best value of a metric; class and settings of a task."""
+    found = {
+        "metric": metric.name,
+        "higher_is_better": str(metric.higher_is_better),
+        "best": f"{metric.best:g}",
+        "task": type(task).__name__,
+    }
+    return found | {f"task.{name}": _short(value) for name, value in _settings(vars(task))}
+
+
+def as_bytes(found: Mapping[str, str]) -> Tensor:
+    """As a tensor of bytes, which all that carries states can carry."""
+    text = json.dumps(found, sort_keys=True).encode()
+    text += b" " * (-len(text) % BLOCK)
+    return torch.frombuffer(bytearray(text), dtype=torch.uint8)
+
+
+def from_bytes(packed: Tensor) -> dict[str, str]:
+    """What `as_bytes` was given.
+
+    Raises:
+        ValueError: it was something else.
+    """
+    if packed.dtype != torch.uint8 or packed.ndim != 1:
+        raise ValueError("it must be bytes")
+    found = json.loads(packed.cpu().numpy().tobytes())
+    if not isinstance(found, dict):
+        raise ValueError("it must be a dict")
+    return found
+
+
+def differences(saved: Mapping[str, str], own: Mapping[str, str]) -> list[str]:
+    """In words."""
+    keys = [key for key in {**own, **saved} if saved.get(key) != own.get(key)]
+    return [
+        f"{key} was {saved.get(key, 'not set')}, and is {own.get(key, 'not set')}" for key in keys
+    ]
+
+
+def _settings(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Names and values of what was set to a number, a text or a tensor, or to a list of them."""
+    for name, value in values.items():
+        name = name.lstrip("_")
+        if name == "surrogate":  # which has keys of its own
+            continue
+        if isinstance(value, str | int | float | list | tuple):
+            yield name, value
+        elif isinstance(value, Tensor):
+            yield name, value.tolist()
+        elif not callable(value) and hasattr(value, "__dict__"):
+            yield from ((f"{name}.{inner}", each) for inner, each in _settings(vars(value)))
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    if len(text) <= LONGEST:
+        return text
+    return f"{text[:LONGEST]}... ({hashlib.blake2b(text.encode(), digest_size=6).hexdigest()})"

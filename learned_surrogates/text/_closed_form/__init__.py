@@ -1,0 +1,1 @@
+"""The expected edit distance in closed form: the recursion, and kernels for it."""
