@@ -8,13 +8,14 @@ from . import (
     segmentation as segmentation,
     text as text,
 )
+from ._batch import Batch as Batch
 from ._diagnosis.check import GradientCheck as GradientCheck
 from ._evaluation.workers import Workers as Workers
 from ._fitted.filter import Filter as Filter
 from ._loss import LearnedSurrogateLoss as LearnedSurrogateLoss
 from ._metric.metric import MetricError as MetricError
 from ._surrogate import EmbeddingDistance as EmbeddingDistance
-from ._task import Batch as Batch, Task as Task
+from ._task import Task as Task
 from ._tensors import Tensors as Tensors
 
 __version__ = "0.1.0"

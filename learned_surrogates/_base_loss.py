@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._batch import Batch
 from ._support.island import island
-from ._task import Batch
 
 #: Gives the base loss's gradient of a call; None without a base loss.
 Base = Callable[[], Tensor] | None

@@ -6,10 +6,10 @@ from typing import Any, ClassVar, Generic
 import torch
 from torch import Tensor
 
-from ._evaluation.queue import Measurement, Seen
+from ._batch import BatchType
+from ._evaluation.measurement import Measurement, Seen
 from ._learning.replay import Replay
 from ._state.tensors import Faults
-from ._task import BatchType
 
 
 class Draws(ABC):

@@ -11,10 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from ._base_loss import NOT_FINITE, base_gradient
+from ._batch import Batch, plain
+from ._core import Core
 from ._diagnosis.check import GradientCheck
 from ._diagnosis.checker import GradientChecker
 from ._diagnosis.describe import describe
 from ._evaluation.budget import Budget
+from ._evaluation.oracle import Oracle
 from ._evaluation.portion import Parcel
 from ._evaluation.workers import Workers, as_workers
 from ._fitted.core import ValueCore
@@ -31,7 +34,7 @@ from ._support.checks import check_choice, check_number
 from ._support.island import never_compiled
 from ._support.processes import Lock, Stream, one_at_a_time, starts_a_process
 from ._support.warnings import warn
-from ._task import Batch, Generator, Task, plain, read
+from ._task import Generator, Task, read
 from ._tensors import Tensors
 
 if TYPE_CHECKING:
@@ -326,15 +329,16 @@ class LearnedSurrogateLoss(nn.Module):
         self.save_replay = save_replay
         self.reduction = reduction
         together = Sync(process_group, sync)
-        self._core: MeasuredCore | ValueCore
+        oracle = Oracle(task, checked, recipe.executor, metric_budget)
+        self._core: Core
         if task.measured:
             random = Stream()
             random.manual_seed(seed ^ SALT)
             estimator = task.estimator(checked, recipe, surrogate, together, random)
-            self._core = MeasuredCore(task, checked, recipe, estimator, random, together)
+            self._core = MeasuredCore(task, oracle, recipe, together, estimator, random)
         else:
             own = surrogate if isinstance(surrogate, nn.Module) else None
-            self._core = ValueCore(task, checked, generator, recipe, own, together)
+            self._core = ValueCore(task, oracle, recipe, together, generator, own)
         #: Figures of how the loss does; see `stats` in the documentation. Refreshed every
         #: `update_every` calls.
         self.stats: dict[str, Any] = {}
@@ -488,7 +492,7 @@ class LearnedSurrogateLoss(nn.Module):
             >>> criterion.check([(log_probs, targets, *lengths)]).helps
             True
         """
-        checker = GradientChecker(self, parameters, draws)
+        checker = GradientChecker(self._core, self.base_loss, parameters, draws)
         with self._core.unchanged():
             for arguments in batches:
                 with torch.inference_mode(False):
@@ -526,7 +530,7 @@ class LearnedSurrogateLoss(nn.Module):
 
         page = Path(path)
         page.parent.mkdir(parents=True, exist_ok=True)
-        write_report(self, page, check)
+        write_report(page, self._core, self.stats, repr(self), check)
         return page
 
     def _read(self, batches: Iterable[Any]) -> Iterator[Batch]:
@@ -609,7 +613,7 @@ class LearnedSurrogateLoss(nn.Module):
         return self._core.load(state), saved
 
     def _identify(self) -> dict[str, str]:
-        return identity(self._core.metric, self.task)
+        return identity(self._core.oracle.metric, self.task)
 
     def __getstate__(self) -> dict[str, Any]:
         # In a process that is started with it, a loss is another one: tensors are copied, where
@@ -622,7 +626,7 @@ class LearnedSurrogateLoss(nn.Module):
         super().__setstate__(state | {"_core": core.open() if isinstance(core, Parcel) else core})
 
     def extra_repr(self) -> str:
-        return describe(self)
+        return describe(self._core)
 
 
 def _refuse_for_values(task: Task[Any], **arguments: Any) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ._batch import Batch, lasting
 from ._learning.recipe import Recipe
 from ._learning.sync import Sync
 from ._measured.forms import NAMES
@@ -16,7 +17,7 @@ from ._metric.metric import Metric
 from ._perfect import perfect_predictions
 from ._support.checks import check_dense, check_number
 from ._surrogate import Conditioned, EmbeddingDistance, PairRegression, embedding_net
-from ._task import Batch, Task, lasting
+from ._task import Task
 
 #: Surrogates: of those the slope is fitted, of these the values.
 SLOPES = ("auto", "none", *NAMES)

@@ -141,8 +141,8 @@ def assert_identical(actual, expected) -> None:
 def surrogates(criterion: LearnedSurrogateLoss) -> list[torch.nn.Module]:
     """The nets that are fitted, as far as they have been made."""
     core = criterion._core
-    if hasattr(core, "learner"):
-        made = [core.learner.surrogate]
+    if hasattr(core, "net"):
+        made = [core.net.module]
     else:
         slope = getattr(core.estimator, "slope", None)
         made = [] if slope is None else slope.forms

@@ -120,7 +120,7 @@ def test_the_score_estimate_is_the_expected_metrics_gradient(case):
     """
     criterion = make_loss(case)
     arguments = make_arguments(case, seed=3, batch=1, length=6)
-    task, metric = criterion.task, criterion._core.metric
+    task, metric = criterion.task, criterion._core.oracle.metric
     random = torch.Generator().manual_seed(0)
 
     def expected(prediction, draws):

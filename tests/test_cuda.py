@@ -27,15 +27,14 @@ def on_gpu(arguments):
 def places(criterion):
     if not hasattr(criterion._core, "learner"):  # what is known of readings stays on the host
         return {criterion._core.device.type}
-    learner = criterion._core.learner
+    core = criterion._core
+    learner, net, pairs = core.learner, core.net, core.pairs
     moments = [
-        state[key]
-        for state in learner.optimizer.state.values()
-        for key in ("exp_avg", "exp_avg_sq")
+        state[key] for state in net.optimizer.state.values() for key in ("exp_avg", "exp_avg_sq")
     ]
-    fields = [*learner.pairs.replay.fields, *learner.pairs.unseen.fields]
-    scalars = [learner.scale, learner.kept, learner.penalty]
-    tensors = [*learner.surrogate.state_dict().values(), *moments, *fields, *scalars]
+    fields = [*pairs.replay.fields, *pairs.unseen.fields]
+    scalars = [net.scale, learner.keep_rate, learner.penalty]
+    tensors = [*net.module.state_dict().values(), *moments, *fields, *scalars]
     return {tensor.device.type for tensor in tensors}
 
 

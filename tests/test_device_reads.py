@@ -46,15 +46,16 @@ def settled(case, **options):
     for seed in range(5):
         criterion(*make_arguments(case, seed, batch=8))
     # Level boxes do not tell degrees from radians: targets are looked at for a hundred calls.
-    criterion._core.learner.pairs.doubts.of_batches = 0
+    criterion._core.oracle.doubts.of_batches = 0
     return criterion
 
 
 def on_device(criterion, arguments):
-    learner = criterion._core.learner
-    fields = [*learner.pairs.replay.fields, *learner.pairs.unseen.fields]
-    scalars = [learner.scale, learner.kept, learner.penalty]
-    weights = learner.surrogate.state_dict(keep_vars=True).values()
+    core = criterion._core
+    learner, net, pairs = core.learner, core.net, core.pairs
+    fields = [*pairs.replay.fields, *pairs.unseen.fields]
+    scalars = [net.scale, learner.keep_rate, learner.penalty]
+    weights = net.module.state_dict(keep_vars=True).values()
     return [*arguments, *fields, *scalars, *weights]
 
 
@@ -97,7 +98,7 @@ def test_a_sample_that_is_left_out_is_so_without_another_reading():
     learn = lambda criterion, arguments: criterion(*arguments)  # noqa: E731
     reads = reads_of(criterion, learn, arguments, arguments[:1])
     assert reads["_pairs.observe"] == 1
-    assert criterion._core.learner.pairs.skipped == 1
+    assert criterion._core.pairs.skipped == 1
 
 
 READERS = {

@@ -108,10 +108,10 @@ def test_moves_keep_the_optimizer_on_the_surrogates_parameters():
     for loss in (plain, criterion):
         train(loss, "tensors", range(2))
     nn.Sequential(criterion).to("cpu").cpu().float().to(torch.float64)
-    learner = criterion._core.learner
-    parameters = [id(p) for p in learner.surrogate.parameters()]
-    assert [id(p) for p in learner.optimizer.param_groups[0]["params"]] == parameters
-    assert {id(p) for p in learner.optimizer.state} == set(parameters)
+    net = criterion._core.net
+    parameters = [id(p) for p in net.module.parameters()]
+    assert [id(p) for p in net.optimizer.param_groups[0]["params"]] == parameters
+    assert {id(p) for p in net.optimizer.state} == set(parameters)
     assert_identical(train(criterion, "tensors", range(3)), train(plain, "tensors", range(3)))
     assert_identical(snapshot(criterion), snapshot(plain))
 

@@ -22,8 +22,8 @@ def plain_backward(criterion, arguments, weights, reduction):
     """Value and gradient of the surrogate by autograd through everything."""
     prediction = arguments[0].detach().clone().requires_grad_()
     batch = criterion.task.read(prediction, *arguments[1:])
-    learner = criterion._core.learner
-    value = learner.value(criterion.task.represent(prediction, batch), learner.expand(batch.target))
+    net = criterion._core.net
+    value = net.value(criterion.task.represent(prediction, batch), net.expand(batch.target))
     loss = {"none": value, "mean": value.mean(), "sum": value.sum()}[reduction]
     if batch.batch_dim is None and reduction == "none":
         loss = loss[0]
@@ -174,8 +174,8 @@ def test_graph_holds_nothing_of_the_surrogate():
         reached.add(id(getattr(node, "variable", None)))
         pending += [parent for parent, _ in node.next_functions if parent is not None]
     assert id(prediction) in reached
-    assert not reached & {id(p) for p in criterion._core.learner.surrogate.parameters()}
-    assert all(p.grad is None for p in criterion._core.learner.surrogate.parameters())
+    assert not reached & {id(p) for p in criterion._core.net.module.parameters()}
+    assert all(p.grad is None for p in criterion._core.net.module.parameters())
 
 
 @pytest.mark.parametrize("batch_dim", [0, 1, 2])
@@ -240,5 +240,5 @@ def test_perfect_predictions_keep_everything_finite(case):
         with torch.no_grad():
             assert criterion(*arguments) == 0
         return
-    perfect = criterion._core.metric.best
+    perfect = criterion._core.oracle.metric.best
     assert criterion.stats["metric"] == pytest.approx(perfect, abs=1e-6)

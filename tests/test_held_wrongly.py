@@ -120,7 +120,7 @@ def test_a_loss_in_evaluation_mode_says_that_it_does_not_learn():
     while criterion._core.learner.warm_up_left:
         criterion(prediction, target)
     criterion.eval()(prediction, target)
-    assert criterion._core.learner.idle_calls == 10
+    assert criterion._core.idle_calls == 10
 
 
 def test_the_first_calls_in_evaluation_settle_nothing():

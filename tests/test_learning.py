@@ -23,7 +23,7 @@ def relative_error(criterion, readings, targets):
     z, stored = criterion.task.encode(readings, targets, torch.Size((7, 7)))
     errors = torch.from_numpy(edit_distance(readings, targets))
     with torch.no_grad():
-        values = criterion._core.learner.value(z, criterion._core.learner.expand(stored))
+        values = criterion._core.net.value(z, criterion._core.net.expand(stored))
     return (values - errors).abs().mean() / (errors - errors.median()).abs().mean()
 
 

@@ -72,7 +72,7 @@ def test_the_first_call_may_be_outside_of_training(case, passive):
     core = criterion.train()._core
     assert [core.stats()[name] for name in ("calls", "updates", "replay_size")] == [0, 0, 0]
     if case not in MEASURED:
-        assert core.learner.pairs.unseen.size == 0
+        assert core.pairs.unseen.size == 0
     for loss, gradient in train(criterion, case, range(3)):
         assert loss.isfinite()
         assert gradient.abs().sum() > 0
@@ -140,12 +140,12 @@ def test_the_users_optimizer_cannot_move_the_surrogate():
     criterion(model(torch.randn(4, 3)), target)
     parameters = [*model.parameters(), *criterion.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=0.1, weight_decay=0.5)
-    before = [p.detach().clone() for p in criterion._core.learner.surrogate.parameters()]
+    before = [p.detach().clone() for p in criterion._core.net.module.parameters()]
     for _ in range(3):
         optimizer.zero_grad()
         criterion(model(torch.randn(4, 3)), target).backward()
         optimizer.step()
-    assert_identical([p.detach() for p in criterion._core.learner.surrogate.parameters()], before)
+    assert_identical([p.detach() for p in criterion._core.net.module.parameters()], before)
 
 
 def random_states():
@@ -282,7 +282,7 @@ def test_a_prediction_that_is_not_finite_shows_in_its_own_loss_alone():
     loss, gradient = step(criterion, (prediction, target))
     assert loss.isnan().tolist() == [False, True, False, False]
     assert gradient[[0, 2, 3]].isfinite().all()
-    assert criterion._core.learner.pairs.replay.oldest_first()[0].isfinite().all()
+    assert criterion._core.pairs.replay.oldest_first()[0].isfinite().all()
     assert criterion.stats["skipped"] == 1
 
 
@@ -293,7 +293,7 @@ def test_a_first_batch_that_is_not_finite_does_not_spoil_the_surrogate(poison):
     with torch.no_grad():
         prediction[1, 0] = poison
     criterion(prediction, target)
-    assert all(tensor.abs().max() < 1e3 for tensor in criterion._core.learner.surrogate.buffers())
+    assert all(tensor.abs().max() < 1e3 for tensor in criterion._core.net.module.buffers())
     for loss, gradient in train(criterion, "tensors", range(3)):
         assert loss.isfinite()
         assert gradient.isfinite().all()
@@ -325,7 +325,7 @@ def test_targets_of_another_shape_get_a_net_of_their_own():
         loss, gradient = step(criterion, (prediction, torch.randint(0, 4, (5,))))
         assert loss.isfinite()
         assert gradient.abs().sum() > 0
-    assert criterion._core.learner.surrogate.target_net is not None
+    assert criterion._core.net.module.target_net is not None
 
 
 def test_samples_must_keep_their_shape():
@@ -367,7 +367,7 @@ def test_the_scale_of_the_surrogate_is_that_of_the_first_errors_it_is_fitted_to(
     for unit in (1, 1000):
         criterion = make_loss(metric=lambda p, t, unit=unit: l1(p, t) * 0 + 2 * unit)
         train(criterion, "tensors", range(2))
-        scales.append(float(criterion._core.learner.scale))
+        scales.append(float(criterion._core.net.scale))
     assert scales == [2, 2000]
 
 
@@ -375,7 +375,7 @@ def test_a_given_embedding_distance():
     surrogate = EmbeddingDistance(nn.Linear(3, 4))
     criterion = make_loss(surrogate=surrogate)
     train(criterion, "tensors", range(2))
-    assert criterion._core.learner.surrogate is surrogate
+    assert criterion._core.net.module is surrogate
 
 
 class SquaredError(nn.Module):
@@ -425,13 +425,13 @@ def test_memory_stays_constant():
     criterion = make_loss(replay_capacity=40, update_every=5)
     train(criterion, "tensors", range(20))
     tensors = live_tensors()
-    storage = criterion._core.learner.pairs.replay.fields[0].data_ptr()
+    storage = criterion._core.pairs.replay.fields[0].data_ptr()
     for seed in range(300):
         criterion(*make_arguments(seed=seed)).backward()
-        assert criterion._core.learner.pairs.replay.size <= 40
+        assert criterion._core.pairs.replay.size <= 40
     assert live_tensors() <= tensors
-    assert criterion._core.learner.pairs.replay.fields[0].data_ptr() == storage
-    assert criterion._core.learner.pairs.unseen.size <= 1024
+    assert criterion._core.pairs.replay.fields[0].data_ptr() == storage
+    assert criterion._core.pairs.unseen.size <= 1024
     assert criterion.stats["replay_size"] == 40
 
 
@@ -561,10 +561,10 @@ def test_a_wild_prediction_does_not_spoil_the_surrogate_for_good(size, called):
     for loss, gradient in train(criterion, "tensors", range(20)):
         assert loss.isfinite()
         assert gradient.isfinite().all()
-    learner = criterion._core.learner
-    weights = [p.detach().clone() for p in learner.surrogate.parameters()]
+    net = criterion._core.net
+    weights = [p.detach().clone() for p in net.module.parameters()]
     fitted = {k: v for k, v in snapshot(criterion).items() if k.startswith(("surrogate.", "adam."))}
     assert all(tensor.isfinite().all() for tensor in fitted.values())
     train(criterion, "tensors", range(20, 22))
-    moved = [not torch.equal(a, b) for a, b in zip(weights, learner.surrogate.parameters())]
+    moved = [not torch.equal(a, b) for a, b in zip(weights, net.module.parameters())]
     assert any(moved)  # not the last bias, which cancels in a distance

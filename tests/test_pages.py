@@ -64,7 +64,7 @@ def test_captions_speak_of_what_is_shown(part, tmp_path):
 
 
 def test_bins_show_how_many_predictions_are_where():
-    from learned_surrogates._diagnosis.report import _by_bin
+    from learned_surrogates._diagnosis.value_pictures import _by_bin
 
     errors = torch.cat([torch.rand(900) / 4, 1 + torch.rand(90), torch.full((10,), 50.0)])
     above, below = _by_bin(errors + 0.5, errors).axes

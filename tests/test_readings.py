@@ -152,7 +152,7 @@ def test_what_is_not_an_edit_distance_is_learned_in_part():
 def test_an_edit_distance_is_known_and_the_metric_is_not_asked(head, monkeypatch):
     criterion = LearnedSurrogateLoss(text.edit_distance, task=TASKS[head], reduction="none")
     arguments = outputs(head, 5)
-    monkeypatch.setattr(criterion._core.evaluations, "start", None)
+    monkeypatch.setattr(criterion._core.oracle.queue, "submit", None)
     loss, gradient = step(criterion, arguments)
     known = text.ExpectedEditDistance(TASKS[head], reduction="none")
     values = known(*arguments)
@@ -217,10 +217,10 @@ def test_the_base_loss_leads_until_most_is_read(metric):
 def test_the_base_loss_has_no_part_where_the_metric_is_another(head):
     base = nn.CrossEntropyLoss() if head == "characters" else nn.CTCLoss(zero_infinity=True)
     criterion = fitted(surprise, head, calls=5, base_loss=base)
-    criterion._core.leading = False
+    criterion._core.record.leading = False
     assert criterion._core.base_share == 0
     akin = fitted(lambda p, t: float(Levenshtein.distance(p, t)), head, calls=5, base_loss=base)
-    akin._core.leading = False
+    akin._core.record.leading = False
     assert akin._core.base_share == 0.5
 
 

@@ -345,9 +345,9 @@ def test_a_copy_goes_on_alike_and_on_its_own(case, make_copy, calls):
 def test_a_copied_surrogate_is_the_one_its_optimizer_moves():
     criterion = make_loss()
     train(criterion, "tensors", range(2))
-    learner = copy.deepcopy(criterion)._core.learner
-    moved = learner.optimizer.param_groups[0]["params"]
-    assert [id(p) for p in moved] == [id(p) for p in learner.surrogate.parameters()]
+    net = copy.deepcopy(criterion)._core.net
+    moved = net.optimizer.param_groups[0]["params"]
+    assert [id(p) for p in moved] == [id(p) for p in net.module.parameters()]
 
 
 def test_the_metric_is_not_part_of_the_state():

@@ -26,7 +26,7 @@ def test_they_learn(case, form):
     criterion.warm_up(batches, updates=1)
     early = criterion.stats["surrogate_error"]
     criterion.warm_up(batches, updates=200)
-    criterion._core.learner.pairs.unseen.clear()
+    criterion._core.pairs.unseen.clear()
     criterion.warm_up([make_arguments(case, 99, batch=64)], updates=1)
     assert criterion.stats["surrogate_error"] < 0.75 * early
 
@@ -35,10 +35,10 @@ def test_they_learn(case, form):
 def test_the_conditioned_form_is_zero_where_prediction_and_target_agree(case):
     criterion = loss_of(case, "conditioned")
     train(criterion, case, range(5))
-    learner = criterion._core.learner
+    net = criterion._core.net
     batch = criterion.task.read(*make_arguments(case, 7))
-    y = learner.expand(batch.target)
-    assert learner.value(y, y).max() < 1e-4
+    y = net.expand(batch.target)
+    assert net.value(y, y).max() < 1e-4
 
 
 @pytest.mark.parametrize("task", [Tensors(smoothing=0), Tensors()])

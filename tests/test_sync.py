@@ -80,7 +80,7 @@ def test_weights_are_the_same_bits_and_replay_and_draws_are_not(ranks, case):
 
 def everything_in_replay(criterion):
     """No chance in what is drawn: the surrogate is fitted to all pairs, oldest first."""
-    pairs = criterion._core.learner.pairs
+    pairs = criterion._core.pairs
     pairs.draw = lambda: pairs.replay.oldest_first() if pairs.replay.size else None
 
 
@@ -93,7 +93,7 @@ def fit_on_shares(sizes):
     batch = criterion.task.read(*global_batch(0))
     z = criterion.task.represent(batch.prediction.detach(), batch)
     # Standardised by all samples.
-    criterion._core.learner.prepare(z, batch.target, torch.ones(len(z), dtype=torch.bool))
+    criterion._core.net.prepare(z, batch.target, torch.ones(len(z), dtype=torch.bool))
     everything_in_replay(criterion)
     for seed in range(4):
         shares = [part.split(sizes)[dist.get_rank()] for part in global_batch(seed)]
@@ -125,7 +125,7 @@ def fit_given_surrogate(sizes):
             criterion, tuple(p.detach()[:size].requires_grad_() for p in make_arguments(seed=seed))
         )
     assert torch.equal(surrogate.unused, torch.ones(2))
-    assert surrogate.unused not in criterion._core.learner.optimizer.state
+    assert surrogate.unused not in criterion._core.net.optimizer.state
     return together(criterion), values
 
 

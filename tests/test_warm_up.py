@@ -28,7 +28,7 @@ def test_warm_up_takes_batches_without_gradients(context):
     reference.warm_up([make_arguments(seed=seed) for seed in range(3)], updates=3)
     assert_identical(snapshot(criterion), snapshot(reference))
     train(criterion, "tensors", range(2))
-    assert not any(field.is_inference() for field in criterion._core.learner.pairs.replay.fields)
+    assert not any(field.is_inference() for field in criterion._core.pairs.replay.fields)
 
 
 def test_warm_up_reads_one_batch_an_update_and_no_more():

@@ -55,7 +55,7 @@ def with_odd_sample(seed=0, sample=0):
 
 def replayed(criterion):
     """z and errors in the replay buffer, oldest first."""
-    fields = criterion._core.learner.pairs.replay.oldest_first()
+    fields = criterion._core.pairs.replay.oldest_first()
     return (fields[0], fields[2]) if fields else (torch.zeros(0, 3), torch.zeros(0))
 
 
@@ -155,7 +155,7 @@ def test_with_a_lag_a_run_follows_from_its_seed(case, lag):
     """However long the workers take; with draws, and with a generator's pairs."""
     losses = [make_loss(case, executor=Workers(AtOnce(), lag=lag))]
     for seed in range(2):
-        inner = losses[0]._core.metric.function
+        inner = losses[0]._core.oracle.metric.function
         delayed = Delayed(seed)
 
         @functools.wraps(inner)
@@ -176,8 +176,8 @@ def test_the_surrogates_value_is_that_of_the_call():
     plain = make_loss(update_every=100)
     for criterion in (late, plain):
         train(criterion, "tensors", range(6))
-    values, errors, _ = plain._core.learner.pairs.unseen.oldest_first()
-    ours = late._core.learner.pairs.unseen.oldest_first()
+    values, errors, _ = plain._core.pairs.unseen.oldest_first()
+    ours = late._core.pairs.unseen.oldest_first()
     assert_identical(ours[:2], (values[:16], errors[:16]))
 
 
@@ -247,7 +247,7 @@ def test_the_calling_form_is_found_out_once_and_known_here():
     step(criterion, make_arguments())
     by_hand.run()
     step(criterion, make_arguments(seed=1))
-    assert criterion._core.learner.pairs.metric.batched is False
+    assert criterion._core.oracle.metric.batched is False
     calls.clear()
     by_hand.run()
     assert calls == [1] * 4
@@ -535,7 +535,7 @@ def test_a_process_that_hangs_is_killed_and_others_go_on():
     options = {"metric": sleepy, "batched": True, "on_metric_error": "skip"}
     criterion = make_loss(executor=workers, **options)
     step(criterion, make_arguments())  # by now there is a process
-    (hung,) = criterion._core.learner.pairs.evaluations.pool._made[0].executor._processes.values()
+    (hung,) = criterion._core.oracle.queue.pool._made[0].executor._processes.values()
     object.__setattr__(workers, "timeout", 1)
     odd, other = with_odd_sample(1, sample=0), make_arguments(seed=2)
     step(criterion, odd)
@@ -552,7 +552,7 @@ def test_a_process_that_hangs_is_killed_and_others_go_on():
 def test_processes_that_it_made_end_with_it():
     criterion = make_loss(executor=Workers(functools.partial(processes, 2), lag=0))
     train(criterion, "tensors", range(2))
-    made = criterion._core.learner.pairs.evaluations.pool._made[0].executor
+    made = criterion._core.oracle.queue.pool._made[0].executor
     running = list(made._processes.values())
     del criterion, made
     gc.collect()
@@ -599,7 +599,7 @@ def test_a_copy_uses_the_same_workers_and_awaits_nothing(given):
     criterion = make_loss(executor=by_hand if given else lambda: by_hand)
     train(criterion, "tensors", range(2))
     twin = copy.deepcopy(criterion)
-    assert (twin._core.learner.pairs.evaluations.waiting, len(by_hand.given)) == (0, 2)
+    assert (twin._core.oracle.queue.samples_pending, len(by_hand.given)) == (0, 2)
     step(twin, make_arguments(seed=2))
     by_hand.run()
     step(twin, make_arguments(seed=3))
@@ -648,7 +648,7 @@ def test_what_is_on_its_way_is_not_part_of_the_state():
 def test_the_counters_are_part_of_the_state():
     criterion, restored = make_loss(metric_budget=1), make_loss()
     train(criterion, "tensors", range(3))
-    criterion._core.learner.pairs.evaluations.lost = 5
+    criterion._core.oracle.queue.lost = 5
     restored.load_state_dict(snapshot(criterion))
     assert (restored.stats["unmeasured"], restored.stats["lost"]) == (9, 5)
 
@@ -660,7 +660,7 @@ def test_asynchronously_steps_without_the_generators_pairs_take_local_ones_alone
     by_hand = ByHand()
     criterion = make_loss("boxes", data="local-global", executor=by_hand)
     drawn = []
-    pairs = criterion._core.learner.pairs
+    pairs = criterion._core.pairs
     draw = pairs.draw
     pairs.draw = lambda: drawn.append(draw()) or drawn[-1]
     step(criterion, make_arguments("boxes"))
@@ -724,9 +724,7 @@ def test_warm_up_on_the_generator_alone():
         stats = criterion.warm_up(updates=12)
         assert stats["updates"] == 12
         assert stats["surrogate_error"] > 0
-    assert_identical(
-        parallel._core.learner.surrogate.state_dict(), plain._core.learner.surrogate.state_dict()
-    )
+    assert_identical(parallel._core.net.module.state_dict(), plain._core.net.module.state_dict())
 
 
 # The budget
@@ -764,7 +762,7 @@ def test_a_budget_measures_so_many_samples(budget, measured, executor):
         chosen.append((prediction[which], target[which]))
         assert_identical(seen[-1], prediction[which].detach())
     assert_replayed(criterion, chosen if executor is None else chosen[:-1])
-    assert criterion._core.learner.stats()["unmeasured"] == 4 * (4 - measured)
+    assert criterion._core.stats()["unmeasured"] == 4 * (4 - measured)
 
 
 def test_a_whole_budget_is_none_at_all():

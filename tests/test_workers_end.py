@@ -51,7 +51,7 @@ def call(criterion):
 
 
 def process_of(criterion):
-    made = criterion._core.evaluations.pool._made[0].executor
+    made = criterion._core.oracle.queue.pool._made[0].executor
     return next(iter(made._processes.values()))
 
 
@@ -70,7 +70,7 @@ if __name__ == "__main__":
     timed, deleted, left = loss(timeout=900), loss(), loss()
     for criterion in (timed, deleted, left):
         call(criterion)
-    process, made = process_of(timed), timed._core.evaluations.pool._made[0]
+    process, made = process_of(timed), timed._core.oracle.queue.pool._made[0]
     made.under_way = dict.fromkeys(made.under_way, 0.0)  # the time is up
     wait_for_the_end_of(process)
     process = process_of(deleted)
@@ -100,10 +100,10 @@ if __name__ == "__main__":
             call(criterion)
     except KeyboardInterrupt:
         caught.set()
-        calls = criterion._core.calls
+        calls = criterion._core.record.calls
         for _ in range(3):
             call(criterion)
-        assert criterion._core.calls == calls + 3
+        assert criterion._core.record.calls == calls + 3
         assert criterion.stats["lost"] == 0
         print("went on")
 """
@@ -187,7 +187,7 @@ def test_what_a_killed_pool_had_not_done_is_sent_again_and_is_no_suspect():
     batches = [make_arguments(seed=seed) for seed in range(4)]
     for batch in batches[:3]:
         step(criterion, batch)
-    pool = criterion._core.learner.pairs.evaluations.pool
+    pool = criterion._core.oracle.queue.pool
     hung = pool._running[0]
     made[0].start(0)
     pool._made[0].under_way[hung.future] = hung.deadline = time.monotonic()

@@ -99,6 +99,6 @@ class GradientCheck:
 
     def plot(self) -> "Figure":
         """Pictures of the change by step length and by bin (needs matplotlib)."""
-        from .report import check_figure
+        from .check_pictures import check_figure
 
         return check_figure(self)

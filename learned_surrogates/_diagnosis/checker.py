@@ -1,19 +1,18 @@
 """Whether the surrogate's gradient lowers the metric: `LearnedSurrogateLoss.check`."""
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._base_loss import base_gradient, with_prediction
+from .._batch import Batch, plain
+from .._core import Core
 from .._support.checks import check_number
 from .._support.island import island
-from .._task import Batch, plain, read
+from .._task import read
 from .check import BASE, SURROGATE, Direction, GradientCheck
-
-if TYPE_CHECKING:
-    from .._loss import LearnedSurrogateLoss
 
 # Step lengths, as shares of the spread of a sample's prediction.
 STEPS = (0.003, 0.01, 0.03, 0.1, 0.3)
@@ -26,20 +25,25 @@ class GradientChecker:
     """Goes through batches and adds up what becomes a `GradientCheck`.
 
     Args:
-        criterion: is not changed.
+        core: comes to the gradient; is not changed.
+        base_loss: whose gradient is held against it; None for none.
         parameters: of the model; None compares gradients with respect to predictions.
         draws: of the expected metric and its gradient, a sample.
     """
 
     def __init__(
-        self, criterion: "LearnedSurrogateLoss", parameters: Iterable[Tensor] | None, draws: int
+        self,
+        core: Core,
+        base_loss: Callable[..., Tensor] | None,
+        parameters: Iterable[Tensor] | None,
+        draws: int,
     ):
         check_number("draws", draws, 2)
-        self.criterion = criterion
-        self.core = criterion._core
-        self.task = criterion.task
-        self.metric = criterion._core.metric
-        self.evaluations = criterion._core.evaluations
+        self.core = core
+        self.base_loss = base_loss
+        self.task = core.task
+        self.metric = core.oracle.metric
+        self.queue = core.oracle.queue
         self.parameters = None
         if parameters is not None:
             self.parameters = [p for p in parameters if p.requires_grad]
@@ -61,8 +65,8 @@ class GradientChecker:
             return
         self.core.to(batch.prediction.device)
         gradients = {SURROGATE: self.core.gradient(batch, self.draws)}
-        if self.criterion.base_loss is not None:
-            base, _ = base_gradient(self.criterion.base_loss, batch, args, kwargs, "mean")
+        if self.base_loss is not None:
+            base, _ = base_gradient(self.base_loss, batch, args, kwargs, "mean")
             gradients[BASE] = base
         prediction = batch.prediction.detach()
         # In half precision, a small step is none.
@@ -73,7 +77,7 @@ class GradientChecker:
             return self._errors(self.task.read(*moved[0], **moved[1]))
 
         before, changes = errors(prediction), {}
-        self.core.first_look(batch, before)
+        self.core.oracle.doubt(batch, before)
         spread = _spread(batch.samples_first(prediction))
         for name, against in gradients.items():
             against = against.nan_to_num(0.0, 0.0, 0.0).to(prediction)
@@ -106,11 +110,11 @@ class GradientChecker:
         """The metric's mean over draws, the same ones at each call, or as decoded: `(batch,)`."""
         with island(batch.prediction.device), torch.no_grad():
             if not self.core.expects:
-                return self.evaluations.measure([self.task.decode(batch)])[0]
+                return self.queue.evaluate([self.task.decode(batch)])[0]
             random = torch.Generator().manual_seed(0)
             # One by one, as they are many.
             draws = (self.core.sample(batch, random) for _ in range(self.draws))
-            return self.evaluations.measure(draws).mean(0)
+            return self.queue.evaluate(draws).mean(0)
 
     def _truths(self, batch: Batch) -> dict[str, Tensor]:
         """Estimates of the true gradient with respect to the prediction; none where it has none."""
@@ -158,7 +162,7 @@ class GradientChecker:
         count = max(2, self.draws // 2)
         with torch.no_grad():
             draws = [self.core.scored_sample(batch, random) for _ in range(count)]
-            drawn = self.evaluations.measure((said, meant) for said, meant, _ in draws)
+            drawn = self.queue.evaluate((said, meant) for said, meant, _ in draws)
             scores = [score for *_, score in draws]
             advantages = (drawn - drawn.mean(0)) / (count - 1)
             total = torch.zeros_like(scores[0])

@@ -1,19 +1,15 @@
 """What `print(criterion)` shows."""
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .._loss import LearnedSurrogateLoss
+from .._core import Core
 
 # Of what is remembered: as many names as there are fields.
 VALUES = ("prediction", "target", "error")
 DIFFERENCES = ("prediction", "target", "deviation", "difference")
 
 
-def describe(criterion: "LearnedSurrogateLoss") -> str:
+def describe(core: Core) -> str:
     """The lines of the loss's `repr`."""
-    core = criterion._core
-    metric, replay, executor = core.metric, core.replay, core.recipe.executor
+    metric, replay, executor = core.oracle.metric, core.replay, core.recipe.executor
     held = "" if replay is None else f"{replay.size:,} of {replay.capacity:,} pairs"
     if replay is not None and replay.fields:
         names = VALUES if len(replay.fields) == len(VALUES) else DIFFERENCES
@@ -25,6 +21,6 @@ def describe(criterion: "LearnedSurrogateLoss") -> str:
     better = "higher" if metric.higher_is_better else "lower"
     lines = [f"metric: {metric.name} ({better} is better, best {metric.best:g})"]
     if executor is not None:
-        lines.append(f"executor: {executor.waits}, {core.evaluations.waiting} waiting")
-    lines += [f"task: {criterion.task!r}", *core.describe()]
+        lines.append(f"executor: {executor.waits}, {core.oracle.queue.samples_pending} waiting")
+    lines += [f"task: {core.task!r}", *core.describe()]
     return "\n".join([*lines, f"replay: {held}"] if held else lines)

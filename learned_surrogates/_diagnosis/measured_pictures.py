@@ -2,10 +2,8 @@
 
 import math
 
-from matplotlib.figure import Figure
-
 from .._measured.core import MeasuredCore
-from .colours import BLUE, GREEN, ORANGE
+from .plotting import BLUE, GREEN, ORANGE, Figure
 
 KNOWN_TEXT = "The metric's mean over random draws, in closed form: mean of each batch."
 WORTH_TEXT = (
@@ -42,15 +40,15 @@ def sections(core: MeasuredCore) -> list[tuple[str, str, Figure]]:
 
 def verdict(core: MeasuredCore) -> str:
     """What the figures say, in a sentence or two."""
-    if not core.calls:
+    if not core.record.calls:
         return "The loss has not been called yet."
     verdict = core.estimator.verdict
     if core.recipe.draws and core.estimator.r2 == core.estimator.r2:
-        verdict += f", so that they do the work of {core.worth:.1f}"
+        verdict += f", so that they do the work of {core.stats()['gradient/worth']:.1f}"
     verdict += "."
     if core.base_share:
         verdict += f" The base loss has {core.base_share:.0%} of the gradient."
-    cosine, error = core.quality.cosine
+    cosine, error = core.record.quality.cosine
     if cosine + 3 * error < 0:
         verdict += f" Its gradient leads away from the metric now: cosine {cosine:.2f}."
     return verdict

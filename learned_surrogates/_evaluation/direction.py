@@ -6,11 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._batch import Batch
 from .._metric.metric import Metric, MetricError
 from .._support.island import island
 from .._support.warnings import warn
-from .._task import Batch, Task
-from .queue import Evaluations
+from .._task import Task
+from .queue import Queue
 
 # What a difference of errors must exceed, relative to their size: more than rounding.
 SLACK = 1e-4
@@ -32,14 +33,12 @@ FAR = (
 )
 
 
-def check_direction(
-    task: Task[Any], evaluations: Evaluations, batch: Batch, errors: Tensor
-) -> bool:
+def check_direction(task: Task[Any], queue: Queue, batch: Batch, errors: Tensor) -> bool:
     """Holds a batch's errors against those of predictions that equal their targets.
 
     Args:
         task: says which those are, and whether they are the best there is.
-        evaluations: of the metric.
+        queue: of the metric's evaluations.
         batch: as the task read it.
         errors: what the metric said of it, `(batch,)`, NaN where that is not known.
 
@@ -51,19 +50,19 @@ def check_direction(
     """
     sure, found = task.target_is_best, []
     # Where only some samples are measured, the metric is dear.
-    if not sure and (evaluations.metric.told_direction or not errors.isfinite().all()):
+    if not sure and (queue.metric.told_direction or not errors.isfinite().all()):
         return True
     with island(batch.prediction.device), torch.no_grad():
         for predictions in task.perfect(batch):
             with suppress(MetricError):  # of a pair that the model does not make
-                found.append(evaluations.measure([(predictions, task.decode(batch)[1])])[0])
+                found.append(queue.evaluate([(predictions, task.decode(batch)[1])])[0])
     if not found:
         return True
     perfect = torch.stack([each.flatten(1).mean(1) if each.ndim > 1 else each for each in found])
     # A candidate on which the metric fails is none.
     perfect = perfect.where(perfect.isfinite(), torch.inf).amin(0)
     known = errors.isfinite() & perfect.isfinite()
-    told = _compare(evaluations.metric, errors[known], perfect[known], sure)
+    told = _compare(queue.metric, errors[known], perfect[known], sure)
     return told or not sure
 
 

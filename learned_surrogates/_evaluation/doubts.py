@@ -5,10 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._batch import Batch
 from .._support.island import island
-from .._task import Batch, Task
+from .._task import Task
 from .direction import check_direction
-from .queue import Evaluations
+from .queue import Queue
 
 # Calls in which it is looked, until one has told.
 DOUBTFUL = 100
@@ -19,12 +20,12 @@ class Doubts:
 
     Args:
         task: knows what may be meant.
-        evaluations: of the metric.
+        queue: of the metric's evaluations.
     """
 
-    def __init__(self, task: Task[Any], evaluations: Evaluations):
+    def __init__(self, task: Task[Any], queue: Queue):
         self.task = task
-        self.evaluations = evaluations
+        self.queue = queue
         #: How often it is still looked at batches, and at the direction.
         self.of_batches = self.of_direction = DOUBTFUL
 
@@ -42,5 +43,5 @@ class Doubts:
             ValueError: the metric seems to be taken the wrong way round.
         """
         if self.of_direction:
-            told = check_direction(self.task, self.evaluations, batch, errors)
+            told = check_direction(self.task, self.queue, batch, errors)
             self.of_direction = 0 if told else self.of_direction - 1

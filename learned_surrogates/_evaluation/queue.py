@@ -1,9 +1,7 @@
-"""The metric's evaluations of batches: started, awaited, taken in."""
+"""The metric's evaluations of batches: submitted, awaited, collected."""
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -14,6 +12,7 @@ from .._metric.metric import Metric, MetricError, take
 from .._support.island import island
 from .._support.warnings import warn
 from .job import Job
+from .measurement import Evaluation, Seen
 from .pool import Inline, Pool
 from .portion import Portion
 from .workers import Workers
@@ -34,96 +33,11 @@ SKIPPING = (
 )
 GIVEN_UP = "That many are an error: give_up_after={calls}. Another call tries again"
 
-#: What the surrogate made of a batch at its call.
-Seen = tuple[Tensor, ...]
 
+class Queue:
+    """The metric's evaluations of one loss, in the order of its calls.
 
-@dataclass(frozen=True, kw_only=True)
-class Measurement:
-    """What the metric says of a batch.
-
-    Attributes:
-        values: errors of each prediction that was measured, `(predictions, samples)`, or
-            `(predictions, samples, outputs, ...)` of a metric with one value an output.
-        usable: which samples have all of them, `(samples,)`.
-        positions: of these samples in the batch; None where they are all of it.
-    """
-
-    values: Tensor
-    usable: Tensor
-    positions: Tensor | None = None
-
-    @cached_property
-    def by_sample(self) -> Tensor:
-        """Errors `(predictions, samples)`, the mean over outputs taken."""
-        return self.values.flatten(2).mean(2) if self.values.ndim > 2 else self.values
-
-    @property
-    def errors(self) -> Tensor:
-        """Of the first predictions, as they are decoded; the others are draws. `(samples,)`."""
-        return self.by_sample[0]
-
-    @cached_property
-    def expected(self) -> Tensor:
-        """What values are fitted to: the mean over draws or, without draws, `errors`."""
-        draws = self.by_sample[1:]
-        return draws.mean(0) if len(draws) else self.errors
-
-    @cached_property
-    def noise(self) -> Tensor:
-        """Variance of `expected` around the true mean over draws, as the draws differ.
-
-        0 without draws, and NaN with one, which does not tell.
-        """
-        draws = self.by_sample[1:]
-        if not len(draws):
-            return torch.zeros_like(self.errors)
-        return (draws - self.expected).square().sum(0) / (
-            len(draws) * (len(draws) - 1) or torch.nan
-        )
-
-    def of(self, tensor: Tensor) -> Tensor:
-        """The part `(samples, ...)` of a tensor over the batch that was measured."""
-        return tensor if self.positions is None else tensor[self.positions.to(tensor.device)]
-
-    def known(self, batch: int) -> Tensor:
-        """`expected` over the batch; NaN where it is not known."""
-        known = self.expected.where(self.usable, torch.nan)
-        if self.positions is None:
-            return known
-        return known.new_full((batch,), torch.nan).index_copy(0, self.positions, known)
-
-
-class Evaluation:
-    """The metric's evaluation of one batch.
-
-    Args:
-        batch: how many samples that has.
-        jobs: what was sent of it.
-    """
-
-    def __init__(self, batch: int = 0, jobs: list[Job] | None = None):
-        self.batch = batch
-        self.jobs = jobs or []
-        self.call = 0
-        #: None until it is settled, and where nothing was measured.
-        self.measured: Measurement | None = None
-        self.settled = False
-        #: What the surrogate made of the batch at its call.
-        self.seen: Seen | None = None
-
-    @property
-    def sent(self) -> int:
-        """Samples that were sent."""
-        return sum(len(job.portion.positions) for job in self.jobs)
-
-    @property
-    def done(self) -> bool:
-        return all(job.done for job in self.jobs)
-
-
-class Evaluations:
-    """The evaluations of one loss, in the order of its calls.
+    submit, wait, enqueue, collect: so much becomes of each, or it is cancelled.
 
     Args:
         metric: what is evaluated.
@@ -135,20 +49,20 @@ class Evaluations:
         self.workers = workers
         self.pool = Inline() if workers is None else Pool(workers)
         self.lag = 0 if workers is None else workers.lag
-        self.held: list[Evaluation] = []
+        self.pending: list[Evaluation] = []
         self.lost = 0
         self.unmeasured = 0
         #: Calls in a row that were measured and of which no sample has a value.
-        self.barren = 0
+        self.calls_without_value = 0
 
     def __getstate__(self) -> dict[str, Any]:
         # What is on its way stays with the one that awaits it.
-        return vars(self) | {"held": []}
+        return vars(self) | {"pending": []}
 
     @property
-    def waiting(self) -> int:
+    def samples_pending(self) -> int:
         """Samples whose values are awaited."""
-        return sum(evaluation.sent for evaluation in self.held if not evaluation.done)
+        return sum(evaluation.sent for evaluation in self.pending if not evaluation.done)
 
     @property
     def ahead(self) -> int:
@@ -159,10 +73,10 @@ class Evaluations:
     def full(self) -> bool:
         """Whether a call that may not wait finds too many others waiting."""
         self.pool.advance()
-        awaited = sum(not evaluation.done for evaluation in self.held)
+        awaited = sum(not evaluation.done for evaluation in self.pending)
         return self.lag is None and self.workers is not None and awaited >= self.workers.backlog
 
-    def start(self, pairs: list[tuple[Any, Any]], batch: int, positions: list[int]) -> Evaluation:
+    def submit(self, pairs: list[tuple[Any, Any]], batch: int, positions: list[int]) -> Evaluation:
         """Sends samples of a batch to be measured.
 
         Args:
@@ -173,7 +87,7 @@ class Evaluations:
         pieces = self._processors if self.lag == 0 else 1
         return Evaluation(batch, self._send(pairs, batch, positions, pieces))
 
-    def finish(self, evaluation: Evaluation) -> None:
+    def wait(self, evaluation: Evaluation) -> None:
         """Waits for an evaluation, and settles it: it has its measurement then.
 
         Raises:
@@ -182,7 +96,6 @@ class Evaluations:
         if evaluation.settled:
             return
         self.pool.wait(evaluation.jobs)
-        evaluation.settled = True
         # An outcome with a failure is of a metric that is to raise.
         self.lost += sum(
             len(job.portion.positions)
@@ -190,9 +103,9 @@ class Evaluations:
             if job.failure is not None and job.outcome is None
         )
         self._check(evaluation)
-        evaluation.measured = _measurement(evaluation)
+        evaluation.settle()
 
-    def measure(self, pairs: Iterable[tuple[Any, Any]]) -> Tensor:
+    def evaluate(self, pairs: Iterable[tuple[Any, Any]]) -> Tensor:
         """Errors `(pairs, batch)` of whole batches, waited for and not counted.
 
         NaN where there is none: the metric failed there, or the sample was lost.
@@ -206,10 +119,10 @@ class Evaluations:
         at_once = 1 if self.workers is None else self.workers.backlog
         errors, remaining = [], iter(pairs)
         while together := list(islice(remaining, at_once)):
-            errors += self._measured(together)
+            errors += self._evaluate(together)
         return torch.stack(errors)
 
-    def _measured(self, pairs: list[tuple[Any, Any]]) -> list[Tensor]:
+    def _evaluate(self, pairs: list[tuple[Any, Any]]) -> list[Tensor]:
         """Errors `(batch,)` of each pair, evaluated side by side."""
         pieces = -(-self._processors // len(pairs))
         evaluations: list[Evaluation] = []
@@ -221,17 +134,16 @@ class Evaluations:
             self.pool.wait(job for evaluation in evaluations for job in evaluation.jobs)
         except BaseException:
             for evaluation in evaluations:
-                self.drop(evaluation)
+                self.cancel(evaluation)
             raise
         errors = []
         for evaluation in evaluations:
             self._check(evaluation)
-            measured = _measurement(evaluation)
-            unknown = torch.full((evaluation.batch,), torch.nan, dtype=torch.float64, device="cpu")
-            errors.append(unknown if measured is None else measured.known(evaluation.batch))
+            evaluation.settle()
+            errors.append(evaluation.known())
         return errors
 
-    def settle(self, own: Evaluation | None = None) -> None:
+    def wait_for_due(self, own: Evaluation | None = None) -> None:
         """Settles what is due at a learning call; waits only as far as `lag` asks for.
 
         Args:
@@ -241,25 +153,25 @@ class Evaluations:
             MetricError: of the first one that failed, which is dropped; or there were no values for
                 too many calls.
         """
-        if self.barren == self.metric.give_up_after:
-            calls, self.barren = self.barren, 0
+        if self.calls_without_value == self.metric.give_up_after:
+            calls, self.calls_without_value = self.calls_without_value, 0
             raise MetricError(self._nothing(calls) + GIVEN_UP.format(calls=calls))
         self.pool.advance()
-        due = list(self.held)
+        due = list(self.pending)
         if own is not None and self.lag is None:
             due = [evaluation for evaluation in due if evaluation.done]
         elif own is not None and self.lag:
             due = due[: max(0, len(due) - self.lag + 1)]
         for evaluation in due:
             try:
-                self.finish(evaluation)
+                self.wait(evaluation)
             except MetricError as error:
-                self.held.remove(evaluation)
+                self.pending.remove(evaluation)
                 raise MetricError(EARLIER.format(error=error)) from error.__cause__
         if own is not None and self.lag == 0:
-            self.finish(own)
+            self.wait(own)
 
-    def hold(self, evaluation: Evaluation, call: int, seen: Seen | None = None) -> None:
+    def enqueue(self, evaluation: Evaluation, call: int, seen: Seen | None = None) -> None:
         """Keeps a call's evaluation until it is taken.
 
         Args:
@@ -274,12 +186,12 @@ class Evaluations:
                 seen = tuple(part.detach().clone() for part in seen)
         evaluation.seen = seen
         self.unmeasured += evaluation.batch - evaluation.sent
-        self.held.append(evaluation)
+        self.pending.append(evaluation)
 
-    def arrived(self) -> list[Evaluation]:
+    def collect(self) -> list[Evaluation]:
         """Hands over what has been settled, oldest first."""
-        settled = [evaluation for evaluation in self.held if evaluation.settled]
-        self.held = [evaluation for evaluation in self.held if not evaluation.settled]
+        settled = [evaluation for evaluation in self.pending if evaluation.settled]
+        self.pending = [evaluation for evaluation in self.pending if not evaluation.settled]
         for evaluation in settled:
             self._count(evaluation)
         return settled
@@ -288,25 +200,25 @@ class Evaluations:
         """Counts calls in a row that have no value, and warns once there are many."""
         measured = evaluation.measured
         if measured is not None and measured.usable.any():
-            self.barren = 0
+            self.calls_without_value = 0
         elif evaluation.sent:
-            self.barren += 1
-            if self.barren == PATIENCE != self.metric.give_up_after:
+            self.calls_without_value += 1
+            if self.calls_without_value == PATIENCE != self.metric.give_up_after:
                 warn(self._nothing(PATIENCE) + SKIPPING.format(limit=self.metric.give_up_after))
 
     def _nothing(self, calls: int) -> str:
         name, trouble = self.metric.name, self.metric.trouble
         return NOTHING.format(name=name, calls=calls, trouble=trouble)
 
-    def drop(self, evaluation: Evaluation) -> None:
+    def cancel(self, evaluation: Evaluation) -> None:
         """Forgets an evaluation that was started."""
         self.pool.drop(evaluation.jobs)
 
-    def clear(self) -> None:
+    def cancel_all(self) -> None:
         """Forgets all that is held."""
-        for evaluation in self.held:
-            self.drop(evaluation)
-        self.held = []
+        for evaluation in self.pending:
+            self.cancel(evaluation)
+        self.pending = []
 
     @property
     def _processors(self) -> int:
@@ -352,18 +264,3 @@ class Evaluations:
 
 def _to_cpu(value: Any) -> Any:
     return value.to("cpu") if isinstance(value, Tensor) else value
-
-
-def _measurement(evaluation: Evaluation) -> Measurement | None:
-    """Of the samples that have come back."""
-    jobs = [job for job in evaluation.jobs if job.outcome is not None]
-    outcomes = [job.outcome for job in jobs if job.outcome is not None]
-    if not outcomes:
-        return None
-    positions = [position for job in jobs for position in job.portion.positions]
-    part = len(positions) < evaluation.batch
-    return Measurement(
-        values=torch.cat([outcome.errors for outcome in outcomes], 1),
-        usable=torch.cat([outcome.usable for outcome in outcomes]),
-        positions=torch.tensor(positions, device="cpu") if part else None,
-    )

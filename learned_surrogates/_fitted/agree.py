@@ -25,7 +25,7 @@ def agree(learner: Learner) -> bool:
     rank, stream = dist.get_rank(sync.group), pairs.random.get_state()
     offer = [int(pairs.shapes is not None), learner.updates, digest(stream)]
     with waiting():
-        offers = gather(torch.tensor(offer, device=learner.device), sync.group)
+        offers = gather(torch.tensor(offer, device=learner.net.device), sync.group)
     if any(other[2] == offer[2] for other in offers[:rank]):
         pairs.random.manual_seed(digest(stream, rank))
     source = max(range(len(offers)), key=lambda other: (offers[other][:2], -other))
@@ -36,7 +36,7 @@ def agree(learner: Learner) -> bool:
     assert group is not None
     with waiting():
         sender = dist.get_global_rank(group, source)
-        dist.broadcast_object_list(shared, sender, group, learner.device)
+        dist.broadcast_object_list(shared, sender, group, learner.net.device)
     if rank != source:
         assert shared[0] is not None
         state.share(learner, shared[0])

@@ -1,59 +1,69 @@
 """One call of the loss where a surrogate is fitted to the metric's values and followed."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .._base_loss import Base
-from .._evaluation.queue import Evaluation, Evaluations
+from .._batch import Batch
+from .._core import Core
+from .._evaluation.measurement import Evaluation
+from .._evaluation.oracle import Oracle
 from .._learning.history import History
 from .._learning.recipe import Recipe
 from .._learning.replay import Replay
 from .._learning.sync import Sync
-from .._metric.metric import Metric
 from .._state.tensors import Faults
 from .._support.island import island
-from .._task import Batch, Generator, Task
+from .._support.transfer import send
+from .._support.warnings import warn
+from .._task import Generator, Task
 from . import state
 from .agree import agree
-from .learner import Learner
+from .learner import WARM_UP_CALLS, Learner
+from .net import Net
 from .pairs import Pairs
-from .warm_up import warm_up
+
+IDLE = (
+    "{calls} calls have asked for a gradient in evaluation mode, in which the loss does not learn, "
+    "and its surrogate is still warming up: call criterion.train(). As a part of a model, it "
+    "follows model.eval()"
+)
 
 
-class ValueCore:
-    """Hands back the gradient of a surrogate that is fitted to the metric's values: LS, Eq. 6."""
+class ValueCore(Core):
+    """Hands back the gradient of a surrogate that is fitted to the metric's values: LS, Eq. 6.
+
+    Args:
+        generator: R of LS, where the recipe asks for its data.
+        surrogate: the user's own; None takes the task's.
+
+    The others as `Core` has them.
+    """
 
     def __init__(
         self,
         task: Task[Any],
-        metric: Metric,
-        generator: Generator | None,
+        oracle: Oracle,
         recipe: Recipe,
-        surrogate: nn.Module | None,
         sync: Sync,
+        generator: Generator | None,
+        surrogate: nn.Module | None,
     ):
-        self.task = task
-        self.learner = Learner(Pairs(task, metric, generator, recipe), surrogate, sync)
-
-    @property
-    def metric(self) -> Metric:
-        return self.learner.pairs.metric
-
-    @property
-    def evaluations(self) -> Evaluations:
-        return self.learner.pairs.evaluations
-
-    @property
-    def recipe(self) -> Recipe:
-        return self.learner.recipe
+        super().__init__(task, oracle, recipe, sync)
+        self.pairs = Pairs(task, oracle.queue, generator, recipe)
+        self.net = Net(self.pairs, surrogate)
+        self.learner = Learner(self.pairs, self.net, sync)
+        self.idle_calls = 0
 
     @property
     def replay(self) -> Replay:
-        return self.learner.pairs.replay
+        return self.pairs.replay
 
     @property
     def history(self) -> History:
@@ -61,174 +71,243 @@ class ValueCore:
 
     @property
     def device(self) -> torch.device:
-        return self.learner.device
+        return self.net.device
 
     @property
     def expects(self) -> bool:
-        """Whether the surrogate stands for the metric's mean over draws."""
         return self.task.samples
 
     @property
     def scores(self) -> bool:
-        """Whether that mean's gradient can be measured."""
         return self.task.scores
+
+    # A call
 
     def call(
         self, batch: Batch, base: Base, *, differentiable: bool, learning: bool
     ) -> tuple[Tensor, Tensor | None, bool]:
-        """The surrogate's values `(batch,)`, and the gradient to hand back.
-
-        Args:
-            batch: as the task read it.
-            base: gives the base loss's gradient; None without one.
-            differentiable: whether a gradient is asked for.
-            learning: whether the surrogate learns from the call.
-
-        Returns:
-            Values, gradient of the prediction's shape if there is one, and whether there are new
-            figures.
-
-        Raises:
-            MetricError: the metric failed; nothing has changed.
-        """
+        """See `Core`: the surrogate's values and, once it has warmed up, its gradient."""
         learner = self.learner
         # An empty batch counts where other processes may have a full one.
-        learning = learning and (len(batch.target) > 0 or learner.sync.active)
+        learning = learning and (len(batch.target) > 0 or self.sync.active)
         with learner.unchanged_by(not learning):
             # Before anything changes: what raises leaves the loss as it was.
             with learner.unchanged_by_errors():
-                evaluation = self._measure(batch) if learning else None
+                evaluation = self._ask(batch) if learning else None
                 value, z, gradient = self.evaluate(batch, differentiable, learning)
                 of_base = None
-                if gradient is not None and base is not None and learner.needs_base():
+                if gradient is not None and base is not None and self._needs_base():
                     of_base = base()
             if learning:
                 learner.calls += 1
-                learner.observe(evaluation, (value, z, batch.target))
+                self._take_in(evaluation, value, z, batch.target)
             if gradient is not None:
                 if evaluation is not None:
-                    gradient = learner.filter(gradient, batch, value, evaluation)
-                gradient = learner.followed(gradient, of_base)
-        news = False
-        if learning:
-            news = learner.learn()
-        return value, gradient, news
-
-    def warn_if_idle(self) -> None:
-        """After a gradient was asked for in evaluation mode."""
-        self.learner.warn_if_idle()
-
-    def give_up(self) -> None:
-        """Raises what the metric raised in a call, once all processes know."""
-        self.learner.sync.give_up()
+                    gradient = self._filtered(gradient, batch, value, evaluation)
+                gradient = self._followed(gradient, of_base)
+        return value, gradient, learning and learner.learn()
 
     def evaluate(
         self, batch: Batch, differentiable: bool, learning: bool
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """The surrogate's values `(batch,)`, z, and d values / d prediction, all detached."""
-        learner = self.learner
-        with island(learner.device), torch.set_grad_enabled(differentiable):
+        net = self.net
+        with island(self.device), torch.set_grad_enabled(differentiable):
             prediction = batch.prediction.detach()
             # What the surrogate sees may be a small difference of large numbers.
-            precision = torch.promote_types(prediction.dtype, learner.dtype)
+            precision = torch.promote_types(prediction.dtype, net.dtype)
             prediction = prediction.to(precision).requires_grad_(differentiable)
-            z = self.task.represent(prediction, batch).to(learner.dtype)
+            z = self.task.represent(prediction, batch).to(net.dtype)
             finite = z.detach().flatten(1).isfinite().all(1)
-            ready = learner.prepare(z.detach(), batch.target, finite)
+            ready = net.prepare(z.detach(), batch.target, finite)
             if learning:
-                ready = agree(learner)
+                ready = agree(self.learner)
             if not ready:
                 gradient = torch.zeros_like(prediction) if differentiable else None
                 return z.new_full((len(z),), torch.nan), z.detach(), gradient
-            value = learner.value(z, learner.expand(batch.target))
+            value = net.value(z, net.expand(batch.target))
             gradient = None
             if differentiable:
                 (gradient,) = torch.autograd.grad(value.sum(), prediction)
         # A NaN in a sample's prediction must show in its loss, whatever the surrogate makes of it.
         return value.detach().where(finite, torch.nan), z.detach(), gradient
 
-    def _measure(self, batch: Batch) -> Evaluation | None:
+    def _ask(self, batch: Batch) -> Evaluation | None:
         """Has the metric evaluated on a batch; None for an empty one.
 
         With other processes, an error is raised only once they have been told: they wait.
         """
-        self.learner.sync.failure = None
+        self.sync.failure = None
         if len(batch.target):
-            with self.learner.sync.told():
-                return self.learner.pairs.measure(batch)
+            with self.sync.told(), island(self.device), torch.no_grad():
+                return self.oracle.ask(batch, self._questions(batch), self.pairs.random)
         return None
+
+    def _questions(self, batch: Batch) -> list[tuple[Any, Any]]:
+        """What the metric is asked about: the prediction as decoded, and draws."""
+        draws = self.task.draw(batch, self.recipe.draws, self.pairs.random)
+        return [self.task.decode(batch), *draws]
+
+    def _take_in(self, evaluation: Evaluation | None, *seen: Tensor) -> None:
+        """Remembers what has been answered by now; what was seen of it is from before any fit."""
+        for measured, of_call in self.oracle.answers(evaluation, self.learner.calls, seen):
+            self.pairs.observe(measured, *of_call)
+
+    # What is followed
+
+    def _filtered(
+        self, gradient: Tensor, batch: Batch, values: Tensor, evaluation: Evaluation
+    ) -> Tensor:
+        """The gradient, less that of samples which the recipe's filter leaves out.
+
+        Samples on which the metric failed are left out too, as nothing tells what is right.
+        """
+        if self.recipe.filter is None:
+            return gradient
+        expected = torch.full_like(values, torch.nan)
+        if evaluation.measured is not None:
+            expected = send(evaluation.measured.known(len(values)), values)
+        factors = self.recipe.filter.factors(values - expected, self.learner.mean_error)
+        self.learner.keep_rate = (factors != 0).float().mean()
+        return gradient * batch.per_sample(factors.to(gradient), gradient.ndim)
+
+    @property
+    def base_weight(self) -> float:
+        """The base loss's share once the surrogate is followed."""
+        return self.recipe.base_weight or 0.0
+
+    def _needs_base(self) -> bool:
+        """Whether the base loss's gradient has a say in this call."""
+        return self.learner.warming_up or self.base_weight > 0
+
+    def _followed(self, surrogate: Tensor, base: Tensor | None) -> Tensor:
+        """The gradient to hand back, of both losses' gradients; None is no base loss's."""
+        if self.learner.warming_up:
+            return torch.zeros_like(surrogate) if base is None else base
+        if base is None:
+            return surrogate
+        share = self.base_weight
+        # 0 times what is not a number would be none either.
+        return base if share == 1 else (1 - share) * surrogate + share * base
+
+    def warn_if_idle(self) -> None:
+        """Warns of gradients that are asked for again and again, with a surrogate never fitted."""
+        if not self.learner.warming_up:
+            return
+        self.idle_calls += 1
+        if self.idle_calls == WARM_UP_CALLS:
+            warn(IDLE.format(calls=WARM_UP_CALLS))
+
+    # Before the first call
+
+    def warm_up(self, batches: Iterator[Batch] | None, steps: Iterable[int]) -> dict[str, Any]:
+        """See `Core`.
+
+        Batches are read, and sent to be measured, ahead of the updates that take them in: it is not
+        training, and may wait for values, but not for one batch at a time.
+        """
+        if batches is None and self.recipe.data == "local":
+            raise ValueError(
+                "warm_up needs batches, what the loss would be called with, or data='global' or "
+                "'local-global' with a generator"
+            )
+        remaining = iter(()) if batches is None else batches
+        queue, learner = self.oracle.queue, self.learner
+        started: deque[tuple[Batch, Evaluation | None]] = deque()
+        try:
+            with self.pairs.patience():
+                for _ in steps:
+                    for batch in islice(remaining, 1 + queue.ahead - len(started)):
+                        started.append((batch, self._start(batch)))
+                    if started:
+                        self._learn_ahead(*started.popleft())
+                    else:
+                        if not self.net.built and batches is None:
+                            z, target, errors = self.pairs.generate(self.recipe.batch_size)
+                            self.net.prepare(z, target, errors.isfinite())
+                        # As a process that still has a batch does for it, and not more often.
+                        agree(learner)
+                    learner.update(1)
+                queue.wait_for_due()
+                self._take_in(None)
+                if learner.updates:
+                    learner.warm_up_left = 0
+                # The figures may be of fresh pairs, which are waited for.
+                return self.conclude()
+        finally:
+            for _, evaluation in started:
+                if evaluation is not None:
+                    queue.cancel(evaluation)
+
+    def _start(self, batch: Batch) -> Evaluation | None:
+        """Has the metric evaluated on what the loss would be called with."""
+        self.to(batch.prediction.device)
+        if not len(batch.target):
+            return None
+        with self.learner.unchanged_by_errors(), island(self.device), torch.no_grad():
+            questions = self._questions(batch)
+            return self.oracle.submit(len(batch.target), questions, self.pairs.random)
+
+    def _learn_ahead(self, batch: Batch, evaluation: Evaluation | None) -> None:
+        """Remembers predictions without a gradient: one call, less the loss."""
+        self.sync.failure = None
+        with self.learner.unchanged_by_errors():
+            if evaluation is not None:
+                with self.sync.told():
+                    self.oracle.queue.wait(evaluation)
+            value, z, _ = self.evaluate(batch, differentiable=False, learning=True)
+        if evaluation is not None:
+            self._take_in(evaluation, value, z, batch.target)
 
     # What a gradient check asks for
 
-    @contextmanager
-    def unchanged(self) -> Iterator[None]:
-        """A context that leaves no trace of what was only looked at."""
-        with self.learner.unchanged_by(True):
-            yield
+    def unchanged(self) -> AbstractContextManager[None]:
+        return self.learner.unchanged_by(True)
 
     def gradient(self, batch: Batch, draws: int) -> Tensor:
-        """The surrogate's gradient, of the prediction's shape; draws make no difference to it."""
         _, _, gradient = self.evaluate(batch, differentiable=True, learning=False)
         assert gradient is not None
         return gradient
 
-    def first_look(self, batch: Batch, errors: Tensor) -> None:
-        """Doubts about the first batch `(batch,)`, which has these errors."""
-        self.learner.pairs.doubts.look(batch)
-        self.learner.pairs.doubts.look_at_direction(batch, errors)
-
     def sample(self, batch: Batch, random: torch.Generator) -> tuple[Any, Any]:
-        """A draw, as the metric takes it."""
         return self.task.draw(batch, 1, random)[0]
 
     def scored_sample(self, batch: Batch, random: torch.Generator) -> tuple[Any, Any, Tensor]:
-        """A draw, and the gradient of its log-likelihood with respect to the prediction."""
         return self.task.scored_sample(batch, random)
 
     # Figures and state
 
-    def warm_up(self, batches: Iterator[Batch] | None, steps: Iterable[int]) -> dict[str, Any]:
-        """Fits the surrogate to batches, or to the generator alone: a gradient step each.
-
-        Returns:
-            The figures after it.
-        """
-        return warm_up(self, batches, steps)
-
     def describe(self) -> list[str]:
-        """Lines of the loss's `repr`."""
         learner, recipe = self.learner, self.recipe
         surrogate = "not built: that follows the first call"
-        if learner.surrogate is not None:
-            parameters = sum(p.numel() for p in learner.surrogate.parameters())
-            surrogate = f"{type(learner.surrogate).__name__}, {parameters:,} parameters"
+        if (module := self.net.module) is not None:
+            parameters = sum(p.numel() for p in module.parameters())
+            surrogate = f"{type(module).__name__}, {parameters:,} parameters"
         lines = [
             f"surrogate: {surrogate}",
             f"data: {recipe.data}, {recipe.update_steps} x {recipe.batch_size} of each "
             f"every {recipe.update_every} calls",
             f"calls: {learner.calls:,}, updates: {learner.updates:,}"
-            + (", warming up" if learner.warm_up_left else ""),
+            + (", warming up" if learner.warming_up else ""),
         ]
-        if learner.pairs.unseen.size:
+        if self.pairs.unseen.size:
             relative = self.stats()["relative_error"]
             lines.append(f"error: {relative:.2f} of a constant predictor's, on unseen pairs")
         return lines
 
     def stats(self) -> dict[str, Any]:
-        """The figures that `LearnedSurrogateLoss.stats` shows."""
-        return self.learner.stats()
+        return self.learner.stats() | {"base_weight": self.base_weight} | self.oracle.stats()
 
     def conclude(self) -> dict[str, Any]:
-        """Draws the consequences of an update, and gives the figures after it."""
-        return self.learner.conclude()
+        stats = self.stats()
+        self.learner.conclude(stats)
+        return stats
 
     def save(self, *, with_replay: bool) -> dict[str, Tensor]:
-        """The state as flat tensors."""
-        return state.save(self.learner, with_replay=with_replay)
+        return state.save(self.learner, self.oracle.queue, with_replay=with_replay)
 
     def load(self, saved: dict[str, Tensor]) -> Faults:
-        """Takes a saved state, unless it has faults: then all is left as it was."""
-        return state.load(self.learner, saved)
+        return state.load(saved, self.learner, self.oracle.queue)
 
     def to(self, device: torch.device) -> None:
         self.learner.to(device)

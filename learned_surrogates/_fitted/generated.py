@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .._evaluation.queue import Evaluation, Evaluations
+from .._evaluation.measurement import Evaluation
+from .._evaluation.queue import Queue
 from .._task import Generator
 
 # Batches of pairs that are on their way to be measured, if any may be.
@@ -24,16 +25,16 @@ class Generated:
 
     Args:
         generator: R of LS.
-        evaluations: measures the pairs.
+        queue: has the pairs evaluated.
         random: the only source of chance.
     """
 
-    def __init__(self, generator: Generator, evaluations: Evaluations, random: torch.Generator):
+    def __init__(self, generator: Generator, queue: Queue, random: torch.Generator):
         self.generator = generator
-        self.evaluations = evaluations
+        self.queue = queue
         self.random = random
         #: Whether `next` waits for values.
-        self.patient = evaluations.lag is not None
+        self.patient = queue.lag is not None
         self._ahead: deque[tuple[Pairs, Evaluation]] = deque()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -42,16 +43,16 @@ class Generated:
     def fresh(self, count: int) -> tuple[Pairs, Evaluation]:
         """A batch that was not measured ahead; waits for its values."""
         started = self._start(count)
-        self.evaluations.finish(started[1])
+        self.queue.wait(started[1])
         return started
 
     def next(self, count: int) -> tuple[Pairs, Evaluation] | None:
         """A batch for a step of the surrogate; None if there is none yet and none is waited for."""
-        if not self.evaluations.ahead:
+        if not self.queue.ahead:
             return self.fresh(count)
         while len(self._ahead) < AHEAD:
             self._ahead.append(self._start(count))
-        self.evaluations.pool.advance()
+        self.queue.pool.advance()
         found = self._ahead[0]
         if not self.patient:
             done = [started for started in self._ahead if started[1].done]
@@ -60,7 +61,7 @@ class Generated:
             found = done[0]
         self._ahead = deque(started for started in self._ahead if started is not found)
         self._ahead.append(self._start(count))
-        self.evaluations.finish(found[1])
+        self.queue.wait(found[1])
         return found
 
     @contextmanager
@@ -75,11 +76,11 @@ class Generated:
     def clear(self) -> None:
         """Forgets what is on its way."""
         for _, evaluation in self._ahead:
-            self.evaluations.drop(evaluation)
+            self.queue.cancel(evaluation)
         self._ahead.clear()
 
     def _start(self, count: int) -> tuple[Pairs, Evaluation]:
         seed = torch.randint(2**62, (), generator=self.random, device="cpu").item()
         pairs = self.generator(count, np.random.default_rng(int(seed)))
         size = len(pairs[1])
-        return pairs, self.evaluations.start([pairs], size, list(range(size)))
+        return pairs, self.queue.submit([pairs], size, list(range(size)))

@@ -1,4 +1,4 @@
-"""The surrogate and what fits it."""
+"""Fits the surrogate to values."""
 
 import time
 from collections.abc import Iterator
@@ -6,17 +6,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from .._evaluation.queue import Evaluation, Seen
-from .._learning.fit import apply_gradients, seeded
+from .._learning.fit import apply_gradients
 from .._learning.history import History
 from .._learning.sync import Sync
 from .._support.island import island
-from .._support.transfer import send
 from .._support.warnings import warn
-from .._task import Batch
 from .agreement import agreement
+from .net import Net
 from .objective import objective
 from .pairs import Pairs
 
@@ -38,11 +36,6 @@ REMEMBERED = (
     "kept",
 )
 
-IDLE = (
-    "{calls} calls have asked for a gradient in evaluation mode, in which the loss does not learn, "
-    "and its surrogate is still warming up: call criterion.train(). As a part of a model, it "
-    "follows model.eval()"
-)
 LOST_WARNING = (
     "for {updates} updates the surrogate's error has been {error:.2f} of that of a constant "
     "predictor, on predictions that it was not yet fitted to: its gradient is worth little. Likely "
@@ -55,107 +48,40 @@ LOST_WARNING = (
 class Learner:
     """Fits a surrogate to a metric.
 
-    Not an `nn.Module`, nor does it hold anything where the loss's `parameters()`, `buffers()` or
-    `modules()` would find it: an optimizer given those would minimise the surrogate instead of
-    fitting it, and wrappers for distributed training would synchronise or shard it.
-
     Args:
         pairs: what it is fitted to.
-        surrogate: `S(z, y) -> (batch,)`; None takes the task's own, built from the first samples.
+        net: the surrogate.
         sync: the processes that fit it together.
     """
 
-    def __init__(self, pairs: Pairs, surrogate: nn.Module | None, sync: Sync):
+    def __init__(self, pairs: Pairs, net: Net, sync: Sync):
         self.pairs = pairs
+        self.net = net
         self.sync = sync
         self.recipe = pairs.recipe
-        self.given = surrogate is not None
-        self.surrogate = surrogate
-        self.optimizer: torch.optim.Optimizer | None = None
-        self.device = torch.device("cpu")
-        self.scale = torch.ones((), dtype=torch.float32, device="cpu")
-        self.kept = torch.full((), torch.nan, dtype=torch.float32, device="cpu")
         self.penalty = torch.full((), torch.nan, dtype=torch.float32, device="cpu")
+        #: Share of samples that the filter keeps, of the last call.
+        self.keep_rate = torch.full_like(self.penalty, torch.nan)
         self.history = History(REMEMBERED)
         self.mean_error = float("nan")
         self.lost_updates = 0
         self.calls = 0
-        self.idle_calls = 0
         self.updates = 0
         self.warm_up_left = self.recipe.warm_up_updates
         self.update_seconds = 0.0
 
-    # What the surrogate says
-
-    def value(self, z: Tensor, y: Tensor) -> Tensor:
-        """The surrogate, in the metric's units: `(batch,)` for z and expanded targets y."""
-        assert self.surrogate is not None
-        value: Tensor = self.surrogate(z, y)
-        if value.shape != z.shape[:1]:
-            raise ValueError(
-                f"the surrogate must return one value a sample, shape {tuple(z.shape[:1])}; it "
-                f"returned {tuple(value.shape)}"
-            )
-        return self.scale * value
-
-    def expand(self, target: Tensor) -> Tensor:
-        return self.pairs.task.expand(target).to(self.device, self.dtype)
-
     @property
-    def dtype(self) -> torch.dtype:
-        """The surrogate's floating-point type: float32, unless one of another type was given."""
-        parameters = self.surrogate.parameters() if self.surrogate is not None else iter(())
-        return next((p.dtype for p in parameters if p.is_floating_point()), torch.float32)
+    def warming_up(self) -> bool:
+        """Whether the surrogate is not yet followed; one without parameters is, at once."""
+        return self.warm_up_left > 0 and not (self.net.built and self.net.optimizer is None)
 
-    def prepare(self, z: Tensor, target: Tensor, finite: Tensor) -> bool:
-        """Builds the surrogate for the first samples; checks the shapes of all others.
-
-        Args:
-            z: `(batch, ...)`, detached.
-            target: stored targets, `(batch, ...)`.
-            finite: which samples of z may set the surrogate's scale, `(batch,)`.
-
-        Returns:
-            Whether there is a surrogate; there is none before the first finite sample.
-
-        Raises:
-            ValueError: a sample's shape differs from the first one's.
-        """
-        self.pairs.check(z, target)
-        if self.pairs.shapes is None:
-            finite = finite & _moderate(z) & _moderate(target)
-            if not finite.any():
-                return False
-            surrogate = self.surrogate or self.make_surrogate(z[finite], target[finite])
-            self.attach(surrogate, (z.shape[1:], target.shape[1:]))
-        return True
-
-    def make_surrogate(self, z: Tensor, target: Tensor) -> nn.Module:
-        """The task's surrogate for such samples, in float32, with weights from the seed."""
-        with island(self.device), seeded(self.recipe.seed):
-            y = self.pairs.task.expand(target.cpu()).float()
-            return self.pairs.task.build_surrogate(z.cpu().float(), y).float()
-
-    def attach(self, surrogate: nn.Module, shapes: tuple[torch.Size, torch.Size]) -> None:
-        """Takes a surrogate for samples of these shapes, with an optimizer of its own."""
-        self.surrogate = surrogate.to(self.device)
-        self.pairs.shapes = shapes
-        parameters = [p for p in surrogate.parameters() if p.requires_grad]
-        if parameters:
-            self.optimizer = torch.optim.Adam(parameters, lr=self.recipe.learning_rate)
-        else:
-            self.warm_up_left = 0
-
-    def detach(self) -> None:
+    def forget(self) -> None:
         """Back to before the first samples; a surrogate that was given keeps its weights."""
-        self.surrogate = self.surrogate if self.given else None
-        self.pairs.shapes = self.optimizer = None
+        self.net.detach()
         self.history = History(REMEMBERED)
         self.mean_error = self.pairs.metric_mean = float("nan")
-        with island(self.device):
-            self.scale = torch.ones((), dtype=torch.float32, device=self.device)
-            self.kept = torch.full_like(self.scale, torch.nan)
-            self.penalty = torch.full_like(self.scale, torch.nan)
+        self.penalty = torch.full_like(self.net.scale, torch.nan)
+        self.keep_rate = torch.full_like(self.net.scale, torch.nan)
 
     @contextmanager
     def unchanged_by(self, looking: bool) -> Iterator[None]:
@@ -163,18 +89,17 @@ class Learner:
 
         The first samples that it learns from shall settle its shapes and its scale.
         """
-        built, warm_up_left = self.pairs.shapes is not None, self.warm_up_left
+        built = self.net.built
         try:
             yield
         finally:
             if looking and not built:
-                self._unbuild(warm_up_left)
+                self.forget()
 
     @contextmanager
     def unchanged_by_errors(self) -> Iterator[None]:
         """A context whose errors leave random stream and surrogate as they were."""
-        random, warm_up_left = self.pairs.random.get_state(), self.warm_up_left
-        built = self.pairs.shapes is not None
+        random, built = self.pairs.random.get_state(), self.net.built
         try:
             yield
         except BaseException:
@@ -182,84 +107,12 @@ class Learner:
             if not self.sync.active:
                 self.pairs.random.set_state(random)
                 if not built:
-                    self._unbuild(warm_up_left)
+                    self.forget()
             raise
-
-    def _unbuild(self, warm_up_left: int) -> None:
-        self.detach()
-        self.warm_up_left = warm_up_left
-
-    # What is followed
-
-    def warn_if_idle(self) -> None:
-        """Warns of gradients that are asked for again and again, with a surrogate never fitted."""
-        if not self.warm_up_left:
-            return
-        self.idle_calls += 1
-        if self.idle_calls == WARM_UP_CALLS:
-            warn(IDLE.format(calls=WARM_UP_CALLS))
-
-    def filter(
-        self, gradient: Tensor, batch: Batch, values: Tensor, evaluation: Evaluation
-    ) -> Tensor:
-        """The gradient, less that of samples which the recipe's filter leaves out.
-
-        Samples on which the metric failed are left out too, as nothing tells what is right.
-        """
-        if self.recipe.filter is None:
-            return gradient
-        expected = torch.full_like(values, torch.nan)
-        if evaluation.measured is not None:
-            expected = send(evaluation.measured.known(len(values)), values)
-        factors = self.recipe.filter.factors(values - expected, self.mean_error)
-        self.kept = (factors != 0).float().mean()
-        return gradient * batch.per_sample(factors.to(gradient), gradient.ndim)
-
-    @property
-    def base_weight(self) -> float:
-        """The base loss's share once the surrogate is followed."""
-        return self.recipe.base_weight or 0.0
-
-    def needs_base(self) -> bool:
-        """Whether the base loss's gradient has a say in this call."""
-        return self.warm_up_left > 0 or self.base_weight > 0
-
-    def followed(self, surrogate: Tensor, base: Tensor | None) -> Tensor:
-        """The gradient to hand back, of both losses' gradients; None is no base loss's."""
-        if self.warm_up_left:
-            return torch.zeros_like(surrogate) if base is None else base
-        if base is None:
-            return surrogate
-        share = self.base_weight
-        # 0 times what is not a number would be none either.
-        return base if share == 1 else (1 - share) * surrogate + share * base
-
-    # What it is fitted to
-
-    def observe(self, evaluation: Evaluation | None, seen: Seen) -> None:
-        """Takes a learning call, and the samples whose scores have arrived by now.
-
-        Args:
-            evaluation: the call's; None if it has no samples or the metric failed.
-            seen: what the surrogate makes of its samples, from before any fit to them.
-        """
-        evaluations = self.pairs.evaluations
-        if evaluation is None:
-            evaluations.hold(Evaluation(), self.calls)
-        else:
-            evaluations.hold(evaluation, self.calls, seen)
-        self.take_in()
-
-    def take_in(self) -> None:
-        """Remembers the samples whose scores have arrived."""
-        for arrived in self.pairs.evaluations.arrived():
-            if arrived.measured is not None and arrived.seen is not None:
-                values, z, target = arrived.seen
-                self.pairs.observe(values, z, target, arrived.measured)
 
     def learn(self) -> bool:
         """Fits the surrogate if this call is one that does; whether it was."""
-        if self.warm_up_left:
+        if self.warming_up:
             self.update(-(-self.recipe.warm_up_updates // WARM_UP_CALLS))
         elif self.calls % self.recipe.update_every == 0:
             self.update(self.recipe.update_steps)
@@ -274,27 +127,27 @@ class Learner:
             MetricError: the metric failed in this call, here or in another process.
         """
         start = time.perf_counter()
-        with island(self.device), torch.enable_grad():
+        with island(self.net.device), torch.enable_grad():
             for _ in range(steps):
                 self._step()
         self.sync.give_up()
         self.update_seconds = time.perf_counter() - start
 
     def _step(self) -> None:
-        if self.optimizer is None:
+        if self.net.optimizer is None:
             return
         pairs = self._draw()
         count = 0 if pairs is None else len(pairs[0])
         if not count and not self.sync.active:
             return
-        if self.updates == 0 and not self.given:
+        if self.updates == 0 and not self.net.given:
             self._set_scale(pairs, count)
-        parameters = self.optimizer.param_groups[0]["params"]
+        parameters = self.net.optimizer.param_groups[0]["params"]
         own = self._gradients(pairs, parameters) if pairs and count else None
         gradients = self.sync.mean(own, count, parameters)
         if gradients is None:
             return
-        apply_gradients(self.optimizer, gradients)
+        apply_gradients(self.net.optimizer, gradients)
         self.updates += 1
         self.warm_up_left = max(0, self.warm_up_left - 1)
 
@@ -311,11 +164,11 @@ class Learner:
         """
         squares = None
         if pairs is not None and count:
-            squares = [pairs[2].to(self.dtype).square().mean()]
-        means = self.sync.mean(squares, count, [self.scale])
+            squares = [pairs[2].to(self.net.dtype).square().mean()]
+        means = self.sync.mean(squares, count, [self.net.scale])
         if means is not None and means[0] is not None:
             scale = means[0].sqrt()
-            self.scale = torch.where(scale.isfinite() & (scale > 0), scale, 1.0)
+            self.net.scale = torch.where(scale.isfinite() & (scale > 0), scale, 1.0)
 
     def _gradients(
         self, pairs: tuple[Tensor, Tensor, Tensor], parameters: list[Tensor]
@@ -324,10 +177,10 @@ class Learner:
         recipe = self.recipe
         penalised = self.updates % recipe.penalty_every == 0
         loss, penalty = objective(
-            self.value,
-            pairs[0].to(self.dtype),
-            self.expand(pairs[1]),
-            pairs[2].to(self.dtype),
+            self.net.value,
+            pairs[0].to(self.net.dtype),
+            self.net.expand(pairs[1]),
+            pairs[2].to(self.net.dtype),
             # A penalty that is computed seldom counts for the updates without it.
             penalty_weight=recipe.penalty_weight * recipe.penalty_every if penalised else 0.0,
             penalty_norm=recipe.penalty_norm,
@@ -336,17 +189,15 @@ class Learner:
             self.penalty = penalty
         return list(torch.autograd.grad(loss, parameters, allow_unused=True))
 
-    def conclude(self) -> dict[str, Any]:
-        """Draws the consequences of an update, and gives the figures after it."""
-        stats = self.stats()
+    def conclude(self, stats: dict[str, Any]) -> None:
+        """Draws the consequences of an update after which these are the figures."""
         self.mean_error = stats["surrogate_error"]
         self._warn_if_lost(stats["relative_error"])
         self.history.add(stats)
-        return stats
 
     def _warn_if_lost(self, relative_error: float) -> None:
         """Counts an update with a surrogate that tells nothing, and warns of many in a row."""
-        told = self.warm_up_left or self.pairs.unseen.size < FEWEST_PAIRS
+        told = self.warming_up or self.pairs.unseen.size < FEWEST_PAIRS
         lost = not told and relative_error > LOST
         self.lost_updates = self.lost_updates + 1 if lost else 0
         if self.lost_updates == PATIENCE:
@@ -357,19 +208,14 @@ class Learner:
         return {
             "calls": self.calls,
             "updates": self.updates,
-            "warming_up": self.warm_up_left > 0,
+            "warming_up": self.warming_up,
             "replay_size": self.pairs.replay.size,
-            "kept": float(self.kept),
-            "base_weight": self.base_weight,
             "metric": self.pairs.metric_mean,
             **agreement(*(self.pairs.unseen.oldest_first() or self._on_generated())),
             "penalty": float(self.penalty),
-            "metric_seconds": self.pairs.metric_seconds,
+            "kept": float(self.keep_rate),
             "update_seconds": self.update_seconds,
             "skipped": self.pairs.skipped,
-            "waiting": self.pairs.evaluations.waiting,
-            "lost": self.pairs.evaluations.lost,
-            "unmeasured": self.pairs.evaluations.unmeasured,
         }
 
     def _on_generated(self) -> tuple[Tensor, Tensor]:
@@ -378,31 +224,18 @@ class Learner:
         if self.updates == 0 or pairs.generated is None or not pairs.generated.patient:
             return torch.zeros(0, device="cpu"), torch.zeros(0, device="cpu")
         before = pairs.random.get_state(), pairs.skipped
-        with island(self.device), torch.no_grad():
+        with island(self.net.device), torch.no_grad():
             z, target, errors = pairs.generate(4 * self.recipe.batch_size)
-            values = self.value(z.to(self.dtype), self.expand(target))
+            values = self.net.value(z.to(self.net.dtype), self.net.expand(target))
         pairs.random.set_state(before[0])
         pairs.skipped = before[1]
         return values, errors
 
-    # Where it lives
-
     def to(self, device: torch.device) -> None:
-        if device == self.device:
+        if device == self.net.device:
             return
-        self.device = device
-        with island(self.device):
-            self.scale = self.scale.to(device)
+        with island(device):
+            self.net.to(device)
             self.penalty = self.penalty.to(device)
-            self.kept = self.kept.to(device)
+            self.keep_rate = self.keep_rate.to(device)
             self.pairs.to(device)
-            if self.surrogate is not None:
-                self.surrogate.to(device)
-            if self.optimizer is not None:
-                # Loading moves Adam's state to where the parameters now are.
-                self.optimizer.load_state_dict(self.optimizer.state_dict())
-
-
-def _moderate(samples: Tensor) -> Tensor:
-    """Which samples `(batch, ...)` are finite, and far from where their squares are not."""
-    return samples[:, None].flatten(1).float().square().sum(1).isfinite()

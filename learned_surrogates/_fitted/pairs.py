@@ -1,21 +1,18 @@
-"""The pairs that the surrogate is fitted to, and what the metric says of them."""
+"""The pairs that the surrogate is fitted to."""
 
-import time
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .._evaluation.budget import choose
-from .._evaluation.doubts import Doubts
-from .._evaluation.queue import Evaluation, Evaluations, Measurement
+from .._evaluation.measurement import Evaluation, Measurement
+from .._evaluation.queue import Queue
 from .._learning.recipe import Recipe
 from .._learning.replay import Replay, common_shape, pad_to
-from .._metric.metric import Metric
 from .._support.island import island
 from .._support.transfer import send
-from .._task import Batch, Generator, Task
+from .._task import Generator, Task
 from .generated import Generated
 
 # Predictions that the surrogate saw before it was fitted to them, which tell its error.
@@ -29,16 +26,15 @@ class Pairs:
 
     Args:
         task: how predictions and targets are decoded and represented.
-        metric: the true metric, as an error.
+        queue: of the metric's evaluations, for the generator's pairs.
         generator: R of LS, for "global" data; None for "local".
         recipe: which data, how much of it, and how many draws.
     """
 
-    def __init__(
-        self, task: Task[Any], metric: Metric, generator: Generator | None, recipe: Recipe
-    ):
+    def __init__(self, task: Task[Any], queue: Queue, generator: Generator | None, recipe: Recipe):
         self.task = task
-        self.metric = metric
+        self.queue = queue
+        self.metric = queue.metric
         self.recipe = recipe
         self.device = torch.device("cpu")
         self.random = torch.Generator().manual_seed(recipe.seed)
@@ -46,58 +42,22 @@ class Pairs:
         self.unseen = Replay(UNSEEN, UNSEEN_BYTES * UNSEEN)
         #: Of a sample of z and of a stored target, the largest so far; None before the first.
         self.shapes: tuple[torch.Size, torch.Size] | None = None
-        self.evaluations = Evaluations(metric, recipe.executor)
         self.generated = None
         if generator is not None:
-            self.generated = Generated(generator, self.evaluations, self.random)
+            self.generated = Generated(generator, queue, self.random)
         self.skipped = 0
-        self.doubts = Doubts(task, self.evaluations)
         self.metric_mean = float("nan")
-        self.metric_seconds = 0.0
 
-    def measure(self, batch: Batch) -> Evaluation:
-        """Starts a learning call's evaluation, and settles those that are due.
-
-        Raises:
-            MetricError: of any of them; this one is forgotten.
-        """
-        start, before = time.perf_counter(), self.random.get_state()
-        evaluation = Evaluation(len(batch.target))
-        try:
-            self.doubts.look(batch)
-            if not self.evaluations.full:
-                evaluation = self.start(batch)
-            self.evaluations.settle(evaluation)
-            # Where a call does not wait for the metric, neither does it for this.
-            if evaluation.measured is not None:
-                known = evaluation.measured.known(len(batch.target))
-                self.doubts.look_at_direction(batch, known)
-        except BaseException:
-            self.evaluations.drop(evaluation)
-            self.random.set_state(before)
-            raise
-        self.metric_seconds = time.perf_counter() - start
-        return evaluation
-
-    def start(self, batch: Batch) -> Evaluation:
-        """Starts the true metric's evaluation on a batch, and on draws if the recipe has them."""
-        with island(self.device), torch.no_grad():
-            samples = len(batch.target)
-            positions = choose(self.recipe.metric_budget, samples, self.random)
-            draws = self.task.draw(batch, self.recipe.draws, self.random)
-            pairs = [self.task.decode(batch), *draws]
-            return self.evaluations.start(pairs, samples, positions)
-
-    def observe(self, values: Tensor, z: Tensor, target: Tensor, measured: Measurement) -> None:
+    def observe(self, measured: Measurement, values: Tensor, z: Tensor, target: Tensor) -> None:
         """Remembers predictions and what they scored, before any fit to them.
 
         Samples without a finite value or a usable score are left out, and counted.
 
         Args:
+            measured: what the metric said.
             values: the surrogate's, `(batch,)`.
             z: `(batch, ...)`.
             target: stored targets, `(batch, ...)`.
-            measured: what the metric said.
         """
         values, z, target = map(measured.of, (values, z, target))
         # All that a call reads back from the device, beside what the metric gets.
@@ -174,8 +134,7 @@ class Pairs:
         return nullcontext() if self.generated is None else self.generated.waited_for()
 
     def forget(self) -> None:
-        """Forgets the evaluations that are on their way."""
-        self.evaluations.clear()
+        """Forgets the generator's pairs that are on their way."""
         if self.generated is not None:
             self.generated.clear()
 

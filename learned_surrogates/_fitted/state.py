@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from .._evaluation.queue import Queue
 from .._state.tensors import (
     ANY,
     VERSION,
@@ -23,7 +24,7 @@ from .learner import REMEMBERED, Learner
 ALWAYS = ("version", "counters", "random")
 
 
-def save(learner: Learner, *, with_replay: bool) -> dict[str, Tensor]:
+def save(learner: Learner, queue: Queue, *, with_replay: bool) -> dict[str, Tensor]:
     """The state: counters, random stream, weights, Adam's moments, ring buffers.
 
     A loss that has not been called yet has no weights and no pairs to save.
@@ -36,18 +37,18 @@ def save(learner: Learner, *, with_replay: bool) -> dict[str, Tensor]:
                 learner.updates,
                 learner.pairs.skipped,
                 learner.warm_up_left,
-                learner.pairs.evaluations.lost,
-                learner.pairs.evaluations.unmeasured,
+                queue.lost,
+                queue.unmeasured,
             ]
         ),
         "random": learner.pairs.random.get_state(),
     }
-    if learner.pairs.shapes is None or learner.surrogate is None:
+    if learner.pairs.shapes is None or learner.net.module is None:
         return state
     state |= {
         "z_shape": as_tensor(list(learner.pairs.shapes[0])),
         "target_shape": as_tensor(list(learner.pairs.shapes[1])),
-        "scale": learner.scale,
+        "scale": learner.net.scale,
         "penalty": learner.penalty,
         "figures": torch.tensor(
             [
@@ -60,8 +61,8 @@ def save(learner: Learner, *, with_replay: bool) -> dict[str, Tensor]:
         ),
         "history": learner.history.save(),
     }
-    state |= {f"surrogate.{k}": v for k, v in learner.surrogate.state_dict().items()}
-    state |= save_adam(learner.optimizer, dict(learner.surrogate.named_parameters()))
+    state |= {f"surrogate.{k}": v for k, v in learner.net.module.state_dict().items()}
+    state |= save_adam(learner.net.optimizer, dict(learner.net.module.named_parameters()))
     for ring, replay in (("unseen", learner.pairs.unseen), ("replay", learner.pairs.replay)):
         if ring != "replay" or with_replay:
             state |= {f"{ring}.{i}": samples for i, samples in enumerate(replay.oldest_first())}
@@ -71,19 +72,19 @@ def save(learner: Learner, *, with_replay: bool) -> dict[str, Tensor]:
 def shared(learner: Learner) -> dict[str, Tensor]:
     """What processes that fit one surrogate together have in common, on the CPU."""
     own = ("random", "penalty", "figures", "history", "unseen.")
-    state = save(learner, with_replay=False)
+    state = save(learner, learner.pairs.queue, with_replay=False)
     return {key: tensor.cpu() for key, tensor in state.items() if not key.startswith(own)}
 
 
 def share(learner: Learner, state: dict[str, Tensor]) -> None:
     """Takes what another process has `shared`; pairs and random stream stay what they are."""
     shapes = _shapes(state)
-    surrogate = learner.surrogate or _empty_surrogate(learner, shapes)
+    surrogate = learner.net.module or _empty_surrogate(learner, shapes)
     _attach(learner, surrogate, learner.pairs.shapes or shapes, state)
     learner.calls, learner.updates, _, learner.warm_up_left = state["counters"][:4].tolist()
 
 
-def load(learner: Learner, state: dict[str, Tensor]) -> Faults:
+def load(state: dict[str, Tensor], learner: Learner, queue: Queue) -> Faults:
     """Takes a saved state, unless it has faults: then the learner is left as it was."""
     # Before the keys: those of another version may well be others.
     faults = wrong_version(state)
@@ -100,21 +101,21 @@ def load(learner: Learner, state: dict[str, Tensor]) -> Faults:
     if faults.missing or faults.errors:
         return faults
     if not fitted:
-        learner.detach()
-        _load_rest(learner, state)
+        learner.forget()
+        _load_rest(learner, queue, state)
         return faults
 
     shapes = _shapes(state)
-    surrogate = learner.surrogate or _empty_surrogate(learner, shapes)
+    surrogate = learner.net.module or _empty_surrogate(learner, shapes)
     faults = check_shapes(
         state, _header_shapes(learner, fitted) | _body_shapes(state, surrogate, shapes)
     )
     if faults:
         return faults
     _attach(learner, surrogate, shapes, state)
-    learner.penalty = state["penalty"].to(learner.device, copy=True)
+    learner.penalty = state["penalty"].to(learner.net.device, copy=True)
     _load_figures(learner, state)
-    _load_rest(learner, state)
+    _load_rest(learner, queue, state)
     return faults
 
 
@@ -124,7 +125,7 @@ def _shapes(state: dict[str, Tensor]) -> tuple[torch.Size, torch.Size]:
 
 def _empty_surrogate(learner: Learner, shapes: tuple[torch.Size, torch.Size]) -> nn.Module:
     """A surrogate for samples of these shapes, whose weights are to be loaded."""
-    return learner.make_surrogate(
+    return learner.net.make_surrogate(
         torch.zeros(1, *shapes[0], device="cpu"),
         torch.zeros(1, *shapes[1], dtype=torch.int64, device="cpu"),
     )
@@ -138,11 +139,11 @@ def _attach(
 ) -> None:
     """Gives the learner a surrogate with the state's weights, moments and scale."""
     surrogate.load_state_dict(part(state, "surrogate."))
-    learner.attach(surrogate, shapes)
-    if learner.optimizer is not None and part(state, "adam."):
+    learner.net.attach(surrogate, shapes)
+    if learner.net.optimizer is not None and part(state, "adam."):
         trained = [name for name, p in surrogate.named_parameters() if p.requires_grad]
-        load_adam(learner.optimizer, trained, part(state, "adam."))
-    learner.scale = state["scale"].to(learner.device, copy=True)
+        load_adam(learner.net.optimizer, trained, part(state, "adam."))
+    learner.net.scale = state["scale"].to(learner.net.device, copy=True)
 
 
 def _header_shapes(learner: Learner, fitted: bool) -> Shapes:
@@ -175,15 +176,16 @@ def _load_figures(learner: Learner, state: dict[str, Tensor]) -> None:
     learner.history.load(state["history"])
 
 
-def _load_rest(learner: Learner, state: dict[str, Tensor]) -> None:
+def _load_rest(learner: Learner, queue: Queue, state: dict[str, Tensor]) -> None:
     for ring, replay in (("replay.", learner.pairs.replay), ("unseen.", learner.pairs.unseen)):
         replay.clear()
         fields = part(state, ring)
         if fields:
-            replay.add(*(fields[key].to(learner.device) for key in sorted(fields)))
+            replay.add(*(fields[key].to(learner.net.device) for key in sorted(fields)))
     counters = state["counters"].tolist()
     learner.calls, learner.updates, learner.pairs.skipped, learner.warm_up_left = counters[:4]
     learner.pairs.forget()
-    learner.pairs.evaluations.lost, learner.pairs.evaluations.unmeasured = counters[4:]
+    queue.cancel_all()
+    queue.lost, queue.unmeasured = counters[4:]
     learner.pairs.random.set_state(state["random"].cpu())
     learner.sync.agreed = False

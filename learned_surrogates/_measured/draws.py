@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._batch import Batch
 from .._support.transfer import send
-from .._task import Batch, Task
+from .._task import Task
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ import statistics
 import torch
 from torch import Tensor
 
-from .._evaluation.queue import Measurement
+from .._evaluation.measurement import Measurement
 from .._learning.recipe import Recipe
 from .._learning.replay import Replay
 from .._support.transfer import send

@@ -5,13 +5,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._batch import Batch
 from .._estimator import Draws, Estimator
-from .._evaluation.queue import Measurement, Seen
+from .._evaluation.measurement import Measurement, Seen
 from .._learning.recipe import Recipe
 from .._learning.replay import Replay
 from .._learning.sync import Sync
 from .._state.tensors import Faults
-from .._task import Batch, Task
+from .._task import Task
 from . import gaussian_state
 from .bounded import bounded_slopes
 from .draws import as_samples, draw, half_differences

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from .._task import Batch
+from .._batch import Batch
 from .weights import in_weights, last_layer
 
 # Weight of the newest reading in the running means; readings are made at updates.

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .._evaluation.queue import Measurement
+from .._evaluation.measurement import Measurement
 from .._support.transfer import send
 from .draws import Draws, by_output, half_differences
 

@@ -1,10 +1,12 @@
 """The state of a loss that measures, as flat tensors, and back."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .._estimator import Estimator
+from .._evaluation.queue import Queue
 from .._state.tensors import (
     ANY,
     VERSION,
@@ -16,9 +18,7 @@ from .._state.tensors import (
     typed,
     wrong_version,
 )
-
-if TYPE_CHECKING:
-    from .core import MeasuredCore
+from .record import Record
 
 COUNTERS = ("calls", "silent_calls", "skipped", "leading")
 FIGURES = ("signal", "metric_mean")
@@ -32,72 +32,84 @@ TYPES = {
 FINITE = ("quality", "vectors")
 
 
-def save(core: "MeasuredCore", *, with_replay: bool) -> dict[str, Tensor]:
+def save(
+    record: Record,
+    queue: Queue,
+    random: torch.Generator,
+    estimator: Estimator[Any],
+    *,
+    with_replay: bool,
+) -> dict[str, Tensor]:
     """The state: counters, random stream, figures, and what the estimator has learned."""
-    evaluations, quality = core.evaluations, core.quality
-    counters = [int(getattr(core, name)) for name in COUNTERS]
-    counters += [evaluations.lost, evaluations.unmeasured, quality.readings]
-    figures = [getattr(core, name) for name in FIGURES]
+    quality = record.quality
+    counters = [int(getattr(record, name)) for name in COUNTERS]
+    counters += [queue.lost, queue.unmeasured, quality.readings]
+    figures = [getattr(record, name) for name in FIGURES]
     state = {
         "version": as_tensor(VERSION),
         "counters": as_tensor(counters),
-        "random": core.random.get_state(),
+        "random": random.get_state(),
         "figures": torch.tensor(figures, dtype=torch.float64, device="cpu"),
         "quality": quality.figures,
-        "history": core.history.save(),
+        "history": record.history.save(),
     }
     if quality.vectors is not None:
         state["vectors"] = quality.vectors
-    return state | core.estimator.save(with_replay=with_replay)
+    return state | estimator.save(with_replay=with_replay)
 
 
-def load(core: "MeasuredCore", state: dict[str, Tensor]) -> Faults:
+def load(
+    state: dict[str, Tensor],
+    record: Record,
+    queue: Queue,
+    random: torch.Generator,
+    estimator: Estimator[Any],
+) -> Faults:
     """Takes a saved state, unless it has faults: then all is left as it was."""
     faults = wrong_version(state)
     if faults is not None:
         return faults
-    state, errors = typed(state, TYPES | core.estimator.types)
+    state, errors = typed(state, TYPES | estimator.types)
     if errors:
         return Faults(errors=errors)
-    shapes = _shapes(core, state)
+    shapes = _shapes(record, random, state)
     own = {key: value for key, value in state.items() if key in shapes}
     rest = {key: state[key] for key in state if key not in shapes}
-    faults, of_rest = check_shapes(own, shapes), core.estimator.faults(rest)
+    faults, of_rest = check_shapes(own, shapes), estimator.faults(rest)
     faults.missing += of_rest.missing
     faults.unexpected += of_rest.unexpected
     faults.errors += _impossible(state) + of_rest.errors
     if faults:
         return faults
-    faults = core.estimator.load(rest)
+    faults = estimator.load(rest)
     if faults:
         return faults
-    core.random.set_state(state["random"].cpu())
-    _take(core, state)
+    random.set_state(state["random"].cpu())
+    _take(state, record, queue)
     return Faults()
 
 
-def _take(core: "MeasuredCore", state: dict[str, Tensor]) -> None:
+def _take(state: dict[str, Tensor], record: Record, queue: Queue) -> None:
     counters = state["counters"].tolist()
-    core.evaluations.clear()
-    core.evaluations.lost, core.evaluations.unmeasured, core.quality.readings = counters[-3:]
-    core.calls, core.silent_calls, core.skipped = counters[:3]
-    core.leading = bool(counters[3])
-    core.quality.figures = state["quality"].cpu().double()
-    core.signal, core.metric_mean = state["figures"].tolist()
-    core.history.load(state["history"])
+    queue.cancel_all()
+    queue.lost, queue.unmeasured, record.quality.readings = counters[-3:]
+    record.calls, record.silent_calls, record.skipped = counters[:3]
+    record.leading = bool(counters[3])
+    record.quality.figures = state["quality"].cpu().double()
+    record.signal, record.metric_mean = state["figures"].tolist()
+    record.history.load(state["history"])
     vectors = state.get("vectors")
-    core.quality.vectors = None if vectors is None else vectors.to(core.device, copy=True)
-    core.sync.agreed = False
+    record.quality.vectors = None if vectors is None else vectors.clone()
 
 
-def _shapes(core: "MeasuredCore", state: dict[str, Tensor]) -> Shapes:
+def _shapes(record: Record, random: torch.Generator, state: dict[str, Tensor]) -> Shapes:
     shapes: Shapes = {
         "version": (),
         "counters": (len(COUNTERS) + 3,),
-        "random": tuple(core.random.get_state().shape),
+        "random": tuple(random.get_state().shape),
         "figures": (len(FIGURES),),
-        "quality": tuple(core.quality.figures.shape),
-        "history": (ANY, len(core.history.names)),
+        "quality": tuple(record.quality.figures.shape),
+        "history": (ANY, len(record.history.names)),
     }
     counters = state.get("counters", torch.zeros(0, device="cpu"))
     read = counters.shape == shapes["counters"] and int(counters[-1])

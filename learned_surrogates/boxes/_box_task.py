@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from .._batch import Batch, lasting
 from .._support.checks import check_choice, check_dense, check_number
 from .._support.transfer import send
 from .._surrogate import EmbeddingDistance, embedding_net
-from .._task import Batch, Task, lasting
+from .._task import Task
 from ._check import as_boxes, check_boxes
 from ._generator import RandomDistortions
 

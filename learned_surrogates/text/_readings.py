@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .._estimator import Draws, Estimator
-from .._evaluation.queue import Measurement, Seen
+from .._evaluation.measurement import Measurement, Seen
 from .._learning.recipe import Recipe
 from .._learning.sync import Sync
 from .._measured.control_variate import ControlVariate

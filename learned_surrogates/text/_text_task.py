@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 from torch import Tensor, nn
 
+from .._batch import Batch
 from .._support.checks import check_dense
 from .._support.transfer import send
 from .._surrogate import Conditioned, EmbeddingDistance, PairRegression
-from .._task import Batch, Task
+from .._task import Task
 from ._alignment import Labels
 from ._alphabet import Alphabet
 from ._char_cnn import CharCNN

@@ -74,7 +74,7 @@ def assert_works(criterion, case: str) -> tuple[Tensor, Tensor]:
 def shapes(criterion):
     """What the surrogate was made for; None before it was, and where it may be none."""
     core = criterion._core
-    return core.learner.pairs.shapes if isinstance(core, ValueCore) else None
+    return core.pairs.shapes if isinstance(core, ValueCore) else None
 
 
 def check_a_call(call: Call, called: bool, on_metric_error: str, good: Tensor) -> str:

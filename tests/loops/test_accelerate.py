@@ -76,7 +76,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, accumulate
 def test_mixed_precision(tmp_path):
     run = Run(mixed_precision="bf16").train()
     assert run.criterion.stats["calls"] == 6
-    assert {p.dtype for p in run.criterion._core.learner.surrogate.parameters()} == {torch.float32}
+    assert {p.dtype for p in run.criterion._core.net.module.parameters()} == {torch.float32}
 
 
 def test_preparing_the_loss_is_needless_and_harmless():

@@ -69,7 +69,7 @@ def fit(wrapper, where, sizes, accumulate=1, options=None):
     return (
         together(criterion),
         weights,
-        criterion._core.learner.pairs.replay.oldest_first()[0],
+        criterion._core.pairs.replay.oldest_first()[0],
         moved,
     )
 

@@ -93,7 +93,7 @@ def test_validation_in_inference_mode_may_come_before_training_and_between(tmp_p
             make_trainer(tmp_path, epochs).fit(each, data(), data())
     assert module.inference.count(True) == 6
     assert_identical(snapshot(module), snapshot(twin))
-    assert not any(f.is_inference() for f in module.criterion._core.learner.pairs.replay.fields)
+    assert not any(f.is_inference() for f in module.criterion._core.pairs.replay.fields)
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

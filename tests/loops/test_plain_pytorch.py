@@ -67,9 +67,7 @@ def test_autocast_with_a_gradient_scaler(dtype):
         optimizer.zero_grad()
         torch.testing.assert_close(model.head.weight, before - 0.1 * gradient)
     assert scaler.get_scale() == 2.0**12
-    assert all(
-        p.dtype == torch.float32 for p in model.criterion._core.learner.surrogate.parameters()
-    )
+    assert all(p.dtype == torch.float32 for p in model.criterion._core.net.module.parameters())
 
 
 def checkpointed(model, reentrant):

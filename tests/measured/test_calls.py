@@ -111,7 +111,7 @@ def test_base_weight_is_the_base_losss_share():
     options = {"task": Tensors(smoothing=0.3), "surrogate": "none"}
     alone = make_loss("measured", **options)
     shared = make_loss("measured", base_loss=nn.MSELoss(), base_weight=0.25, **options)
-    shared._core.leading = False
+    shared._core.record.leading = False
     arguments = make_arguments()
     expected = 0.75 * step(alone, arguments)[1] + 0.25 * base_gradient(arguments)
     torch.testing.assert_close(step(shared, arguments)[1], expected)

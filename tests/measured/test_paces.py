@@ -8,7 +8,7 @@ from conftest import assert_identical, l1, make_arguments, step
 from executors import ByHand
 
 from learned_surrogates import Batch, LearnedSurrogateLoss, Workers
-from learned_surrogates._evaluation.queue import Evaluations
+from learned_surrogates._evaluation.queue import Queue
 from learned_surrogates._measured.control_variate import ControlVariate
 from learned_surrogates._measured.quality import Quality
 from learned_surrogates._measured.smoothing import Smoothing
@@ -89,7 +89,7 @@ def test_the_signal_is_a_running_share_of_differences():
     for seed in range(4):
         prediction, target = make_arguments(seed=seed, batch=50)
         seen = []
-        core.evaluations.metric.function = lambda p, t, seen=seen: (
+        core.oracle.queue.metric.function = lambda p, t, seen=seen: (
             seen.append(p[:, 0] > 0) or (p[:, 0] > 0).float()
         )
         step(criterion, (prediction, target.abs()))
@@ -118,21 +118,21 @@ def test_one_call_that_is_not_measured_counts():
     by_hand = ByHand()
     criterion = LearnedSurrogateLoss(l1, batched=True, executor=Workers(by_hand, backlog=1))
     step(criterion, make_arguments())
-    assert criterion._core.evaluations.unmeasured == 0
+    assert criterion._core.oracle.queue.unmeasured == 0
     step(criterion, make_arguments(seed=1))
-    assert criterion._core.evaluations.unmeasured == 4
+    assert criterion._core.oracle.queue.unmeasured == 4
 
 
 def test_after_a_piece_is_lost_errors_belong_to_their_own_samples():
     by_hand = ByHand()
     metric = Metric(l1, None, None, True, "skip")
-    evaluations = Evaluations(metric, Workers(by_hand, lag=0, samples_a_task=2, timeout=0.05))
+    queue = Queue(metric, Workers(by_hand, lag=0, samples_a_task=2, timeout=0.05))
     prediction, target = make_arguments(batch=6)
     prediction = prediction.detach()
     pairs = [(prediction, target), (prediction + 1, target)]
-    evaluation = evaluations.start(pairs, 6, [0, 1, 2, 4, 5])
+    evaluation = queue.submit(pairs, 6, [0, 1, 2, 4, 5])
     by_hand.run(2, 0)
-    evaluations.finish(evaluation)
+    queue.wait(evaluation)
     measured = evaluation.measured
     assert measured.positions.tolist() == [0, 1, 5]
     kept = [0, 1, 5]
@@ -140,7 +140,7 @@ def test_after_a_piece_is_lost_errors_belong_to_their_own_samples():
     torch.testing.assert_close(measured.values, expected)
     known = measured.known(6)
     assert known.isnan().tolist() == [False, False, True, True, True, False]
-    assert evaluations.lost == 2
+    assert queue.lost == 2
 
 
 def test_float64_stays_float64_for_the_metric():
@@ -196,7 +196,7 @@ def test_a_base_loss_that_has_handed_over_has_its_weight_after_a_load():
 
     criterion, restored = make(), make()
     step(criterion, make_arguments())
-    criterion._core.leading = False
+    criterion._core.record.leading = False
     restored.load_state_dict(criterion.state_dict())
     _, gradient = step(restored, make_arguments(seed=1))
     assert restored._core.base_share == 0.25

@@ -1,0 +1,149 @@
+"""What the loss asks of a core: the way in which it comes to a gradient."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._base_loss import Base
+from ._batch import Batch
+from ._evaluation.oracle import Oracle
+from ._learning.history import History
+from ._learning.recipe import Recipe
+from ._learning.replay import Replay
+from ._learning.sync import Sync
+from ._state.tensors import Faults
+from ._task import Task
+
+
+class Core(ABC):
+    """Comes to a gradient for a batch, and learns from it.
+
+    Not an `nn.Module`, nor does it hold anything where the loss's `parameters()`, `buffers()` or
+    `modules()` would find it: an optimizer given those would minimise the surrogate instead of
+    fitting it, and wrappers for distributed training would synchronise or shard it.
+
+    Args:
+        task: says what predictions and targets are.
+        oracle: the metric, as it is asked.
+        recipe: how much is asked, and how the surrogate is fitted.
+        sync: the processes that learn together.
+    """
+
+    def __init__(self, task: Task[Any], oracle: Oracle, recipe: Recipe, sync: Sync):
+        self.task = task
+        self.oracle = oracle
+        self.recipe = recipe
+        self.sync = sync
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where the last batch was."""
+
+    @property
+    @abstractmethod
+    def history(self) -> History:
+        """How the figures went."""
+
+    @property
+    @abstractmethod
+    def replay(self) -> Replay | None:
+        """What the surrogate is fitted to, where that is remembered."""
+
+    @abstractmethod
+    def call(
+        self, batch: Batch, base: Base, *, differentiable: bool, learning: bool
+    ) -> tuple[Tensor, Tensor | None, bool]:
+        """The loss's values `(batch,)`, and the gradient to hand back.
+
+        Args:
+            batch: as the task read it.
+            base: gives the base loss's gradient; None without one.
+            differentiable: whether a gradient is asked for.
+            learning: whether the loss learns from the call.
+
+        Returns:
+            Values, gradient of the prediction's shape if there is one, and whether there are new
+            figures.
+
+        Raises:
+            MetricError: the metric failed; nothing has changed.
+        """
+
+    def give_up(self) -> None:
+        """Raises what the metric raised in a call, once all processes know."""
+        self.sync.give_up()
+
+    def warn_if_idle(self) -> None:
+        """After a gradient was asked for in evaluation mode, in which nothing is learned."""
+        return
+
+    @abstractmethod
+    def warm_up(self, batches: Iterator[Batch] | None, steps: Iterable[int]) -> dict[str, Any]:
+        """Fits the surrogate to batches before the first call, a gradient step each.
+
+        Returns:
+            The figures after it.
+
+        Raises:
+            MetricError: the metric failed, in this process or another.
+            ValueError: there is nothing to fit to.
+        """
+
+    # What a gradient check asks for
+
+    @property
+    @abstractmethod
+    def expects(self) -> bool:
+        """Whether what is followed is the gradient of the metric's mean over draws."""
+
+    @property
+    @abstractmethod
+    def scores(self) -> bool:
+        """Whether that mean's gradient can be measured."""
+
+    @abstractmethod
+    def unchanged(self) -> AbstractContextManager[None]:
+        """A context that leaves no trace of what was only looked at."""
+
+    @abstractmethod
+    def gradient(self, batch: Batch, draws: int) -> Tensor:
+        """What a call hands back, by so many draws, less the base loss's; changes nothing."""
+
+    def sample(self, batch: Batch, random: torch.Generator) -> tuple[Any, Any]:
+        """A draw, as the metric takes it."""
+        return self.scored_sample(batch, random)[:2]
+
+    @abstractmethod
+    def scored_sample(self, batch: Batch, random: torch.Generator) -> tuple[Any, Any, Tensor]:
+        """A draw, and the gradient of its log-likelihood with respect to the prediction."""
+
+    # Figures and state
+
+    @abstractmethod
+    def describe(self) -> list[str]:
+        """Lines of the loss's `repr`."""
+
+    @abstractmethod
+    def stats(self) -> dict[str, Any]:
+        """The figures that `LearnedSurrogateLoss.stats` shows."""
+
+    @abstractmethod
+    def conclude(self) -> dict[str, Any]:
+        """The figures after an update, remembered."""
+
+    @abstractmethod
+    def save(self, *, with_replay: bool) -> dict[str, Tensor]:
+        """The state as flat tensors."""
+
+    @abstractmethod
+    def load(self, saved: dict[str, Tensor]) -> Faults:
+        """Takes a saved state, unless it has faults: then all is left as it was."""
+
+    @abstractmethod
+    def to(self, device: torch.device) -> None:
+        """Moves what it holds."""

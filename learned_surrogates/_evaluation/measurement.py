@@ -1,0 +1,121 @@
+"""What the metric says of a batch, and what is on its way there."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from .job import Job
+
+#: What the surrogate made of a batch at its call.
+Seen = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What the metric says of a batch.
+
+    Attributes:
+        values: errors of each prediction that was measured, `(predictions, samples)`, or
+            `(predictions, samples, outputs, ...)` of a metric with one value an output.
+        usable: which samples have all of them, `(samples,)`.
+        positions: of these samples in the batch; None where they are all of it.
+    """
+
+    values: Tensor
+    usable: Tensor
+    positions: Tensor | None = None
+
+    @cached_property
+    def by_sample(self) -> Tensor:
+        """Errors `(predictions, samples)`, the mean over outputs taken."""
+        return self.values.flatten(2).mean(2) if self.values.ndim > 2 else self.values
+
+    @property
+    def errors(self) -> Tensor:
+        """Of the first predictions, as they are decoded; the others are draws. `(samples,)`."""
+        return self.by_sample[0]
+
+    @cached_property
+    def expected(self) -> Tensor:
+        """What values are fitted to: the mean over draws or, without draws, `errors`."""
+        draws = self.by_sample[1:]
+        return draws.mean(0) if len(draws) else self.errors
+
+    @cached_property
+    def noise(self) -> Tensor:
+        """Variance of `expected` around the true mean over draws, as the draws differ.
+
+        0 without draws, and NaN with one, which does not tell.
+        """
+        draws = self.by_sample[1:]
+        if not len(draws):
+            return torch.zeros_like(self.errors)
+        return (draws - self.expected).square().sum(0) / (
+            len(draws) * (len(draws) - 1) or torch.nan
+        )
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """The part `(samples, ...)` of a tensor over the batch that was measured."""
+        return tensor if self.positions is None else tensor[self.positions.to(tensor.device)]
+
+    def known(self, batch: int) -> Tensor:
+        """`expected` over the batch; NaN where it is not known."""
+        known = self.expected.where(self.usable, torch.nan)
+        if self.positions is None:
+            return known
+        return known.new_full((batch,), torch.nan).index_copy(0, self.positions, known)
+
+
+class Evaluation:
+    """The metric's evaluation of one batch.
+
+    Args:
+        batch: how many samples that has.
+        jobs: what was sent of it.
+    """
+
+    def __init__(self, batch: int = 0, jobs: list[Job] | None = None):
+        self.batch = batch
+        self.jobs = jobs or []
+        self.call = 0
+        #: None until it is settled, and where nothing was measured.
+        self.measured: Measurement | None = None
+        self.settled = False
+        #: What the surrogate made of the batch at its call.
+        self.seen: Seen | None = None
+
+    @property
+    def sent(self) -> int:
+        """Samples that were sent."""
+        return sum(len(job.portion.positions) for job in self.jobs)
+
+    @property
+    def done(self) -> bool:
+        return all(job.done for job in self.jobs)
+
+    def settle(self) -> None:
+        """Takes what has come back as its measurement."""
+        self.settled, self.measured = True, _measurement(self)
+
+    def known(self) -> Tensor:
+        """Errors over the batch, `(batch,)` float64; NaN where they are not known."""
+        if self.measured is None:
+            return torch.full((self.batch,), torch.nan, dtype=torch.float64, device="cpu")
+        return self.measured.known(self.batch)
+
+
+def _measurement(evaluation: Evaluation) -> Measurement | None:
+    """Of the samples that have come back."""
+    jobs = [job for job in evaluation.jobs if job.outcome is not None]
+    outcomes = [job.outcome for job in jobs if job.outcome is not None]
+    if not outcomes:
+        return None
+    positions = [position for job in jobs for position in job.portion.positions]
+    part = len(positions) < evaluation.batch
+    return Measurement(
+        values=torch.cat([outcome.errors for outcome in outcomes], 1),
+        usable=torch.cat([outcome.usable for outcome in outcomes]),
+        positions=torch.tensor(positions, device="cpu") if part else None,
+    )

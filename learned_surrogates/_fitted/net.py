@@ -1,0 +1,108 @@
+"""The surrogate that is fitted, built from the first samples."""
+
+import torch
+from torch import Tensor, nn
+
+from .._learning.fit import seeded
+from .._support.island import island
+from .pairs import Pairs
+
+
+class Net:
+    """A surrogate `S(z, y) -> (batch,)` in the metric's units, with its optimizer.
+
+    Args:
+        pairs: whose first samples decide what it looks like.
+        module: the user's; None takes the task's own.
+    """
+
+    def __init__(self, pairs: Pairs, module: nn.Module | None):
+        self.pairs = pairs
+        self.given = module is not None
+        self.module = module
+        self.optimizer: torch.optim.Optimizer | None = None
+        self.device = torch.device("cpu")
+        self.scale = torch.ones((), dtype=torch.float32, device="cpu")
+
+    @property
+    def built(self) -> bool:
+        """Whether the first samples have been seen."""
+        return self.pairs.shapes is not None
+
+    def value(self, z: Tensor, y: Tensor) -> Tensor:
+        """The surrogate, in the metric's units: `(batch,)` for z and expanded targets y."""
+        assert self.module is not None
+        value: Tensor = self.module(z, y)
+        if value.shape != z.shape[:1]:
+            raise ValueError(
+                f"the surrogate must return one value a sample, shape {tuple(z.shape[:1])}; it "
+                f"returned {tuple(value.shape)}"
+            )
+        return self.scale * value
+
+    def expand(self, target: Tensor) -> Tensor:
+        return self.pairs.task.expand(target).to(self.device, self.dtype)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The surrogate's floating-point type: float32, unless one of another type was given."""
+        parameters = self.module.parameters() if self.module is not None else iter(())
+        return next((p.dtype for p in parameters if p.is_floating_point()), torch.float32)
+
+    def prepare(self, z: Tensor, target: Tensor, finite: Tensor) -> bool:
+        """Builds the surrogate for the first samples; checks the shapes of all others.
+
+        Args:
+            z: `(batch, ...)`, detached.
+            target: stored targets, `(batch, ...)`.
+            finite: which samples of z may set the surrogate's scale, `(batch,)`.
+
+        Returns:
+            Whether there is a surrogate; there is none before the first finite sample.
+
+        Raises:
+            ValueError: a sample's shape differs from the first one's.
+        """
+        self.pairs.check(z, target)
+        if self.pairs.shapes is None:
+            finite = finite & _moderate(z) & _moderate(target)
+            if not finite.any():
+                return False
+            surrogate = self.module or self.make_surrogate(z[finite], target[finite])
+            self.attach(surrogate, (z.shape[1:], target.shape[1:]))
+        return True
+
+    def make_surrogate(self, z: Tensor, target: Tensor) -> nn.Module:
+        """The task's surrogate for such samples, in float32, with weights from the seed."""
+        with island(self.device), seeded(self.pairs.recipe.seed):
+            y = self.pairs.task.expand(target.cpu()).float()
+            return self.pairs.task.build_surrogate(z.cpu().float(), y).float()
+
+    def attach(self, surrogate: nn.Module, shapes: tuple[torch.Size, torch.Size]) -> None:
+        """Takes a surrogate for samples of these shapes, with an optimizer of its own."""
+        self.module = surrogate.to(self.device)
+        self.pairs.shapes = shapes
+        parameters = [p for p in surrogate.parameters() if p.requires_grad]
+        if parameters:
+            self.optimizer = torch.optim.Adam(parameters, lr=self.pairs.recipe.learning_rate)
+
+    def detach(self) -> None:
+        """Back to before the first samples; a surrogate that was given keeps its weights."""
+        self.module = self.module if self.given else None
+        self.pairs.shapes = self.optimizer = None
+        with island(self.device):
+            self.scale = torch.ones((), dtype=torch.float32, device=self.device)
+
+    def to(self, device: torch.device) -> None:
+        self.device = device
+        self.scale = self.scale.to(device)
+        if self.module is not None:
+            self.module.to(device)
+        if self.optimizer is not None:
+            # Loading moves Adam's state to where the parameters now are.
+            self.optimizer.load_state_dict(self.optimizer.state_dict())
+
+
+def _moderate(samples: Tensor) -> Tensor:
+    """Which samples `(batch, ...)` are finite, and far from where their squares are not."""
+    return samples[:, None].flatten(1).float().square().sum(1).isfinite()

@@ -1,0 +1,152 @@
+"""What one loss has been told so far: counts, figures, and who leads."""
+
+from typing import Any
+
+from torch import Tensor
+
+from .._estimator import Estimator
+from .._evaluation.measurement import Measurement
+from .._learning.history import History
+from .._support.warnings import warn
+from .quality import Quality
+
+# Signal over noise of a step below which a base loss has led as far as it does.
+SPENT = 0.05
+# Calls after which it is done without, where that cannot be read.
+UNREAD = 100
+# Calls in a row without any difference after which the user is warned.
+PATIENCE = 100
+# Weight of the newest call in the running share of differences that are not zero.
+MOMENTUM = 0.05
+# What is told of the gradient before it is measured cannot be worth more draws than so many.
+MOST_TOLD = 0.999
+
+REMEMBERED = (
+    "calls",
+    "updates",
+    "metric",
+    "surrogate/r2",
+    "surrogate/weight",
+    "gradient/worth",
+    "gradient/signal_to_noise",
+    "base_loss/cosine",
+    "base_loss/cosine_error",
+)
+SILENT = (
+    "for {calls} calls the metric of all draws around a prediction was the same, so that there is "
+    "nothing to follow: the model may be too far from where the metric tells good from bad, or "
+    "{advice}. {remedy}"
+)
+NOTHING = (
+    "for {calls} calls the metric's values came after their call, and there is neither a surrogate "
+    "nor a base loss to follow meanwhile: the gradient was zero. Give base_loss=, or let the call "
+    "wait for its values: executor=Workers(..., lag=0)"
+)
+REMEDIES = {
+    True: "Meanwhile the base loss trains the model",
+    False: "Give base_loss= the loss that is usual for such outputs, which leads until the metric "
+    "does, or train the model with it first",
+}
+
+
+class Record:
+    """Counts and figures of a loss's calls, and whether its base loss leads.
+
+    Attributes:
+        calls: from which something was learned.
+        silent_calls: in a row, in which all draws were the same.
+        skipped: samples on which the metric failed.
+        leading: whether the base loss leads, if there is one.
+        has_base_loss: whether there was one at the last call.
+        signal: running share of differences between draws that are not zero; NaN before the first.
+        metric_mean: the metric's, of the last call that was measured; NaN before it.
+        update_seconds: what learning took in the last call.
+    """
+
+    def __init__(self) -> None:
+        self.calls = self.silent_calls = self.skipped = 0
+        self.leading, self.has_base_loss = True, False
+        self.signal = self.metric_mean = float("nan")
+        self.update_seconds = 0.0
+        self.quality = Quality()
+        self.history = History(REMEMBERED)
+
+    def observe(self, metric_mean: float, differences: Tensor) -> None:
+        """Takes the metric's mean over a batch's draws, and how these differ."""
+        self.metric_mean = metric_mean
+        share = (differences != 0).float().mean().item()
+        known = self.signal == self.signal
+        self.signal = self.signal + MOMENTUM * (share - self.signal) if known else share
+
+    def hand_over(self) -> None:
+        """Ends the base loss's lead, for good, where it leads no further or away from the metric.
+
+        In an untrained model, the base loss tells every batch the same, and the metric hardly
+        anything. At the end of its way the base loss's mean is zero, and what is left is noise.
+        """
+        if not (self.leading and self.has_base_loss and self.signal > 0):
+            return
+        left = self.quality.base_signal_to_noise
+        cosine, error = self.quality.cosine
+        unread = left != left and self.calls >= UNREAD
+        if unread or left < SPENT or cosine + 3 * error < 0:
+            self.leading = False
+
+    def warn_if_silent(self, measured: Measurement, estimator: Estimator[Any]) -> None:
+        """Counts calls in which all draws were the same, and warns of many in a row."""
+        if not measured.usable.any():
+            return
+        if estimator.differences(measured.values[:, measured.usable]).any():
+            self.silent_calls = 0
+        else:
+            remedy = REMEDIES[self.has_base_loss]
+            self._count(SILENT, advice=estimator.silent_advice, remedy=remedy)
+
+    def warn_of_nothing(self) -> None:
+        """The same, of calls in which there is nothing to follow."""
+        self._count(NOTHING)
+
+    def _count(self, message: str, **parts: Any) -> None:
+        self.silent_calls += 1
+        if self.silent_calls == PATIENCE:
+            warn(message.format(calls=PATIENCE, **parts))
+
+    # What is told
+
+    def describe(self, estimator: Estimator[Any], draws: int) -> list[str]:
+        """Lines of the loss's `repr`."""
+        lines = estimator.describe()
+        if estimator.r2 == estimator.r2 and draws:
+            worth = _worth(estimator, draws)
+            lines.append(f"R2 {estimator.r2:.2f}: {draws} draws do the work of {worth:.1f}")
+        return [*lines, f"calls: {self.calls:,}, updates: {estimator.updates:,}"]
+
+    def stats(self, estimator: Estimator[Any], draws: int, base_share: float) -> dict[str, Any]:
+        """The figures that `LearnedSurrogateLoss.stats` shows, less those of the evaluations."""
+        cosine, error = self.quality.cosine
+        return {
+            "calls": self.calls,
+            "updates": estimator.updates,
+            "replay_size": 0 if estimator.replay is None else estimator.replay.size,
+            "metric": self.metric_mean,
+            **estimator.stats(),
+            "gradient/worth": _worth(estimator, draws),
+            "gradient/signal": self.signal,
+            "gradient/signal_to_noise": self.quality.signal_to_noise,
+            "surrogate/r2": estimator.r2,
+            "surrogate/weight": estimator.weight,
+            "base_loss/share": base_share,
+            "base_loss/cosine": cosine,
+            "base_loss/cosine_error": error,
+            "update_seconds": self.update_seconds,
+            "skipped": self.skipped,
+        }
+
+
+def _worth(estimator: Estimator[Any], draws: int) -> float:
+    """How many draws alone would be as quiet as those of a call with what is known."""
+    if not draws:
+        return float("inf")
+    r2 = estimator.r2
+    told = min(max(0.0, r2), MOST_TOLD) if r2 == r2 else 0.0
+    return draws / (1 - told)
