@@ -50,7 +50,7 @@ def test_the_base_loss_has_the_share_that_it_is_given(share):
     criterion, arguments = known_loss(base_weight=share), make_arguments(batch=32)
     expected = share * base_gradient(arguments) + (1 - share) * along_the_distance(arguments)
     torch.testing.assert_close(step(criterion, arguments)[1], expected)
-    assert criterion.stats["base_weight"] == share
+    assert criterion.stats["base_loss/share"] == share
 
 
 def test_without_a_base_loss_the_surrogates_gradient_is_as_it_is():

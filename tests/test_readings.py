@@ -10,7 +10,7 @@ from rapidfuzz.distance import Levenshtein
 from torch import nn
 
 from learned_surrogates import LearnedSurrogateLoss, Workers, text
-from learned_surrogates._evaluation.queue import Measurement
+from learned_surrogates._evaluation.measurement import Measurement
 from learned_surrogates.text._controls import Controls
 from learned_surrogates.text._readings import ReadingDraws
 

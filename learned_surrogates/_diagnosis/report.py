@@ -12,7 +12,6 @@ from .._fitted.core import ValueCore
 from .._measured.core import MeasuredCore
 from . import measured_pictures as measured, value_pictures as values
 from .check import GradientCheck
-from .check_pictures import check_figure, check_text
 from .plotting import Figure, matplotlib
 
 # Of an inch of a picture: less, and its words could not be read. Narrow screens scroll instead.
@@ -36,7 +35,7 @@ def write_report(
         assert isinstance(core, ValueCore)
         sections, sentence = values.sections(core), values.verdict(core)
     if check is not None:
-        sections.append(("Gradient check", check_text(check), check_figure(check)))
+        sections.append(("Gradient check", check.text, check.plot()))
         sentence += " " + check.verdict
     path.write_text(_page(stats, description, sections, sentence), encoding="utf-8")
 

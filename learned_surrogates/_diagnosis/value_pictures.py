@@ -8,7 +8,7 @@ from torch import Tensor
 from .._fitted.core import ValueCore
 from .._fitted.filter import Filter
 from .._fitted.learner import FEWEST_PAIRS
-from .check_pictures import interval
+from .check import interval
 from .plotting import BLUE, GREEN, GREY, ORANGE, Axes, Figure
 
 MOST_BINS = 8

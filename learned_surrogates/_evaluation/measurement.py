@@ -67,6 +67,15 @@ class Measurement:
             return known
         return known.new_full((batch,), torch.nan).index_copy(0, self.positions, known)
 
+    def over_batch(self, batch: int) -> Tensor:
+        """Means over all predictions, `(batch,)` float32; of others, the mean of those measured."""
+        errors = self.by_sample.mean(0).float()
+        mean = errors[self.usable].mean()
+        errors = errors.where(self.usable, mean)
+        if self.positions is None:
+            return errors
+        return mean.repeat(batch).index_copy(0, self.positions, errors)
+
 
 class Evaluation:
     """The metric's evaluation of one batch.

@@ -60,6 +60,8 @@ class ValueCore(Core):
         self.net = Net(self.pairs, surrogate)
         self.learner = Learner(self.pairs, self.net, sync)
         self.idle_calls = 0
+        #: Whether there was a base loss at the last call.
+        self.has_base_loss = False
 
     @property
     def replay(self) -> Replay:
@@ -88,6 +90,7 @@ class ValueCore(Core):
     ) -> tuple[Tensor, Tensor | None, bool]:
         """See `Core`: the surrogate's values and, once it has warmed up, its gradient."""
         learner = self.learner
+        self.has_base_loss = base is not None
         # An empty batch counts where other processes may have a full one.
         learning = learning and (len(batch.target) > 0 or self.sync.active)
         with learner.unchanged_by(not learning):
@@ -96,7 +99,7 @@ class ValueCore(Core):
                 evaluation = self._ask(batch) if learning else None
                 value, z, gradient = self.evaluate(batch, differentiable, learning)
                 of_base = None
-                if gradient is not None and base is not None and self._needs_base():
+                if gradient is not None and base is not None and self.base_share:
                     of_base = base()
             if learning:
                 learner.calls += 1
@@ -172,21 +175,15 @@ class ValueCore(Core):
         return gradient * batch.per_sample(factors.to(gradient), gradient.ndim)
 
     @property
-    def base_weight(self) -> float:
-        """The base loss's share once the surrogate is followed."""
-        return self.recipe.base_weight or 0.0
-
-    def _needs_base(self) -> bool:
-        """Whether the base loss's gradient has a say in this call."""
-        return self.learner.warming_up or self.base_weight > 0
+    def base_share(self) -> float:
+        """Share of the base loss's gradient, if there is one: all during the warm-up."""
+        return 1.0 if self.learner.warming_up else self.recipe.base_weight or 0.0
 
     def _followed(self, surrogate: Tensor, base: Tensor | None) -> Tensor:
         """The gradient to hand back, of both losses' gradients; None is no base loss's."""
-        if self.learner.warming_up:
-            return torch.zeros_like(surrogate) if base is None else base
+        share = self.base_share
         if base is None:
-            return surrogate
-        share = self.base_weight
+            return torch.zeros_like(surrogate) if self.learner.warming_up else surrogate
         # 0 times what is not a number would be none either.
         return base if share == 1 else (1 - share) * surrogate + share * base
 
@@ -296,7 +293,8 @@ class ValueCore(Core):
         return lines
 
     def stats(self) -> dict[str, Any]:
-        return self.learner.stats() | {"base_weight": self.base_weight} | self.oracle.stats()
+        share = self.base_share if self.has_base_loss else 0.0
+        return self.learner.stats() | {"base_loss/share": share} | self.oracle.stats()
 
     def conclude(self) -> dict[str, Any]:
         stats = self.stats()

@@ -154,19 +154,15 @@ class MeasuredCore(Core):
         where the prediction is not finite, whatever the metric makes of it.
         """
         finite = self.estimator.finite(batch)
-        if measured is None and draws is not None and draws.values is not None:
-            return draws.values.where(finite, torch.nan)
-        last = self.record.metric_mean
-        rest = abs(last - self.oracle.metric.best) if last == last else 0.0
-        values = torch.full((len(finite),), rest, dtype=torch.float32, device="cpu")
         if measured is not None and measured.usable.any():
-            errors = measured.by_sample.mean(0).float()
-            mean = errors[measured.usable].mean()
-            errors = errors.where(measured.usable, mean)
-            values = errors
-            if measured.positions is not None:
-                values = mean.repeat(len(finite)).index_copy(0, measured.positions, errors)
-        return send(values, finite.device).where(finite, torch.nan)
+            values = send(measured.over_batch(len(finite)), finite.device)
+        elif measured is None and draws is not None and draws.values is not None:
+            values = draws.values
+        else:
+            last = self.record.metric_mean
+            rest = abs(last - self.oracle.metric.best) if last == last else 0.0
+            values = torch.full((len(finite),), rest, dtype=torch.float32, device=finite.device)
+        return values.where(finite, torch.nan)
 
     # What is followed
 
