@@ -148,7 +148,7 @@ def fit(followed: list[dict[str, Any]]) -> Figure:
     figure = Figure(figsize=(11, 3.5) if _penalised(followed) else (7, 3.5))
     updates = [stats["updates"] for stats in followed]
     warm_up = _warm_up(followed)
-    labels = {"surrogate_error": "mean |surrogate - metric|", "penalty": "gradient penalty"}
+    labels = {"surrogate/mae": "mean |surrogate - metric|", "penalty": "gradient penalty"}
     shown = {k: v for k, v in labels.items() if k != "penalty" or _penalised(followed)}
     for place, (key, label) in enumerate(shown.items()):
         axes = figure.add_subplot(1, len(shown), place + 1)

@@ -169,7 +169,7 @@ class Study:
     def surrogate(self, rate: float, seed: int) -> dict[str, Any]:
         """`LearnedSurrogateLoss`, with the proxy loss as its base loss."""
         options = self.options
-        task = text.CTC(ALPHABET) if options.head == "ctc" else text.Characters(ALPHABET)
+        task = text.CTC(ALPHABET) if options.head == "ctc" else text.PerPosition(ALPHABET)
         criterion = LearnedSurrogateLoss(
             text.edit_distance,
             task=task,

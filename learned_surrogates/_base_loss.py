@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ._batch import Batch
-from ._support.island import island
+from ._support.isolated import isolated
 
 #: Gives the base loss's gradient of a call; None without a base loss.
 Base = Callable[[], Tensor] | None
@@ -53,7 +53,7 @@ def base_gradient(
         return torch.zeros_like(original), torch.zeros(0, dtype=torch.bool, device=original.device)
     # Half precision is for matrix products, not for a loss: many have no such kernel.
     half = original.dtype in (torch.float16, torch.bfloat16)
-    with island(original.device), torch.enable_grad():
+    with isolated(original.device), torch.enable_grad():
         prediction = original.detach()
         prediction = (prediction.float() if half else prediction).requires_grad_()
         args, kwargs = with_prediction(batch, prediction, args, kwargs)

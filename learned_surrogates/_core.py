@@ -98,12 +98,12 @@ class Core(ABC):
 
     @property
     @abstractmethod
-    def expects(self) -> bool:
+    def follows_expectation(self) -> bool:
         """Whether what is followed is the gradient of the metric's mean over draws."""
 
     @property
     @abstractmethod
-    def scores(self) -> bool:
+    def has_score(self) -> bool:
         """Whether that mean's gradient can be measured."""
 
     @abstractmethod
@@ -116,10 +116,10 @@ class Core(ABC):
 
     def sample(self, batch: Batch, random: torch.Generator) -> tuple[Any, Any]:
         """A draw, as the metric takes it."""
-        return self.scored_sample(batch, random)[:2]
+        return self.sample_with_score(batch, random)[:2]
 
     @abstractmethod
-    def scored_sample(self, batch: Batch, random: torch.Generator) -> tuple[Any, Any, Tensor]:
+    def sample_with_score(self, batch: Batch, random: torch.Generator) -> tuple[Any, Any, Tensor]:
         """A draw, and the gradient of its log-likelihood with respect to the prediction."""
 
     # Figures and state

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ._batch import BatchType
-from ._evaluation.measurement import Measurement, Seen
+from ._evaluation.measurement import Context, Measurement
 from ._learning.replay import Replay
 from ._state.tensors import Faults
 
@@ -22,7 +22,7 @@ class Draws(ABC):
     """
 
     pairs: list[tuple[Any, Any]]
-    seen: Seen
+    seen: Context
 
     @property
     def values(self) -> Tensor | None:
@@ -30,7 +30,7 @@ class Draws(ABC):
         return None
 
     @abstractmethod
-    def told(self) -> tuple[Tensor, float] | None:
+    def known_gradient(self) -> tuple[Tensor, float] | None:
         """What is known of the gradient before anything is measured; None where that is nothing.
 
         Returns:
@@ -76,7 +76,9 @@ class Estimator(ABC, Generic[BatchType]):
         """
 
     @abstractmethod
-    def scored(self, batch: BatchType, random: torch.Generator) -> tuple[Any, Any, Tensor]:
+    def sample_with_score(
+        self, batch: BatchType, random: torch.Generator
+    ) -> tuple[Any, Any, Tensor]:
         """One draw as the metric takes it, and the score of each sample.
 
         The score is the gradient of the draw's log-likelihood with respect to the prediction.
@@ -90,7 +92,7 @@ class Estimator(ABC, Generic[BatchType]):
         """Which samples of a prediction are finite, `(batch,)`."""
         return batch.prediction.detach()[:, None].flatten(1).isfinite().all(1)
 
-    def leads(self, batch: BatchType, draws: Draws) -> bool | None:
+    def base_loss_leads(self, batch: BatchType, draws: Draws) -> bool | None:
         """Whether the model is not yet where the metric leads, so that the base loss must.
 
         None leaves it to what is measured of both gradients.
@@ -106,7 +108,7 @@ class Estimator(ABC, Generic[BatchType]):
         """
 
     @abstractmethod
-    def observe(self, measured: Measurement, seen: Seen) -> None:
+    def observe(self, measured: Measurement, seen: Context) -> None:
         """Takes what the metric said of draws, maybe of an earlier call's.
 
         Args:

@@ -31,7 +31,7 @@ from ._state.identity import OTHERS, as_bytes, differences, from_bytes, identity
 from ._state.packed import KEY, pack, unpack
 from ._state.tensors import Faults
 from ._support.checks import check_choice, check_number
-from ._support.island import never_compiled
+from ._support.isolated import never_compiled
 from ._support.processes import Lock, Stream, one_at_a_time, starts_a_process
 from ._support.warnings import warn
 from ._task import Generator, Task, read
@@ -107,7 +107,7 @@ class LearnedSurrogateLoss(nn.Module):
             whose parameters are named the other way round, `(y_true, y_pred)`, is called so, with
             a warning.
         task: what predictions and targets look like, and with it how the loss is called:
-            `text.CTC(alphabet)`, `text.Characters(alphabet)`, `boxes.Rotated()`; None means plain
+            `text.CTC(alphabet)`, `text.PerPosition(alphabet)`, `boxes.Rotated()`; None means plain
             tensors, called as `criterion(prediction, target)` (see `Tensors`).
         base_loss: the loss that trained the model so far (`nn.CTCLoss()`, `nn.SmoothL1Loss()`),
             called as this one is, returning `()` or `(batch,)`. Where the gradient is measured or
@@ -269,11 +269,11 @@ class LearnedSurrogateLoss(nn.Module):
             raise TypeError(
                 f"base_loss must be callable as this loss is, like nn.CTCLoss(); got {base_loss!r}"
             )
-        task = task.beside(base_loss)
+        task = task.for_base_loss(base_loss)
         if not isinstance(surrogate, nn.Module):
             surrogate = task.surrogates[0] if surrogate is None else surrogate
             check_choice("surrogate", surrogate, task.surrogates)
-            task = task.seen_by(surrogate)
+            task = task.for_surrogate(surrogate)
         given = generator is not None
         generator = generator if given else task.generator()
         if generator is not None and not callable(generator):
@@ -387,7 +387,7 @@ class LearnedSurrogateLoss(nn.Module):
         if news:
             self.stats = core.conclude()
             self._warn_of_base_loss()
-        elif learning and (not self.stats["calls"] or self.stats.get("warming_up")):
+        elif learning and (not self.stats["calls"] or self.stats.get("surrogate/warming_up")):
             # What is printed after the first calls shall be true of them.
             self._refresh_stats()
         if learning:

@@ -34,15 +34,15 @@ class Task(ABC, Generic[BatchType]):
     #: Names of the surrogates that the task has, which decide how it represents predictions and
     #: targets; the first one is the default.
     surrogates: tuple[str, ...] = ("embedding",)
-    #: The surrogate that it represents for (see `seen_by`); a module of the user's is shown what
-    #: "embedding" is.
+    #: The surrogate that it represents for (see `for_surrogate`); a module of the user's is shown
+    #: what "embedding" is.
     surrogate: str = "embedding"
     #: Draws of the expected metric where the user gives no number.
     draws: int = 0
     #: Share of the base loss's gradient where the user gives no number, for metrics that the usual
     #: loss leads to, such as those below.
     base_weight: float = 0.0
-    akin_to_base_loss: tuple[Callable[..., Any], ...] = ()
+    proxy_metrics: tuple[Callable[..., Any], ...] = ()
     #: Pairs of each source a gradient step of the surrogate where the user gives no number.
     batch_size: int = 64
     #: Whether representations may differ in size, but for their first dimension after the batch;
@@ -54,9 +54,9 @@ class Task(ABC, Generic[BatchType]):
     #: fitted to the metric's values and followed.
     measured: bool = False
     #: Whether `sample` can draw from a prediction's distribution.
-    samples: bool = False
-    #: Whether `scored_sample` also knows the draws' scores.
-    scores: bool = False
+    can_sample: bool = False
+    #: Whether `sample_with_score` also knows the draws' scores.
+    has_score: bool = False
 
     @abstractmethod
     def read(self, *args: Any, **kwargs: Any) -> BatchType:
@@ -123,7 +123,7 @@ class Task(ABC, Generic[BatchType]):
         Raises:
             ValueError: the task cannot draw, or not so many.
         """
-        if count and not self.samples:
+        if count and not self.can_sample:
             raise ValueError(
                 f"draws={count} needs a task with a distribution to draw from; {self!r} has none. "
                 "Plain tensors have one unless smoothing=0"
@@ -146,7 +146,7 @@ class Task(ABC, Generic[BatchType]):
             batch: as `read` gave it.
             random: a generator on the CPU, the only source of chance.
         """
-        return self.scored_sample(batch, random)[:2]
+        return self.sample_with_score(batch, random)[:2]
 
     def draw(self, batch: BatchType, count: int, random: torch.Generator) -> list[tuple[Any, Any]]:
         """So many times what `sample` returns, which is what the loss asks for.
@@ -160,7 +160,9 @@ class Task(ABC, Generic[BatchType]):
         """
         return [self.sample(batch, random) for _ in range(count)]
 
-    def scored_sample(self, batch: BatchType, random: torch.Generator) -> tuple[Any, Any, Tensor]:
+    def sample_with_score(
+        self, batch: BatchType, random: torch.Generator
+    ) -> tuple[Any, Any, Tensor]:
         """What `sample` returns, and the score of each draw.
 
         The score is the gradient of the draw's log-likelihood with respect to the prediction, of
@@ -168,7 +170,7 @@ class Task(ABC, Generic[BatchType]):
         """
         raise NotImplementedError
 
-    def seen_by(self, surrogate: str) -> Self:
+    def for_surrogate(self, surrogate: str) -> Self:
         """The task, with the representation that one of its `surrogates` takes."""
         task = copy.copy(self)
         task.surrogate = surrogate
@@ -186,7 +188,7 @@ class Task(ABC, Generic[BatchType]):
         """
         return [self.decode(batch)[1]] if self.target_is_best else []
 
-    def doubt(self, batch: BatchType) -> bool:
+    def warn_about(self, batch: BatchType) -> bool:
         """Warns of a batch which looks as if something else were meant.
 
         Asked before the first batches are measured, until one has told.
@@ -197,7 +199,7 @@ class Task(ABC, Generic[BatchType]):
         """
         return True  # a task need not have any doubts
 
-    def beside(self, base_loss: Callable[..., Tensor] | None) -> Self:
+    def for_base_loss(self, base_loss: Callable[..., Tensor] | None) -> Self:
         """The task of a loss with this base loss.
 
         Raises:

@@ -70,7 +70,7 @@ class Tensors(Task[TensorBatch]):
     """
 
     # A subclass need not call `__init__`: these are what it leaves without arguments.
-    measured = samples = True
+    measured = can_sample = True
     smoothing: float | Tensor | None = None
     fits_values = "task=Tensors(smoothing=0)"
     draws = 2
@@ -86,7 +86,7 @@ class Tensors(Task[TensorBatch]):
             check_number("smoothing", smoothing, 0, integer=False)
         self.smoothing = smoothing
         if not isinstance(smoothing, Tensor) and smoothing == 0:
-            self.measured = self.samples = False
+            self.measured = self.can_sample = False
             self.draws, self.surrogates = 0, VALUES
 
     @property
@@ -120,7 +120,7 @@ class Tensors(Task[TensorBatch]):
             raise TypeError(
                 "prediction must be a tensor with a batch dimension; got "
                 f"{type(prediction).__name__}. For text, give the loss a task: text.CTC(...) or "
-                "text.Characters(...)"
+                "text.PerPosition(...)"
             )
         _check_samples("prediction", prediction)
         if not prediction.is_floating_point():
@@ -162,7 +162,7 @@ class Tensors(Task[TensorBatch]):
                 "target must be a tensor with a batch dimension"
                 + (", or a list with an entry for each sample, such as a dict" * self.measured)
                 + f"; got {type(target).__name__}. For text, give the loss a task: text.CTC(...) "
-                "or text.Characters(...)"
+                "or text.PerPosition(...)"
             )
         if isinstance(target, np.ndarray):
             if target.dtype.kind not in "biufc" and target.ndim:  # of texts, say, or of objects

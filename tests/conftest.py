@@ -60,7 +60,7 @@ def make_loss(case: str = "tensors", metric=None, **options) -> LearnedSurrogate
         "tensors": Tensors(smoothing=0),
         "measured": Tensors(),
         "ctc": text.CTC(ALPHABET),
-        "characters": text.Characters(ALPHABET),
+        "characters": text.PerPosition(ALPHABET),
         "boxes": boxes.Rotated(noise=0.05),
     }
     options = {
@@ -131,7 +131,7 @@ def learned(criterion: torch.nn.Module) -> dict[str, Tensor]:
 
 def figures(criterion: LearnedSurrogateLoss) -> dict[str, object]:
     """The stats that do not depend on how fast the machine is."""
-    return {k: v for k, v in criterion.stats.items() if not k.endswith("_seconds")}
+    return {k: v for k, v in criterion.stats.items() if not k.endswith("/seconds")}
 
 
 def assert_identical(actual, expected) -> None:

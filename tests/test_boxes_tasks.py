@@ -13,11 +13,11 @@ from learned_surrogates import LearnedSurrogateLoss, boxes
 from learned_surrogates.boxes import rotated_iou
 from learned_surrogates.boxes._target_frame import log_or_line
 
-ROTATED = boxes.Rotated().seen_by("target-frame")
+ROTATED = boxes.Rotated().for_surrogate("target-frame")
 TASKS = {
     "rotated": ROTATED,
-    "upright": boxes.AxisAligned().seen_by("target-frame"),
-    "corners": boxes.Corners().seen_by("target-frame"),
+    "upright": boxes.AxisAligned().for_surrogate("target-frame"),
+    "corners": boxes.Corners().for_surrogate("target-frame"),
 }
 
 
@@ -58,7 +58,7 @@ def in_convention(rectangles, convention):
 @pytest.mark.parametrize("surrogate", ROTATED.surrogates)
 @pytest.mark.parametrize("convention", ["oc", "le90", "le135"])
 def test_every_convention_of_mmrotate_is_the_same_to_the_surrogate(convention, surrogate):
-    task = ROTATED.seen_by(surrogate)
+    task = ROTATED.for_surrogate(surrogate)
     prediction, target = pair("rotated")
     prediction[:10, 3] = prediction[:10, 2]
     target[5:15, 3] = target[5:15, 2]
@@ -73,7 +73,7 @@ def test_every_convention_of_mmrotate_is_the_same_to_the_surrogate(convention, s
 @pytest.mark.parametrize("surrogate", ROTATED.surrogates)
 @pytest.mark.parametrize("order", [[1, 2, 3, 0], [2, 3, 0, 1], [3, 2, 1, 0], [0, 2, 1, 3]])
 def test_corners_may_come_in_any_order(order, surrogate):
-    task = TASKS["corners"].seen_by(surrogate)
+    task = TASKS["corners"].for_surrogate(surrogate)
     prediction, target = pair("corners")
     prediction[:20] += torch.randn(20, 8, generator=torch.Generator().manual_seed(1))
     expected = task.see(prediction, target), task.expand(target)
@@ -84,7 +84,7 @@ def test_corners_may_come_in_any_order(order, surrogate):
 
 
 def test_corners_of_a_square_may_come_in_any_order():
-    task = TASKS["corners"].seen_by("embedding")
+    task = TASKS["corners"].for_surrogate("embedding")
     square = as_corners(torch.tensor([[5.0, 6.0, 3.0, 3.0, 0.4]]))
     turned = square.roll(2, 1)
     torch.testing.assert_close(task.expand(turned), task.expand(square))
@@ -141,7 +141,7 @@ def test_iou_depends_on_what_the_frame_shows_alone(centre, side, turn, aspect):
 
 
 def test_the_papers_six_numbers():
-    task = ROTATED.seen_by("embedding")
+    task = ROTATED.for_surrogate("embedding")
     target = torch.tensor([[3.0, 4.0, 6.0, 2.0, 0.5]])
     expected = torch.tensor([[3.0, 4.0, 6.0, 2.0, math.cos(0.5), math.sin(0.5)]])
     torch.testing.assert_close(task.expand(target), expected)
@@ -149,7 +149,10 @@ def test_the_papers_six_numbers():
 
 def test_a_placed_frame_has_the_targets_numbers_beside_it():
     prediction, target = pair("rotated")
-    placed, numbers = ROTATED.seen_by("placed-frame"), ROTATED.seen_by("embedding").expand(target)
+    placed, numbers = (
+        ROTATED.for_surrogate("placed-frame"),
+        ROTATED.for_surrogate("embedding").expand(target),
+    )
     z, y = placed.see(prediction, target), placed.expand(target)
     torch.testing.assert_close(z, torch.cat([ROTATED.see(prediction, target), numbers], 1))
     torch.testing.assert_close(y, torch.cat([torch.zeros(50, 6).double(), numbers], 1))
@@ -177,7 +180,7 @@ def test_the_logarithm_goes_on_as_a_line():
 
 def test_axis_aligned_forms_are_one():
     prediction, target = (b.float() for b in pair("upright"))
-    task = boxes.AxisAligned("cxcywh").seen_by("target-frame")
+    task = boxes.AxisAligned("cxcywh").for_surrogate("target-frame")
 
     def as_centre(some):
         return torch.cat([(some[:, :2] + some[:, 2:]) / 2, some[:, 2:] - some[:, :2]], 1)
@@ -231,7 +234,7 @@ def test_the_gradient_leads_back_from_a_negative_size(sizes):
 @pytest.mark.parametrize("kind", TASKS)
 @pytest.mark.parametrize("surrogate", ROTATED.surrogates)
 def test_gradients_are_finite_for_the_worst_of_boxes(kind, surrogate):
-    task = TASKS[kind].seen_by(surrogate)
+    task = TASKS[kind].for_surrogate(surrogate)
     prediction, target = (b.float() for b in pair(kind, 8))
     with torch.no_grad():
         prediction[0], target[1], prediction[2] = 0.0, 0.0, target[2]
@@ -439,7 +442,7 @@ def test_a_surrogate_of_ones_own_sees_what_embedding_sees():
 
     pred, target = make_arguments("boxes")
     LearnedSurrogateLoss(rotated_iou, task=boxes.Rotated(), surrogate=Own()).eval()(pred, target)
-    numbers = ROTATED.seen_by("embedding")
+    numbers = ROTATED.for_surrogate("embedding")
     assert_identical(seen[0][1], numbers.expand(target))
     torch.testing.assert_close(seen[0][0].detach(), numbers.see(pred, target).detach())
 

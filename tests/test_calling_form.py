@@ -135,7 +135,7 @@ def test_what_may_mean_texts_or_characters_is_told_by_its_parameters_or_refused(
     assert "called with lists of one" in word
     criterion = LearnedSurrogateLoss(
         lambda prediction, target: accuracy(prediction, target),
-        task=text.Characters("abc"),
+        task=text.PerPosition("abc"),
         higher_is_better=True,
         best=1.0,
         on_metric_error="skip",
@@ -228,7 +228,7 @@ def test_a_score_of_a_set_is_called_for_each_sample_with_a_word_and_once():
     prediction, target = labels(1)
     criterion(prediction, target)
     each = [f1(*pair).item() for pair in zip(prediction, target)]
-    assert criterion.stats["metric"] == pytest.approx(sum(each) / 8)
+    assert criterion.stats["metric/mean"] == pytest.approx(sum(each) / 8)
 
 
 def test_an_error_rate_by_totals_is_called_for_each_text_with_a_word():

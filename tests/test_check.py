@@ -133,7 +133,7 @@ def test_the_score_estimate_is_the_expected_metrics_gradient(case):
     mean = expected(arguments[0], 500)
     count = 8000
     for _ in range(count):
-        *pair, score = task.scored_sample(batch, random)
+        *pair, score = task.sample_with_score(batch, random)
         total += (metric(*pair)[0].float() - mean) * score / count
     direction = total.detach() / total.detach().norm()
     step = 0.5
@@ -403,7 +403,7 @@ def test_edit_distance_of_text_can_be_checked_at_once():
     target = torch.randint(1, 9, (96, 5), generator=random)
     logits = 2 * torch.randn(96, 9, 5, generator=random)
     logits.scatter_add_(1, target[:, None], torch.full((96, 1, 5), 4.0))
-    task = text.Characters("abcdefgh")
+    task = text.PerPosition("abcdefgh")
     check = LearnedSurrogateLoss(text.edit_distance, task=task).check([(logits, target)], draws=128)
     assert check.helps
     assert check.directions["surrogate"].cosine > 0.75

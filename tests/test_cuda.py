@@ -62,7 +62,7 @@ def test_it_follows_its_input_from_device_to_device(case):
     assert places(criterion) == {"cuda"}
     train(criterion, case, range(2))
     assert places(criterion) == {"cpu"}
-    assert criterion.stats["replay_size"] == 24
+    assert criterion.stats["replay/size"] == 24
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -46,7 +46,7 @@ def settled(case, **options):
     for seed in range(5):
         criterion(*make_arguments(case, seed, batch=8))
     # Level boxes do not tell degrees from radians: targets are looked at for a hundred calls.
-    criterion._core.oracle.doubts.of_batches = 0
+    criterion._core.oracle.first_batches.of_batches = 0
     return criterion
 
 

@@ -56,7 +56,7 @@ def test_example_of_docstring(example):
 
 def test_the_main_classes_have_examples():
     names = {example.name.rsplit(".", 1)[-1] for example in EXAMPLES}
-    assert {"LearnedSurrogateLoss", "CTC", "Characters", "Rotated", "Tensors", "warm_up"} <= names
+    assert {"LearnedSurrogateLoss", "CTC", "PerPosition", "Rotated", "Tensors", "warm_up"} <= names
 
 
 def test_every_public_object_is_documented():

@@ -15,7 +15,7 @@ from learned_surrogates import text
 from learned_surrogates.text._closed_form import column_steps, difference_rows, row_passes
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-CTC, CHARACTERS = text.CTC(LETTERS[:5]), text.Characters(LETTERS[:5])
+CTC, CHARACTERS = text.CTC(LETTERS[:5]), text.PerPosition(LETTERS[:5])
 no_numba = importlib.util.find_spec("numba") is None
 
 
@@ -63,7 +63,7 @@ def call(logits, target, ctc, reduction="mean", **options):
     if ctc:
         criterion = text.ExpectedEditDistance(text.CTC(letters), **options)
         return criterion(logits, target, [len(logits)], [len(target)])
-    criterion = text.ExpectedEditDistance(text.Characters(letters, classes_last=True), **options)
+    criterion = text.ExpectedEditDistance(text.PerPosition(letters, classes_last=True), **options)
     padded = torch.zeros(len(logits), dtype=torch.long)
     padded[: len(target)] = target
     return criterion(logits, padded)
@@ -334,7 +334,7 @@ def test_reductions_and_normalisation(way):
 
 @pytest.mark.parametrize("ctc", [True, False])
 def test_folded_characters_are_one(ctc):
-    task = text.CTC if ctc else text.Characters
+    task = text.CTC if ctc else text.PerPosition
     folded = text.ExpectedEditDistance(task("abAB", fold=str.lower), reduction="none")
     plain = text.ExpectedEditDistance(task("ab"), reduction="none")
     random, _ = random_of(0)
@@ -411,7 +411,7 @@ def test_long_unsure_lines_are_right_within_sampling_error(way, ctc, frames, len
     if way == "PyTorch" and length > 100:
         pytest.skip("takes seconds")
     random, _ = random_of(0)
-    task = text.CTC(LETTERS) if ctc else text.Characters(LETTERS)
+    task = text.CTC(LETTERS) if ctc else text.PerPosition(LETTERS)
     target = torch.randint(1, 27, (length,), generator=random)
     path = torch.zeros(frames, dtype=torch.long)
     place = torch.arange(length) * frames // length if ctc else slice(length)

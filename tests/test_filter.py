@@ -35,7 +35,7 @@ def test_samples_beyond_the_threshold_give_no_gradient(threshold, kept):
     whole_loss, whole = step(plain, arguments())
     assert loss == whole_loss
     torch.testing.assert_close(gradient, whole * torch.tensor(kept)[:, None])
-    assert filtered.stats["kept"] == pytest.approx(sum(kept) / 3)
+    assert filtered.stats["filter/keep_rate"] == pytest.approx(sum(kept) / 3)
 
 
 @pytest.mark.parametrize("case", ["ctc", "characters"])
@@ -51,7 +51,7 @@ def test_the_filter_is_over_the_batch_dimension(case):
     samples = list(zip(gradient.unbind(batch_dim), whole.unbind(batch_dim), strict=True))
     assert all(torch.equal(mine, its) or not mine.any() for mine, its in samples)
     kept = sum(torch.equal(mine, its) for mine, its in samples)
-    assert filtered.stats["kept"] == pytest.approx(kept / len(samples))
+    assert filtered.stats["filter/keep_rate"] == pytest.approx(kept / len(samples))
 
 
 def test_outside_of_training_nothing_is_filtered():
@@ -84,7 +84,7 @@ def test_a_relative_threshold_follows_the_surrogates_own_error():
     criterion = known_loss(filter=Filter(1.5, relative=True))
     _, first = step(criterion, arguments())  # no error is known yet: all are kept
     assert first.any(1).all()
-    assert criterion.stats["surrogate_error"] == pytest.approx(1 / 3)
+    assert criterion.stats["surrogate/mae"] == pytest.approx(1 / 3)
     _, second = step(criterion, arguments())  # 1.5 / 3 is just what two samples are off by
     assert second.any(1).tolist() == [True, True, True]
     stricter = known_loss(filter=Filter(1.4, relative=True))

@@ -69,7 +69,7 @@ def test_gradient_of_ctc_for_one_sample_without_a_batch():
 
 
 def test_gradient_of_characters_with_classes_last():
-    task = text.Characters(ALPHABET, classes_last=True)
+    task = text.PerPosition(ALPHABET, classes_last=True)
     criterion = make_loss("characters", task=task)
     logits, target = make_arguments("characters", seed=3)
     arguments = (logits.detach().transpose(1, 2).contiguous().requires_grad_(), target)
@@ -79,7 +79,7 @@ def test_gradient_of_characters_with_classes_last():
 
 @pytest.mark.parametrize("classes_last", [False, True])
 def test_gradient_of_characters_for_one_sample_without_a_batch(classes_last):
-    task = text.Characters(ALPHABET, classes_last=classes_last)
+    task = text.PerPosition(ALPHABET, classes_last=classes_last)
     criterion = make_loss("characters", task=task)
     logits, target = make_arguments("characters", seed=3, batch=1)
     target[0, :5].clamp_(min=1)
@@ -241,4 +241,4 @@ def test_perfect_predictions_keep_everything_finite(case):
             assert criterion(*arguments) == 0
         return
     perfect = criterion._core.oracle.metric.best
-    assert criterion.stats["metric"] == pytest.approx(perfect, abs=1e-6)
+    assert criterion.stats["metric/mean"] == pytest.approx(perfect, abs=1e-6)

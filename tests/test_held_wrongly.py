@@ -36,7 +36,7 @@ def of_boxes(metric, **options):
 
 
 def of_texts(metric, **options):
-    return LearnedSurrogateLoss(metric, task=text.Characters("abcdef"), **options)
+    return LearnedSurrogateLoss(metric, task=text.PerPosition("abcdef"), **options)
 
 
 def corpus_error(readings, targets):
@@ -135,7 +135,7 @@ def test_the_first_calls_in_evaluation_settle_nothing():
 
 def test_a_flattened_batch_of_texts_is_no_text():
     criterion = LearnedSurrogateLoss(
-        text.edit_distance, task=text.Characters("abcdef", classes_last=True)
+        text.edit_distance, task=text.PerPosition("abcdef", classes_last=True)
     )
     logits, target = some_texts()
     target[:, 4:] = 0
@@ -286,6 +286,6 @@ def test_stats_are_true_of_the_first_call(case):
         arguments = torch.zeros(64, 3, requires_grad=True), torch.ones(64, 3)
     loss = criterion(*arguments)
     assert criterion.stats["calls"] == 1
-    assert not math.isnan(criterion.stats["metric"])
+    assert not math.isnan(criterion.stats["metric/mean"])
     if case == "tensors":
-        assert criterion.stats["metric"] == pytest.approx(loss.item())
+        assert criterion.stats["metric/mean"] == pytest.approx(loss.item())

@@ -346,7 +346,7 @@ def test_the_metric_sees_no_gradient_and_leaves_the_users_tensors_alone():
     criterion(prediction, target).backward()
     assert_identical((prediction.detach(), target.detach()), before)
     assert set(seen) == {(False, False, False)}
-    assert criterion.stats["metric"] == pytest.approx(l1(*before).mean().item())
+    assert criterion.stats["metric/mean"] == pytest.approx(l1(*before).mean().item())
     z, y, errors = criterion._core.pairs.replay.oldest_first()
     assert_identical((z, y), before)
     torch.testing.assert_close(errors, l1(*before))
@@ -393,8 +393,8 @@ def test_skipped_pairs_are_counted_left_out_of_replay_and_training_goes_on():
         bad = int((arguments[0][:, 0] > 0).sum())
         skipped, expected = skipped + bad, expected + 4 - bad
     assert skipped
-    assert criterion.stats["skipped"] == skipped
-    assert criterion.stats["replay_size"] == expected
+    assert criterion.stats["metric/skipped"] == skipped
+    assert criterion.stats["replay/size"] == expected
     assert criterion.stats["updates"] == 4
     assert not (criterion._core.pairs.replay.oldest_first()[0][:, 0] > 0).any()
 
@@ -407,7 +407,7 @@ def test_a_batch_that_is_skipped_whole_changes_nothing_but_counts():
     loss, gradient = step(criterion, make_arguments())
     assert loss.isfinite()
     assert gradient.isfinite().all()
-    assert (criterion.stats["skipped"], criterion.stats["replay_size"]) == (4, 0)
+    assert (criterion.stats["metric/skipped"], criterion.stats["replay/size"]) == (4, 0)
     assert criterion.stats["updates"] == 0
 
 
@@ -454,7 +454,7 @@ def test_a_metric_of_one_sample_with_a_batch_of_one():
     criterion = make_loss(metric=per_sample)
     prediction, target = make_arguments(batch=1)
     criterion(prediction, target)
-    assert criterion.stats["metric"] == pytest.approx(l1(prediction, target).item())
+    assert criterion.stats["metric/mean"] == pytest.approx(l1(prediction, target).item())
     criterion(*make_arguments(batch=3))
 
 
@@ -465,4 +465,4 @@ def test_error_that_is_learned_is_best_minus_metric():
     torch.testing.assert_close(
         criterion._core.pairs.replay.oldest_first()[2], l1(prediction, target).detach()
     )
-    assert criterion.stats["metric"] == pytest.approx(-l1(prediction, target).mean().item())
+    assert criterion.stats["metric/mean"] == pytest.approx(-l1(prediction, target).mean().item())

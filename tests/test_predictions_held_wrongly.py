@@ -65,7 +65,7 @@ def test_logits_and_their_log_softmax_are_not_doubted(case, function):
 @pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), nn.NLLLoss(), functional.cross_entropy])
 def test_a_cross_entropy_beside_classes_last_is_refused(loss):
     """Where there are as many positions as classes, it would take one for the other."""
-    task = text.Characters("abc", classes_last=True)
+    task = text.PerPosition("abc", classes_last=True)
     logits = torch.randn(2, 4, 4, requires_grad=True)
     target = torch.tensor([[1, 2, 3, 0], [2, 0, 0, 0]])
     criterion = LearnedSurrogateLoss(text.edit_distance, task=task, base_loss=loss)
@@ -77,7 +77,7 @@ def test_a_cross_entropy_beside_classes_last_is_refused(loss):
     def transposed(input, target):
         return functional.cross_entropy(input.transpose(1, 2), target)
 
-    for beside, form in ((transposed, task), (loss, text.Characters("abc"))):
+    for beside, form in ((transposed, task), (loss, text.PerPosition("abc"))):
         criterion = LearnedSurrogateLoss(text.edit_distance, task=form, base_loss=beside)
         criterion(logits, target)
 
@@ -85,7 +85,7 @@ def test_a_cross_entropy_beside_classes_last_is_refused(loss):
 @pytest.mark.parametrize("symbol", ["[GO]", "<unk>", "</s>", "<|pad|>", "{end}"])
 def test_special_symbols_of_several_characters_are_doubted(symbol):
     with pytest.warns(UserWarning, match=f"sees as {len(symbol)} characters"):
-        text.Characters([symbol, "a", "b"])
+        text.PerPosition([symbol, "a", "b"])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         text.CTC(["ab", "<", "[", "]", ">", "a>", "<>", "\ue000"])
@@ -119,7 +119,7 @@ def test_a_tokenizers_decode_makes_the_metrics_texts(kind, surrogate):
         seen.extend(zip(predictions, targets))
         return text.edit_distance(predictions, targets)
 
-    make = {"ctc": text.CTC, "characters": text.Characters}[kind]
+    make = {"ctc": text.CTC, "characters": text.PerPosition}[kind]
     task = make(BYTES, 5, decode=of_bytes)
     options = {"surrogate": surrogate, "draws": 0, "warm_up_updates": 1}
     if surrogate is None:

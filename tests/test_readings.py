@@ -15,7 +15,7 @@ from learned_surrogates.text._controls import Controls
 from learned_surrogates.text._readings import ReadingDraws
 
 LETTERS = "ab"
-TASKS = {"ctc": text.CTC(LETTERS), "characters": text.Characters(LETTERS)}
+TASKS = {"ctc": text.CTC(LETTERS), "characters": text.PerPosition(LETTERS)}
 HEADS = pytest.mark.parametrize("head", TASKS)
 
 
@@ -40,7 +40,7 @@ def outputs(head, count, seed=0, positions=4, scale=1.5):
 
 def exact(head, metric, arguments):
     """The expected metric's gradient of one sample, by going through all readings."""
-    task = TASKS[head].seen_by("auto")
+    task = TASKS[head].for_surrogate("auto")
     batch = task.read(*arguments)
     logits = batch.logits.double().requires_grad_()
     log_probs = logits.log_softmax(1)[0]
@@ -59,7 +59,7 @@ def test_unbiased_whatever_is_made_of_the_controls(head, share):
     The mean over 40 calls of 256 samples, each of 4 readings; 4 standard errors.
     """
     arguments = outputs(head, 256)
-    task = TASKS[head].seen_by("auto")
+    task = TASKS[head].for_surrogate("auto")
     batch = task.read(*arguments)
     random = torch.Generator().manual_seed(1)
     controls = Controls(task, batch)
@@ -86,7 +86,7 @@ def test_unbiased_whatever_is_made_of_the_controls(head, share):
 def test_the_controls_gradients_are_those_of_their_means(head):
     """By going through all readings; the edit distance's closed form is near, the others exact."""
     arguments = outputs(head, 1, seed=2)
-    task = TASKS[head].seen_by("auto")
+    task = TASKS[head].for_surrogate("auto")
     batch = task.read(*arguments)
     controls = Controls(task, batch)
     logits = batch.logits.double().requires_grad_()
@@ -124,7 +124,7 @@ def test_a_users_own_edit_distance_is_found_to_be_one(head):
 
     criterion = fitted(mine, head, calls=10)
     assert criterion.stats["surrogate/r2"] == pytest.approx(1, abs=1e-3)
-    assert criterion.stats["gradient/worth"] > 500
+    assert criterion.stats["gradient/effective_draws"] > 500
     arguments = make_arguments(head, 99, batch=8)
     _, gradient = step(criterion, arguments)
     known = text.ExpectedEditDistance(criterion.task)
@@ -198,7 +198,7 @@ def test_whole_number_costs_are_known_and_others_are_not():
 @pytest.mark.parametrize("metric", [text.edit_distance, text.normalized_edit_distance])
 def test_the_base_loss_leads_until_most_is_read(metric):
     """And then has half of the gradient, where the metric is an edit distance."""
-    task = text.Characters(ALPHABET)
+    task = text.PerPosition(ALPHABET)
     criterion = LearnedSurrogateLoss(metric, task=task, base_loss=nn.CrossEntropyLoss())
     target = torch.randint(1, 7, (64, 5), generator=torch.Generator().manual_seed(0))
     unsure = torch.zeros(64, 7, 5, requires_grad=True)

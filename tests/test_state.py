@@ -93,9 +93,9 @@ def test_state_in_the_middle_of_the_warm_up():
     criterion, restored = make_loss(warm_up_updates=10), make_loss(warm_up_updates=10)
     train(criterion, "tensors", range(4))
     restored.load_state_dict(snapshot(criterion))
-    assert restored.stats["warming_up"]
+    assert restored.stats["surrogate/warming_up"]
     assert_identical(train(restored, "tensors", range(9)), train(criterion, "tensors", range(9)))
-    assert not restored.stats["warming_up"]
+    assert not restored.stats["surrogate/warming_up"]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -217,7 +217,7 @@ def test_without_replay_the_surrogate_is_restored_and_goes_on():
     assert not any(key.startswith("replay") for key in state)
     restored = make_loss(save_replay=False)
     restored.load_state_dict(state, strict=True)
-    assert restored.stats["replay_size"] == 0
+    assert restored.stats["replay/size"] == 0
     arguments = make_arguments(seed=7)
     assert_identical(step(restored.eval(), arguments), step(criterion.eval(), arguments))
     train(restored.train(), "tensors", range(3))

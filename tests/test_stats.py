@@ -26,7 +26,7 @@ def plain_spearman(a, b):
 @given(st.lists(st.tuples(numbers, numbers), min_size=2, max_size=12))
 def test_rank_correlation_is_spearmans_with_ties(pairs):
     values, errors = [v for v, _ in pairs], [e for _, e in pairs]
-    actual = agreement(torch.tensor(values), torch.tensor(errors))["rank_correlation"]
+    actual = agreement(torch.tensor(values), torch.tensor(errors))["surrogate/spearman"]
     assert actual == pytest.approx(plain_spearman(values, errors), nan_ok=True, abs=1e-9)
 
 
@@ -35,12 +35,12 @@ def test_errors_are_those_of_a_plain_computation(pairs):
     values, errors = [v for v, _ in pairs], [e for _, e in pairs]
     actual = agreement(torch.tensor(values), torch.tensor(errors))
     absolute = sum(abs(v - e) for v, e in pairs) / len(pairs)
-    assert actual["surrogate_error"] == pytest.approx(absolute)
+    assert actual["surrogate/mae"] == pytest.approx(absolute)
     mean = sum(errors) / len(errors)
     wrong = sum((v - e) ** 2 for v, e in pairs)
     varies = sum((e - mean) ** 2 for e in errors)
     expected = math.sqrt(wrong / varies) if varies else math.nan
-    assert actual["relative_error"] == pytest.approx(expected, nan_ok=True)
+    assert actual["surrogate/nrmse"] == pytest.approx(expected, nan_ok=True)
 
 
 def test_noise_of_the_errors_is_not_the_surrogates_fault():
@@ -49,23 +49,23 @@ def test_noise_of_the_errors_is_not_the_surrogates_fault():
     truth = 3 * torch.rand(20_000, generator=random)
     values = truth + 0.3 * torch.randn(20_000, generator=random)
     errors = truth + 0.8 * torch.randn(20_000, generator=random)
-    relative = agreement(values, errors, torch.full((20_000,), 0.8**2))["relative_error"]
+    relative = agreement(values, errors, torch.full((20_000,), 0.8**2))["surrogate/nrmse"]
     assert relative == pytest.approx(0.3 / truth.std().item(), abs=0.03)
-    assert agreement(values, errors)["relative_error"] > 2 * relative
+    assert agreement(values, errors)["surrogate/nrmse"] > 2 * relative
 
 
 def test_a_perfect_surrogate():
     errors = torch.tensor([0.0, 1.0, 5.0])
     assert agreement(errors, errors) == {
-        "surrogate_error": 0.0,
-        "relative_error": 0.0,
-        "rank_correlation": pytest.approx(1.0),
+        "surrogate/mae": 0.0,
+        "surrogate/nrmse": 0.0,
+        "surrogate/spearman": pytest.approx(1.0),
     }
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_too_few_samples_give_nan(count):
     figures = agreement(torch.ones(count), torch.ones(count))
-    assert math.isnan(figures["relative_error"])
-    assert math.isnan(figures["rank_correlation"])
-    assert math.isnan(figures["surrogate_error"]) == (count == 0)
+    assert math.isnan(figures["surrogate/nrmse"])
+    assert math.isnan(figures["surrogate/spearman"])
+    assert math.isnan(figures["surrogate/mae"]) == (count == 0)

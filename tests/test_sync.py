@@ -288,7 +288,7 @@ def fit_with_failures(failing, update_every, on_metric_error="raise", case="tens
             step(criterion, make_arguments(seed=seed))
         except MetricError as error:
             messages.append((metric.call, str(error)))
-    return together(criterion), messages, criterion._core.stats()["skipped"]
+    return together(criterion), messages, criterion._core.stats()["metric/skipped"]
 
 
 @pytest.mark.parametrize("failing", [0, 2])

@@ -84,7 +84,7 @@ def test_ctc_learns_from_one_sample_without_a_batch():
     criterion = make_loss("ctc")
     log_probs, targets, _, _ = make_arguments("ctc", seed=3, batch=1)
     criterion(log_probs.detach()[:, 0].requires_grad_(), targets[0], 9, 4)
-    assert criterion.stats["replay_size"] == 1
+    assert criterion.stats["replay/size"] == 1
 
 
 def greedy(log_probs, frames, characters, blank):
@@ -265,7 +265,7 @@ def test_both_layouts_of_characters_agree():
 
 @pytest.mark.parametrize("end", [0, 3, 6])
 def test_characters_decoding_is_that_of_a_plain_loop(end):
-    task = text.Characters(ALPHABET, end=end)
+    task = text.PerPosition(ALPHABET, end=end)
 
     def read(classes):
         string = ""
@@ -286,7 +286,7 @@ def test_characters_decoding_is_that_of_a_plain_loop(end):
 
 @pytest.mark.parametrize("end", [0, 3, 6])
 def test_characters_representation_is_probabilities_and_one_hot_targets(end):
-    task = text.Characters(ALPHABET, end=end, ignore_index=-1)
+    task = text.PerPosition(ALPHABET, end=end, ignore_index=-1)
     logits, _ = make_arguments("characters", batch=2, length=5)
     a, b = [c for c in range(CLASSES) if c != end][:2]
     batch = task.read(logits, [[a, b, end, b, a], [b, b, a, end, -1]])
@@ -325,7 +325,7 @@ def test_a_sample_that_is_ignored_whole():
     assert gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("make", [text.CTC, text.Characters])
+@pytest.mark.parametrize("make", [text.CTC, text.PerPosition])
 def test_word_pieces(make):
     task = make(["a", "ab", "b", "\n"])
     assert task.alphabet.encode("aabb\n") == [1, 2, 3, 4]
@@ -334,7 +334,7 @@ def test_word_pieces(make):
         task.alphabet.encode("abz")
 
 
-@pytest.mark.parametrize("make", [text.CTC, text.Characters])
+@pytest.mark.parametrize("make", [text.CTC, text.PerPosition])
 @pytest.mark.parametrize("fold", ["lower", lambda character: 1])
 def test_a_wrong_fold_is_refused(make, fold):
     with pytest.raises(TypeError, match="fold must"):
@@ -349,7 +349,7 @@ def test_training_with_any_special_class(case, special):
         log_probs, targets, *lengths = make_arguments("ctc")
         arguments = (log_probs, targets - (targets <= special).long(), *lengths)
     else:
-        task, arguments = text.Characters(ALPHABET, end=special), make_arguments("characters")
+        task, arguments = text.PerPosition(ALPHABET, end=special), make_arguments("characters")
     criterion = make_loss(case, task=task)
     for _ in range(2):
         loss, gradient = step(criterion, arguments)
@@ -441,7 +441,7 @@ def test_wrong_arguments_of_tensors_are_named(arguments, error, message):
         make_loss()(*arguments)
 
 
-@pytest.mark.parametrize("make", [text.CTC, text.Characters])
+@pytest.mark.parametrize("make", [text.CTC, text.PerPosition])
 @pytest.mark.parametrize(
     ("alphabet", "error"),
     [
@@ -459,7 +459,7 @@ def test_unusable_alphabets_are_refused(make, alphabet, error):
         make(alphabet)
 
 
-@pytest.mark.parametrize(("make", "name"), [(text.CTC, "blank"), (text.Characters, "end")])
+@pytest.mark.parametrize(("make", "name"), [(text.CTC, "blank"), (text.PerPosition, "end")])
 @pytest.mark.parametrize("special", [-1, 3, "a", None, 1.0])
 def test_a_special_class_out_of_range_is_refused(make, name, special):
     with pytest.raises(ValueError, match=rf"{name} must be a class index in 0\.\.2"):
@@ -471,20 +471,20 @@ def test_an_unknown_layout_is_refused():
         text.CTC("ab", layout="centered")
 
 
-@pytest.mark.parametrize(("make", "name"), [(text.CTC, "blank"), (text.Characters, "end")])
+@pytest.mark.parametrize(("make", "name"), [(text.CTC, "blank"), (text.PerPosition, "end")])
 def test_repr_of_a_task(make, name):
     assert repr(make("abc", 2)) == f"{make.__name__}(3 characters, {name}=2)"
 
 
 def test_a_large_alphabet_is_stored_exactly():
     alphabet = [chr(0x4E00 + i) for i in range(2**15)]
-    task = text.Characters(alphabet)
+    task = text.PerPosition(alphabet)
     _, target = task.encode([alphabet[-1]], [alphabet[-1]], None)
     assert int(target[0, 0]) - 1 == 2**15
 
 
 def test_one_task_serves_several_losses():
-    task = text.Characters(ALPHABET)
+    task = text.PerPosition(ALPHABET)
     alone, first, second = make_loss("characters"), *(make_loss("characters", task=task),) * 2
     for seed in range(2):
         step(first, make_arguments("characters", seed, length=12))
@@ -519,7 +519,7 @@ def test_outputs_without_positions_are_named(task):
         "ctc": (torch.zeros(0, 2, 7), torch.ones(2, 3, dtype=torch.long), [0, 0], [3, 3]),
         "characters": (torch.zeros(2, 7, 0), torch.ones(2, 0, dtype=torch.long)),
     }
-    tasks = {"ctc": text.CTC("abcdef"), "characters": text.Characters("abcdef")}
+    tasks = {"ctc": text.CTC("abcdef"), "characters": text.PerPosition("abcdef")}
     criterion = LearnedSurrogateLoss(text.edit_distance, task=tasks[task])
     with pytest.raises(ValueError, match=r"no (frames|positions)"):
         criterion(*arguments[task])

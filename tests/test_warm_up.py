@@ -14,8 +14,8 @@ def test_warm_up_with_batches(form):
     stats = criterion.warm_up(map(forms[form], batches), updates=5)
     reference.warm_up(batches, updates=5)
     assert stats is criterion.stats
-    assert (stats["updates"], stats["replay_size"], stats["calls"]) == (5, 12, 0)
-    assert math.isfinite(stats["surrogate_error"])
+    assert (stats["updates"], stats["replay/size"], stats["calls"]) == (5, 12, 0)
+    assert math.isfinite(stats["surrogate/mae"])
     assert_identical(snapshot(criterion), snapshot(reference))
 
 
@@ -47,14 +47,14 @@ def test_warm_up_reads_one_batch_an_update_and_no_more():
 def test_warm_up_from_the_generator_alone(case):
     criterion = make_loss(case, warm_up_updates=10)
     stats = criterion.warm_up(updates=4)
-    assert (stats["updates"], stats["replay_size"], stats["warming_up"]) == (4, 0, False)
+    assert (stats["updates"], stats["replay/size"], stats["surrogate/warming_up"]) == (4, 0, False)
     assert step(criterion, make_arguments(case))[1].abs().sum() > 0
 
 
 def test_warm_up_from_the_generator_reports_errors_of_fresh_pairs():
     stats = make_loss("characters").warm_up(updates=4)
-    assert math.isfinite(stats["surrogate_error"])
-    assert math.isfinite(stats["relative_error"])
+    assert math.isfinite(stats["surrogate/mae"])
+    assert math.isfinite(stats["surrogate/nrmse"])
 
 
 def test_warm_up_without_batches_or_generator_is_refused():
@@ -155,7 +155,7 @@ def test_penalty_is_computed_as_often_as_asked():
     seen = []
     for seed in range(7):
         step(criterion, make_arguments(seed=seed))
-        seen.append(criterion.stats["penalty"])
+        seen.append(criterion.stats["surrogate/penalty"])
     assert seen[0] == seen[1] == seen[2] != seen[3]
     assert seen[3] == seen[4] == seen[5] != seen[6]
     assert all(math.isfinite(penalty) for penalty in seen)
@@ -173,12 +173,12 @@ def test_a_seldom_penalty_weighs_as_much_as_one_at_each_update():
 def test_no_penalty_without_a_weight():
     criterion = make_loss(penalty_weight=0)
     train(criterion, "tensors", range(2))
-    assert math.isnan(criterion.stats["penalty"])
+    assert math.isnan(criterion.stats["surrogate/penalty"])
 
 
 def test_a_warm_up_without_batches_leaves_the_gradient_withheld():
     criterion = make_loss(warm_up_updates=20)
-    assert criterion.warm_up([], updates=5)["warming_up"]
+    assert criterion.warm_up([], updates=5)["surrogate/warming_up"]
 
 
 def test_an_interrupted_warm_up_goes_on_in_the_calls():
@@ -193,4 +193,4 @@ def test_an_interrupted_warm_up_goes_on_in_the_calls():
     for seed in range(12):
         step(criterion, make_arguments("characters", seed, batch=2))
     assert criterion.stats["updates"] > 20
-    assert not criterion.stats["warming_up"]
+    assert not criterion.stats["surrogate/warming_up"]

@@ -85,7 +85,7 @@ def test_with_lag_0_all_is_as_without_an_executor(case, kind):
     executor = ThreadPoolExecutor(2) if kind == "threads" else Pickling()
     options = {"metric_budget": 3, "update_every": 2}
     plain = make_loss(case, **options)
-    parallel = make_loss(case, executor=Workers(executor, lag=0, samples_a_task=2), **options)
+    parallel = make_loss(case, executor=Workers(executor, lag=0, chunk_size=2), **options)
     for criterion in (plain, parallel):
         criterion.warm_up([make_arguments(case, seed) for seed in range(50, 54)], updates=6)
     assert_identical(train(parallel, case, range(8)), train(plain, case, range(8)))
@@ -107,7 +107,7 @@ def test_with_lag_0_samples_are_spread_over_workers():
         both.wait()
         return l1(prediction, target)
 
-    workers = Workers(ThreadPoolExecutor(2), lag=0, samples_a_task=2)
+    workers = Workers(ThreadPoolExecutor(2), lag=0, chunk_size=2)
     criterion = make_loss(metric=metric, batched=True, executor=workers)
     batches = [make_arguments(seed=seed) for seed in range(2)]
     for batch in batches:
@@ -120,7 +120,7 @@ def test_a_filter_with_lag_0_drops_samples_that_were_lost():
     criterion = make_loss(
         filter=1e6,
         batched=True,
-        executor=Workers(by_hand, lag=0, samples_a_task=2, timeout=0.01),
+        executor=Workers(by_hand, lag=0, chunk_size=2, timeout=0.01),
         on_metric_error="skip",
     )
     submit = by_hand.submit
@@ -133,8 +133,8 @@ def test_a_filter_with_lag_0_drops_samples_that_were_lost():
     by_hand.submit = submit_and_run_first
     _, gradient = step(criterion, make_arguments())
     assert gradient.any(1).tolist() == [True, True, False, False]
-    assert criterion.stats["lost"] == 2
-    assert criterion.stats["skipped"] == 0
+    assert criterion.stats["metric/lost"] == 2
+    assert criterion.stats["metric/skipped"] == 0
 
 
 # Some calls later
@@ -193,7 +193,7 @@ def test_asynchronously_no_call_waits():
         assert loss.isfinite()
         assert gradient.isfinite().all()
     assert len(by_hand.given) == 4
-    assert (criterion.stats["waiting"], criterion.stats["replay_size"]) == (16, 0)
+    assert (criterion.stats["metric/pending"], criterion.stats["replay/size"]) == (16, 0)
     assert criterion.stats["updates"] == 0
     by_hand.run(2)
     by_hand.run(1)
@@ -203,7 +203,7 @@ def test_asynchronously_no_call_waits():
     step(criterion, batches[5])
     assert_replayed(criterion, [batches[i] for i in (1, 2, 0, 4)])
     assert criterion.stats["updates"] == 2
-    assert criterion.stats["waiting"] == 8
+    assert criterion.stats["metric/pending"] == 8
 
 
 def test_what_is_awaited_is_not_changed_by_the_user():
@@ -221,18 +221,18 @@ def test_what_is_awaited_is_not_changed_by_the_user():
 
 def test_calls_beyond_the_backlog_are_not_measured_and_counted():
     by_hand = ByHand()
-    criterion = make_loss(executor=Workers(by_hand, backlog=2))
+    criterion = make_loss(executor=Workers(by_hand, max_pending=2))
     batches = [make_arguments(seed=seed) for seed in range(6)]
     for batch in batches[:4]:
         step(criterion, batch)
     assert len(by_hand.given) == 2
-    assert (criterion.stats["waiting"], criterion.stats["unmeasured"]) == (8, 8)
+    assert (criterion.stats["metric/pending"], criterion.stats["metric/unmeasured"]) == (8, 8)
     by_hand.run()
     for batch in batches[4:]:
         step(criterion, batch)
     assert len(by_hand.given) == 4
     assert_replayed(criterion, batches[:2])
-    assert criterion.stats["unmeasured"] == 8
+    assert criterion.stats["metric/unmeasured"] == 8
 
 
 def test_the_calling_form_is_found_out_once_and_known_here():
@@ -264,7 +264,7 @@ def failing(prediction, target):
 
 @pytest.mark.parametrize("executor", [Pickling, AtOnce])
 def test_with_lag_0_an_error_leaves_the_loss_as_it_was(executor):
-    workers = Workers(executor(), lag=0, samples_a_task=1)
+    workers = Workers(executor(), lag=0, chunk_size=1)
     criterion = make_loss("tensors", failing, executor=workers)
     train(criterion, "tensors", range(2))
     before = snapshot(criterion)
@@ -323,7 +323,7 @@ def test_skipped_samples_are_left_out_and_counted(executor):
     step(criterion, other)
     kept = [0, 2, 3]
     assert_replayed(criterion, [(odd[0][kept], odd[1][kept])])
-    assert (criterion.stats["skipped"], criterion.stats["lost"]) == (1, 0)
+    assert (criterion.stats["metric/skipped"], criterion.stats["metric/lost"]) == (1, 0)
 
 
 def test_a_metric_that_cannot_be_sent_is_named():
@@ -353,7 +353,7 @@ if __name__ == "__main__":
     context.set_forkserver_preload(["learned_surrogates"])
     make = functools.partial(ProcessPoolExecutor, 1, mp_context=context)
     for _ in range(15):
-        workers = Workers(make, samples_a_task=1, backlog=50)
+        workers = Workers(make, chunk_size=1, max_pending=50)
         criterion = LearnedSurrogateLoss(lambda p, t: (p - t).abs().sum(-1), executor=workers)
         try:
             for _ in range(100):
@@ -382,23 +382,23 @@ def test_a_worker_that_dies_loses_its_own_samples_alone(lag):
         metric=deadly,
         batched=True,
         on_metric_error="skip",
-        executor=Workers(functools.partial(processes, 2), lag=lag, samples_a_task=2),
+        executor=Workers(functools.partial(processes, 2), lag=lag, chunk_size=2),
     )
     batches = [with_odd_sample(0, sample=2), *(make_arguments(seed=seed) for seed in range(1, 7))]
     for batch in batches:
         step(criterion, batch)
     prediction, target = batches[0]
     assert_replayed(criterion, [(prediction[:2], target[:2]), *batches[1 : 7 - lag]])
-    assert (criterion.stats["lost"], criterion.stats["skipped"]) == (2, 0)
+    assert (criterion.stats["metric/lost"], criterion.stats["metric/skipped"]) == (2, 0)
 
 
 def test_a_worker_that_dies_is_an_error_if_errors_are_to_be_raised():
-    workers = Workers(functools.partial(processes, 1), lag=0, samples_a_task=4)
+    workers = Workers(functools.partial(processes, 1), lag=0, chunk_size=4)
     criterion = make_loss(metric=deadly, batched=True, executor=workers)
     with pytest.raises(MetricError, match=r"4 samples are lost.*worker died"):
         criterion(*with_odd_sample())
     step(criterion, make_arguments())
-    assert criterion.stats["lost"] == 4
+    assert criterion.stats["metric/lost"] == 4
     assert_replayed(criterion, [make_arguments()])
 
 
@@ -421,7 +421,7 @@ def test_suspects_are_sent_alone_and_others_wait():
     assert len(made[1].given) == 1
     made[1].break_down()  # a second strike
     step(criterion, batches[5])
-    assert criterion.stats["lost"] == 4
+    assert criterion.stats["metric/lost"] == 4
     for sent, batch in enumerate(batches[6:8], 1):  # the two other suspects
         assert len(made[2].given) == sent
         made[2].run()
@@ -482,7 +482,7 @@ def test_a_given_executor_that_breaks_loses_samples_if_they_are_to_be_skipped():
         step(criterion, make_arguments(seed=1))
     step(criterion, make_arguments(seed=2))  # warns no more
     step(criterion, make_arguments(seed=3))
-    assert criterion.stats["lost"] == 12
+    assert criterion.stats["metric/lost"] == 12
 
 
 def test_an_executor_that_was_shut_down_is_named():
@@ -496,7 +496,7 @@ def test_an_executor_that_was_shut_down_is_named():
 @pytest.mark.parametrize("lag", [0, 1])
 def test_a_thread_that_hangs_is_given_up(lag, on_metric_error):
     metric = Hanging()
-    workers = Workers(ThreadPoolExecutor(2), lag=lag, timeout=0.3, samples_a_task=4)
+    workers = Workers(ThreadPoolExecutor(2), lag=lag, timeout=0.3, chunk_size=4)
     criterion = make_loss(
         metric=metric, batched=True, executor=workers, on_metric_error=on_metric_error
     )
@@ -509,11 +509,11 @@ def test_a_thread_that_hangs_is_given_up(lag, on_metric_error):
                 criterion(*last)
         else:
             step(criterion, last)
-            assert criterion.stats["lost"] == 4
+            assert criterion.stats["metric/lost"] == 4
         others = [make_arguments(seed=seed) for seed in range(2, 5)]
         for batch in others:  # the other thread goes on
             step(criterion, batch)
-        assert criterion.stats["lost"] == 4
+        assert criterion.stats["metric/lost"] == 4
         taken = [last] if lag and on_metric_error == "skip" else []
         assert_replayed(criterion, [*taken, *others[: 3 - lag]])
     finally:
@@ -527,11 +527,11 @@ def test_asynchronously_a_thread_that_hangs_holds_nothing_up():
     by_hand.start(0)
     time.sleep(0.05)
     step(criterion, make_arguments(seed=1))
-    assert criterion.stats["lost"] == 4
+    assert criterion.stats["metric/lost"] == 4
 
 
 def test_a_process_that_hangs_is_killed_and_others_go_on():
-    workers = Workers(functools.partial(processes, 1), lag=0, timeout=20, samples_a_task=2)
+    workers = Workers(functools.partial(processes, 1), lag=0, timeout=20, chunk_size=2)
     options = {"metric": sleepy, "batched": True, "on_metric_error": "skip"}
     criterion = make_loss(executor=workers, **options)
     step(criterion, make_arguments())  # by now there is a process
@@ -542,7 +542,7 @@ def test_a_process_that_hangs_is_killed_and_others_go_on():
     object.__setattr__(workers, "timeout", 20)
     step(criterion, other)
     wait_until(lambda: not hung.is_alive())
-    assert criterion.stats["lost"] in (2, 4)  # the other half was in the queue
+    assert criterion.stats["metric/lost"] in (2, 4)  # the other half was in the queue
     assert_identical(replayed(criterion)[0][-4:], other[0].detach())
 
 
@@ -621,7 +621,7 @@ def test_a_loss_whose_executor_is_made_can_be_pickled():
 
 
 def test_with_lag_0_a_resumed_run_is_the_uninterrupted_one():
-    workers = Workers(AtOnce(), lag=0, samples_a_task=3)
+    workers = Workers(AtOnce(), lag=0, chunk_size=3)
     criterion, restored = (make_loss("ctc-auto", executor=workers) for _ in range(2))
     train(criterion, "ctc", range(4))
     restored.load_state_dict(snapshot(criterion))
@@ -631,13 +631,13 @@ def test_with_lag_0_a_resumed_run_is_the_uninterrupted_one():
 
 def test_what_is_on_its_way_is_not_part_of_the_state():
     by_hand = ByHand()
-    criterion = make_loss(executor=Workers(by_hand, backlog=3), on_metric_error="skip")
+    criterion = make_loss(executor=Workers(by_hand, max_pending=3), on_metric_error="skip")
     train(criterion, "tensors", range(4))
     by_hand.run(0, 1)
     state = snapshot(criterion)
     criterion.load_state_dict(state)
-    assert criterion.stats["waiting"] == 0
-    assert criterion.stats["unmeasured"] == 4
+    assert criterion.stats["metric/pending"] == 0
+    assert criterion.stats["metric/unmeasured"] == 4
     by_hand.run()
     step(criterion, make_arguments(seed=8))
     by_hand.run()
@@ -650,7 +650,7 @@ def test_the_counters_are_part_of_the_state():
     train(criterion, "tensors", range(3))
     criterion._core.oracle.queue.lost = 5
     restored.load_state_dict(snapshot(criterion))
-    assert (restored.stats["unmeasured"], restored.stats["lost"]) == (9, 5)
+    assert (restored.stats["metric/unmeasured"], restored.stats["metric/lost"]) == (9, 5)
 
 
 # The generator's pairs, and warm-up
@@ -688,7 +688,7 @@ def test_warm_up_is_the_same_and_in_parallel(lag):
     parallel, plain = make_loss(metric=metric, batched=True, executor=workers), make_loss()
     batches = [make_arguments(seed=seed) for seed in range(6)]
     stats = parallel.warm_up(batches, updates=10)
-    assert stats["waiting"] == 0
+    assert stats["metric/pending"] == 0
     plain.warm_up(batches, updates=10)
     assert_identical(learned(parallel), learned(plain))
 
@@ -712,7 +712,7 @@ def test_warm_up_takes_in_what_earlier_calls_await():
     for batch in batches[:3]:
         criterion(*batch)
     stats = criterion.warm_up(batches[3:], updates=2)
-    assert (stats["waiting"], stats["replay_size"]) == (0, 20)
+    assert (stats["metric/pending"], stats["replay/size"]) == (0, 20)
     executor.shutdown()
 
 
@@ -723,7 +723,7 @@ def test_warm_up_on_the_generator_alone():
     for criterion in (plain, parallel):
         stats = criterion.warm_up(updates=12)
         assert stats["updates"] == 12
-        assert stats["surrogate_error"] > 0
+        assert stats["surrogate/mae"] > 0
     assert_identical(parallel._core.net.module.state_dict(), plain._core.net.module.state_dict())
 
 
@@ -762,7 +762,7 @@ def test_a_budget_measures_so_many_samples(budget, measured, executor):
         chosen.append((prediction[which], target[which]))
         assert_identical(seen[-1], prediction[which].detach())
     assert_replayed(criterion, chosen if executor is None else chosen[:-1])
-    assert criterion._core.stats()["unmeasured"] == 4 * (4 - measured)
+    assert criterion._core.stats()["metric/unmeasured"] == 4 * (4 - measured)
 
 
 def test_a_whole_budget_is_none_at_all():
@@ -850,9 +850,9 @@ def test_a_wrong_argument_is_named(options, error, name):
         ("lag", 0.5, TypeError),
         ("timeout", -1, ValueError),
         ("timeout", "long", TypeError),
-        ("samples_a_task", 0, ValueError),
-        ("backlog", 0, ValueError),
-        ("backlog", None, TypeError),
+        ("chunk_size", 0, ValueError),
+        ("max_pending", 0, ValueError),
+        ("max_pending", None, TypeError),
     ],
 )
 def test_a_wrong_field_is_named(name, value, error):
@@ -870,7 +870,7 @@ def test_repr_tells_how_values_are_taken_in():
 @pytest.mark.parametrize("case", ["tensors", "measured", "characters-auto"])
 def test_a_check_with_workers_is_one_without(case, lag):
     counting = Counting()
-    workers = Workers(counting, lag=lag, samples_a_task=3)
+    workers = Workers(counting, lag=lag, chunk_size=3)
     criterion = make_loss(case, seed=1, executor=workers)
     alone = make_loss(case, seed=1)
     arguments = make_arguments(case, 7)
@@ -882,13 +882,13 @@ def test_a_check_leaves_out_what_is_lost():
     criterion = LearnedSurrogateLoss(
         deadly,
         batched=True,
-        executor=Workers(processes, samples_a_task=2),
+        executor=Workers(processes, chunk_size=2),
         on_metric_error="skip",
     )
     check = criterion.check([with_odd_sample(sample=2)], draws=2)
     assert (check.samples, check.left_out) == (2, 2)
     assert "2 more samples are left out" in str(check)
-    assert criterion.stats["lost"] == 0
+    assert criterion.stats["metric/lost"] == 0
 
 
 def test_a_check_of_which_all_is_lost_says_so():
@@ -911,7 +911,7 @@ def test_draws_of_a_check_are_evaluated_side_by_side():
             at_once.wait()
         return text.edit_distance(predictions, targets)
 
-    workers = Workers(functools.partial(ThreadPoolExecutor, 2), samples_a_task=100)
+    workers = Workers(functools.partial(ThreadPoolExecutor, 2), chunk_size=100)
     criterion = make_loss("characters", metric=metric, batched=True, executor=workers)
     criterion.check([make_arguments("characters", 7)], draws=4)
 
@@ -934,7 +934,7 @@ def test_what_cannot_be_sent_is_not_sent_later():
 
 def test_a_check_says_what_a_worker_raised():
     criterion = LearnedSurrogateLoss(
-        stubborn, batched=True, executor=Workers(ThreadPoolExecutor, samples_a_task=1)
+        stubborn, batched=True, executor=Workers(ThreadPoolExecutor, chunk_size=1)
     )
     with pytest.raises(MetricError, match=r"this and that.*sample 3 of 4"):
         criterion.check([with_odd_sample(sample=3)])

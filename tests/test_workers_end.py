@@ -104,7 +104,7 @@ if __name__ == "__main__":
         for _ in range(3):
             call(criterion)
         assert criterion._core.record.calls == calls + 3
-        assert criterion.stats["lost"] == 0
+        assert criterion.stats["metric/lost"] == 0
         print("went on")
 """
 
@@ -159,7 +159,7 @@ def test_processes_that_cannot_be_killed_are_terminated():
     made[0].start(0)
     time.sleep(0.03)
     step(criterion, make_arguments(seed=1))
-    assert criterion.stats["lost"] == 4
+    assert criterion.stats["metric/lost"] == 4
     assert made[0]._processes[1].ended
     assert made[0].ended
     assert len(made[1].given) == 1
@@ -171,7 +171,7 @@ def test_what_only_waits_in_a_busy_pool_does_not_have_it_killed():
     step(criterion, make_arguments())
     time.sleep(0.03)  # it has not been taken up
     step(criterion, make_arguments(seed=1))
-    assert criterion.stats["lost"] == 4
+    assert criterion.stats["metric/lost"] == 4
     assert not made.ended
     assert not made._processes[1].ended
 
@@ -194,7 +194,7 @@ def test_what_a_killed_pool_had_not_done_is_sent_again_and_is_no_suspect():
     wait_until(lambda: made[0]._processes[1].ended)  # without a call
     made[0].break_down()
     step(criterion, batches[3])
-    assert criterion.stats["lost"] == 4
+    assert criterion.stats["metric/lost"] == 4
     assert len(made[1].given) == 3  # at once, not alone
     made[1].run()
     step(criterion, make_arguments(seed=9))
@@ -203,11 +203,11 @@ def test_what_a_killed_pool_had_not_done_is_sent_again_and_is_no_suspect():
 
 def test_a_cancelled_evaluation_frees_its_place():
     by_hand = ByHand()
-    criterion = make_loss(executor=Workers(by_hand, backlog=1), on_metric_error="skip")
+    criterion = make_loss(executor=Workers(by_hand, max_pending=1), on_metric_error="skip")
     step(criterion, make_arguments())
     by_hand.given[0][0].cancel()
     step(criterion, make_arguments(seed=1))
-    assert (criterion.stats["lost"], criterion.stats["unmeasured"]) == (4, 0)
+    assert (criterion.stats["metric/lost"], criterion.stats["metric/unmeasured"]) == (4, 0)
     assert len(by_hand.given) == 2
 
 
@@ -229,13 +229,13 @@ class Interrupted(Executor):
 
 @pytest.mark.parametrize("lag", [0, 1])
 def test_an_evaluation_that_ctrl_c_ended_is_made_once_more(lag):
-    criterion = make_loss(executor=Workers(Interrupted(1), lag=lag, samples_a_task=4))
+    criterion = make_loss(executor=Workers(Interrupted(1), lag=lag, chunk_size=4))
     batches = [make_arguments(seed=seed) for seed in range(3)]
     for batch in batches:
         step(criterion, batch)
     assert_replayed(criterion, batches[: 3 - lag])
     with pytest.raises(MetricError, match="KeyboardInterrupt"):
-        make_loss(executor=Workers(Interrupted(2), lag=0, samples_a_task=4))(*make_arguments())
+        make_loss(executor=Workers(Interrupted(2), lag=0, chunk_size=4))(*make_arguments())
 
 
 def test_a_fork_leaves_the_workers_alone_and_has_its_own():
@@ -287,7 +287,7 @@ def test_only_workers_of_ones_own_ignore_ctrl_c():
 
 def test_results_keep_the_order_of_their_samples():
     by_hand = ByHand()
-    criterion = make_loss(executor=Workers(by_hand, samples_a_task=1, lag=None))
+    criterion = make_loss(executor=Workers(by_hand, chunk_size=1, lag=None))
     first = make_arguments()
     step(criterion, first)
     by_hand.run(2, 0, 3, 1)

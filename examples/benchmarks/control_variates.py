@@ -79,7 +79,7 @@ def r2(
 ) -> tuple[float, float]:
     """Of the edit distance alone, and of all that is known, in the calls after some."""
     model = load(EXAMPLES / "checkpoints" / f"{checkpoint}.safetensors").eval()
-    task = text.CTC(ALPHABET) if model.head == "ctc" else text.Characters(ALPHABET)
+    task = text.CTC(ALPHABET) if model.head == "ctc" else text.PerPosition(ALPHABET)
     criterion = LearnedSurrogateLoss(metric, task=task, draws=4)
     stream = WordImages("train", 0, 0.4 if checkpoint.endswith("noisy") else 0.0)
     estimator = criterion._core.estimator

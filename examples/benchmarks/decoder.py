@@ -34,7 +34,7 @@ from word_images import WordImages
 from learned_surrogates import LearnedSurrogateLoss, text
 
 NOISE = 0.4
-TASK = text.Characters(ALPHABET)
+TASK = text.PerPosition(ALPHABET)
 START = CLASSES  # what the decoder sees before the first character
 
 

@@ -53,7 +53,7 @@ def measure(rank: int, options: argparse.Namespace, meeting: str) -> None:
     traffic = Traffic()
     images, labels = WordImages("train", rank).batch(BATCH)
     wrapped = DistributedDataParallel(Recogniser(options.head))
-    task = text.CTC(ALPHABET) if options.head == "ctc" else text.Characters(ALPHABET)
+    task = text.CTC(ALPHABET) if options.head == "ctc" else text.PerPosition(ALPHABET)
     for surrogate, draws in (("embedding", 0), ("auto", 4)):
         for every in options.every:
             criterion = LearnedSurrogateLoss(

@@ -33,7 +33,7 @@ from learned_surrogates.text._closed_form import row_passes as passes
 
 def objective(head: Head, share: float, compiled: bool) -> Objective:
     """The closed form, and so much of the proxy beside it."""
-    task = text.CTC(ALPHABET) if head == "ctc" else text.Characters(ALPHABET)
+    task = text.CTC(ALPHABET) if head == "ctc" else text.PerPosition(ALPHABET)
     criterion = text.ExpectedEditDistance(task)
     proxy = proxy_loss(head)
 

@@ -55,7 +55,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 
-    task = text.CTC(ALPHABET) if options.head == "ctc" else text.Characters(ALPHABET)
+    task = text.CTC(ALPHABET) if options.head == "ctc" else text.PerPosition(ALPHABET)
     images, labels = WordImages("train", 0).batch(BATCH)
     model = load(EXAMPLES / "checkpoints" / f"{options.head}.safetensors").train()
     model, images = model.to(options.device), images.to(options.device)

@@ -131,7 +131,7 @@ def main() -> None:
             task = (
                 text.CTC(ALPHABET, layout=layout)
                 if options.head == "ctc"
-                else text.Characters(ALPHABET)
+                else text.PerPosition(ALPHABET)
             )
             criterion = LearnedSurrogateLoss(
                 text.edit_distance,

@@ -237,7 +237,7 @@ class Study:
                 return blend(loss, base, output) if blend else loss + MWER_PROXY * base
 
             return risk, None
-        task = text.CTC(ALPHABET) if self.head == "ctc" else text.Characters(ALPHABET)
+        task = text.CTC(ALPHABET) if self.head == "ctc" else text.PerPosition(ALPHABET)
         if method in PUBLISHED:
             words = {"words": WordImages("train", seed).words} if method == "ls-ed" else {}
             criterion = PUBLISHED[method](

@@ -10,7 +10,7 @@ from .._base_loss import base_gradient, with_prediction
 from .._batch import Batch, plain
 from .._core import Core
 from .._support.checks import check_number
-from .._support.island import island
+from .._support.isolated import isolated
 from .._task import read
 from .check import BASE, SURROGATE, Direction, GradientCheck
 
@@ -77,7 +77,7 @@ class GradientChecker:
             return self._errors(self.task.read(*moved[0], **moved[1]))
 
         before, changes = errors(prediction), {}
-        self.core.oracle.doubt(batch, before)
+        self.core.oracle.check_first(batch, before)
         spread = _spread(batch.samples_first(prediction))
         for name, against in gradients.items():
             against = against.nan_to_num(0.0, 0.0, 0.0).to(prediction)
@@ -108,8 +108,8 @@ class GradientChecker:
 
     def _errors(self, batch: Batch) -> Tensor:
         """The metric's mean over draws, the same ones at each call, or as decoded: `(batch,)`."""
-        with island(batch.prediction.device), torch.no_grad():
-            if not self.core.expects:
+        with isolated(batch.prediction.device), torch.no_grad():
+            if not self.core.follows_expectation:
                 return self.queue.evaluate([self.task.decode(batch)])[0]
             random = torch.Generator().manual_seed(0)
             # One by one, as they are many.
@@ -118,8 +118,8 @@ class GradientChecker:
 
     def _truths(self, batch: Batch) -> dict[str, Tensor]:
         """Estimates of the true gradient with respect to the prediction; none where it has none."""
-        with island(batch.prediction.device):
-            if self.core.scores:
+        with isolated(batch.prediction.device):
+            if self.core.has_score:
                 random = torch.Generator().manual_seed(1)
                 return {name: self._score_estimate(batch, random) for name in TRUTHS}
             predictions, targets = self.task.decode(batch)
@@ -161,7 +161,7 @@ class GradientChecker:
         """
         count = max(2, self.draws // 2)
         with torch.no_grad():
-            draws = [self.core.scored_sample(batch, random) for _ in range(count)]
+            draws = [self.core.sample_with_score(batch, random) for _ in range(count)]
             drawn = self.queue.evaluate((said, meant) for said, meant, _ in draws)
             scores = [score for *_, score in draws]
             advantages = (drawn - drawn.mean(0)) / (count - 1)
@@ -218,7 +218,7 @@ class GradientChecker:
             samples=len(before),
             left_out=self.left_out,
             error=before.mean().item(),
-            expected=self.core.expects,
+            expected=self.core.follows_expectation,
             steps=STEPS,
             step=step,
             bins=[(*edges, int(samples.sum())) for edges, samples in zip(bins, inside)],

@@ -44,7 +44,7 @@ def verdict(core: MeasuredCore) -> str:
         return "The loss has not been called yet."
     verdict = core.estimator.verdict
     if core.recipe.draws and core.estimator.r2 == core.estimator.r2:
-        verdict += f", so that they do the work of {core.stats()['gradient/worth']:.1f}"
+        verdict += f", so that they do the work of {core.stats()['gradient/effective_draws']:.1f}"
     verdict += "."
     if core.base_share:
         verdict += f" The base loss has {core.base_share:.0%} of the gradient."
@@ -57,7 +57,7 @@ def verdict(core: MeasuredCore) -> str:
 def _known(history: dict[str, list[float]]) -> Figure:
     figure = Figure(figsize=(6, 3.5), layout="constrained")
     axes = figure.subplots()
-    axes.plot(history["calls"], history["metric"], color=GREEN, linewidth=1)
+    axes.plot(history["calls"], history["metric/mean"], color=GREEN, linewidth=1)
     axes.set(xlabel="calls", ylabel="metric, mean over draws")
     return figure
 
@@ -65,12 +65,12 @@ def _known(history: dict[str, list[float]]) -> Figure:
 def _worth(history: dict[str, list[float]]) -> Figure:
     figure = Figure(figsize=(11, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    left.plot(history["calls"], history["metric"], color=GREEN, linewidth=1)
+    left.plot(history["calls"], history["metric/mean"], color=GREEN, linewidth=1)
     left.set(xlabel="calls", ylabel="metric, mean over draws")
-    limits = _limits(history["metric"])
+    limits = _limits(history["metric/mean"])
     if limits is not None:
         left.set_ylim(*limits)
-    right.plot(history["calls"], history["gradient/worth"], color=ORANGE)
+    right.plot(history["calls"], history["gradient/effective_draws"], color=ORANGE)
     right.set(xlabel="calls", ylabel="draws that would do as much alone")
     right.set_ylim(bottom=0)
     return figure

@@ -45,9 +45,9 @@ def sections(core: ValueCore) -> list[tuple[str, str, Figure]]:
         sections.append(("Surrogate against metric", text, scatter))
         sections.append(("Where it is wrong", BIN_TEXT, _by_bin(values, errors)))
     if len(history["updates"]) > 1:
-        text = FIT_TEXT + PENALTY_TEXT * _any(history["penalty"])
+        text = FIT_TEXT + PENALTY_TEXT * _any(history["surrogate/penalty"])
         sections.append(("The fit, over updates", text, _fit(history)))
-        text = METRIC_TEXT + KEPT_TEXT * _any(history["kept"])
+        text = METRIC_TEXT + KEPT_TEXT * _any(history["filter/keep_rate"])
         sections.append(("The metric", text, _metric(history)))
     return sections
 
@@ -59,8 +59,8 @@ def _any(values: list[float]) -> bool:
 def verdict(core: ValueCore) -> str:
     """What the figures say, in a sentence or two."""
     stats = core.stats()
-    error, few = stats["relative_error"], core.learner.pairs.unseen.size < FEWEST_PAIRS
-    if stats["warming_up"] or few or math.isnan(error):
+    error, few = stats["surrogate/nrmse"], core.learner.pairs.unseen.size < FEWEST_PAIRS
+    if stats["surrogate/warming_up"] or few or math.isnan(error):
         return "The surrogate is still warming up, or has seen too few predictions to judge it."
     return (
         f"The surrogate's error is {error:.2f} of a constant predictor's, on predictions that it "
@@ -109,29 +109,29 @@ def _by_bin(values: Tensor, errors: Tensor) -> Figure:
 
 
 def _fit(history: dict[str, list[float]]) -> Figure:
-    penalised = _any(history["penalty"])
+    penalised = _any(history["surrogate/penalty"])
     figure = Figure(figsize=(11, 3.5) if penalised else (7, 3.5), layout="constrained")
     panels = figure.subplots(1, 1 + penalised, squeeze=False)[0]
     left: Axes = panels[0]
-    left.plot(history["updates"], history["relative_error"], color=ORANGE)
+    left.plot(history["updates"], history["surrogate/nrmse"], color=ORANGE)
     left.axhline(1, color="black", linewidth=1, linestyle=":")
-    known = [value for value in history["relative_error"] if math.isfinite(value)]
+    known = [value for value in history["surrogate/nrmse"] if math.isfinite(value)]
     left.set(xlabel="surrogate updates", ylabel="relative error")
     left.set_ylim(0, min(2.0, max([1.1, *known])))
     if penalised:
-        panels[1].plot(history["updates"], history["penalty"], color=BLUE)
+        panels[1].plot(history["updates"], history["surrogate/penalty"], color=BLUE)
         panels[1].set(xlabel="surrogate updates", ylabel="gradient penalty")
         panels[1].set_ylim(bottom=0)
     return figure
 
 
 def _metric(history: dict[str, list[float]]) -> Figure:
-    filtered = _any(history["kept"])
+    filtered = _any(history["filter/keep_rate"])
     figure = Figure(figsize=(11, 3.5) if filtered else (7, 3.5), layout="constrained")
     panels = figure.subplots(1, 1 + filtered, squeeze=False)[0]
-    panels[0].plot(history["calls"], history["metric"], color=GREEN, linewidth=1)
+    panels[0].plot(history["calls"], history["metric/mean"], color=GREEN, linewidth=1)
     panels[0].set(xlabel="calls", ylabel="metric")
     if filtered:
-        panels[1].plot(history["calls"], history["kept"], color=BLUE, linewidth=1)
+        panels[1].plot(history["calls"], history["filter/keep_rate"], color=BLUE, linewidth=1)
         panels[1].set(xlabel="calls", ylabel="share that is kept", ylim=(-0.03, 1.03))
     return figure

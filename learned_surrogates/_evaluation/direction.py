@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .._batch import Batch
 from .._metric.metric import Metric, MetricError
-from .._support.island import island
+from .._support.isolated import isolated
 from .._support.warnings import warn
 from .._task import Task
 from .queue import Queue
@@ -52,7 +52,7 @@ def check_direction(task: Task[Any], queue: Queue, batch: Batch, errors: Tensor)
     # Where only some samples are measured, the metric is dear.
     if not sure and (queue.metric.told_direction or not errors.isfinite().all()):
         return True
-    with island(batch.prediction.device), torch.no_grad():
+    with isolated(batch.prediction.device), torch.no_grad():
         for predictions in task.perfect(batch):
             with suppress(MetricError):  # of a pair that the model does not make
                 found.append(queue.evaluate([(predictions, task.decode(batch)[1])])[0])

@@ -11,8 +11,8 @@ from .portion import Outcome, Parcel, Portion
 
 LOST = (
     "metric {name!r}: the values of {samples} samples are lost, as {why}. With "
-    "on_metric_error='skip' such samples are left out and counted: in stats['lost'], or in what "
-    "check returns"
+    "on_metric_error='skip' such samples are left out and counted: in stats['metric/lost'], or in "
+    "what check returns"
 )
 UNSENDABLE = (
     "metric {!r} cannot be sent to the executor's workers ({!r}): define it at the top "
@@ -37,7 +37,7 @@ class Job:
         #: Whether the failure is of the set-up, which no `on_metric_error` passes over.
         self.fatal = False
         self.wanted = True
-        self.strikes = 0
+        self.failures = 0
         self.future: Future[Parcel[Outcome]] | None = None
         self.deadline = math.inf
 

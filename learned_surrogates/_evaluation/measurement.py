@@ -9,7 +9,7 @@ from torch import Tensor
 from .job import Job
 
 #: What the surrogate made of a batch at its call.
-Seen = tuple[Tensor, ...]
+Context = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ class Evaluation:
         self.measured: Measurement | None = None
         self.settled = False
         #: What the surrogate made of the batch at its call.
-        self.seen: Seen | None = None
+        self.seen: Context | None = None
 
     @property
     def sent(self) -> int:

@@ -11,8 +11,8 @@ from .._batch import Batch
 from .._metric.metric import Metric
 from .._task import Task
 from .budget import Budget, choose
-from .doubts import Doubts
-from .measurement import Evaluation, Measurement, Seen
+from .first_batches import FirstBatches
+from .measurement import Context, Evaluation, Measurement
 from .queue import Queue
 from .workers import Workers
 
@@ -37,7 +37,7 @@ class Oracle:
         self.metric = metric
         self.budget = budget
         self.queue = Queue(metric, workers)
-        self.doubts = Doubts(task, self.queue)
+        self.first_batches = FirstBatches(task, self.queue)
         #: That the last question took, with what was waited for.
         self.seconds = 0.0
 
@@ -58,13 +58,13 @@ class Oracle:
         size = len(batch.target)
         evaluation = Evaluation(size if pairs else 0)
         try:
-            self.doubts.look(batch)
+            self.first_batches.check(batch)
             if pairs and not self.queue.full:
                 evaluation = self.submit(size, pairs, random)
             self.queue.wait_for_due(evaluation)
             # Where a call does not wait for the metric, neither does it for this.
             if evaluation.measured is not None:
-                self.doubts.look_at_direction(batch, evaluation.measured.known(size))
+                self.first_batches.check_direction(batch, evaluation.measured.known(size))
         except BaseException:
             self.queue.cancel(evaluation)
             raise
@@ -84,8 +84,8 @@ class Oracle:
         return evaluation.measured
 
     def answers(
-        self, evaluation: Evaluation | None = None, call: int = 0, seen: Seen | None = None
-    ) -> Iterator[tuple[Measurement, Seen]]:
+        self, evaluation: Evaluation | None = None, call: int = 0, seen: Context | None = None
+    ) -> Iterator[tuple[Measurement, Context]]:
         """What has been answered by now, oldest first, with what was seen of it at its call.
 
         Args:
@@ -98,20 +98,20 @@ class Oracle:
             if arrived.measured is not None and arrived.seen is not None:
                 yield arrived.measured, arrived.seen
 
-    def doubt(self, batch: Batch, errors: Tensor) -> None:
+    def check_first(self, batch: Batch, errors: Tensor) -> None:
         """Looks at what may be meant otherwise, of a batch with these errors `(batch,)`.
 
         Raises:
             ValueError: the metric seems to be taken the wrong way round.
         """
-        self.doubts.look(batch)
-        self.doubts.look_at_direction(batch, errors)
+        self.first_batches.check(batch)
+        self.first_batches.check_direction(batch, errors)
 
     def stats(self) -> dict[str, Any]:
         """Figures of the evaluations."""
         return {
-            "metric_seconds": self.seconds,
-            "waiting": self.queue.samples_pending,
-            "lost": self.queue.lost,
-            "unmeasured": self.queue.unmeasured,
+            "metric/seconds": self.seconds,
+            "metric/pending": self.queue.samples_pending,
+            "metric/lost": self.queue.lost,
+            "metric/unmeasured": self.queue.unmeasured,
         }

@@ -136,7 +136,7 @@ class Pool:
     def _send(self) -> None:
         while self._queue:
             # Alone, so that if the executor breaks once more, it is known by which job.
-            suspects = [job.strikes > 0 for job in (self._queue[0], *self._running[:1])]
+            suspects = [job.failures > 0 for job in (self._queue[0], *self._running[:1])]
             if self._running and any(suspects):
                 return
             used, executor = bool(self._made), self._executor()
@@ -225,8 +225,8 @@ class Pool:
 
     def _strike(self, job: Job) -> bool:
         """Whether a job that a worker did not survive may be sent once more."""
-        job.strikes += 1
-        return job.strikes < MOST_STRIKES
+        job.failures += 1
+        return job.failures < MOST_STRIKES
 
     def _leave_the_parents(self) -> None:
         """Has a fork of the process send what it awaits to an executor of its own."""

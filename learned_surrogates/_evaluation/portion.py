@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .._metric.calling_form import Form
 from .._metric.metric import Metric, MetricError
-from .._support.island import island
+from .._support.isolated import isolated
 
 Content = TypeVar("Content")
 
@@ -98,7 +98,7 @@ def evaluate(metric: Metric, parcel: Parcel[Portion], owner: int | None = None) 
     if owner not in (None, os.getpid()) and threading.current_thread() is threading.main_thread():
         # Ctrl-C reaches all processes of a terminal, and is the owner's to answer.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with island(torch.device("cpu")):
+    with isolated(torch.device("cpu")):
         return Parcel(measure(metric, parcel.open()))
 
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from .._metric.metric import Metric, MetricError, take
-from .._support.island import island
+from .._support.isolated import isolated
 from .._support.warnings import warn
 from .job import Job
-from .measurement import Evaluation, Seen
+from .measurement import Context, Evaluation
 from .pool import Inline, Pool
 from .portion import Portion
 from .workers import Workers
@@ -67,14 +67,14 @@ class Queue:
     @property
     def ahead(self) -> int:
         """How many evaluations may be on their way where it is known what comes next."""
-        return 0 if self.workers is None or self.lag == 0 else self.workers.backlog
+        return 0 if self.workers is None or self.lag == 0 else self.workers.max_pending
 
     @property
     def full(self) -> bool:
         """Whether a call that may not wait finds too many others waiting."""
         self.pool.advance()
         awaited = sum(not evaluation.done for evaluation in self.pending)
-        return self.lag is None and self.workers is not None and awaited >= self.workers.backlog
+        return self.lag is None and self.workers is not None and awaited >= self.workers.max_pending
 
     def submit(self, pairs: list[tuple[Any, Any]], batch: int, positions: list[int]) -> Evaluation:
         """Sends samples of a batch to be measured.
@@ -96,6 +96,8 @@ class Queue:
         if evaluation.settled:
             return
         self.pool.wait(evaluation.jobs)
+        # Also what raises below will not be waited for once more.
+        evaluation.settled = True
         # An outcome with a failure is of a metric that is to raise.
         self.lost += sum(
             len(job.portion.positions)
@@ -116,7 +118,7 @@ class Queue:
         Raises:
             MetricError: the metric failed or, with `on_metric_error="raise"`, samples are lost.
         """
-        at_once = 1 if self.workers is None else self.workers.backlog
+        at_once = 1 if self.workers is None else self.workers.max_pending
         errors, remaining = [], iter(pairs)
         while together := list(islice(remaining, at_once)):
             errors += self._evaluate(together)
@@ -171,7 +173,7 @@ class Queue:
         if own is not None and self.lag == 0:
             self.wait(own)
 
-    def enqueue(self, evaluation: Evaluation, call: int, seen: Seen | None = None) -> None:
+    def enqueue(self, evaluation: Evaluation, call: int, seen: Context | None = None) -> None:
         """Keeps a call's evaluation until it is taken.
 
         Args:
@@ -182,7 +184,7 @@ class Queue:
         evaluation.call = call
         if seen and not evaluation.settled:
             # Until they are taken in, the user may write to what they are views of.
-            with island(seen[0].device):
+            with isolated(seen[0].device):
                 seen = tuple(part.detach().clone() for part in seen)
         evaluation.seen = seen
         self.unmeasured += evaluation.batch - evaluation.sent
@@ -230,8 +232,8 @@ class Queue:
     ) -> list[Job]:
         """Sends samples of a batch, in so many pieces if the workers do not say how many."""
         most = max(1, -(-len(positions) // pieces))
-        if self.workers is not None and self.workers.samples_a_task is not None:
-            most = self.workers.samples_a_task
+        if self.workers is not None and self.workers.chunk_size is not None:
+            most = self.workers.chunk_size
         jobs = []
         for first in range(0, len(positions), most):
             part = positions[first : first + most]

@@ -8,7 +8,7 @@ from typing import Any, Self
 from .._support.checks import check_number
 
 # The least value of each field that may be None.
-LEAST = {"lag": 0, "samples_a_task": 1}
+LEAST = {"lag": 0, "chunk_size": 1}
 
 
 @dataclass(frozen=True)
@@ -27,15 +27,15 @@ class Workers:
             in the call: the same as without an executor, bit for bit. None never waits: values are
             taken in at the first learning call that finds them there.
         timeout: seconds since it was sent after which an evaluation is given up, its samples
-            counted in `stats["lost"]`; with `on_metric_error="raise"`, an error. An executor that
-            was made from a callable is replaced then, its processes killed, whether or not the loss
-            is called again; a thread cannot be, and keeps the interpreter from its end. None waits
-            forever, though no call of the loss does with `lag=None`.
-        samples_a_task: samples that travel together. None takes all of a call's or, with `lag=0`, a
+            counted in `stats["metric/lost"]`; with `on_metric_error="raise"`, an error. An executor
+            that was made from a callable is replaced then, its processes killed, whether or not the
+            loss is called again; a thread cannot be, and keeps the interpreter from its end. None
+            waits forever, though no call of the loss does with `lag=None`.
+        chunk_size: samples that travel together. None takes all of a call's or, with `lag=0`, a
             share for each of this machine's processors.
-        backlog: the most calls that wait for values, with `lag=None`; samples of further calls are
-            not measured, and counted in `stats["unmeasured"]`. Also the most draws of a batch that
-            `check` has evaluated side by side; it waits for them at any lag.
+        max_pending: the most calls that wait for values, with `lag=None`; samples of further calls
+            are not measured, and counted in `stats["metric/unmeasured"]`. Also the most draws of a
+            batch that `check` has evaluated side by side; it waits for them at any lag.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind or value.
@@ -52,8 +52,8 @@ class Workers:
     executor: Executor | Callable[[], Executor]
     lag: int | None = None
     timeout: float | None = None
-    samples_a_task: int | None = None
-    backlog: int = 32
+    chunk_size: int | None = None
+    max_pending: int = 32
 
     def __post_init__(self) -> None:
         if not (isinstance(self.executor, Executor) or callable(self.executor)):
@@ -66,7 +66,7 @@ class Workers:
                 check_number(name, getattr(self, name), least)
         if self.timeout is not None:
             check_number("timeout", self.timeout, 0, integer=False)
-        check_number("backlog", self.backlog, 1)
+        check_number("max_pending", self.max_pending, 1)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         # Threads and processes cannot be copied; a copy of the loss uses the same ones.

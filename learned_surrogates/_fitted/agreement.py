@@ -25,9 +25,9 @@ def agreement(values: Tensor, errors: Tensor, noise: Tensor | None = None) -> di
     wrong = (values - errors).square().mean().item() - noisy
     varies = errors.var(correction=0).item() - noisy if len(errors) else 0.0
     return {
-        "surrogate_error": (values - errors).abs().mean().item(),
-        "relative_error": (max(wrong, 0.0) / varies) ** 0.5 if varies > 0 else float("nan"),
-        "rank_correlation": _correlation(_ranks(values), _ranks(errors)),
+        "surrogate/mae": (values - errors).abs().mean().item(),
+        "surrogate/nrmse": (max(wrong, 0.0) / varies) ** 0.5 if varies > 0 else float("nan"),
+        "surrogate/spearman": _correlation(_ranks(values), _ranks(errors)),
     }
 
 

@@ -19,7 +19,7 @@ from .._learning.recipe import Recipe
 from .._learning.replay import Replay
 from .._learning.sync import Sync
 from .._state.tensors import Faults
-from .._support.island import island
+from .._support.isolated import isolated
 from .._support.transfer import send
 from .._support.warnings import warn
 from .._task import Generator, Task
@@ -76,12 +76,12 @@ class ValueCore(Core):
         return self.net.device
 
     @property
-    def expects(self) -> bool:
-        return self.task.samples
+    def follows_expectation(self) -> bool:
+        return self.task.can_sample
 
     @property
-    def scores(self) -> bool:
-        return self.task.scores
+    def has_score(self) -> bool:
+        return self.task.has_score
 
     # A call
 
@@ -115,7 +115,7 @@ class ValueCore(Core):
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """The surrogate's values `(batch,)`, z, and d values / d prediction, all detached."""
         net = self.net
-        with island(self.device), torch.set_grad_enabled(differentiable):
+        with isolated(self.device), torch.set_grad_enabled(differentiable):
             prediction = batch.prediction.detach()
             # What the surrogate sees may be a small difference of large numbers.
             precision = torch.promote_types(prediction.dtype, net.dtype)
@@ -142,7 +142,7 @@ class ValueCore(Core):
         """
         self.sync.failure = None
         if len(batch.target):
-            with self.sync.told(), island(self.device), torch.no_grad():
+            with self.sync.defer_error(), isolated(self.device), torch.no_grad():
                 return self.oracle.ask(batch, self._questions(batch), self.pairs.random)
         return None
 
@@ -241,7 +241,7 @@ class ValueCore(Core):
         self.to(batch.prediction.device)
         if not len(batch.target):
             return None
-        with self.learner.unchanged_by_errors(), island(self.device), torch.no_grad():
+        with self.learner.unchanged_by_errors(), isolated(self.device), torch.no_grad():
             questions = self._questions(batch)
             return self.oracle.submit(len(batch.target), questions, self.pairs.random)
 
@@ -250,7 +250,7 @@ class ValueCore(Core):
         self.sync.failure = None
         with self.learner.unchanged_by_errors():
             if evaluation is not None:
-                with self.sync.told():
+                with self.sync.defer_error():
                     self.oracle.queue.wait(evaluation)
             value, z, _ = self.evaluate(batch, differentiable=False, learning=True)
         if evaluation is not None:
@@ -269,8 +269,8 @@ class ValueCore(Core):
     def sample(self, batch: Batch, random: torch.Generator) -> tuple[Any, Any]:
         return self.task.draw(batch, 1, random)[0]
 
-    def scored_sample(self, batch: Batch, random: torch.Generator) -> tuple[Any, Any, Tensor]:
-        return self.task.scored_sample(batch, random)
+    def sample_with_score(self, batch: Batch, random: torch.Generator) -> tuple[Any, Any, Tensor]:
+        return self.task.sample_with_score(batch, random)
 
     # Figures and state
 
@@ -288,7 +288,7 @@ class ValueCore(Core):
             + (", warming up" if learner.warming_up else ""),
         ]
         if self.pairs.unseen.size:
-            relative = self.stats()["relative_error"]
+            relative = self.stats()["surrogate/nrmse"]
             lines.append(f"error: {relative:.2f} of a constant predictor's, on unseen pairs")
         return lines
 

@@ -18,7 +18,7 @@ class Filter:
     Args:
         threshold: the largest error kept, at least 0: in the metric's units (0.25 in FEDS, for
             edit distance) or, if `relative`, in units of the surrogate's mean error on the last
-            predictions (`stats["surrogate_error"]`).
+            predictions (`stats["surrogate/mae"]`).
         relative: whether the threshold follows the surrogate's own error.
         ramp: take Eq. 4.7 literally, as the loss `min(|surrogate - metric|, threshold)`: kept
             gradients point to where surrogate and metric *agree*. Warns, as minimising that alone

@@ -11,7 +11,7 @@ from torch import Tensor
 from .._learning.fit import apply_gradients
 from .._learning.history import History
 from .._learning.sync import Sync
-from .._support.island import island
+from .._support.isolated import isolated
 from .._support.warnings import warn
 from .agreement import agreement
 from .net import Net
@@ -29,11 +29,11 @@ LOST, PATIENCE, FEWEST_PAIRS = 0.9, 100, 32
 REMEMBERED = (
     "calls",
     "updates",
-    "metric",
-    "surrogate_error",
-    "relative_error",
-    "penalty",
-    "kept",
+    "metric/mean",
+    "surrogate/mae",
+    "surrogate/nrmse",
+    "surrogate/penalty",
+    "filter/keep_rate",
 )
 
 LOST_WARNING = (
@@ -127,7 +127,7 @@ class Learner:
             MetricError: the metric failed in this call, here or in another process.
         """
         start = time.perf_counter()
-        with island(self.net.device), torch.enable_grad():
+        with isolated(self.net.device), torch.enable_grad():
             for _ in range(steps):
                 self._step()
         self.sync.give_up()
@@ -153,7 +153,7 @@ class Learner:
 
     def _draw(self) -> tuple[Tensor, Tensor, Tensor] | None:
         drawn = None
-        with self.sync.told():
+        with self.sync.defer_error():
             drawn = self.pairs.draw()
         return drawn
 
@@ -191,8 +191,8 @@ class Learner:
 
     def conclude(self, stats: dict[str, Any]) -> None:
         """Draws the consequences of an update after which these are the figures."""
-        self.mean_error = stats["surrogate_error"]
-        self._warn_if_lost(stats["relative_error"])
+        self.mean_error = stats["surrogate/mae"]
+        self._warn_if_lost(stats["surrogate/nrmse"])
         self.history.add(stats)
 
     def _warn_if_lost(self, relative_error: float) -> None:
@@ -208,14 +208,14 @@ class Learner:
         return {
             "calls": self.calls,
             "updates": self.updates,
-            "warming_up": self.warming_up,
-            "replay_size": self.pairs.replay.size,
-            "metric": self.pairs.metric_mean,
+            "surrogate/warming_up": self.warming_up,
+            "replay/size": self.pairs.replay.size,
+            "metric/mean": self.pairs.metric_mean,
             **agreement(*(self.pairs.unseen.oldest_first() or self._on_generated())),
-            "penalty": float(self.penalty),
-            "kept": float(self.keep_rate),
-            "update_seconds": self.update_seconds,
-            "skipped": self.pairs.skipped,
+            "surrogate/penalty": float(self.penalty),
+            "filter/keep_rate": float(self.keep_rate),
+            "surrogate/seconds": self.update_seconds,
+            "metric/skipped": self.pairs.skipped,
         }
 
     def _on_generated(self) -> tuple[Tensor, Tensor]:
@@ -224,7 +224,7 @@ class Learner:
         if self.updates == 0 or pairs.generated is None or not pairs.generated.patient:
             return torch.zeros(0, device="cpu"), torch.zeros(0, device="cpu")
         before = pairs.random.get_state(), pairs.skipped
-        with island(self.net.device), torch.no_grad():
+        with isolated(self.net.device), torch.no_grad():
             z, target, errors = pairs.generate(4 * self.recipe.batch_size)
             values = self.net.value(z.to(self.net.dtype), self.net.expand(target))
         pairs.random.set_state(before[0])
@@ -234,7 +234,7 @@ class Learner:
     def to(self, device: torch.device) -> None:
         if device == self.net.device:
             return
-        with island(device):
+        with isolated(device):
             self.net.to(device)
             self.penalty = self.penalty.to(device)
             self.keep_rate = self.keep_rate.to(device)

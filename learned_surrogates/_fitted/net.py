@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from .._learning.fit import seeded
-from .._support.island import island
+from .._support.isolated import isolated
 from .pairs import Pairs
 
 
@@ -74,7 +74,7 @@ class Net:
 
     def make_surrogate(self, z: Tensor, target: Tensor) -> nn.Module:
         """The task's surrogate for such samples, in float32, with weights from the seed."""
-        with island(self.device), seeded(self.pairs.recipe.seed):
+        with isolated(self.device), seeded(self.pairs.recipe.seed):
             y = self.pairs.task.expand(target.cpu()).float()
             return self.pairs.task.build_surrogate(z.cpu().float(), y).float()
 
@@ -90,7 +90,7 @@ class Net:
         """Back to before the first samples; a surrogate that was given keeps its weights."""
         self.module = self.module if self.given else None
         self.pairs.shapes = self.optimizer = None
-        with island(self.device):
+        with isolated(self.device):
             self.scale = torch.ones((), dtype=torch.float32, device=self.device)
 
     def to(self, device: torch.device) -> None:

@@ -10,7 +10,7 @@ from .._evaluation.measurement import Evaluation, Measurement
 from .._evaluation.queue import Queue
 from .._learning.recipe import Recipe
 from .._learning.replay import Replay, common_shape, pad_to
-from .._support.island import island
+from .._support.isolated import isolated
 from .._support.transfer import send
 from .._task import Generator, Task
 from .generated import Generated
@@ -64,7 +64,7 @@ class Pairs:
         kept = measured.usable & values.isfinite().cpu()
         self.skipped += int((~kept).sum())
         self.metric_mean = self.metric.value(measured.errors[measured.usable]).mean().item()
-        with island(self.device):
+        with isolated(self.device):
             expected, noise = send(measured.expected, values), send(measured.noise, values)
             if not kept.all():
                 chosen = send(kept.nonzero()[:, 0], values.device)

@@ -110,7 +110,7 @@ class Sync:
         ]
 
     @contextmanager
-    def told(self) -> Iterator[None]:
+    def defer_error(self) -> Iterator[None]:
         """A context whose MetricError is raised once the other processes, which wait, are told."""
         try:
             yield

@@ -12,14 +12,14 @@ from .._base_loss import Base
 from .._batch import Batch
 from .._core import Core
 from .._estimator import Draws, Estimator
-from .._evaluation.measurement import Evaluation, Measurement, Seen
+from .._evaluation.measurement import Context, Evaluation, Measurement
 from .._evaluation.oracle import Oracle
 from .._learning.history import History
 from .._learning.recipe import Recipe
 from .._learning.replay import Replay
 from .._learning.sync import Sync
 from .._state.tensors import Faults
-from .._support.island import island
+from .._support.isolated import isolated
 from .._support.transfer import send
 from .._task import Task
 from . import state
@@ -75,7 +75,7 @@ class MeasuredCore(Core):
         # An empty batch counts where other processes may have a full one.
         learning = learning and (len(batch.target) > 0 or self.sync.active)
         self.record.has_base_loss = base is not None
-        with island(self.device):
+        with isolated(self.device):
             if not learning:
                 with self._unchanged(always=True):
                     return *self._look(batch, base, differentiable), False
@@ -99,12 +99,12 @@ class MeasuredCore(Core):
 
     def _learning_call(
         self, batch: Batch, base: Base
-    ) -> tuple[Tensor, Tensor, Evaluation | None, Seen]:
+    ) -> tuple[Tensor, Tensor, Evaluation | None, Context]:
         """Value, gradient, and what there is to learn from."""
         draws = self.estimator.draw(batch, self.recipe.draws, follow=True)
         evaluation = None
         # With other processes, an error is raised only once they have been told: they wait.
-        with self.sync.told():
+        with self.sync.defer_error():
             evaluation = self.oracle.ask(batch, draws.pairs, self.random)
         measured = None if evaluation is None else evaluation.measured
         record = self.record
@@ -114,7 +114,7 @@ class MeasuredCore(Core):
             if not record.calls:
                 self.estimator.check(draws, measured)
             record.warn_if_silent(measured, self.estimator)
-        if record.leading and self.estimator.leads(batch, draws) is False:
+        if record.leading and self.estimator.base_loss_leads(batch, draws) is False:
             record.leading = False
         value, gradient = self._followed(batch, draws, measured, base, learning=True)
         return value, gradient, evaluation, draws.seen
@@ -137,7 +137,7 @@ class MeasuredCore(Core):
 
     # What the metric says
 
-    def _observe(self, measured: Measurement, seen: Seen) -> None:
+    def _observe(self, measured: Measurement, seen: Context) -> None:
         usable = measured.usable
         self.record.skipped += int((~usable).sum())
         if not usable.any():
@@ -177,7 +177,7 @@ class MeasuredCore(Core):
     ) -> tuple[Tensor, Tensor]:
         """Values and gradients of a call's samples."""
         value = self._values(batch, draws, measured)
-        told = draws.told()
+        told = draws.known_gradient()
         if measured is not None and measured.usable.any():
             gradient = draws.gradient(measured, self.recipe.correction)
         elif told is not None and draws.values is not None:
@@ -217,18 +217,18 @@ class MeasuredCore(Core):
 
     # What a gradient check asks for
 
-    expects = scores = True
+    follows_expectation = has_score = True
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
         with self._unchanged(always=True):
             yield
 
-    def scored_sample(self, batch: Batch, random: torch.Generator) -> tuple[Any, Any, Tensor]:
-        return self.estimator.scored(batch, random)
+    def sample_with_score(self, batch: Batch, random: torch.Generator) -> tuple[Any, Any, Tensor]:
+        return self.estimator.sample_with_score(batch, random)
 
     def gradient(self, batch: Batch, draws: int) -> Tensor:
-        with island(self.device), self._unchanged(always=True):
+        with isolated(self.device), self._unchanged(always=True):
             # Not the stream from which others draw to judge it.
             self.random.manual_seed(CHECKED)
             count = draws - draws % 2 if self.recipe.draws else 0
@@ -242,7 +242,7 @@ class MeasuredCore(Core):
         self.sync.failure = None
         for _ in steps:
             batch = next(batches, None)
-            with island(self.device):
+            with isolated(self.device):
                 if batch is not None and len(batch.target):
                     self.to(batch.prediction.device)
                     self._measure_ahead(batch)
@@ -258,7 +258,7 @@ class MeasuredCore(Core):
         with self._unchanged():
             draws = self.estimator.draw(batch, self.recipe.draws, follow=True)
             # Other processes are told of an error by the next exchange.
-            with self.sync.told():
+            with self.sync.defer_error():
                 measured = self.oracle.ask_now(len(batch.target), draws.pairs)
         if measured is not None:
             self._observe(measured, draws.seen)
@@ -295,7 +295,7 @@ class MeasuredCore(Core):
         if device == self.device:
             return
         self.device = device
-        with island(device):
+        with isolated(device):
             self.record.quality.to(device)
             self.estimator.to(device)
 

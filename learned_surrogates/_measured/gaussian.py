@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from .._batch import Batch
 from .._estimator import Draws, Estimator
-from .._evaluation.measurement import Measurement, Seen
+from .._evaluation.measurement import Context, Measurement
 from .._learning.recipe import Recipe
 from .._learning.replay import Replay
 from .._learning.sync import Sync
@@ -36,7 +36,7 @@ class GaussianDraws(Draws):
         self._weight = estimator.slope.weight
         self._outputs = estimator.experience.outputs
 
-    def told(self) -> tuple[Tensor, float] | None:
+    def known_gradient(self) -> tuple[Tensor, float] | None:
         if self._slope is None:
             return None
         count = 1 if self._outputs is None else max(1, self._outputs.numel())
@@ -88,7 +88,7 @@ class Gaussian(Estimator[Any]):
         noise = draw(self.task, batch, self._width(batch, follow), count, self.random)
         return GaussianDraws(batch, noise, self._slopes(noise.z, batch), self)
 
-    def scored(self, batch: Batch, random: torch.Generator) -> tuple[Any, Any, Tensor]:
+    def sample_with_score(self, batch: Batch, random: torch.Generator) -> tuple[Any, Any, Tensor]:
         noise = draw(self.task, batch, self._width(batch, False), 2, random)
         return *noise.pairs[0], noise.deviations[0] / noise.width.square()
 
@@ -100,7 +100,7 @@ class Gaussian(Estimator[Any]):
         outputs = measured.values.shape[2:]
         self.slope.try_out(*as_samples(draws.noise.z, draws.target, outputs))
 
-    def observe(self, measured: Measurement, seen: Seen) -> None:
+    def observe(self, measured: Measurement, seen: Context) -> None:
         z, deviations, slopes, target = seen
         self.experience.observe(
             measured,
@@ -174,7 +174,7 @@ class Gaussian(Estimator[Any]):
         return 0.0
 
     def stats(self) -> dict[str, Any]:
-        return {"smoothing": self.smoothing.mean_width}
+        return {"gradient/smoothing": self.smoothing.mean_width}
 
     @property
     def verdict(self) -> str:

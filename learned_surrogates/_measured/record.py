@@ -24,10 +24,10 @@ MOST_TOLD = 0.999
 REMEMBERED = (
     "calls",
     "updates",
-    "metric",
+    "metric/mean",
     "surrogate/r2",
     "surrogate/weight",
-    "gradient/worth",
+    "gradient/effective_draws",
     "gradient/signal_to_noise",
     "base_loss/cosine",
     "base_loss/cosine_error",
@@ -127,10 +127,10 @@ class Record:
         return {
             "calls": self.calls,
             "updates": estimator.updates,
-            "replay_size": 0 if estimator.replay is None else estimator.replay.size,
-            "metric": self.metric_mean,
+            "replay/size": 0 if estimator.replay is None else estimator.replay.size,
+            "metric/mean": self.metric_mean,
             **estimator.stats(),
-            "gradient/worth": _worth(estimator, draws),
+            "gradient/effective_draws": _worth(estimator, draws),
             "gradient/signal": self.signal,
             "gradient/signal_to_noise": self.quality.signal_to_noise,
             "surrogate/r2": estimator.r2,
@@ -138,8 +138,8 @@ class Record:
             "base_loss/share": base_share,
             "base_loss/cosine": cosine,
             "base_loss/cosine_error": error,
-            "update_seconds": self.update_seconds,
-            "skipped": self.skipped,
+            "surrogate/seconds": self.update_seconds,
+            "metric/skipped": self.skipped,
         }
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from .._learning.fit import apply_gradients, seeded
 from .._learning.sync import Sync
-from .._support.island import island
+from .._support.isolated import isolated
 from .control_variate import ControlVariate
 from .forms import build, suited
 
@@ -105,9 +105,9 @@ class Slope:
                 "surrogate= needs targets that are a tensor and, for a metric with one value an "
                 "output, have those outputs too; leave it out to go by draws alone"
             )
-        with island(self.device), seeded(self.seed):
+        with isolated(self.device), seeded(self.seed):
             form = self._form(str(self.given), z[:2].cpu().float(), y[:2].cpu())
-        with island(self.device), torch.enable_grad():
+        with isolated(self.device), torch.enable_grad():
             self._slope(
                 form.to(self.device), z[:2].detach().requires_grad_(), y[:2], create_graph=False
             )
@@ -130,7 +130,7 @@ class Slope:
 
     def build(self, names: Sequence[str], z: Tensor, y: Tensor) -> None:
         """Builds forms for such samples, and their optimizer."""
-        with island(self.device), seeded(self.seed):
+        with isolated(self.device), seeded(self.seed):
             self.forms = [self._form(name, z.cpu().float(), y.cpu()) for name in names]
         self.attach(list(names), (z.shape[1:], y.shape[1:]))
 
@@ -158,7 +158,7 @@ class Slope:
         """Forms without memory, so that no shape is too large to be asked about."""
         if isinstance(self.given, nn.Module):
             return [self.given]
-        with island(torch.device("cpu")), torch.device("meta"):
+        with isolated(torch.device("cpu")), torch.device("meta"):
             z = torch.zeros(1, *shapes[0], dtype=torch.float32)
             y = torch.zeros(1, *shapes[1], dtype=torch.int64)
             return [build(name, z, y).float() for name in names]
@@ -177,7 +177,7 @@ class Slope:
 
     def slopes(self, z: Tensor, y: Tensor) -> Tensor:
         """dS/dz of every form, `(forms, *z.shape)`, detached."""
-        with island(self.device), torch.enable_grad():
+        with isolated(self.device), torch.enable_grad():
             z = z.detach().requires_grad_()
             found = [self._slope(form, z, y, create_graph=False) for form in self.forms]
         return torch.stack([slope.detach() for slope in found])
@@ -201,7 +201,7 @@ class Slope:
         parameters = self.optimizer.param_groups[0]["params"]
         own, count = None, 0 if rows is None else len(rows[0])
         if rows is not None and count:
-            with island(self.device), torch.enable_grad():
+            with isolated(self.device), torch.enable_grad():
                 own = list(
                     torch.autograd.grad(self._objective(rows), parameters, allow_unused=True)
                 )

@@ -22,7 +22,7 @@ from .values import as_values, ask, shape_of_samples, stacked, take as take
 METRIC_HELP = (
     "A metric takes (predictions, targets) and returns one finite number a sample, or takes one "
     "sample at a time and returns one number. With on_metric_error='skip' such samples are left "
-    "out and counted in stats['skipped']."
+    "out and counted in stats['metric/skipped']."
 )
 PERCENT = " (best=100 for a percentage)"
 CALLED_ALONE = (

@@ -99,9 +99,9 @@ class BoxTask(Task[BoxBatch]):
     def __init__(self, *, noise: float = 0.0):
         check_number("noise", noise, 0, integer=False)
         self.noise = noise
-        self.samples = noise > 0
+        self.can_sample = noise > 0
         # One alone would not tell how noisy it is, which the relative error takes out.
-        self.draws = 2 if self.samples else 0
+        self.draws = 2 if self.can_sample else 0
 
     def __repr__(self) -> str:
         noise = f"noise={self.noise}" if self.noise else ""

@@ -83,7 +83,7 @@ class Rotated(BoxTask):
         self.image_size = image_size
         self.canonical = canonical
 
-    def doubt(self, batch: BoxBatch) -> bool:
+    def warn_about(self, batch: BoxBatch) -> bool:
         most = batch.target[:, 4].abs().max().item() if len(batch.target) else 0.0
         degrees = 2 * math.pi + 1e-3 < most <= 360
         if degrees:

@@ -43,7 +43,7 @@ class TrainerLoss(TrainerCallback):
 
     Example:
         >>> from learned_surrogates import LearnedSurrogateLoss, text
-        >>> criterion = LearnedSurrogateLoss(text.edit_distance, task=text.Characters("abc"))
+        >>> criterion = LearnedSurrogateLoss(text.edit_distance, task=text.PerPosition("abc"))
         >>> loss = TrainerLoss(criterion)
 
         `Trainer(model, args, train_dataset=data, compute_loss_func=loss, callbacks=[loss])`

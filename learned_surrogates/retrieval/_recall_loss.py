@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from .._support.checks import check_number
-from .._support.island import island, never_compiled
+from .._support.isolated import isolated, never_compiled
 from .._support.warnings import warn
 from ._labelled import AT_ONCE, labelled, positive_pairs, positives_of, unit
 from ._simix import mixed
@@ -157,7 +157,7 @@ class _Sum(torch.autograd.Function):
         wanted = ctx.needs_input_grad[0]
         for start in range(0, len(labels), size):
             end = min(start + size, len(labels))
-            with island(embeddings.device), torch.set_grad_enabled(wanted):
+            with isolated(embeddings.device), torch.set_grad_enabled(wanted):
                 leaf = embeddings.detach().requires_grad_(wanted)
                 loss = losses(leaf, labels, start, end)
                 if wanted:

@@ -1,7 +1,6 @@
 """Text recognition: its tasks, its metrics, its random data generator."""
 
 from ._char_cnn import CharCNN as CharCNN
-from ._characters import Characters as Characters
 from ._ctc import CTC as CTC
 from ._edit_distance import (
     edit_distance as edit_distance,
@@ -11,5 +10,6 @@ from ._edit_distance import (
 )
 from ._expected_edit_distance import ExpectedEditDistance as ExpectedEditDistance
 from ._generator import RandomEdits as RandomEdits
+from ._per_position import PerPosition as PerPosition
 from ._published import feds as feds, ls_ed as ls_ed
 from ._weighted_edit_distance import WeightedEditDistance as WeightedEditDistance

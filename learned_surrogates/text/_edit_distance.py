@@ -138,7 +138,7 @@ def check_strings(predictions: Sequence[str], targets: Sequence[str]) -> None:
         if others:
             raise TypeError(
                 f"{name} must be strings; got {others[0]}. The loss reads strings from "
-                "a model's output with a task: task=text.CTC(...) or text.Characters(...)"
+                "a model's output with a task: task=text.CTC(...) or text.PerPosition(...)"
             )
     if len(predictions) != len(targets):
         raise ValueError(f"{len(predictions)} predictions for {len(targets)} targets")

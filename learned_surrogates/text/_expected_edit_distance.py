@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .._metric.metric import Metric
 from .._support.checks import check_choice, check_number
-from .._support.island import never_compiled
+from .._support.isolated import never_compiled
 from .._support.transfer import send
 from .._task import read
 from ._alignment import Labels
@@ -56,7 +56,7 @@ class ExpectedEditDistance(nn.Module):
     characters * length * sqrt(frames)`, of a chain 180.
 
     Args:
-        task: `text.CTC(...)` or `text.Characters(...)`, as which the loss is called. Characters
+        task: `text.CTC(...)` or `text.PerPosition(...)`, as which the loss is called. Characters
             that the task's `fold` makes the same count as the same.
         insertion: cost of a character read that the target does not have, a whole number from 1.
         deletion: cost of one of the target's that is missing, a whole number from 1.
@@ -103,7 +103,7 @@ class ExpectedEditDistance(nn.Module):
         super().__init__()
         if not isinstance(task, TextTask):
             raise TypeError(
-                f"task must be text.CTC(...) or text.Characters(...); got {type(task).__name__}"
+                f"task must be text.CTC(...) or text.PerPosition(...); got {type(task).__name__}"
             )
         costs = {"insertion": insertion, "deletion": deletion, "substitution": substitution}
         for name, cost in costs.items():
@@ -135,7 +135,7 @@ class ExpectedEditDistance(nn.Module):
             a scalar, or `(batch,)` with reduction "none": float64 of such outputs, else float32.
         """
         # A target is not laid out along the frames then.
-        batch: Any = read(self.task.seen_by("none"), args, kwargs)
+        batch: Any = read(self.task.for_surrogate("none"), args, kwargs)
         batch = replace(batch, logits=self.task.logits(batch.prediction))
         return batch.reduce(self.of(batch), self.reduction)
 

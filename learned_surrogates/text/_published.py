@@ -6,9 +6,9 @@ from typing import Any
 from .._loss import LearnedSurrogateLoss
 from .._surrogate import EmbeddingDistance
 from ._char_cnn import CharCNN
-from ._characters import Characters
 from ._edit_distance import edit_distance
 from ._generator import RandomEdits
+from ._per_position import PerPosition
 
 # The papers' mini-batch.
 BATCH = 192
@@ -42,11 +42,11 @@ def ls_ed(
         **changes: other arguments of `LearnedSurrogateLoss`, in the place of these.
 
     Returns:
-        The loss, called as `text.Characters` says: `criterion(logits, target)`, logits `(batch,
+        The loss, called as `text.PerPosition` says: `criterion(logits, target)`, logits `(batch,
         classes, length)`.
 
     Raises:
-        TypeError, ValueError: as `Characters`, `RandomEdits` and `LearnedSurrogateLoss` do.
+        TypeError, ValueError: as `PerPosition`, `RandomEdits` and `LearnedSurrogateLoss` do.
 
     Example:
         >>> import torch
@@ -57,7 +57,7 @@ def ls_ed(
     """
     net = CharCNN(len(alphabet) + 1, width=256, embedding_size=1024, bins=length, pooling=False)
     settings: dict[str, Any] = {
-        "task": Characters(alphabet, end),
+        "task": PerPosition(alphabet, end),
         "surrogate": EmbeddingDistance(net),
         "draws": 0,
         "data": "local-global",
@@ -93,7 +93,7 @@ def feds(
         The loss, called as that of `ls_ed`.
 
     Raises:
-        TypeError, ValueError: as `Characters` and `LearnedSurrogateLoss` do.
+        TypeError, ValueError: as `PerPosition` and `LearnedSurrogateLoss` do.
 
     Example:
         >>> import torch

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .._estimator import Draws, Estimator
-from .._evaluation.measurement import Measurement, Seen
+from .._evaluation.measurement import Context, Measurement
 from .._learning.recipe import Recipe
 from .._learning.sync import Sync
 from .._measured.control_variate import ControlVariate
@@ -33,7 +33,7 @@ class KnownDraws(Draws):
     """No draws: the metric is an edit distance, whose mean over all of them is known."""
 
     pairs: list[tuple[Any, Any]] = []  # noqa: RUF012 - there are never any
-    seen: Seen = ()
+    seen: Context = ()
 
     def __init__(self, values: Tensor, gradient: Tensor):
         self._values = values
@@ -43,7 +43,7 @@ class KnownDraws(Draws):
     def values(self) -> Tensor:
         return self._values
 
-    def told(self) -> tuple[Tensor, float]:
+    def known_gradient(self) -> tuple[Tensor, float]:
         return self._gradient, 1.0
 
     def gradient(self, measured: Measurement, correction: float) -> Tensor:
@@ -88,7 +88,7 @@ class ReadingDraws(Draws):
             self.columns = controls.columns(drawn).cpu()
         self.seen = (self.columns,)
 
-    def told(self) -> tuple[Tensor, float] | None:
+    def known_gradient(self) -> tuple[Tensor, float] | None:
         if self.controls is None or not self.share:
             return None
         gradient = self.share * self.controls.gradient(self._weights)
@@ -124,7 +124,7 @@ class ReadingDraws(Draws):
         gradient = torch.zeros_like(p)
         of_draws = send(rest, p)[:, :, None] * self.batch.present
         gradient.scatter_add_(1, self.drawn.transpose(0, 1), of_draws.transpose(0, 1))
-        told = self.told()
+        told = self.known_gradient()
         gradient = self.task.as_predicted(gradient, self.batch.prediction)
         return gradient if told is None else gradient + told[0]
 
@@ -188,8 +188,10 @@ class Readings(Estimator[TextBatch]):
             (gradient,) = torch.autograd.grad(values.sum(), z)
         return KnownDraws(values.detach().float(), gradient.float())
 
-    def scored(self, batch: TextBatch, random: torch.Generator) -> tuple[Any, Any, Tensor]:
-        return self.task.scored_sample(batch, random)
+    def sample_with_score(
+        self, batch: TextBatch, random: torch.Generator
+    ) -> tuple[Any, Any, Tensor]:
+        return self.task.sample_with_score(batch, random)
 
     def differences(self, values: Tensor) -> Tensor:
         return values - values[:1]
@@ -198,7 +200,7 @@ class Readings(Estimator[TextBatch]):
         # Classes may be masked with minus infinity.
         return batch.probabilities.where(batch.present[:, None], 0.0).flatten(1).isfinite().all(1)
 
-    def leads(self, batch: TextBatch, draws: Draws) -> bool | None:
+    def base_loss_leads(self, batch: TextBatch, draws: Draws) -> bool | None:
         """Whether the base loss must lead: most characters are read wrong."""
         if isinstance(draws, ReadingDraws) and draws.controls is not None:
             distances = draws.controls.distance
@@ -213,7 +215,7 @@ class Readings(Estimator[TextBatch]):
 
     # What is learned
 
-    def observe(self, measured: Measurement, seen: Seen) -> None:
+    def observe(self, measured: Measurement, seen: Context) -> None:
         (columns,) = seen
         if not columns.shape[2]:
             return
@@ -370,7 +372,7 @@ def readings(
 ) -> Readings:
     """The estimator of a recogniser's task (see `Task.estimator`)."""
     # By identity: a metric may be any object, and compare as it likes.
-    akin = any(metric.function is other for other in task.akin_to_base_loss)
+    akin = any(metric.function is other for other in task.proxy_metrics)
     return Readings(
         task,
         known_distance(task, metric),

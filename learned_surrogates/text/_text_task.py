@@ -76,7 +76,7 @@ class TextTask(Task[TextBatch]):
     draws = 4
     # Better than none where labels are wrong, and level with the proxy where they are not.
     base_weight = 0.5
-    akin_to_base_loss = (
+    proxy_metrics = (
         edit_distance,
         Levenshtein.distance,
         normalized_edit_distance,
@@ -92,7 +92,7 @@ class TextTask(Task[TextBatch]):
     fits_values = "surrogate='embedding'"
     ragged = True
     target_is_best = True
-    samples = scores = True
+    can_sample = has_score = True
 
     def __init__(self, alphabet: Alphabet, fold: Callable[[str], str] | None):
         if fold is not None and not callable(fold):
@@ -132,17 +132,17 @@ class TextTask(Task[TextBatch]):
         """`labels`, as texts."""
         return [self.alphabet.decode(label) for label in self.labels(classes)]
 
-    def seen_by(self, surrogate: str) -> Self:
-        task = super().seen_by(surrogate)
+    def for_surrogate(self, surrogate: str) -> Self:
+        task = super().for_surrogate(surrogate)
         task.measured = surrogate in MEASURED
         return task
 
-    def beside(self, base_loss: Callable[..., Tensor] | None) -> Self:
+    def for_base_loss(self, base_loss: Callable[..., Tensor] | None) -> Self:
         task = copy.copy(self)
         task.base_loss = base_loss
         return task
 
-    def doubt(self, batch: TextBatch) -> bool:
+    def warn_about(self, batch: TextBatch) -> bool:
         return doubt_scores(batch.logits, batch.present, self.prediction, self.base_loss)
 
     def represent(self, prediction: Tensor, batch: TextBatch) -> Tensor:
@@ -167,7 +167,7 @@ class TextTask(Task[TextBatch]):
         texts, size = self.texts(drawn.flatten(0, 1).cpu()), len(batch.texts)
         return [(texts[i * size : (i + 1) * size], batch.texts) for i in range(count)]
 
-    def scored_sample(
+    def sample_with_score(
         self, batch: TextBatch, random: torch.Generator
     ) -> tuple[list[str], list[str], Tensor]:
         drawn = self.random_classes(batch, 1, random)[0]

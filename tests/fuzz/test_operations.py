@@ -33,7 +33,7 @@ class Run:
         self.options = {"metric": metric, "batched": True, "update_every": 2}
         self.straight = make_loss("measured", **self.options)
         if executor is not None:
-            self.options["executor"] = Workers(executor, lag=0, samples_a_task=2)
+            self.options["executor"] = Workers(executor, lag=0, chunk_size=2)
         self.criterion = make_loss("measured", **self.options)
         self.random = torch.Generator().manual_seed(seed)
         self.calls = 0

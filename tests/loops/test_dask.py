@@ -39,7 +39,7 @@ def executor(cluster):
 
 def test_with_lag_0_all_is_as_without_it(executor):
     plain = make_loss("measured")
-    parallel = make_loss("measured", executor=Workers(executor, lag=0, samples_a_task=2))
+    parallel = make_loss("measured", executor=Workers(executor, lag=0, chunk_size=2))
     assert_identical(train(parallel, "measured", range(8)), train(plain, "measured", range(8)))
     assert_identical(parallel.state_dict(), plain.state_dict())
 
@@ -63,6 +63,6 @@ def test_workers_that_die_and_come_back_lose_nothing(cluster, executor, lag):
                 nanny.process.process.kill()
         outcomes += train(criterion, "measured", [call])
     assert_identical(outcomes, train(plain, "measured", range(8)))
-    assert criterion.stats["lost"] == 0
+    assert criterion.stats["metric/lost"] == 0
     assert all(torch.isfinite(loss) for loss, _ in outcomes)
     assert processes.isdisjoint(nanny.pid for nanny in cluster.workers.values())

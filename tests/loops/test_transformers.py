@@ -221,7 +221,7 @@ def test_an_encoder_decoder_reads_what_its_collator_gives(tmp_path):
         seen.append((outputs.logits.detach().clone(), labels))
         return outputs.logits, labels
 
-    task = text.Characters(["\ue000", *"abcdefgh"], end=1, classes_last=True)
+    task = text.PerPosition(["\ue000", *"abcdefgh"], end=1, classes_last=True)
     criterion = LearnedSurrogateLoss(text.edit_distance, task=task, update_every=1)
     loss = TrainerLoss(criterion, arguments=arguments)
     options = {"num_train_epochs": 2, "per_device_train_batch_size": 8, "save_strategy": "no"}

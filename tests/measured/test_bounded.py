@@ -239,7 +239,7 @@ def test_a_metric_that_dies_is_warned_of_once_counts_for_less_and_has_an_end(lag
         give_up_after=150,
         surrogate="elements",
         base_loss=lambda prediction, target: 7.0 * prediction.sum(),
-        executor=None if lag is None else Workers(AtOnce(), lag=lag, samples_a_task=16),
+        executor=None if lag is None else Workers(AtOnce(), lag=lag, chunk_size=16),
         reduction="sum",
     )
     late = lag or 0

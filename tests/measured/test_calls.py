@@ -68,7 +68,7 @@ def test_values_of_metrics_where_higher_is_better_are_told_as_they_are():
     criterion = make_loss("measured", metric, batched=True, **options)
     loss, _ = step(criterion, make_arguments())
     mean = torch.stack(metric.values).mean().item()
-    assert criterion.stats["metric"] == pytest.approx(mean, rel=1e-5)
+    assert criterion.stats["metric/mean"] == pytest.approx(mean, rel=1e-5)
     assert loss.item() == pytest.approx(5 - mean, rel=1e-5)
 
 
@@ -79,7 +79,7 @@ def test_a_warm_up_measures_batches_and_fits_the_surrogate_at_every_step(batches
     read = [make_arguments(seed=seed) for seed in range(batches)]
     stats = criterion.warm_up(read, updates=8)
     assert metric.sizes == [4] * 2 * min(batches, 8)
-    assert (stats["calls"], stats["replay_size"]) == (0, 8)
+    assert (stats["calls"], stats["replay/size"]) == (0, 8)
     before = [p.detach().clone() for p in criterion._core.estimator.slope.forms[0].parameters()]
     assert criterion._core.estimator.slope.weight > 0 or stats["surrogate/r2"] <= 0
     train(criterion, "measured", [50])

@@ -113,7 +113,7 @@ def test_targets_that_no_net_can_see_are_measured_only_and_it_says_so(kind):
         assert prediction.grad.abs().sum() > 0
     assert type(seen[0]) is list
     assert "measured only" in repr(criterion)
-    assert criterion.stats["replay_size"] == 0
+    assert criterion.stats["replay/size"] == 0
     twin = LearnedSurrogateLoss(metric, batched=True)
     twin.load_state_dict(snapshot(criterion))
     assert "measured only" in repr(twin)

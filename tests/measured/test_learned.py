@@ -121,7 +121,9 @@ def test_r2_is_what_fresh_draws_say_of_the_slope():
     direct = (d @ h).square() / (d @ d) / (h @ h)
     assert slope.r2 == pytest.approx(direct.item(), abs=0.12)
     assert slope.weight.item() == pytest.approx((d @ h / (h @ h)).item(), abs=0.2)
-    assert criterion.stats["gradient/worth"] == pytest.approx(2 / (1 - slope.r2), rel=0.05)
+    assert criterion.stats["gradient/effective_draws"] == pytest.approx(
+        2 / (1 - slope.r2), rel=0.05
+    )
 
 
 def test_the_gradient_is_quieter_by_what_r2_says():
@@ -129,7 +131,7 @@ def test_the_gradient_is_quieter_by_what_r2_says():
     for prediction, target in batches(300):
         criterion(prediction, target).backward()
     alone = LearnedSurrogateLoss(
-        off, surrogate="none", task=Tensors(smoothing=criterion.stats["smoothing"])
+        off, surrogate="none", task=Tensors(smoothing=criterion.stats["gradient/smoothing"])
     )
     noise = []
     for loss in (criterion, alone):

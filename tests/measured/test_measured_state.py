@@ -37,7 +37,7 @@ def assert_resumes_anywhere(make, calls, tmp_path):
         assert list(restored.load_state_dict(state, strict=True)) == [[], []]
         assert_identical(snapshot(restored), snapshot(whole))
         assert figures(restored) == pytest.approx(
-            {k: v for k, v in whole._core.stats().items() if not k.endswith("_seconds")},
+            {k: v for k, v in whole._core.stats().items() if not k.endswith("/seconds")},
             nan_ok=True,
         )
         slope = whole._core.estimator.slope
@@ -193,11 +193,11 @@ def test_without_replay_what_was_learned_is_restored_and_goes_on():
     train(criterion, "measured", range(3))
     restored = make_loss("measured", save_replay=False)
     restored.load_state_dict(snapshot(criterion), strict=True)
-    assert restored.stats["replay_size"] == 0
+    assert restored.stats["replay/size"] == 0
     arguments = make_arguments("measured", 7)
     assert_identical(step(restored.eval(), arguments), step(criterion.eval(), arguments))
     train(restored.train(), "measured", range(3))
-    assert restored.stats["replay_size"] == 8
+    assert restored.stats["replay/size"] == 8
 
 
 def test_the_width_and_what_is_told_go_on_where_they_were():

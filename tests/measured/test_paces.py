@@ -116,7 +116,7 @@ def test_signal_over_noise_of_gradients_whose_mean_is_known():
 
 def test_one_call_that_is_not_measured_counts():
     by_hand = ByHand()
-    criterion = LearnedSurrogateLoss(l1, batched=True, executor=Workers(by_hand, backlog=1))
+    criterion = LearnedSurrogateLoss(l1, batched=True, executor=Workers(by_hand, max_pending=1))
     step(criterion, make_arguments())
     assert criterion._core.oracle.queue.unmeasured == 0
     step(criterion, make_arguments(seed=1))
@@ -126,7 +126,7 @@ def test_one_call_that_is_not_measured_counts():
 def test_after_a_piece_is_lost_errors_belong_to_their_own_samples():
     by_hand = ByHand()
     metric = Metric(l1, None, None, True, "skip")
-    queue = Queue(metric, Workers(by_hand, lag=0, samples_a_task=2, timeout=0.05))
+    queue = Queue(metric, Workers(by_hand, lag=0, chunk_size=2, timeout=0.05))
     prediction, target = make_arguments(batch=6)
     prediction = prediction.detach()
     pairs = [(prediction, target), (prediction + 1, target)]

@@ -195,6 +195,6 @@ def test_values_that_come_later_are_not_waited_for():
             torch.testing.assert_close(prediction.grad, expected)
     stats = criterion.stats
     assert stats["surrogate/weight"] > 0
-    assert stats["metric"] == pytest.approx(above(z, target).mean().item(), abs=0.1)
+    assert stats["metric/mean"] == pytest.approx(above(z, target).mean().item(), abs=0.1)
     learned = prediction.grad - (1 - stats["surrogate/weight"]) * expected
     assert learned.abs().max() > 0

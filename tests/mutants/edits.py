@@ -271,7 +271,7 @@ EDITS = [
         WORKERS + " measured/test_bounded.py",
         ("due[: max(0, len(due) - self.lag + 1)]", "due[: max(0, len(due) - self.lag)]"),
         ("due = [evaluation for evaluation in due if evaluation.done]", "pass"),
-        ("awaited >= self.workers.backlog", "awaited > self.workers.backlog"),
+        ("awaited >= self.workers.max_pending", "awaited > self.workers.max_pending"),
         (
             "self.unmeasured += evaluation.batch - evaluation.sent",
             "self.unmeasured += evaluation.sent",
@@ -294,7 +294,7 @@ EDITS = [
         ("hung |= job.future.running()", "pass"),
         ("if self._running and any(suspects):", "if any(suspects):"),
         ("if self._running and any(suspects):", "if False:"),
-        ("return job.strikes < MOST_STRIKES", "return job.strikes <= MOST_STRIKES"),
+        ("return job.failures < MOST_STRIKES", "return job.failures <= MOST_STRIKES"),
         (
             "kept = [job for job in jobs if job.wanted and not job.done]",
             "kept = [job for job in jobs if not job.done]",

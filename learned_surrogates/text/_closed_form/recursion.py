@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._support.island import island
+from ..._support.isolated import isolated
 from ..._support.transfer import send
 from .column_steps import ColumnStep
 from .frame_moves import Outputs
@@ -49,13 +49,13 @@ class ClosedForm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, problem: Problem) -> Tensor:
-        with island(logits.device), torch.no_grad():
+        with isolated(logits.device), torch.no_grad():
             return _forward(ctx, logits, problem)
 
     @staticmethod
     def backward(ctx: Any, d_values: Tensor) -> tuple[Tensor, None]:
         logits, *saved = ctx.saved_tensors
-        with island(d_values.device), torch.no_grad():
+        with isolated(d_values.device), torch.no_grad():
             gradient = _d_logits(ctx.problem, d_values, *saved).to(logits.dtype)
         # With a graph of its own, it leads back to the logits, and would be taken for a constant.
         return (Once.apply(gradient, logits) if torch.is_grad_enabled() else gradient), None

@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 
 @contextmanager
-def island(device: torch.device) -> Iterator[None]:
+def isolated(device: torch.device) -> Iterator[None]:
     """A context in which the user's contexts do not matter.
 
     Numbers keep their own precision, whatever autocast there is; tensors may be kept, also from

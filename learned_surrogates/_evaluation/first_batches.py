@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .._batch import Batch
-from .._support.island import island
+from .._support.isolated import isolated
 from .._task import Task
 from .direction import check_direction
 from .queue import Queue
@@ -15,7 +15,7 @@ from .queue import Queue
 DOUBTFUL = 100
 
 
-class Doubts:
+class FirstBatches:
     """Has a task warn of its batches, and the metric's direction looked at, until one has told.
 
     Args:
@@ -29,14 +29,14 @@ class Doubts:
         #: How often it is still looked at batches, and at the direction.
         self.of_batches = self.of_direction = DOUBTFUL
 
-    def look(self, batch: Batch) -> None:
+    def check(self, batch: Batch) -> None:
         """Has the task warn of a batch that looks amiss."""
         if self.of_batches:
-            with island(batch.prediction.device), torch.no_grad():
-                told = self.task.doubt(batch)
+            with isolated(batch.prediction.device), torch.no_grad():
+                told = self.task.warn_about(batch)
             self.of_batches = 0 if told else self.of_batches - 1
 
-    def look_at_direction(self, batch: Batch, errors: Tensor) -> None:
+    def check_direction(self, batch: Batch, errors: Tensor) -> None:
         """Holds the errors `(batch,)` of a batch against those of perfect predictions.
 
         Raises:

@@ -22,7 +22,7 @@ from ._text_task import (
 )
 
 
-class Characters(TextTask):
+class PerPosition(TextTask):
     """A recogniser with one softmax per position; the loss is called like `nn.CrossEntropyLoss`.
 
     `criterion(input, target)`, with
@@ -58,7 +58,7 @@ class Characters(TextTask):
     Example:
         >>> import torch
         >>> from learned_surrogates import LearnedSurrogateLoss
-        >>> task = Characters("ab")
+        >>> task = PerPosition("ab")
         >>> criterion = LearnedSurrogateLoss(edit_distance, task=task, warm_up_updates=10)
         >>> logits = torch.randn(1, 3, 4, requires_grad=True)
         >>> criterion(logits, torch.tensor([[1, 2, 0, 0]])).backward()
@@ -84,7 +84,7 @@ class Characters(TextTask):
         self.classes_last = classes_last
 
     def __repr__(self) -> str:
-        return f"Characters({len(self.alphabet)} characters, end={self.alphabet.special})"
+        return f"PerPosition({len(self.alphabet)} characters, end={self.alphabet.special})"
 
     def estimator(self, *arguments: Any) -> Readings:
         return readings(self, *arguments)
