@@ -56,10 +56,13 @@ class Oracle:
         """
         start = time.perf_counter()
         size = len(batch.target)
+        self.first_batches.check(batch)
         evaluation = Evaluation(size if pairs else 0)
+        if not pairs:
+            evaluation.settle()
+            return evaluation
         try:
-            self.first_batches.check(batch)
-            if pairs and not self.queue.full:
+            if not self.queue.full:
                 evaluation = self.submit(size, pairs, random)
             self.queue.wait_for_due(evaluation)
             # Where a call does not wait for the metric, neither does it for this.
