@@ -24,6 +24,7 @@ table { border-collapse: collapse; margin: 1rem 0 }
 td, th { padding: .3rem .8rem; border-bottom: 1px solid #ccc; text-align: right }
 td:first-child, th:first-child { text-align: left }
 .wide { overflow-x: auto } img { max-width: 100% }
+@media (max-width: 30rem) { td, th { padding: .3rem .35rem; font-size: .85rem } }
 .verdict { font-weight: bold } small { color: #555 }
 </style>
 <h1>{{ title }}</h1>

@@ -130,7 +130,7 @@ def samples(result: dict[str, Any], test: tuple[Tensor, list[str]]) -> Figure:
 
 def validation(result: dict[str, Any]) -> Figure:
     """Total edit distance over the steps."""
-    figure = Figure(figsize=(7, 3.5))
+    figure = Figure(figsize=(5.9, 3.5))
     axes = figure.add_subplot()
     for name, colour in COLOURS.items():
         for seed, run in enumerate(result[name]["runs"]):
@@ -145,7 +145,7 @@ def validation(result: dict[str, Any]) -> Figure:
 
 def fit(followed: list[dict[str, Any]]) -> Figure:
     """Error and penalty over the surrogate's updates: LS, figure 2."""
-    figure = Figure(figsize=(11, 3.5) if _penalised(followed) else (7, 3.5))
+    figure = Figure(figsize=(11, 3.5) if _penalised(followed) else (5.9, 3.5))
     updates = [stats["updates"] for stats in followed]
     warm_up = _warm_up(followed)
     labels = {"surrogate/mae": "mean |surrogate - metric|", "penalty": "gradient penalty"}
@@ -174,7 +174,7 @@ def _warm_up(followed: list[dict[str, Any]]) -> list[int]:
 
 def agreement(held_out: dict[str, list[float]]) -> Figure:
     """Surrogate against metric: thesis, figure 4.4."""
-    figure = Figure(figsize=(6, 5))
+    figure = Figure(figsize=(5.9, 5))
     axes = figure.add_subplot()
     metric, surrogate = held_out["metric"], held_out["surrogate"]
     # Edit distances are whole numbers: points would lie on each other. Spread by index, not chance.

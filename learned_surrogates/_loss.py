@@ -643,7 +643,7 @@ def _progress_bar(steps: int) -> Iterable[int]:
     try:
         from tqdm.auto import trange
     except ImportError as error:
-        missing = "progress=True needs tqdm: pip install learned-surrogates[progress]"
+        missing = "progress=True needs tqdm: pip install tqdm"
         raise ImportError(missing) from error
     return trange(steps, desc="fitting the surrogate")
 

@@ -32,10 +32,11 @@ def sections(core: MeasuredCore) -> list[tuple[str, str, Figure]]:
         return []
     worth = ("The metric, and what the draws are worth", WORTH_TEXT, _worth(history))
     known = ("The metric", KNOWN_TEXT, _known(history))
-    return [
-        worth if core.recipe.draws else known,
-        ("Signal and noise", SIGNAL_TEXT + COSINE_TEXT * _compared(history), _signal(history)),
-    ]
+    shown = [worth if core.recipe.draws else known]
+    if any(map(math.isfinite, history["gradient/signal_to_noise"])) or _compared(history):
+        text = SIGNAL_TEXT + COSINE_TEXT * _compared(history)
+        shown.append(("Signal and noise", text, _signal(history)))
+    return shown
 
 
 def verdict(core: MeasuredCore) -> str:
@@ -55,7 +56,7 @@ def verdict(core: MeasuredCore) -> str:
 
 
 def _known(history: dict[str, list[float]]) -> Figure:
-    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    figure = Figure(figsize=(5.9, 3.5), layout="constrained")
     axes = figure.subplots()
     axes.plot(history["calls"], history["metric/mean"], color=GREEN, linewidth=1)
     axes.set(xlabel="calls", ylabel="metric, mean over draws")
@@ -95,7 +96,7 @@ def _compared(history: dict[str, list[float]]) -> bool:
 
 def _signal(history: dict[str, list[float]]) -> Figure:
     cosines, known = history["base_loss/cosine"], _compared(history)
-    figure = Figure(figsize=(11, 3.5) if known else (6, 3.5), layout="constrained")
+    figure = Figure(figsize=(11, 3.5) if known else (5.9, 3.5), layout="constrained")
     panels = figure.subplots(1, 1 + known, squeeze=False)[0]
     panels[0].plot(history["calls"], history["gradient/signal_to_noise"], color=ORANGE)
     panels[0].set(xlabel="calls", ylabel="signal over noise of a step")

@@ -103,14 +103,15 @@ def _by_bin(values: Tensor, errors: Tensor) -> Figure:
     above.bar(range(count), [float(wrong[group].mean()) for group in groups], color=ORANGE)
     above.set(ylabel="|surrogate - metric|")
     below.bar(range(count), [int(group.sum()) for group in groups], color=GREY)
-    below.set_xticks(range(count), labels)
+    # On two lines, or neighbours would run into one another.
+    below.set_xticks(range(count), [label.replace(" to ", " to\n") for label in labels])
     below.set(ylabel="predictions", xlabel="error by the metric")
     return figure
 
 
 def _fit(history: dict[str, list[float]]) -> Figure:
     penalised = _any(history["surrogate/penalty"])
-    figure = Figure(figsize=(11, 3.5) if penalised else (7, 3.5), layout="constrained")
+    figure = Figure(figsize=(11, 3.5) if penalised else (5.9, 3.5), layout="constrained")
     panels = figure.subplots(1, 1 + penalised, squeeze=False)[0]
     left: Axes = panels[0]
     left.plot(history["updates"], history["surrogate/nrmse"], color=ORANGE)
@@ -127,7 +128,7 @@ def _fit(history: dict[str, list[float]]) -> Figure:
 
 def _metric(history: dict[str, list[float]]) -> Figure:
     filtered = _any(history["filter/keep_rate"])
-    figure = Figure(figsize=(11, 3.5) if filtered else (7, 3.5), layout="constrained")
+    figure = Figure(figsize=(11, 3.5) if filtered else (5.9, 3.5), layout="constrained")
     panels = figure.subplots(1, 1 + filtered, squeeze=False)[0]
     panels[0].plot(history["calls"], history["metric/mean"], color=GREEN, linewidth=1)
     panels[0].set(xlabel="calls", ylabel="metric")

@@ -43,7 +43,7 @@ class ExpectedEditDistance(nn.Module):
     is learned.
 
     On the CPU, in float32 and with costs of 1, the passes over the frames are compiled where Numba
-    is installed (`pip install learned-surrogates[fast]`), which takes some seconds at the first
+    is installed (`pip install numba`), which takes some seconds at the first
     call on a machine; elsewhere PyTorch runs them. `print(criterion)` says which. Two of PyTorch's
     ways take the columns as independent, which is less near: on the CPU in float32, where a chain
     would take five times as long, and with costs other than 1.

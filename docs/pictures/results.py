@@ -1,0 +1,83 @@
+"""The figures that the charts show, from the committed results and tables."""
+
+import json
+import re
+import statistics
+from pathlib import Path
+from typing import Any, NamedTuple
+
+DOCS = Path(__file__).parents[1]
+STUDY = DOCS.parent / "examples" / "benchmarks" / "results" / "any_metric"
+BATCH, STEPS = 64, 600
+# Problems by what is judged, as examples/user_metrics has them.
+KINDS = {
+    "labels and classes": (
+        *("hamming", "ham100", "f1", "f1_100", "tumour", "top1", "top3"),
+        *("costs", "costs100", "ordinal", "tags"),
+    ),
+    "numbers, angles, points": (
+        *("off_by_1", "off100", "counts", "mape", "packs", "degrees", "sincos", "pck"),
+    ),
+    "lists and decisions": ("ndcg5", "ap", "ap200", "spearman", "sp100", "hungarian", "path"),
+}
+
+
+class Figure(NamedTuple):
+    """A mean with its standard deviation over seeds."""
+
+    mean: float
+    spread: float
+
+
+def _best(rows: list[dict[str, Any]], method: str) -> dict[str, Any]:
+    """A method's row at its best rate: most seeds, then the lowest metric on validation."""
+    key = (method, BATCH, STEPS)
+    mine = [row for row in rows if (row["method"], row["batch"], row["steps"]) == key]
+    return min(mine, key=lambda row: (-len(row["seeds"]), statistics.mean(row["validation"])))
+
+
+def own_metrics(method: str = "package-2") -> dict[str, list[Figure]]:
+    """By kind of problem, the test metric over that of the proxy continued, seed by seed."""
+    found: dict[str, list[Figure]] = {}
+    for kind, names in KINDS.items():
+        for name in names:
+            rows = json.loads((STUDY / f"{name}.json").read_text())["rows"]
+            mine, control = _best(rows, method), _best(rows, "proxy")
+            of_control = dict(zip(control["seeds"], control["test"]))
+            shares = [test / of_control[seed] for seed, test in zip(mine["seeds"], mine["test"])]
+            figure = Figure(statistics.mean(shares), statistics.stdev(shares))
+            found.setdefault(kind, []).append(figure)
+    return found
+
+
+def table(page: str, head: str) -> list[list[str]]:
+    """The cells, without marks, of the lines below the table's head that begins so."""
+    lines = iter((DOCS / page).read_text().splitlines())
+    for line in lines:
+        if line.startswith(head):
+            break
+    next(lines)
+    rows = []
+    for line in lines:
+        if not line.startswith("|"):
+            break
+        rows.append([re.sub(r"[*`]", "", cell).strip() for cell in line.split("|")[1:-1]])
+    return rows
+
+
+def figure_of(cell: str) -> Figure:
+    """A cell's "62.3 \u00b1 0.6", or a figure alone."""
+    mean, _, spread = cell.partition("\u00b1")
+    return Figure(float(mean), float(spread or 0))
+
+
+def recognisers() -> dict[str, dict[str, tuple[Figure, Figure]]]:
+    """By head: fonts -> edit distance with the proxy, and with the loss as it is now."""
+    rows = [row for row in table("when-it-helps.md", "| metric, head |") if row[3] == "5"]
+    return {
+        proxy[0].removeprefix("edit distance, "): {
+            "familiar fonts": (figure_of(proxy[4]), figure_of(mine[4])),
+            "new fonts": (figure_of(proxy[6]), figure_of(mine[6])),
+        }
+        for proxy, mine in zip(rows[::2], rows[1::2])
+    }
