@@ -9,6 +9,7 @@ from . import (
     text as text,
 )
 from ._batch import Batch as Batch
+from ._contract.check_task import check_task as check_task
 from ._diagnosis.check import GradientCheck as GradientCheck
 from ._evaluation.workers import Workers as Workers
 from ._fitted.filter import Filter as Filter

@@ -104,6 +104,12 @@ def with_prediction(
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments of a batch's call, with another tensor in place of its `prediction`."""
     original, new = batch.whole, batch.replaced(prediction)
+    if not any(value is original for value in (*args, *kwargs.values())):
+        raise TypeError(
+            f"{type(batch).__name__}.prediction is none of the call's arguments, but computed from "
+            "one: a task's read must return the argument itself (or override `whole` and "
+            "`replaced`), for a base loss or a gradient check to be called with it"
+        )
     return (
         tuple(new if argument is original else argument for argument in args),
         {key: new if value is original else value for key, value in kwargs.items()},

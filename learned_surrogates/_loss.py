@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ._base_loss import NOT_FINITE, base_gradient
 from ._batch import Batch, plain
+from ._contract import hooks
 from ._core import Core
 from ._diagnosis.check import GradientCheck
 from ._diagnosis.checker import GradientChecker
@@ -34,7 +35,7 @@ from ._support.checks import check_choice, check_number
 from ._support.isolated import never_compiled
 from ._support.processes import Lock, Stream, one_at_a_time, starts_a_process
 from ._support.warnings import warn
-from ._task import Generator, Task, read
+from ._task import Generator, Task
 from ._tensors import Tensors
 
 if TYPE_CHECKING:
@@ -269,13 +270,14 @@ class LearnedSurrogateLoss(nn.Module):
             raise TypeError(
                 f"base_loss must be callable as this loss is, like nn.CTCLoss(); got {base_loss!r}"
             )
-        task = task.for_base_loss(base_loss)
+        hooks.check_settings(task)
+        task = hooks.settled(task, "for_base_loss", base_loss)
         if not isinstance(surrogate, nn.Module):
             surrogate = task.surrogates[0] if surrogate is None else surrogate
             check_choice("surrogate", surrogate, task.surrogates)
-            task = task.for_surrogate(surrogate)
+            task = hooks.settled(task, "for_surrogate", surrogate)
         given = generator is not None
-        generator = generator if given else task.generator()
+        generator = generator if given else hooks.generator(task)
         if generator is not None and not callable(generator):
             raise TypeError(
                 "generator must be callable as generator(count, rng) -> (predictions, targets); "
@@ -361,7 +363,7 @@ class LearnedSurrogateLoss(nn.Module):
         if getattr(self, "_is_replica", False):  # PyTorch's mark on copies for a device each
             raise RuntimeError(IN_THREADS)
         args, kwargs = tuple(map(plain, args)), {key: plain(kwargs[key]) for key in kwargs}
-        batch = read(self.task, args, kwargs)
+        batch = hooks.read(self.task, args, kwargs)
         batch.check_reduction(self.reduction)
         core = self._core
         core.to(batch.prediction.device)
@@ -394,7 +396,7 @@ class LearnedSurrogateLoss(nn.Module):
             core.give_up()
         if gradient is not None:
             value = with_known_gradient(batch.prediction, value, gradient, batch.batch_dim)
-        return batch.reduce(value, self.reduction)
+        return hooks.reduce(batch, value, self.reduction)
 
     @one_at_a_time
     def warm_up(
@@ -537,7 +539,7 @@ class LearnedSurrogateLoss(nn.Module):
         """What the loss would be called with, read."""
         for arguments in batches:
             named = isinstance(arguments, Mapping)
-            yield read(self.task, () if named else arguments, arguments if named else {})
+            yield hooks.read(self.task, () if named else arguments, arguments if named else {})
 
     def _warn_of_base_loss(self) -> None:
         """Warns, once, of samples that were left out of the base loss's gradient."""

@@ -28,7 +28,8 @@ class Task(ABC, Generic[BatchType]):
 
     The *representation* is what the surrogate sees: z of the prediction and y of the target, each
     of two dimensions or more, the batch first. Sample i of z must depend on sample i of the
-    prediction alone. A task holds no state, so one object may serve several losses.
+    prediction alone. A task holds no state, so one object may serve several losses. `check_task`
+    holds one against all of this.
     """
 
     #: Names of the surrogates that the task has, which decide how it represents predictions and

@@ -199,12 +199,10 @@ def test_axis_aligned_forms_are_one():
 # What the metric gets
 
 
-def test_the_metric_gets_boxes_of_its_own():
+def test_the_metric_gets_the_boxes():
     prediction, target = (b.float() for b in pair("rotated"))
     decoded = ROTATED.decode(ROTATED.read(prediction, target))
     assert_identical(decoded, (prediction, target))
-    assert decoded[0].data_ptr() != prediction.data_ptr()
-    assert decoded[1].data_ptr() != target.data_ptr()
 
 
 def test_negative_predicted_sizes_are_none():

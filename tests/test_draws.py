@@ -50,18 +50,6 @@ def test_positions_that_do_not_count_are_never_drawn():
     assert task.sample(batch, torch.Generator().manual_seed(0))[0] == [""]
 
 
-@pytest.mark.parametrize("case", ["ctc", "characters"])
-def test_draws_together_are_those_one_by_one(case):
-    """The replay's pairs, and with them a run, must not depend on how they are drawn."""
-    criterion = make_loss(case)
-    batch = criterion.task.read(*make_arguments(case))
-    together, single = (torch.Generator().manual_seed(0) for _ in range(2))
-    drawn = criterion.task.draw(batch, 3, together)
-    assert drawn == [criterion.task.sample(batch, single) for _ in range(3)]
-    assert torch.equal(together.get_state(), single.get_state())
-    assert criterion.task.draw(batch, 0, together) == []
-
-
 def test_noise_of_tensors_has_the_width_asked_for():
     """And a pair of draws has the same noise, added and taken away."""
     drawn = []

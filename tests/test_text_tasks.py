@@ -483,28 +483,6 @@ def test_a_large_alphabet_is_stored_exactly():
     assert int(target[0, 0]) - 1 == 2**15
 
 
-def test_one_task_serves_several_losses():
-    task = text.PerPosition(ALPHABET)
-    alone, first, second = make_loss("characters"), *(make_loss("characters", task=task),) * 2
-    for seed in range(2):
-        step(first, make_arguments("characters", seed, length=12))
-    other = LearnedSurrogateLoss(
-        text.edit_distance,
-        task=task,
-        surrogate="embedding",
-        draws=0,
-        warm_up_updates=0,
-        update_every=1,
-        batch_size=8,
-    )
-    assert second is first
-    for seed in range(2):
-        assert_identical(
-            step(other, make_arguments("characters", seed))[0],
-            step(alone, make_arguments("characters", seed))[0],
-        )
-
-
 def test_a_metric_that_fails_on_strings_shows_them():
     def failing(predictions, targets):
         raise ValueError("no such language")

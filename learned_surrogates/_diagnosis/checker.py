@@ -8,10 +8,10 @@ from torch import Tensor
 
 from .._base_loss import base_gradient, with_prediction
 from .._batch import Batch, plain
+from .._contract import hooks
 from .._core import Core
 from .._support.checks import check_number
 from .._support.isolated import isolated
-from .._task import read
 from .check import BASE, SURROGATE, Direction, GradientCheck
 
 # Step lengths, as shares of the spread of a sample's prediction.
@@ -60,7 +60,7 @@ class GradientChecker:
         # What was made in inference mode has no gradient elsewhere.
         args = tuple(map(_normal, args))
         kwargs = {key: _normal(value) for key, value in kwargs.items()}
-        batch = read(self.task, args, kwargs)
+        batch = hooks.read(self.task, args, kwargs)
         if not len(batch.target):
             return
         self.core.to(batch.prediction.device)
@@ -74,7 +74,7 @@ class GradientChecker:
 
         def errors(prediction: Tensor) -> Tensor:
             moved = with_prediction(batch, prediction, args, kwargs)
-            return self._errors(self.task.read(*moved[0], **moved[1]))
+            return self._errors(hooks.read(self.task, *moved))
 
         before, changes = errors(prediction), {}
         self.core.oracle.check_first(batch, before)
@@ -110,7 +110,7 @@ class GradientChecker:
         """The metric's mean over draws, the same ones at each call, or as decoded: `(batch,)`."""
         with isolated(batch.prediction.device), torch.no_grad():
             if not self.core.follows_expectation:
-                return self.queue.evaluate([self.task.decode(batch)])[0]
+                return self.queue.evaluate([hooks.decode(self.task, batch)])[0]
             random = torch.Generator().manual_seed(0)
             # One by one, as they are many.
             draws = (self.core.sample(batch, random) for _ in range(self.draws))
@@ -122,7 +122,7 @@ class GradientChecker:
             if self.core.has_score:
                 random = torch.Generator().manual_seed(1)
                 return {name: self._score_estimate(batch, random) for name in TRUTHS}
-            predictions, targets = self.task.decode(batch)
+            predictions, targets = hooks.decode(self.task, batch)
             if not (isinstance(predictions, Tensor) and predictions.is_floating_point()):
                 return {}
             original = batch.prediction.detach().to(predictions)

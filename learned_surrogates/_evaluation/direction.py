@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .._batch import Batch
+from .._contract import hooks
 from .._metric.metric import Metric, MetricError
 from .._support.isolated import isolated
 from .._support.warnings import warn
@@ -53,9 +54,9 @@ def check_direction(task: Task[Any], queue: Queue, batch: Batch, errors: Tensor)
     if not sure and (queue.metric.told_direction or not errors.isfinite().all()):
         return True
     with isolated(batch.prediction.device), torch.no_grad():
-        for predictions in task.perfect(batch):
+        for predictions in hooks.perfect(task, batch):
             with suppress(MetricError):  # of a pair that the model does not make
-                found.append(queue.evaluate([(predictions, task.decode(batch)[1])])[0])
+                found.append(queue.evaluate([(predictions, hooks.decode(task, batch)[1])])[0])
     if not found:
         return True
     perfect = torch.stack([each.flatten(1).mean(1) if each.ndim > 1 else each for each in found])

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .._batch import Batch
+from .._contract import hooks
 from .._support.isolated import isolated
 from .._task import Task
 from .direction import check_direction
@@ -33,7 +34,7 @@ class FirstBatches:
         """Has the task warn of a batch that looks amiss."""
         if self.of_batches:
             with isolated(batch.prediction.device), torch.no_grad():
-                told = self.task.warn_about(batch)
+                told = hooks.warn_about(self.task, batch)
             self.of_batches = 0 if told else self.of_batches - 1
 
     def check_direction(self, batch: Batch, errors: Tensor) -> None:

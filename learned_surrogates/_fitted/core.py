@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .._base_loss import Base
 from .._batch import Batch
+from .._contract import hooks
 from .._core import Core
 from .._evaluation.measurement import Evaluation
 from .._evaluation.oracle import Oracle
@@ -120,7 +121,7 @@ class ValueCore(Core):
             # What the surrogate sees may be a small difference of large numbers.
             precision = torch.promote_types(prediction.dtype, net.dtype)
             prediction = prediction.to(precision).requires_grad_(differentiable)
-            z = self.task.represent(prediction, batch).to(net.dtype)
+            z = hooks.represent(self.task, prediction, batch).to(net.dtype)
             finite = z.detach().flatten(1).isfinite().all(1)
             ready = net.prepare(z.detach(), batch.target, finite)
             if learning:
@@ -148,8 +149,8 @@ class ValueCore(Core):
 
     def _questions(self, batch: Batch) -> list[tuple[Any, Any]]:
         """What the metric is asked about: the prediction as decoded, and draws."""
-        draws = self.task.draw(batch, self.recipe.draws, self.pairs.random)
-        return [self.task.decode(batch), *draws]
+        draws = hooks.draw(self.task, batch, self.recipe.draws, self.pairs.random)
+        return [hooks.decode(self.task, batch), *draws]
 
     def _take_in(self, evaluation: Evaluation | None, *seen: Tensor) -> None:
         """Remembers what has been answered by now; what was seen of it is from before any fit."""
@@ -267,10 +268,10 @@ class ValueCore(Core):
         return gradient
 
     def sample(self, batch: Batch, random: torch.Generator) -> tuple[Any, Any]:
-        return self.task.draw(batch, 1, random)[0]
+        return hooks.draw(self.task, batch, 1, random)[0]
 
     def sample_with_score(self, batch: Batch, random: torch.Generator) -> tuple[Any, Any, Tensor]:
-        return self.task.sample_with_score(batch, random)
+        return hooks.sample_with_score(self.task, batch, random)
 
     # Figures and state
 

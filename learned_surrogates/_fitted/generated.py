@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .._contract.errors import check_pair
 from .._evaluation.measurement import Evaluation
 from .._evaluation.queue import Queue
 from .._task import Generator
@@ -82,5 +83,6 @@ class Generated:
     def _start(self, count: int) -> tuple[Pairs, Evaluation]:
         seed = torch.randint(2**62, (), generator=self.random, device="cpu").item()
         pairs = self.generator(count, np.random.default_rng(int(seed)))
+        check_pair("the generator", pairs, count)
         size = len(pairs[1])
         return pairs, self.queue.submit([pairs], size, list(range(size)))

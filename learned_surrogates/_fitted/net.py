@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from .._contract import hooks
 from .._learning.fit import seeded
 from .._support.isolated import isolated
 from .pairs import Pairs
@@ -32,16 +33,10 @@ class Net:
     def value(self, z: Tensor, y: Tensor) -> Tensor:
         """The surrogate, in the metric's units: `(batch,)` for z and expanded targets y."""
         assert self.module is not None
-        value: Tensor = self.module(z, y)
-        if value.shape != z.shape[:1]:
-            raise ValueError(
-                f"the surrogate must return one value a sample, shape {tuple(z.shape[:1])}; it "
-                f"returned {tuple(value.shape)}"
-            )
-        return self.scale * value
+        return self.scale * hooks.value(self.module, z, y)
 
     def expand(self, target: Tensor) -> Tensor:
-        return self.pairs.task.expand(target).to(self.device, self.dtype)
+        return hooks.expand(self.pairs.task, target).to(self.device, self.dtype)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -75,8 +70,8 @@ class Net:
     def make_surrogate(self, z: Tensor, target: Tensor) -> nn.Module:
         """The task's surrogate for such samples, in float32, with weights from the seed."""
         with isolated(self.device), seeded(self.pairs.recipe.seed):
-            y = self.pairs.task.expand(target.cpu()).float()
-            return self.pairs.task.build_surrogate(z.cpu().float(), y).float()
+            y = hooks.expand(self.pairs.task, target.cpu()).float()
+            return hooks.build_surrogate(self.pairs.task, z.cpu().float(), y).float()
 
     def attach(self, surrogate: nn.Module, shapes: tuple[torch.Size, torch.Size]) -> None:
         """Takes a surrogate for samples of these shapes, with an optimizer of its own."""

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._contract import hooks
 from .._evaluation.measurement import Evaluation, Measurement
 from .._evaluation.queue import Queue
 from .._learning.recipe import Recipe
@@ -85,7 +86,7 @@ class Pairs:
     def _encode(
         self, pairs: tuple[Any, Any], evaluation: Evaluation
     ) -> tuple[Tensor, Tensor, Tensor]:
-        z, target = self.task.encode(*pairs, None if self.shapes is None else self.shapes[0])
+        z, target = hooks.encode(self.task, *pairs, self.shapes)
         measured = evaluation.measured
         if measured is None:
             none = z[:0].to(self.device)

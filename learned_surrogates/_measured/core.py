@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .._base_loss import Base
 from .._batch import Batch
+from .._contract import hooks
 from .._core import Core
 from .._estimator import Draws, Estimator
 from .._evaluation.measurement import Context, Evaluation, Measurement
@@ -129,7 +130,7 @@ class MeasuredCore(Core):
             return z.new_zeros(0), torch.zeros_like(z) if differentiable else None
         if not differentiable:
             with torch.no_grad():
-                measured = self.oracle.ask_now(size, [self.task.decode(batch)])
+                measured = self.oracle.ask_now(size, [hooks.decode(self.task, batch)])
             return self._values(batch, None, measured), None
         draws = self.estimator.draw(batch, count or self.recipe.draws, follow=False)
         measured = self.oracle.ask_now(size, draws.pairs)

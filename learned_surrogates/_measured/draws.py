@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .._batch import Batch
+from .._contract.hooks import decode
 from .._support.transfer import send
 from .._task import Task
 
@@ -41,7 +42,7 @@ def draw(
     # A sum in half precision, or of float64 in float32, would not be what it is said to be.
     original = original.to(torch.promote_types(original.dtype, torch.float32))
     pairs = [
-        task.decode(replace(batch, prediction=original + sign * deviation.to(original)))
+        decode(task, replace(batch, prediction=original + sign * deviation.to(original)))
         for deviation in deviations
         for sign in (1, -1)
     ]
