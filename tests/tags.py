@@ -13,7 +13,7 @@ def jaccard_distance(predicted: set[str], true: set[str]) -> float:
 
 
 class Tags(Task[Batch]):
-    samples = True
+    can_sample = True
     draws = 2
     target_is_best = True
 

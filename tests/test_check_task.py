@@ -262,7 +262,12 @@ BROKEN = {
         "draws",
         "sample gives Tensor",
     ),
-    "samples: not said": ("samples", False, "settings", "samples = True|samples is False"),
+    "can_sample: not said": (
+        "can_sample",
+        False,
+        "settings",
+        "can_sample = True|can_sample is False",
+    ),
     "build_surrogate: mixes the batch": (
         "build_surrogate",
         lambda self, z, y: Normed(z.shape[1]),
@@ -322,7 +327,7 @@ def test_a_generator_of_other_things_is_found(monkeypatch):
 
 
 def test_a_score_of_another_shape_is_found(monkeypatch):
-    monkeypatch.setattr(Tags, "scores", True)
+    monkeypatch.setattr(Tags, "has_score", True)
     monkeypatch.setattr(
         Tags, "sample_with_score", lambda self, b, r: (*self.sample(b, r), b.target[0])
     )
