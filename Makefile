@@ -13,10 +13,10 @@ BIN := .venv/bin
 	touch $@
 
 demo: .venv/ready  ## post-tunes a text recogniser on edit distance, in minutes; writes runs/text_recognition/
-	$(BIN)/python examples/text_recognition.py
+	$(BIN)/python examples/studies/post_tune_recogniser.py
 
 detection: .venv/ready  ## post-tunes a detector on rotated IoU; writes runs/detection/
-	$(BIN)/python examples/detection.py
+	$(BIN)/python examples/studies/post_tune_detector.py
 
 test: .venv/ready  ## the whole test suite
 	$(BIN)/python -m pytest

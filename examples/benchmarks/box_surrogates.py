@@ -25,9 +25,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from box_losses import gwd_loss, kld_loss, smooth_l1_loss
-
 from learned_surrogates import LearnedSurrogateLoss, boxes
+from lib.box_losses import gwd_loss, kld_loss, smooth_l1_loss
 
 PICTURE = 64
 BATCH = 64

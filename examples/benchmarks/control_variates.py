@@ -18,17 +18,16 @@ from typing import Any
 import torch
 from rapidfuzz.distance import Levenshtein
 
-EXAMPLES = Path(__file__).parents[1]
-sys.path.insert(0, str(EXAMPLES))
-
-from post_tuning import BATCH, surrogate_arguments
-from recogniser import ALPHABET, load
-from word_images import WordImages
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from learned_surrogates import LearnedSurrogateLoss, text
 from learned_surrogates._measured.control_variate import ControlVariate
+from lib.post_tuning import BATCH, surrogate_arguments
+from lib.recogniser import ALPHABET, load
+from lib.weights import CHECKPOINTS
+from lib.word_images import WordImages
 
-CHECKPOINTS = ("characters", "ctc", "characters-noisy", "ctc-noisy")
+RECOGNISERS = ("characters", "ctc", "characters-noisy", "ctc-noisy")
 # Lengths of the character sequences that chrF counts, and how much more recall weighs.
 ORDERS, BETA = range(1, 7), 2
 
@@ -78,7 +77,7 @@ def r2(
     checkpoint: str, metric: Callable[..., Any], learned: int, tested: int
 ) -> tuple[float, float]:
     """Of the edit distance alone, and of all that is known, in the calls after some."""
-    model = load(EXAMPLES / "checkpoints" / f"{checkpoint}.safetensors").eval()
+    model = load(CHECKPOINTS / f"{checkpoint}.safetensors").eval()
     task = text.CTC(ALPHABET) if model.head == "ctc" else text.PerPosition(ALPHABET)
     criterion = LearnedSurrogateLoss(metric, task=task, draws=4)
     stream = WordImages("train", 0, 0.4 if checkpoint.endswith("noisy") else 0.0)
@@ -99,7 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--learned", type=int, default=40, help="calls before (%(default)s)")
     parser.add_argument("--tested", type=int, default=20, help="calls (%(default)s)")
-    parser.add_argument("--checkpoints", nargs="+", choices=CHECKPOINTS, default=CHECKPOINTS)
+    parser.add_argument("--checkpoints", nargs="+", choices=RECOGNISERS, default=RECOGNISERS)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

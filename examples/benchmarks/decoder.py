@@ -24,14 +24,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy
 
-EXAMPLES = Path(__file__).parents[1]
-sys.path.insert(0, str(EXAMPLES))
-
-from post_tuning import BATCH, stepper
-from recogniser import ALPHABET, CLASSES, FRAMES, POSITIONS, Recogniser, encode_targets, load
-from word_images import WordImages
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from learned_surrogates import LearnedSurrogateLoss, text
+from lib.post_tuning import BATCH, stepper
+from lib.recogniser import ALPHABET, CLASSES, FRAMES, POSITIONS, Recogniser, encode_targets, load
+from lib.weights import CHECKPOINTS
+from lib.word_images import WordImages
 
 NOISE = 0.4
 TASK = text.PerPosition(ALPHABET)
@@ -239,7 +238,7 @@ def main() -> None:
 
     for seed in options.seeds:
         torch.manual_seed(seed)
-        start = Reader(load(EXAMPLES / "checkpoints" / "ctc-noisy.safetensors"))
+        start = Reader(load(CHECKPOINTS / "ctc-noisy.safetensors"))
         trained = tune(start, "forced", nn.CrossEntropyLoss(), seed, options.training, 1e-3)
         row(seed, "before", "", trained)
         if options.draws:

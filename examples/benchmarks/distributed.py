@@ -20,13 +20,13 @@ import torch.multiprocessing
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from post_tuning import BATCH, Objective, surrogate_objective
-from recogniser import ALPHABET, Recogniser, proxy_loss
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
-from word_images import WordImages
 
 from learned_surrogates import LearnedSurrogateLoss, text
+from lib.post_tuning import BATCH, Objective, surrogate_objective
+from lib.recogniser import ALPHABET, Recogniser, proxy_loss
+from lib.word_images import WordImages
 
 
 class Traffic:

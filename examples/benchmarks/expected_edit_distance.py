@@ -18,17 +18,17 @@ from pathlib import Path
 
 import torch
 
-EXAMPLES = Path(__file__).parents[1]
-sys.path.insert(0, str(EXAMPLES))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from post_tuning import BATCH, Objective
-from recogniser import ALPHABET, Head, encode_targets, load, proxy_loss
 from step_time import step
 from torch import Tensor
-from word_images import WordImages
 
 from learned_surrogates import text
 from learned_surrogates.text._closed_form import row_passes as passes
+from lib.post_tuning import BATCH, Objective
+from lib.recogniser import ALPHABET, Head, encode_targets, load, proxy_loss
+from lib.weights import CHECKPOINTS
+from lib.word_images import WordImages
 
 
 def objective(head: Head, share: float, compiled: bool) -> Objective:
@@ -78,7 +78,7 @@ def main() -> None:
     print("|---|---|---|---|")
     for head in options.heads or ("characters", "ctc"):
         images, labels = WordImages("train", 0).batch(BATCH)
-        model = load(EXAMPLES / "checkpoints" / f"{head}.safetensors").train()
+        model = load(CHECKPOINTS / f"{head}.safetensors").train()
         model, images = model.to(options.device), images.to(options.device)
         finish = torch.cuda.synchronize if images.is_cuda else lambda: None
         cases: dict[str, Objective] = {"proxy": proxy_loss(head)}

@@ -36,12 +36,11 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from learned_surrogates import LearnedSurrogateLoss, ranking
 from user_metrics import PROBLEMS as ALL_PROBLEMS
 from user_metrics.methods import Objective, make_objective
 from user_metrics.problem import Problem
 from user_metrics.training import Run, checkpoint, tune
-
-from learned_surrogates import LearnedSurrogateLoss, ranking
 
 NOISES = (0.1, 0.3)
 # Of the mean over a batch of 64, whose gradient is 64 times smaller than a list's.

@@ -18,14 +18,13 @@ from typing import Any
 
 import torch
 
-EXAMPLES = Path(__file__).parents[1]
-sys.path.insert(0, str(EXAMPLES))
-
-from post_tuning import BATCH, Objective, base_loss, surrogate_objective
-from recogniser import ALPHABET, Recogniser, load, proxy_loss
-from word_images import WordImages
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from learned_surrogates import LearnedSurrogateLoss, text
+from lib.post_tuning import BATCH, Objective, base_loss, surrogate_objective
+from lib.recogniser import ALPHABET, Recogniser, load, proxy_loss
+from lib.weights import CHECKPOINTS
+from lib.word_images import WordImages
 
 
 def step(model: Recogniser, objective: Objective, images: torch.Tensor, labels: list[str]) -> None:
@@ -57,7 +56,7 @@ def main() -> None:
 
     task = text.CTC(ALPHABET) if options.head == "ctc" else text.PerPosition(ALPHABET)
     images, labels = WordImages("train", 0).batch(BATCH)
-    model = load(EXAMPLES / "checkpoints" / f"{options.head}.safetensors").train()
+    model = load(CHECKPOINTS / f"{options.head}.safetensors").train()
     model, images = model.to(options.device), images.to(options.device)
     finish = torch.cuda.synchronize if images.is_cuda else lambda: None
     cases: dict[str, Objective] = {"proxy loss": proxy_loss(options.head)}

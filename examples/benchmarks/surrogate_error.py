@@ -24,15 +24,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-EXAMPLES = Path(__file__).parents[1]
-sys.path.insert(0, str(EXAMPLES))
-
-from minimum_risk import expected_metric
-from post_tuning import BATCH, surrogate_arguments
-from recogniser import ALPHABET, Recogniser, load, proxy_loss, read
-from word_images import WordImages
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from learned_surrogates import LearnedSurrogateLoss, text
+from lib.minimum_risk import expected_metric
+from lib.post_tuning import BATCH, surrogate_arguments
+from lib.recogniser import ALPHABET, Recogniser, load, proxy_loss, read
+from lib.weights import CHECKPOINTS
+from lib.word_images import WordImages
 
 # Draws of the expected metric a sample, for the relative error.
 VALUE_DRAWS = 512
@@ -106,7 +105,7 @@ def main() -> None:
 
     torch.manual_seed(0)  # of the draws that estimate the truth
     name = options.head + ("-noisy" if options.noisy else "")
-    model = load(EXAMPLES / "checkpoints" / f"{name}.safetensors")
+    model = load(CHECKPOINTS / f"{name}.safetensors")
     train = batches(model, WordImages("train", 77, 0.4 if options.noisy else 0.0), 150)
     test = batches(model, WordImages("validation", 2020), 16)
     images, labels = WordImages("validation", 2021).batch(256)

@@ -51,11 +51,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-EXAMPLES = Path(__file__).parents[1]
-sys.path.insert(0, str(EXAMPLES))
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from minimum_risk import HalfAndHalf, expected_metric
-from post_tuning import (
+from learned_surrogates import LearnedSurrogateLoss, text
+from lib.minimum_risk import HalfAndHalf, expected_metric
+from lib.post_tuning import (
     BATCH,
     Objective,
     base_loss,
@@ -64,16 +64,15 @@ from post_tuning import (
     surrogate_arguments,
     surrogate_objective,
 )
-from recogniser import ALPHABET, POSITIONS, Head, Recogniser, load, proxy_loss, read as decode
-from rival_losses import (
+from lib.recogniser import ALPHABET, POSITIONS, Head, Recogniser, load, proxy_loss, read as decode
+from lib.rival_losses import (
     generalized_cross_entropy,
     smoothed_cross_entropy,
     weighted_cross_entropy,
 )
-from scoring import predict, scores
-from word_images import WordImages
-
-from learned_surrogates import LearnedSurrogateLoss, text
+from lib.scoring import predict, scores
+from lib.weights import CHECKPOINTS
+from lib.word_images import WordImages
 
 # Arguments of the loss that are not its defaults.
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -149,7 +148,7 @@ class Study:
         self.metric = METRICS[self.regime]
         self.noise = NOISE[self.regime]
         name = self.head + ("-noisy" if self.noise else "")
-        self.checkpoint = EXAMPLES / "checkpoints" / f"{name}.safetensors"
+        self.checkpoint = CHECKPOINTS / f"{name}.safetensors"
         self.splits = {
             "validation": WordImages("validation", EVALUATION_SEED).batch(2000),
             "familiar": WordImages("test", EVALUATION_SEED, familiar=True).batch(

@@ -22,14 +22,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-EXAMPLES = Path(__file__).parents[1]
-sys.path.insert(0, str(EXAMPLES))
-
-from distortion import MARGIN
-from word_images import Split, WordImages
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from learned_surrogates.classification import SupCon
 from learned_surrogates.retrieval import RecallAtK, recall_at_k
+from lib.distortion import MARGIN
+from lib.word_images import Split, WordImages
 
 # What the paper takes with SiMix.
 WITH_SIMIX = (1, 2, 4, 8, 12, 16, 20, 24, 28, 32)

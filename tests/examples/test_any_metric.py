@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 import torch
+
 from benchmarks import any_metric, any_metric_page
 from user_metrics import PROBLEMS
 from user_metrics.methods import METHODS, is_for, make_objective, plain_stats

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from detection_scoring import best_score, matched, scores
-from detector import (
+
+from learned_surrogates import boxes
+from lib.detection_scoring import best_score, matched, scores
+from lib.detector import (
     Detections,
     Detector,
     assigned,
@@ -18,11 +20,9 @@ from detector import (
     save,
     smooth_l1,
 )
-from scenes import SIZE, THINNEST, Scenes, inside, rendered
+from lib.scenes import SIZE, THINNEST, Scenes, inside, rendered
 
-from learned_surrogates import boxes
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
+STUDY = Path(__file__).parents[2] / "examples" / "studies" / "post_tune_detector.py"
 
 
 @pytest.fixture(scope="module")
@@ -158,9 +158,9 @@ def test_weights_are_saved_and_loaded(tmp_path):
         assert torch.allclose(one, other, rtol=1e-2, atol=5e-2)
 
 
-def test_the_script_compares_and_reports(tmp_path):
+def test_the_study_compares_and_reports(tmp_path):
     losses = ["smooth L1", "exact IoU", "LS-IoU, local", "target's frame, local-global"]
-    command = [sys.executable, EXAMPLES / "detection.py", "--threads", "1", "--output", tmp_path]
+    command = [sys.executable, STUDY, "--threads", "1", "--output", tmp_path]
     sizes = ["--steps", "4", "--warm-up", "8", "--test-scenes", "80", "--validation-scenes", "80"]
     subprocess.run([*command, *sizes, "--losses", *losses], check=True, capture_output=True)
     result = json.loads((tmp_path / "result.json").read_text())

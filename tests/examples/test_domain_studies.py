@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from benchmarks import digit_classification, digit_masks, word_retrieval
 from sklearn.datasets import load_digits
 from sklearn.metrics import average_precision_score
+
+from benchmarks import digit_classification, digit_masks, word_retrieval
 
 
 def test_the_smooth_average_precision_nears_the_real_one():

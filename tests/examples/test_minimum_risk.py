@@ -3,10 +3,10 @@
 import itertools
 
 import torch
-from minimum_risk import HalfAndHalf, expected_metric
-from recogniser import ALPHABET, read
 
 from learned_surrogates import text
+from lib.minimum_risk import HalfAndHalf, expected_metric
+from lib.recogniser import ALPHABET, read
 
 
 def test_the_gradient_is_that_of_the_expected_metric():

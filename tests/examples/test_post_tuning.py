@@ -3,10 +3,11 @@
 import copy
 
 import torch
-from post_tuning import optimizer_state, stepper, surrogate_arguments
-from recogniser import ALPHABET, Recogniser, proxy_loss
-from rival_losses import generalized_cross_entropy
-from word_images import WordImages
+
+from lib.post_tuning import optimizer_state, stepper, surrogate_arguments
+from lib.recogniser import ALPHABET, Recogniser, proxy_loss
+from lib.rival_losses import generalized_cross_entropy
+from lib.word_images import WordImages
 
 
 def test_the_state_is_that_of_training_on_the_spot():

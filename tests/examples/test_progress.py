@@ -1,7 +1,7 @@
 """How far a run is, as the demos print it."""
 
-import progress
-from progress import Progress
+from lib import progress
+from lib.progress import Progress
 
 
 def test_it_tells_how_long_all_will_take_and_then_now_and_then(monkeypatch, capsys):

@@ -3,11 +3,11 @@
 import functools
 from argparse import Namespace
 
-import fit_sorter
 import pytest
 import torch
-from benchmarks import list_gradients, ranking as study
 
+import fit_sorter
+from benchmarks import list_gradients, ranking as study
 from learned_surrogates import ranking
 
 

@@ -35,11 +35,10 @@ class TextRun:
 
     def __init__(self):
         sys.path.insert(0, str(EXAMPLES))
-        from post_tuning import surrogate_objective
-        from recogniser import ALPHABET, load
-        from word_images import WordImages
-
         from learned_surrogates import LearnedSurrogateLoss, text
+        from lib.post_tuning import surrogate_objective
+        from lib.recogniser import ALPHABET, load
+        from lib.word_images import WordImages
 
         self.model = load(EXAMPLES / "checkpoints" / "ctc.safetensors")
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4)

@@ -1,10 +1,11 @@
 """Which way a loss of the boxes moves the detector's weights."""
 
 import torch
-from detector import Detector, RegressionLoss, assigned, positives
 from torch import Tensor
 
 from learned_surrogates import LearnedSurrogateLoss
+
+from .detector import Detector, RegressionLoss, assigned, positives
 
 BATCH = 16
 BATCHES = 16

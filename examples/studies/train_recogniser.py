@@ -1,22 +1,26 @@
 """Train a recogniser with its proxy loss and write a checkpoint.
 
 The committed checkpoints were made by:
-    python examples/train_recogniser.py --head ctc --steps 9000 \\
+    python examples/studies/train_recogniser.py --head ctc --steps 9000 \\
         --output examples/checkpoints/ctc.safetensors
-    python examples/train_recogniser.py --head characters --steps 6000 \\
+    python examples/studies/train_recogniser.py --head characters --steps 6000 \\
         --start examples/checkpoints/ctc.safetensors \\
         --output examples/checkpoints/characters.safetensors
 The noisy ones in the same way, each with --label-noise 0.4, --steps 4500 and its name.
 """
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
 import torch
-from recogniser import Head, Recogniser, load, proxy_loss, save
-from scoring import predict, scores
-from word_images import Split, WordImages
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from lib.recogniser import Head, Recogniser, load, proxy_loss, save
+from lib.scoring import predict, scores
+from lib.word_images import Split, WordImages
 
 BATCH = 64
 EVALUATION_SEED = 2020

@@ -1,18 +1,22 @@
 """Train the detector of rotated words with smooth L1 and write a checkpoint.
 
 The committed checkpoint was made by:
-    python examples/train_detector.py --output examples/checkpoints/detector.safetensors
+    python examples/studies/train_detector.py --output examples/checkpoints/detector.safetensors
 """
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
 import torch
-from detection_scoring import best_score, scores
-from detector import Detector, assigned, detect, load, positives, save, score_loss, smooth_l1
-from scenes import Scenes, rendered
-from word_images import Split
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from lib.detection_scoring import best_score, scores
+from lib.detector import Detector, assigned, detect, load, positives, save, score_loss, smooth_l1
+from lib.scenes import Scenes, rendered
+from lib.word_images import Split
 
 BATCH = 16
 EVALUATION_SEED = 2020

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from recogniser import Recogniser, encode_targets, proxy_loss
-from scoring import predict, scores
 from torch import Tensor, nn
-from word_images import WordImages
 
 from learned_surrogates import LearnedSurrogateLoss
+
+from .recogniser import Recogniser, encode_targets, proxy_loss
+from .scoring import predict, scores
+from .word_images import WordImages
 
 BATCH = 64
 WARM_UP_STEPS = 50

@@ -1,11 +1,15 @@
 """Checkpoints of the examples: weights in half precision, and what the model is built with."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+#: Where the committed checkpoints lie.
+CHECKPOINTS = Path(__file__).parents[1] / "checkpoints"
 
 
 def save_weights(model: nn.Module, path: str | os.PathLike[str], **metadata: Any) -> None:

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 import torch
-from recogniser import Recogniser, read
 from torch import Tensor
 
 from learned_surrogates import text
+
+from .recogniser import Recogniser, read
 
 
 def predict(model: Recogniser, images: Tensor) -> list[str]:

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detector import Detections
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
-from page import write_page
 from torch import Tensor
 
 from learned_surrogates import boxes
+
+from .detector import Detections
+from .page import spread, write_page
 
 # Okabe and Ito's colours, which differ for colour-blind readers too.
 TRUTH, FOUND, MISSED = "#009E73", "#0072B2", "#D55E00"
@@ -22,6 +23,9 @@ SCENES = 6
 # Of the pictures, in inches.
 WIDTH = 11
 SPREAD = " Spread: standard deviation over the seeds."
+#: What a learning rate is chosen by.
+CHOICE = "mean IoU"
+COLUMNS = ("recall", "precision", "F1")
 CONTROL = "smooth L1"
 DEFAULT = "target's frame, local-global"
 
@@ -29,8 +33,6 @@ DEFAULT = "target's frame, local-global"
 def write_report(
     path: Path,
     result: dict[str, Any],
-    table: str,
-    verdict: str,
     test: tuple[Tensor, Tensor, Tensor],
     shown: Mapping[str, Detections],
 ) -> Path:
@@ -38,9 +40,7 @@ def write_report(
 
     Args:
         path: the HTML file.
-        result: the figures, as `detection.py` writes them to result.json.
-        table: the comparison, in Markdown.
-        verdict: a sentence.
+        result: the figures, as `post_tune_detector.py` writes them to result.json.
         test: images `(count, 1, height, width)` as uint8, boxes, and which of these are there.
         shown: detections in the first test scenes, by the loss that the detector was tuned with.
     """
@@ -69,8 +69,8 @@ def write_report(
             f"{settings['steps']} more steps with each of these losses of the boxes. All are "
             f"scored on {len(test[0])} scenes with words and fonts that no training ever showed."
         ),
-        table=table,
-        verdict=verdict,
+        table=table(result),
+        verdict=verdict(result),
         note=(
             "In per cent. Recall, precision, F1: a detection is right if its IoU with a word is "
             "at least 0.5 or 0.7. Mean IoU: over all words, of the best detection, whatever its "
@@ -81,6 +81,37 @@ def write_report(
         pictures=pictures,
         settings=settings,
     )
+
+
+def table(result: dict[str, Any]) -> str:
+    """The comparison as a Markdown table in per cent; mean and deviation over the seeds."""
+    titles = [f"{name} at {at}" for at in ("0.5", "0.7") for name in COLUMNS] + ["mean IoU"]
+    head = ["loss of the boxes", "rate", "cosine", *titles]
+    checkpoint = [f"{100 * result['checkpoint']['test'][title]:.2f}" for title in titles]
+    rows = [["checkpoint", "", "", *checkpoint]]
+    for name, figures in result["losses"].items():
+        runs = figures["runs"]
+        cells = [spread([100 * run["test"][title] for run in runs], ".2f") for title in titles]
+        cosine = spread([run["cosine"] for run in runs], ".3f")
+        rows.append([name, f"{figures['rate']:g}", cosine, *cells])
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def verdict(result: dict[str, Any]) -> str:
+    """Whether the default surrogate helped, against the control and the exact form."""
+    losses = result["losses"]
+    if not {CONTROL, DEFAULT} <= losses.keys():
+        return "Without the control and the default surrogate there is no verdict."
+    sentences = []
+    surrogate = [run["test"][CHOICE] for run in losses[DEFAULT]["runs"]]
+    for name in (CONTROL, "GWD", "KLD", "exact IoU"):
+        if name in losses:
+            other = [run["test"][CHOICE] for run in losses[name]["runs"]]
+            gain = 100 * (statistics.mean(surrogate) - statistics.mean(other))
+            better = sum(s > o for s, o in zip(surrogate, other, strict=True))
+            sentences.append(f"{gain:+.2f} beside {name} (higher in {better} of {len(other)})")
+    return f"Mean IoU of the surrogate in the target's frame: {', '.join(sentences)}."
 
 
 def detections(

@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from recogniser import Head, read
 from torch import Tensor
 from torch.nn import functional
 
 from learned_surrogates import text
+
+from .recogniser import Head, read
 
 # Weight of the newest batch in the running gradient norms.
 MOMENTUM = 0.05

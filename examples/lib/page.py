@@ -2,6 +2,7 @@
 
 import base64
 import io
+import statistics
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -93,3 +94,11 @@ def _png(figure: Figure) -> str:
     with matplotlib.rc_context({"savefig.dpi": 110}):
         figure.savefig(buffer, format="png", bbox_inches="tight")
     return base64.b64encode(buffer.getvalue()).decode()
+
+
+def spread(values: list[float], form: str) -> str:
+    """Mean, and standard deviation if there are several and they differ."""
+    mean = format(statistics.mean(values), form)
+    if len(set(values)) == 1:
+        return mean
+    return f"{mean} ± {format(statistics.stdev(values), form)}"

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from scenes import SIZE
 from torch import Tensor, nn
 from torch.nn import functional
-from weights import read_weights, save_weights
 
 from learned_surrogates import boxes
+
+from .scenes import SIZE
+from .weights import read_weights, save_weights
 
 #: Loss of a box regression: `(pred, target) -> ()`, boxes `(positives, 5)`.
 RegressionLoss = Callable[[Tensor, Tensor], Tensor]

@@ -21,11 +21,12 @@ from typing import Any, Literal, NamedTuple
 import matplotlib
 import numpy as np
 import torch
-from distortion import HEIGHT, MARGIN, WIDTH, distort
 from english_words import get_english_words_set
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from .distortion import HEIGHT, MARGIN, WIDTH, distort
 
 Split = Literal["train", "validation", "test"]
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from distortion import blur
 from torch import Tensor
 from torch.nn import functional
-from word_images import Split, WordImages
 
 from learned_surrogates import boxes
+
+from .distortion import blur
+from .word_images import Split, WordImages
 
 # Of an image, in pixels.
 SIZE = 128

@@ -6,9 +6,10 @@ Called as `nn.CTCLoss` or `nn.CrossEntropyLoss`, so that each can be its `base_l
 from collections.abc import Callable, Sequence
 
 import torch
-from recogniser import CLASSES, Head
 from torch import Tensor, nn
 from torch.nn import functional
+
+from .recogniser import CLASSES, Head
 
 SMOOTHING = 0.1
 

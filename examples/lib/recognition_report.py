@@ -1,15 +1,18 @@
 """The page that shows how a post-tuning went: pictures in one HTML file."""
 
 import math
+import statistics
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from page import write_page
 from torch import Tensor
+
+from .page import spread, write_page
 
 # Okabe and Ito's colours, which differ for colour-blind readers too.
 COLOURS = {"control": "#0072B2", "surrogate": "#D55E00"}
+NAMES = {"control: proxy loss": "control", "LearnedSurrogateLoss": "surrogate"}
 SAMPLES = 24
 PENALTY = " Right: the gradient penalty, before its weight."
 WARM_UP = " The dashed line is the end of the warm-up; the model moves behind it."
@@ -23,17 +26,13 @@ SPREAD = "Spread: standard deviation over the seeds."
 def write_report(
     path: Path,
     result: dict[str, Any],
-    table: str,
-    verdict: str,
     test: tuple[Tensor, list[str]],
 ) -> Path:
     """Writes the page.
 
     Args:
         path: the HTML file.
-        result: the figures, as `text_recognition.py` writes them to result.json.
-        table: the comparison, in Markdown.
-        verdict: a sentence.
+        result: the figures, as `post_tune_recogniser.py` writes them to result.json.
         test: images `(count, 1, height, width)` and their labels.
     """
     first, settings = result["surrogate"]["runs"][0], result["settings"]
@@ -64,8 +63,8 @@ def write_report(
             f"{len(test[1])} images of words and fonts that no training ever showed, whose labels "
             "are right. surrogate.html shows how the loss itself did."
         ),
-        table=table,
-        verdict=verdict,
+        table=table(result),
+        verdict=verdict(result),
         note=(
             "accuracy: words without an error. NED: mean of 1 - edit distance / longer length. "
             "TED: total edit distance, lower is better. Each loss has a learning rate of its own, "
@@ -75,6 +74,43 @@ def write_report(
         ),
         pictures=pictures,
         settings=settings,
+    )
+
+
+def table(result: dict[str, Any]) -> str:
+    """The comparison as a Markdown table; mean and standard deviation over the seeds."""
+    rows = [
+        "| test split | learning rate | accuracy | NED | TED |",
+        "|---|---|---|---|---|",
+        "| checkpoint | | {accuracy:.2%} | {NED:.4f} | {TED:.0f} |".format(**result["checkpoint"]),
+    ]
+    for name, key in NAMES.items():
+        runs = [run["test"] for run in result[key]["runs"]]
+        cells = [
+            spread([run[score] for run in runs], form)
+            for score, form in (("accuracy", ".2%"), ("NED", ".4f"), ("TED", ".0f"))
+        ]
+        rows.append(f"| {name} | {result[key]['rate']:g} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def verdict(result: dict[str, Any]) -> str:
+    """Whether the surrogate helped, against the control, seed by seed."""
+    control, surrogate = (
+        [run["test"]["TED"] for run in result[key]["runs"]] for key in NAMES.values()
+    )
+    change = statistics.mean(surrogate) / statistics.mean(control) - 1
+    better = sum(s < c for s, c in zip(surrogate, control, strict=True))
+    seeds = (
+        f"It is lower in {better} of {len(control)} seeds."
+        if len(control) > 1
+        else "This is one seed: see --seeds."
+    )
+    if change < 0:
+        return f"The TED after LearnedSurrogateLoss is {-change:.1%} below the control's. {seeds}"
+    return (
+        f"LearnedSurrogateLoss did not help: its TED is {change:.1%} above that of as many further "
+        f"steps with the proxy loss. {seeds}"
     )
 
 

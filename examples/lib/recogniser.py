@@ -15,8 +15,9 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from weights import read_weights, save_weights
-from word_images import ALPHABET, LENGTHS
+
+from .weights import read_weights, save_weights
+from .word_images import ALPHABET, LENGTHS
 
 Head = Literal["ctc", "characters"]
 ProxyLoss = Callable[[Tensor, Sequence[str]], Tensor]

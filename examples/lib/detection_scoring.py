@@ -1,10 +1,11 @@
 """How well a detector finds words: recall, precision, F1 and mean IoU."""
 
 import torch
-from detector import Detections
 from torch import Tensor
 
 from learned_surrogates import boxes
+
+from .detector import Detections
 
 #: IoU from which a word counts as found.
 THRESHOLDS = (0.5, 0.7)

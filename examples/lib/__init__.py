@@ -1,0 +1,1 @@
+"""Data, models, training and reports that the examples, studies and benchmarks share."""
