@@ -5,7 +5,16 @@ import re
 
 import pytest
 import torch
-from conftest import assert_identical, l1, make_arguments, make_loss, snapshot, step, train
+from conftest import (
+    OF_VALUES,
+    assert_identical,
+    l1,
+    make_arguments,
+    make_loss,
+    snapshot,
+    step,
+    train,
+)
 
 from learned_surrogates import LearnedSurrogateLoss, Tensors, text
 from learned_surrogates._metric.metric import Metric
@@ -122,17 +131,19 @@ def test_values_that_disagree_with_the_states_are_found_out_at_the_first_calls(b
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_floats_that_were_cast_are_cast_back(dtype):
-    criterion = trained(calls=5)
+@pytest.mark.parametrize("case", ["measured", *OF_VALUES])
+def test_floats_that_were_cast_are_cast_back(case, dtype):
+    criterion = make_loss(case)
+    train(criterion, case, range(5))
     state = snapshot(criterion)
     cast = {key: v.to(dtype) if v.is_floating_point() else v for key, v in state.items()}
-    restored = make_loss("measured")
+    restored = make_loss(case)
     restored.load_state_dict(cast)
     assert {k: v.dtype for k, v in snapshot(restored).items()} == {
         k: v.dtype for k, v in state.items()
     }
     torch.testing.assert_close(snapshot(restored), state, rtol=0.01, atol=0.01, equal_nan=True)
-    train(restored, "measured", range(5, 9))
+    train(restored, case, range(5, 7))
 
 
 @pytest.mark.parametrize("key", ["counters", "random", "z_shape", "forms", "outputs"])
@@ -160,6 +171,26 @@ def test_what_counts_is_not_cast(key):
 def test_all_is_checked_before_anything_is_taken(key, spoil, fault):
     state = dict(saved())
     assert_refused({**state, key: spoil(state[key])}, fault)
+
+
+@pytest.mark.parametrize("case", OF_VALUES)
+def test_of_a_surrogate_of_values_all_is_checked_too(case):
+    criterion = make_loss(case)
+    train(criterion, case, range(2))
+    state = snapshot(criterion)
+    huge = torch.full_like(state["target_shape"], 250 * 10**9)
+    for key, spoilt, fault in (
+        ("random", state["random"].float(), "random must be uint8; in the state it is float32"),
+        ("random", torch.full_like(state["random"], 255), "random is the state of no random"),
+        ("counters", state["counters"] - 1000, "counters must not be negative"),
+        ("history", state["history"] * torch.nan, "history must begin with two numbers"),
+        ("scale", state["scale"] * torch.nan, "scale has numbers that are not finite"),
+        ("target_shape", huge, "replay.1 must have shape"),
+        ("z_shape", -state["z_shape"], "LearnedSurrogateLoss: "),
+    ):
+        with pytest.raises(RuntimeError, match=re.escape(fault)):
+            criterion.load_state_dict({**state, key: spoilt})
+        assert_identical(snapshot(criterion), state)
 
 
 @pytest.mark.parametrize("key", ["z_shape", "target_shape"])

@@ -70,8 +70,9 @@ class Net:
     def make_surrogate(self, z: Tensor, target: Tensor) -> nn.Module:
         """The task's surrogate for such samples, in float32, with weights from the seed."""
         with isolated(self.device), seeded(self.pairs.recipe.seed):
-            y = hooks.expand(self.pairs.task, target.cpu()).float()
-            return hooks.build_surrogate(self.pairs.task, z.cpu().float(), y).float()
+            z, target = (part if part.is_meta else part.cpu() for part in (z, target))
+            y = hooks.expand(self.pairs.task, target).float()
+            return hooks.build_surrogate(self.pairs.task, z.float(), y).float()
 
     def attach(self, surrogate: nn.Module, shapes: tuple[torch.Size, torch.Size]) -> None:
         """Takes a surrogate for samples of these shapes, with an optimizer of its own."""

@@ -12,6 +12,7 @@ from .._evaluation.queue import Queue
 from .._learning.recipe import Recipe
 from .._learning.replay import Replay, common_shape, pad_to
 from .._support.isolated import isolated
+from .._support.processes import Stream
 from .._support.transfer import send
 from .._task import Generator, Task
 from .generated import Generated
@@ -38,7 +39,8 @@ class Pairs:
         self.metric = queue.metric
         self.recipe = recipe
         self.device = torch.device("cpu")
-        self.random = torch.Generator().manual_seed(recipe.seed)
+        self.random = Stream()
+        self.random.manual_seed(recipe.seed)
         self.replay = Replay(recipe.replay_capacity, recipe.replay_bytes)
         self.unseen = Replay(UNSEEN, UNSEEN_BYTES * UNSEEN)
         #: Of a sample of z and of a stored target, the largest so far; None before the first.

@@ -12,16 +12,24 @@ from .._state.tensors import (
     adam_shapes,
     as_tensor,
     check_shapes,
+    impossible,
     load_adam,
+    not_finite,
     part,
     ring_shapes,
     save_adam,
+    typed,
     wrong_version,
 )
 from .learner import REMEMBERED, Learner
 
 # What the state of a loss that has not been called has.
 ALWAYS = ("version", "counters", "random")
+TYPES = {
+    **dict.fromkeys(("version", "counters", "z_shape", "target_shape"), torch.int64),
+    **dict.fromkeys(("figures", "history"), torch.float64),
+    "random": torch.uint8,
+}
 
 
 def save(learner: Learner, queue: Queue, *, with_replay: bool) -> dict[str, Tensor]:
@@ -79,7 +87,7 @@ def shared(learner: Learner) -> dict[str, Tensor]:
 def share(learner: Learner, state: dict[str, Tensor]) -> None:
     """Takes what another process has `shared`; pairs and random stream stay what they are."""
     shapes = _shapes(state)
-    surrogate = learner.net.module or _empty_surrogate(learner, shapes)
+    surrogate = learner.net.module or _empty_surrogate(learner, shapes, "cpu")
     _attach(learner, surrogate, learner.pairs.shapes or shapes, state)
     learner.calls, learner.updates, _, learner.warm_up_left = state["counters"][:4].tolist()
 
@@ -90,8 +98,13 @@ def load(state: dict[str, Tensor], learner: Learner, queue: Queue) -> Faults:
     faults = wrong_version(state)
     if faults is not None:
         return faults
+    state, errors = typed(state, TYPES)
+    if errors:
+        return Faults(errors=errors)
     fitted = any(key not in ALWAYS for key in state)
     faults = check_shapes(state, _header_shapes(learner, fitted))
+    if not faults.missing and not faults.errors:
+        faults.errors = impossible(state) + not_finite(state, ("scale",))
     if not (fitted or faults) and int(state["counters"][1]):
         # What torch.distributed.checkpoint makes of a loss that has not been called.
         faults.errors = [
@@ -99,19 +112,25 @@ def load(state: dict[str, Tensor], learner: Learner, queue: Queue) -> Faults:
             "it: what was saved has more keys, and all of them must be read"
         ]
     if faults.missing or faults.errors:
+        # Which of these the surrogate has is not asked any more.
+        parts = ("surrogate.", "adam.", "unseen.", "replay.")
+        faults.unexpected = [key for key in faults.unexpected if not key.startswith(parts)]
         return faults
     if not fitted:
         learner.forget()
         _load_rest(learner, queue, state)
         return faults
 
-    shapes = _shapes(state)
-    surrogate = learner.net.module or _empty_surrogate(learner, shapes)
-    faults = check_shapes(
-        state, _header_shapes(learner, fitted) | _body_shapes(state, surrogate, shapes)
-    )
-    if faults:
-        return faults
+    shapes, header = _shapes(state), _header_shapes(learner, fitted)
+    try:
+        # What is in the state is held against a surrogate before there is memory for one.
+        surrogate = learner.net.module or _empty_surrogate(learner, shapes, "meta")
+        faults = check_shapes(state, header | _body_shapes(state, surrogate, shapes))
+        if faults:
+            return faults
+        surrogate = learner.net.module or _empty_surrogate(learner, shapes, "cpu")
+    except Exception as error:  # noqa: BLE001 - of whatever a spoilt state asks for
+        return Faults(errors=[f"the surrogate of the state cannot be made: {error}"])
     _attach(learner, surrogate, shapes, state)
     learner.penalty = state["penalty"].to(learner.net.device, copy=True)
     _load_figures(learner, state)
@@ -123,12 +142,16 @@ def _shapes(state: dict[str, Tensor]) -> tuple[torch.Size, torch.Size]:
     return torch.Size(state["z_shape"].tolist()), torch.Size(state["target_shape"].tolist())
 
 
-def _empty_surrogate(learner: Learner, shapes: tuple[torch.Size, torch.Size]) -> nn.Module:
-    """A surrogate for samples of these shapes, whose weights are to be loaded."""
-    return learner.net.make_surrogate(
-        torch.zeros(1, *shapes[0], device="cpu"),
-        torch.zeros(1, *shapes[1], dtype=torch.int64, device="cpu"),
-    )
+def _empty_surrogate(
+    learner: Learner, shapes: tuple[torch.Size, torch.Size], device: str
+) -> nn.Module:
+    """A surrogate for samples of these shapes, whose weights are to be loaded.
+
+    On the meta device it takes no memory, so that no shape is too large to be asked about.
+    """
+    with torch.device(device):
+        z, target = torch.zeros(1, *shapes[0]), torch.zeros(1, *shapes[1], dtype=torch.int64)
+        return learner.net.make_surrogate(z, target)
 
 
 def _attach(

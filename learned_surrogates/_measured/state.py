@@ -14,6 +14,7 @@ from .._state.tensors import (
     Shapes,
     as_tensor,
     check_shapes,
+    impossible,
     not_finite,
     typed,
     wrong_version,
@@ -120,15 +121,4 @@ def _shapes(record: Record, random: torch.Generator, state: dict[str, Tensor]) -
 
 def _impossible(state: dict[str, Tensor]) -> list[str]:
     """Errors for values that no state has."""
-    errors = not_finite(state, FINITE)
-    if "counters" in state and (state["counters"] < 0).any():
-        errors.append("counters must not be negative")
-    history = state.get("history")
-    # Its first row says how it goes on.
-    if history is not None and history[:1, :2].isfinite().sum() != 2:
-        errors.append("history must begin with two numbers")
-    try:
-        torch.Generator().set_state(state["random"].cpu())
-    except (KeyError, RuntimeError) as error:
-        errors.append(f"random is the state of no random stream: {error}")
-    return errors
+    return not_finite(state, FINITE) + impossible(state)

@@ -76,6 +76,22 @@ def typed(
     return cast, errors
 
 
+def impossible(state: dict[str, Tensor]) -> list[str]:
+    """Errors for counters, history and random stream as no state has them."""
+    errors = []
+    if "counters" in state and (state["counters"] < 0).any():
+        errors.append("counters must not be negative")
+    history = state.get("history")
+    # Its first row says how it goes on.
+    if history is not None and history[:1, :2].isfinite().sum() != 2:
+        errors.append("history must begin with two numbers")
+    try:
+        torch.Generator().set_state(state["random"].cpu())
+    except (KeyError, RuntimeError) as error:
+        errors.append(f"random is the state of no random stream: {error}")
+    return errors
+
+
 def not_finite(state: dict[str, Tensor], keys: Iterable[str]) -> list[str]:
     """Errors for those of the keys that have numbers which are not finite."""
     return [
