@@ -13,8 +13,12 @@ from ._contract.check_task import check_task as check_task
 from ._diagnosis.check import GradientCheck as GradientCheck
 from ._evaluation.workers import Workers as Workers
 from ._fitted.filter import Filter as Filter
+from ._fitted.fit_values import FitValues as FitValues
+from ._learning.fitting import Fit as Fit
+from ._learning.replay import Replay as Replay
 from ._loss import LearnedSurrogateLoss as LearnedSurrogateLoss
 from ._metric.metric import MetricError as MetricError
+from ._metric.skip import Skip as Skip
 from ._surrogate import EmbeddingDistance as EmbeddingDistance
 from ._task import Task as Task
 from ._tensors import Tensors as Tensors

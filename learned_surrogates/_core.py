@@ -13,7 +13,7 @@ from ._batch import Batch
 from ._evaluation.oracle import Oracle
 from ._learning.history import History
 from ._learning.recipe import Recipe
-from ._learning.replay import Replay
+from ._learning.replay_buffer import ReplayBuffer
 from ._learning.sync import Sync
 from ._state.tensors import Faults
 from ._task import Task
@@ -51,7 +51,7 @@ class Core(ABC):
 
     @property
     @abstractmethod
-    def replay(self) -> Replay | None:
+    def replay(self) -> ReplayBuffer | None:
         """What the surrogate is fitted to, where that is remembered."""
 
     @abstractmethod

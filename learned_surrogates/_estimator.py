@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ._batch import BatchType
 from ._evaluation.measurement import Context, Measurement
-from ._learning.replay import Replay
+from ._learning.replay_buffer import ReplayBuffer
 from ._state.tensors import Faults
 
 
@@ -61,7 +61,7 @@ class Estimator(ABC, Generic[BatchType]):
     updates: int = 0
 
     @property
-    def replay(self) -> Replay | None:
+    def replay(self) -> ReplayBuffer | None:
         """What differences are remembered in, where they are."""
         return None
 
@@ -118,7 +118,7 @@ class Estimator(ABC, Generic[BatchType]):
 
     @abstractmethod
     def learn(self, *, every: bool) -> None:
-        """Learns after a call; `every` is True at every `update_every`-th."""
+        """Learns after a call; `every` is True at every `fit.every`-th."""
 
     @abstractmethod
     def make_if_wanted(self) -> None:

@@ -22,12 +22,14 @@ from ._evaluation.oracle import Oracle
 from ._evaluation.portion import Parcel
 from ._evaluation.workers import Workers, as_workers
 from ._fitted.core import ValueCore
-from ._fitted.filter import Filter
 from ._gradient import with_known_gradient
+from ._learning.fitting import Fit
 from ._learning.recipe import Recipe
+from ._learning.replay import Replay
 from ._learning.sync import Sync
 from ._measured.core import SALT, MeasuredCore
 from ._metric.metric import Metric
+from ._metric.skip import Skip
 from ._state.identity import OTHERS, as_bytes, differences, from_bytes, identity
 from ._state.packed import KEY, pack, unpack
 from ._state.tensors import Faults
@@ -35,7 +37,7 @@ from ._support.checks import check_choice, check_number
 from ._support.isolated import never_compiled
 from ._support.processes import Lock, Stream, one_at_a_time, starts_a_process
 from ._support.warnings import warn
-from ._task import Generator, Task
+from ._task import Task
 from ._tensors import Tensors
 
 if TYPE_CHECKING:
@@ -85,9 +87,9 @@ class LearnedSurrogateLoss(nn.Module):
     .. math:: (\hat e(z, y) - e(z, y))^2 + \lambda (\|\partial \hat e / \partial z\|_2 - 1)^2
 
     (Learning Surrogates via Deep Embedding, Eq. 3 and 6), and the model follows its gradient, by
-    Algorithm 1 without its extra inferences. While it warms up, for `warm_up_updates` updates
-    within the first ten calls (or in `warm_up`), the base loss's gradient is handed back or,
-    without one, zero. The value is the surrogate's. The same with text and
+    Algorithm 1 without its extra inferences. While it warms up, for `FitValues.warm_up` updates
+    within the first ten calls (or in the method `warm_up`), the base loss's gradient is handed back
+    or, without one, zero. The value is the surrogate's. The same with text and
     `surrogate="embedding"`, "conditioned", "pair" or a module of your own.
 
     It learns only in training mode, with gradients enabled, on a prediction that requires them.
@@ -135,16 +137,11 @@ class LearnedSurrogateLoss(nn.Module):
             surrogate is fitted to it: 0 by default (2 for boxes with `noise=`) takes the metric of
             the prediction as it is decoded, as the papers do; the metric is then called `1 + draws`
             times.
-        filter: (this and the next two for a surrogate that is fitted to values) its
-            largest error on a sample, in the metric's units, with which it still gives a gradient:
-            a sample that it gets more wrong hands back zero, as in FEDS, Eq. 4.7 (0.25 there, for
-            edit distance). Its error is against what it is fitted to, the mean over draws if there
-            are any. None keeps all samples; see `Filter` for more.
-        data: what the surrogate is fitted to: "local" (the model's predictions), "global" (the
-            generator's pairs) or "local-global". None is the last where there is a generator, else
-            "local".
-        generator: the random data generator, `generator(count, rng) -> (predictions, targets)` in
-            the form in which the metric takes them; None takes the task's own, if it has one.
+        fit: `Fit`, how often and how long the surrogate, or the weights of what is known, are
+            fitted; where it is fitted to values, also `FitValues`: to what data, with which
+            penalty, and which samples are left out.
+        replay: `Replay`, how much is remembered to be learned from again, and whether
+            `state_dict()` holds it.
         higher_is_better: whether a higher metric is better; None asks the metric's attribute of
             this name, and is False without one: then the metric is evaluated once or twice more in
             the first call, to find out whether that was forgotten. The error that is learned is
@@ -152,10 +149,8 @@ class LearnedSurrogateLoss(nn.Module):
         best: the metric's value for a perfect prediction; None asks the metric's attribute of this
             name, and is 0 for a metric where lower is better.
         batched: whether the metric takes a batch (True) or one sample (False); None finds out.
-        on_metric_error: "raise", or "skip": leave such samples out, counted in `stats`.
-        give_up_after: learning calls in a row without any value of the metric after which there is
-            a `MetricError` even with "skip", and again after as many more; None never. There is a
-            warning after 100.
+        on_metric_error: "raise", or "skip": leave such samples out, counted in `stats`, until there
+            is no value at all in 1,000 calls in a row; `Skip` takes another number.
         executor: evaluates the metric, so that training does not wait for a slow one: any
             `concurrent.futures.Executor`, or a callable that makes one, such as
             `ThreadPoolExecutor`. Pairs enter the replay buffer when their value has arrived; see
@@ -165,32 +160,13 @@ class LearnedSurrogateLoss(nn.Module):
         metric_budget: the share of a batch's samples that are measured, drawn at random, as a
             float from above 0 to 1.0; or an integer, the most samples a call. None measures all.
             Where the gradient is measured, those measured stand for all, so that it stays unbiased.
-        update_every: the surrogate, or the weights of what is known, are updated at every such
-            call; where the gradient is measured, at each of the first 200.
-        update_steps: gradient steps of the surrogate an update.
-        batch_size: pairs of each source ("local", "global") a gradient step; None takes the task's:
-            192 for boxes, else 64.
-        learning_rate: of the surrogate's Adam; None takes 5e-3 for plain tensors, else 1e-3.
-        penalty_weight: (this and the next three for a surrogate that is fitted to values)
-            :math:`\lambda`; None takes the task's (0.1 for the embedding of text, as
-            in the papers, else 0).
-        penalty_norm: the gradient norm that the penalty asks for, 1 in the papers.
-        penalty_every: gradient steps of the surrogate a computed penalty, which then weighs as
-            much as if it had been computed at each.
-        warm_up_updates: gradient steps of the surrogate before its gradient is handed back.
-        replay_capacity: the most pairs, or measured differences, that the replay buffer keeps.
-        replay_bytes: the most bytes that it keeps, 64 MiB by default. See `repr` for what a pair
-            takes.
-        save_replay: whether `state_dict()` holds the replay buffer. Without it, a resumed run
-            starts with an empty one.
         reduction: "none", "mean" or "sum" over the batch.
         seed: of the draws, the surrogate's weights, the generator and what is taken from replay.
             PyTorch's own random stream is neither used nor changed.
-        process_group: the processes that learn together, where `torch.distributed`
-            runs; None takes all. Each keeps its own replay buffer and draws; gradients of the
+        sync: whether all processes learn together, where `torch.distributed` runs; or those that
+            do, a `ProcessGroup`. Each keeps its own replay buffer and draws; gradients of the
             surrogate, or sums for the weights of what is known, are averaged at every update. All
             must make as many learning calls.
-        sync: False has each process learn alone.
 
     Raises:
         TypeError, ValueError: an argument, here or at a call, is of the wrong kind or value.
@@ -232,31 +208,17 @@ class LearnedSurrogateLoss(nn.Module):
         correction: float = 1.0,
         surrogate: str | nn.Module | None = None,
         draws: int | None = None,
-        filter: float | Filter | None = None,
-        data: Literal["local", "global", "local-global"] | None = None,
-        generator: Generator | None = None,
+        fit: Fit = Fit(),
+        replay: Replay = Replay(),
         higher_is_better: bool | None = None,
         best: float | None = None,
         batched: bool | None = None,
-        on_metric_error: Literal["raise", "skip"] = "raise",
-        give_up_after: int | None = 1000,
+        on_metric_error: Literal["raise", "skip"] | Skip = "raise",
         executor: Executor | Callable[[], Executor] | Workers | None = None,
         metric_budget: Budget = None,
-        update_every: int = 4,
-        update_steps: int = 1,
-        batch_size: int | None = None,
-        learning_rate: float | None = None,
-        penalty_weight: float | None = None,
-        penalty_norm: float = 1.0,
-        penalty_every: int = 1,
-        warm_up_updates: int = 500,
-        replay_capacity: int = 20_000,
-        replay_bytes: int = 64 * 2**20,
-        save_replay: bool = True,
         reduction: Literal["none", "mean", "sum"] = "mean",
         seed: int = 0,
-        process_group: "ProcessGroup | None" = None,
-        sync: bool = True,
+        sync: "bool | ProcessGroup" = True,
     ):
         super().__init__()
         self._lock = Lock()
@@ -276,49 +238,19 @@ class LearnedSurrogateLoss(nn.Module):
             surrogate = task.surrogates[0] if surrogate is None else surrogate
             check_choice("surrogate", surrogate, task.surrogates)
             task = hooks.settled(task, "for_surrogate", surrogate)
-        given = generator is not None
-        generator = generator if given else hooks.generator(task)
-        if generator is not None and not callable(generator):
-            raise TypeError(
-                "generator must be callable as generator(count, rng) -> (predictions, targets); "
-                f"got {generator!r}"
-            )
-        if data is None:
-            data = "local" if generator is None else "local-global"
         check_choice("reduction", reduction, REDUCTIONS)
-        checked = Metric(metric, higher_is_better, best, batched, on_metric_error, give_up_after)
+        checked = Metric(metric, higher_is_better, best, batched, on_metric_error)
         recipe = Recipe(
-            data=data,
-            filter=filter if isinstance(filter, Filter | None) else Filter(filter),
+            task=task,
+            fit=fit,
+            replay=replay,
             draws=task.draws_of(checked) if draws is None else draws,
             base_weight=base_weight,
             correction=correction,
-            update_every=update_every,
-            update_steps=update_steps,
-            batch_size=task.batch_size if batch_size is None else batch_size,
-            learning_rate=task.learning_rate if learning_rate is None else learning_rate,
-            penalty_weight=task.penalty_weight if penalty_weight is None else penalty_weight,
-            penalty_norm=penalty_norm,
-            penalty_every=penalty_every,
-            warm_up_updates=warm_up_updates,
-            replay_capacity=replay_capacity,
-            replay_bytes=replay_bytes,
             seed=seed,
             executor=as_workers(executor),
             metric_budget=metric_budget,
         )
-        if task.measured:
-            _refuse_for_values(
-                task,
-                filter=filter,
-                generator=generator if given else None,
-                data=data,
-                penalty_weight=recipe.penalty_weight,
-            )
-        if data != "local" and generator is None:
-            raise ValueError(
-                f"data={data!r} needs generator=, a random data generator: {task!r} has none"
-            )
         if draws is not None:
             task.check_draws(draws, checked)
         if recipe.draws == 1 and not task.measured:
@@ -328,9 +260,8 @@ class LearnedSurrogateLoss(nn.Module):
             )
         self.task = task
         self.base_loss = base_loss
-        self.save_replay = save_replay
         self.reduction = reduction
-        together = Sync(process_group, sync)
+        together = Sync(sync)
         oracle = Oracle(task, checked, recipe.executor, metric_budget)
         self._core: Core
         if task.measured:
@@ -340,9 +271,9 @@ class LearnedSurrogateLoss(nn.Module):
             self._core = MeasuredCore(task, oracle, recipe, together, estimator, random)
         else:
             own = surrogate if isinstance(surrogate, nn.Module) else None
-            self._core = ValueCore(task, oracle, recipe, together, generator, own)
+            self._core = ValueCore(task, oracle, recipe, together, recipe.generator, own)
         #: Figures of how the loss does; see `stats` in the documentation. Refreshed every
-        #: `update_every` calls.
+        #: `fit.every` calls.
         self.stats: dict[str, Any] = {}
         # Read where figures are, so that other calls do not wait for the device.
         self._base_left_out = torch.zeros((), dtype=torch.bool, device="cpu")
@@ -564,7 +495,7 @@ class LearnedSurrogateLoss(nn.Module):
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        state = self._core.save(with_replay=self.save_replay)
+        state = self._core.save(with_replay=self._core.recipe.replay.save)
         state[FITTED_TO] = as_bytes(self._identify())
         destination[prefix + KEY] = pack(state)
 
@@ -629,16 +560,6 @@ class LearnedSurrogateLoss(nn.Module):
 
     def extra_repr(self) -> str:
         return describe(self._core)
-
-
-def _refuse_for_values(task: Task[Any], **arguments: Any) -> None:
-    """Refuses what only a surrogate that is fitted to values can do."""
-    for name, value in arguments.items():
-        if value is not None and (name, value) not in (("data", "local"), ("penalty_weight", 0)):
-            raise ValueError(
-                f"{name}= is for a surrogate that is fitted to the metric's values, and {task!r} "
-                f"has the metric's gradient measured: take {task.fits_values} for it"
-            )
 
 
 def _progress_bar(steps: int) -> Iterable[int]:

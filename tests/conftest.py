@@ -5,6 +5,7 @@ import functools
 import hypothesis
 import pytest
 import torch
+from grouped_arguments import grouped
 from ranks import Ranks
 from torch import Tensor
 
@@ -50,7 +51,10 @@ def distortions() -> boxes.RandomDistortions:
 
 
 def make_loss(case: str = "tensors", metric=None, **options) -> LearnedSurrogateLoss:
-    """A loss that updates at each call and has no warm-up, unless told otherwise."""
+    """A loss that updates at each call and has no warm-up, unless told otherwise.
+
+    The options are the loss's arguments, and fields of `Fit`, `FitValues` and `Replay`.
+    """
     case, _, form = case.partition("-")
     if metric is None:
         # What an edit distance is worth is known, and not measured.
@@ -68,14 +72,14 @@ def make_loss(case: str = "tensors", metric=None, **options) -> LearnedSurrogate
         "surrogate": SURROGATES.get(form, form) or FORMS.get(case, "embedding"),
         "draws": 2 if form in SURROGATES or case in FORMS else 0,
         **({"generator": distortions()} if case == "boxes" else {}),
-        "warm_up_updates": 0,
-        "update_every": 1,
+        "warm_up": 0,
+        "every": 1,
         "batch_size": 8,
         # A measured gradient's surrogate is made once replay is full: at the second call.
-        "replay_capacity": 8 if case in FORMS else 32,
+        "capacity": 8 if case in FORMS else 32,
         **options,
     }
-    return LearnedSurrogateLoss(metric, **options)
+    return LearnedSurrogateLoss(metric, **grouped(**options))
 
 
 def make_arguments(case: str = "tensors", seed: int = 0, batch: int = 4, length: int = 9) -> tuple:

@@ -8,7 +8,7 @@ from conftest import assert_identical
 from torch import nn
 from torch.nn import functional
 
-from learned_surrogates import LearnedSurrogateLoss, Tensors, boxes, text
+from learned_surrogates import Fit, FitValues, LearnedSurrogateLoss, Tensors, boxes, text
 
 # Alone: the metric has no say.
 ALONE = {"base_weight": 1.0}
@@ -35,7 +35,7 @@ def test_a_target_that_no_path_spells_is_left_out_with_a_word_and_once(reduction
         task=text.CTC("ab"),
         base_loss=base,
         reduction=reduction,
-        update_every=1,
+        fit=Fit(every=1),
         **ALONE,
     )
     expected = gradient_of(nn.CTCLoss(reduction=reduction, zero_infinity=True), ctc_call())
@@ -58,7 +58,7 @@ def test_a_sample_without_a_finite_gradient_is_left_out_of_plain_tensors(smoothi
         lambda p, t: (p - t).abs().sum(-1),
         task=Tensors(smoothing=smoothing),
         base_loss=base,
-        update_every=1,
+        fit=Fit(every=1),
         **ALONE,
     )
     prediction, target = torch.randn(4, 3), torch.randn(4, 3)
@@ -70,7 +70,7 @@ def test_a_sample_without_a_finite_gradient_is_left_out_of_plain_tensors(smoothi
 
 
 def test_a_prediction_that_is_not_a_number_still_shows():
-    options = {"on_metric_error": "skip", "update_every": 1, **ALONE}
+    options = {"on_metric_error": "skip", "fit": Fit(every=1), **ALONE}
     criterion = LearnedSurrogateLoss(root, base_loss=root, **options)
     prediction, target = torch.randn(4, 3), torch.randn(4, 3)
     prediction[1, 0] = torch.nan
@@ -87,7 +87,7 @@ def test_a_class_that_cannot_be_takes_nothing_from_the_others():
     arguments = logits.log_softmax(-1).requires_grad_(), torch.tensor([[1, 0], [1, 1], [0, 0]])
     arguments += torch.tensor([4] * 3), torch.tensor([1, 2, 0])
     criterion = LearnedSurrogateLoss(
-        text.edit_distance, task=text.CTC("ab"), base_loss=nn.CTCLoss(), update_every=1, **ALONE
+        text.edit_distance, task=text.CTC("ab"), base_loss=nn.CTCLoss(), fit=Fit(every=1), **ALONE
     )
     expected = gradient_of(nn.CTCLoss(), arguments)
     assert expected[:, :, 2].isnan().all()
@@ -140,8 +140,7 @@ def test_a_base_loss_of_a_detector(override, column, wrapped):
         boxes.rotated_iou,
         task=boxes.Rotated(),
         base_loss=smooth_l1,
-        data="local",
-        warm_up_updates=1,
+        fit=FitValues(data="local", warm_up=1),
         **ALONE,
     )
     options = {"avg_factor": None if override else 4.0, "reduction_override": override}
@@ -169,7 +168,9 @@ def test_an_unreduced_base_loss_of_pixels_is_averaged():
 def test_a_class_for_a_detectors_registry():
     class Weighted(LearnedSurrogateLoss):
         def __init__(self, loss_weight=1.0, **options):
-            super().__init__(boxes.rotated_iou, task=boxes.Rotated(), data="local", **options)
+            super().__init__(
+                boxes.rotated_iou, task=boxes.Rotated(), fit=FitValues(data="local"), **options
+            )
             self.loss_weight = loss_weight
 
         def forward(self, *args, **kwargs):

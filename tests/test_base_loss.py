@@ -3,6 +3,7 @@
 import pytest
 import torch
 from conftest import assert_identical, l1, make_arguments, make_loss, snapshot, step
+from grouped_arguments import grouped
 from torch import nn
 
 from learned_surrogates import LearnedSurrogateLoss, Tensors
@@ -25,8 +26,8 @@ def base_l2(prediction, target):
 
 
 def known_loss(factor=1.0, **options) -> LearnedSurrogateLoss:
-    options = {"task": Tensors(smoothing=0), "base_loss": base_l2, "update_every": 1, **options}
-    return LearnedSurrogateLoss(l1, surrogate=Ruler(factor), **options)
+    options = {"task": Tensors(smoothing=0), "base_loss": base_l2, "every": 1, **options}
+    return LearnedSurrogateLoss(l1, **grouped(surrogate=Ruler(factor), **options))
 
 
 def base_gradient(arguments):
@@ -71,7 +72,7 @@ def test_a_surrogate_that_tells_nothing_for_long_is_a_warning_with_causes():
 
 
 def test_while_warming_up_the_gradient_is_the_base_losses():
-    criterion = make_loss(warm_up_updates=20, base_loss=base_l2)
+    criterion = make_loss(warm_up=20, base_loss=base_l2)
     for seed in range(10):
         arguments = make_arguments(seed=seed)
         _, gradient = step(criterion, arguments)
@@ -79,9 +80,9 @@ def test_while_warming_up_the_gradient_is_the_base_losses():
 
 
 def test_a_base_loss_of_one_value_a_sample_is_the_same():
-    whole = make_loss(warm_up_updates=20, base_loss=nn.MSELoss())
+    whole = make_loss(warm_up=20, base_loss=nn.MSELoss())
     single = make_loss(
-        warm_up_updates=20, base_loss=lambda z, y: (z - y).square().mean(-1), reduction="none"
+        warm_up=20, base_loss=lambda z, y: (z - y).square().mean(-1), reduction="none"
     )
     arguments = make_arguments()
     _, gradient = step(whole, arguments)
@@ -93,7 +94,7 @@ def test_a_base_loss_of_one_value_a_sample_is_the_same():
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_the_reduction_is_the_base_losses_too(reduction):
     criterion = make_loss(
-        warm_up_updates=20, base_loss=nn.MSELoss(reduction=reduction), reduction=reduction
+        warm_up=20, base_loss=nn.MSELoss(reduction=reduction), reduction=reduction
     )
     arguments = make_arguments()
     _, gradient = step(criterion, arguments)
@@ -109,7 +110,7 @@ def test_it_is_called_as_the_loss_is(case, form):
         "characters": ("input", "target"),
     }
     proxy = {"ctc": nn.CTCLoss(zero_infinity=True), "characters": nn.CrossEntropyLoss()}[case]
-    criterion = make_loss(case, warm_up_updates=20, base_loss=proxy)
+    criterion = make_loss(case, warm_up=20, base_loss=proxy)
     arguments = make_arguments(case)
     if form == "positional":
         loss, own = criterion(*arguments), proxy(*arguments)
@@ -122,7 +123,7 @@ def test_it_is_called_as_the_loss_is(case, form):
 
 
 def test_a_half_precision_prediction_gets_a_half_precision_gradient():
-    criterion = make_loss(warm_up_updates=20, base_loss=base_l2)
+    criterion = make_loss(warm_up=20, base_loss=base_l2)
     prediction, target = make_arguments()
     half = prediction.detach().to(torch.bfloat16).requires_grad_()
     _, gradient = step(criterion, (half, target))
@@ -135,7 +136,7 @@ def test_a_half_precision_prediction_gets_a_half_precision_gradient():
 def test_an_empty_batch_is_nothing_to_the_base_loss(case):
     """`nn.CTCLoss` refuses one."""
     proxy = {"ctc": nn.CTCLoss(), "characters": nn.CrossEntropyLoss()}.get(case, nn.MSELoss())
-    criterion = make_loss(case, warm_up_updates=20, base_loss=proxy, reduction="sum")
+    criterion = make_loss(case, warm_up=20, base_loss=proxy, reduction="sum")
     arguments = make_arguments(case)
     empty = [part[:0] for part in arguments[1:]]
     batch_dim = 1 if case == "ctc" else 0
@@ -153,7 +154,7 @@ def weighted_l1(pred, target, weight=None, reduction_override="none"):
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
 @pytest.mark.parametrize("override", ["none", "mean", "sum"])
 def test_weights_of_samples_count_once(reduction, override):
-    criterion = make_loss("boxes", base_loss=weighted_l1, warm_up_updates=20, reduction=reduction)
+    criterion = make_loss("boxes", base_loss=weighted_l1, warm_up=20, reduction=reduction)
     prediction, target = make_arguments("boxes")
     named = {"weight": torch.tensor([1.0, 2.0, 0.0, 0.5]), "reduction_override": override}
     _, gradient = step(lambda *given: criterion(*given, **named), (prediction, target))
@@ -170,7 +171,7 @@ def test_weights_of_samples_count_once(reduction, override):
     ],
 )
 def test_a_wrong_base_loss_is_named_and_changes_nothing(base_loss, error, words):
-    criterion = make_loss(base_loss=base_loss, warm_up_updates=20)
+    criterion = make_loss(base_loss=base_loss, warm_up=20)
     before = snapshot(criterion)
     with pytest.raises(error, match=words):
         criterion(*make_arguments())
@@ -180,16 +181,14 @@ def test_a_wrong_base_loss_is_named_and_changes_nothing(base_loss, error, words)
 
 
 def test_one_number_where_one_a_sample_is_needed_is_refused():
-    criterion = make_loss(base_loss=base_l2, warm_up_updates=20, reduction="none")
+    criterion = make_loss(base_loss=base_l2, warm_up=20, reduction="none")
     with pytest.raises(ValueError, match="reduction='none' too"):
         criterion(*make_arguments())
 
 
 def test_a_base_loss_with_weights_moves_and_saves_with_the_loss():
     weights = torch.rand(7)
-    criterion = make_loss(
-        "characters", base_loss=nn.CrossEntropyLoss(weight=weights), warm_up_updates=0
-    )
+    criterion = make_loss("characters", base_loss=nn.CrossEntropyLoss(weight=weights), warm_up=0)
     step(criterion, make_arguments("characters"))
     state = snapshot(criterion)
     assert_identical(state["base_loss.weight"], weights)
@@ -199,7 +198,7 @@ def test_a_base_loss_with_weights_moves_and_saves_with_the_loss():
 
 
 def test_nothing_is_followed_outside_of_training_but_the_value():
-    criterion = make_loss(warm_up_updates=20, base_loss=base_l2)
+    criterion = make_loss(warm_up=20, base_loss=base_l2)
     with torch.no_grad():
         assert not criterion(*make_arguments()).requires_grad
     assert criterion.stats["calls"] == 0

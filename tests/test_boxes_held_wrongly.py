@@ -7,7 +7,7 @@ from conftest import step
 from shapely.geometry import Polygon
 from test_boxes_iou import as_corners
 
-from learned_surrogates import LearnedSurrogateLoss, boxes
+from learned_surrogates import FitValues, LearnedSurrogateLoss, boxes
 from learned_surrogates.boxes._reference import shapely_iou
 
 # In metres, as on a map: float32 has room there for every half of one.
@@ -58,7 +58,7 @@ def test_boxes_of_a_map_are_those_about_the_origin_to_metric_and_surrogate(case)
 def test_the_gradient_of_boxes_of_a_map_is_that_about_the_origin():
     near, far = (
         step(
-            LearnedSurrogateLoss(boxes.rotated_iou, task=boxes.Rotated(), warm_up_updates=0),
+            LearnedSurrogateLoss(boxes.rotated_iou, task=boxes.Rotated(), fit=FitValues(warm_up=0)),
             (prediction.requires_grad_(), target),
         )
         for prediction, target in near_and_far("rotated")
@@ -112,8 +112,7 @@ def test_a_metric_by_shapely_trains_on_corners_that_cross():
         task=boxes.Corners(),
         higher_is_better=True,
         best=1.0,
-        warm_up_updates=10,
-        generator=boxes.RandomDistortions(numbers=8, pool=500),
+        fit=FitValues(warm_up=10, generator=boxes.RandomDistortions(numbers=8, pool=500)),
     )
     target = as_corners(near_and_far("rotated")[0][1]).float()
     crossing = target[:, [0, 1, 4, 5, 2, 3, 6, 7]].requires_grad_()

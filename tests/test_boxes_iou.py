@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import example, given, strategies as st
 
-from learned_surrogates import LearnedSurrogateLoss, boxes
+from learned_surrogates import FitValues, LearnedSurrogateLoss, boxes
 from learned_surrogates.boxes import rotated_giou, rotated_iou
 from learned_surrogates.boxes._geometry import canonical
 from learned_surrogates.boxes._overlap import spanned
@@ -272,7 +272,7 @@ def test_wrong_arguments_are_named(arguments, error, message):
 @pytest.mark.parametrize("sample", [0, 2])
 def test_a_prediction_that_is_not_finite_shows_in_its_own_loss(sample):
     criterion = LearnedSurrogateLoss(
-        rotated_iou, task=boxes.Rotated(), data="local", reduction="none"
+        rotated_iou, task=boxes.Rotated(), fit=FitValues(data="local"), reduction="none"
     )
     target = random_boxes(4, 0).float()
     prediction = target.clone()

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from conftest import snapshot
+from grouped_arguments import grouped
 from test_boxes_iou import as_corners
 
 from learned_surrogates import LearnedSurrogateLoss, boxes
@@ -32,9 +33,8 @@ def batch(random, count=64):
 
 
 def warmed_up(random, seed, form, updates=300, **options):
-    criterion = LearnedSurrogateLoss(
-        rotated_iou, reduction="none", seed=seed, **{"surrogate": "target-frame"} | options
-    )
+    options = {"reduction": "none", "seed": seed, "surrogate": "target-frame", **options}
+    criterion = LearnedSurrogateLoss(rotated_iou, **grouped(**options))
     with torch.no_grad():
         criterion.warm_up((form(*batch(random)[:2]) for _ in range(updates)), updates=updates)
     return criterion.eval()

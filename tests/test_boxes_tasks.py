@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 from test_boxes_iou import as_corners
 from torch import nn
 
-from learned_surrogates import LearnedSurrogateLoss, boxes
+from learned_surrogates import Fit, FitValues, LearnedSurrogateLoss, boxes
 from learned_surrogates.boxes import rotated_iou
 from learned_surrogates.boxes._target_frame import log_or_line
 
@@ -220,7 +220,7 @@ def test_negative_predicted_sizes_are_none():
 def test_the_gradient_leads_back_from_a_negative_size(sizes):
     target = torch.tensor([[10.0, 10.0, 8.0, 5.0, 0.2]])
     criterion = LearnedSurrogateLoss(
-        rotated_iou, task=ROTATED, surrogate="target-frame", seed=1, batch_size=128
+        rotated_iou, task=ROTATED, surrogate="target-frame", seed=1, fit=Fit(batch_size=128)
     )
     criterion.warm_up(updates=150)
     prediction = torch.tensor([[10.0, 10.0, *sizes, 0.2]]).requires_grad_()
@@ -447,14 +447,16 @@ def test_a_surrogate_of_ones_own_sees_what_embedding_sees():
 
 def test_the_papers_form_without_labels_has_no_generator():
     with pytest.raises(ValueError, match="needs generator="):
-        LearnedSurrogateLoss(rotated_iou, task=ROTATED, surrogate="embedding", data="global")
+        LearnedSurrogateLoss(
+            rotated_iou, task=ROTATED, surrogate="embedding", fit=FitValues(data="global")
+        )
 
 
 @pytest.mark.parametrize("kind", TASKS)
 @pytest.mark.parametrize("surrogate", ROTATED.surrogates)
 def test_every_form_learns(kind, surrogate):
     criterion = LearnedSurrogateLoss(
-        rotated_iou, task=TASKS[kind], surrogate=surrogate, warm_up_updates=0, update_every=1
+        rotated_iou, task=TASKS[kind], surrogate=surrogate, fit=FitValues(warm_up=0, every=1)
     )
     for seed in range(3):
         prediction, target = (b.float() for b in pair(kind, 8, seed))

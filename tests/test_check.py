@@ -157,7 +157,7 @@ def test_a_check_changes_nothing(case):
 
 @pytest.mark.parametrize("case", ["tensors", "measured", "characters-auto"])
 def test_a_check_of_a_loss_that_was_never_called_changes_nothing(case):
-    criterion, never = make_loss(case, warm_up_updates=20), make_loss(case, warm_up_updates=20)
+    criterion, never = make_loss(case, warm_up=20), make_loss(case, warm_up=20)
     criterion.check([make_arguments(case, 7)], draws=2)
     assert_identical(snapshot(criterion), snapshot(never))
     assert_identical(train(criterion, case, range(3)), train(never, case, range(3)))

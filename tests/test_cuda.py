@@ -182,7 +182,7 @@ def waiting(mode):
 
 
 def settled_on_gpu(case, **options):
-    criterion = make_loss(case, update_every=1000, **options)
+    criterion = make_loss(case, every=1000, **options)
     for seed in range(5):
         step(criterion, on_gpu(make_arguments(case, seed, batch=8)))
     return criterion

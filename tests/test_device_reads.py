@@ -42,7 +42,7 @@ METRIC_OF_DRAWS = {
 
 def settled(case, **options):
     """A loss after its warm-up, whose next call does not update it."""
-    criterion = make_loss(case, update_every=1000, **options)
+    criterion = make_loss(case, every=1000, **options)
     for seed in range(5):
         criterion(*make_arguments(case, seed, batch=8))
     # Level boxes do not tell degrees from radians: targets are looked at for a hundred calls.

@@ -5,7 +5,7 @@ import torch
 from conftest import assert_identical, l1, make_arguments, make_loss, snapshot, step, train
 from torch import Tensor
 
-from learned_surrogates import LearnedSurrogateLoss, MetricError, Tensors, text
+from learned_surrogates import FitValues, LearnedSurrogateLoss, MetricError, Tensors, text
 
 
 def certain(probability: float, batch: int) -> Tensor:
@@ -20,9 +20,8 @@ def test_the_mean_over_draws_is_the_expected_metric():
         text.edit_distance,
         task=text.CTC("a"),
         surrogate="pair",
-        data="local",
+        fit=FitValues(data="local", warm_up=0),
         draws=4,
-        warm_up_updates=0,
     )
     ones = torch.ones(2000, dtype=torch.long)
     criterion(certain(0.3, 2000), ones[:, None], ones, ones)
@@ -76,8 +75,8 @@ def test_noise_of_tensors_has_the_width_asked_for():
 
 
 def test_the_metric_reported_is_that_of_the_prediction_itself():
-    criterion = make_loss("ctc", draws=3, warm_up_updates=0, update_every=1)
-    plain = make_loss("ctc", warm_up_updates=0, update_every=1)
+    criterion = make_loss("ctc", draws=3, warm_up=0, every=1)
+    plain = make_loss("ctc", warm_up=0, every=1)
     for loss in (criterion, plain):
         step(loss, make_arguments("ctc"))
     assert criterion.stats["metric/mean"] == plain.stats["metric/mean"]
@@ -109,9 +108,7 @@ def test_a_metric_that_raises_on_a_draw_changes_nothing():
         return text.edit_distance(predictions, targets)
 
     calls = []
-    criterion = LearnedSurrogateLoss(
-        metric, task=text.CTC("abcdef"), data="local", draws=2, batched=True, warm_up_updates=0
-    )
+    criterion = LearnedSurrogateLoss(metric, task=text.CTC("abcdef"), draws=2, batched=True)
     train(criterion, "ctc", range(2))
     before = snapshot(criterion)
     failing[0], calls[:] = True, []
@@ -145,9 +142,8 @@ def test_the_spread_of_the_draws_tells_their_means_noise():
         text.edit_distance,
         task=text.CTC("a"),
         surrogate="pair",
-        data="local",
+        fit=FitValues(data="local", warm_up=0),
         draws=4,
-        warm_up_updates=0,
     )
     ones = torch.ones(4000, dtype=torch.long)
     batch = criterion.task.read(certain(0.3, 4000), ones[:, None], ones, ones)

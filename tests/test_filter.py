@@ -3,9 +3,10 @@
 import pytest
 import torch
 from conftest import assert_identical, l1, make_arguments, make_loss, snapshot, step, train
+from grouped_arguments import grouped
 from torch import nn
 
-from learned_surrogates import Filter, LearnedSurrogateLoss, Tensors
+from learned_surrogates import Filter, FitValues, LearnedSurrogateLoss, Tensors
 
 
 class Known(nn.Module):
@@ -19,7 +20,8 @@ class Known(nn.Module):
 
 def known_loss(metric=l1, **options) -> LearnedSurrogateLoss:
     task = Tensors(smoothing=0)
-    return LearnedSurrogateLoss(metric, task=task, surrogate=Known(), update_every=1, **options)
+    options = {"task": task, "surrogate": Known(), "every": 1, **options}
+    return LearnedSurrogateLoss(metric, **grouped(**options))
 
 
 def arguments():
@@ -70,14 +72,15 @@ def test_learning_is_the_same_with_and_without():
 
 
 def test_a_gradient_that_is_measured_has_nothing_to_filter_by():
-    with pytest.raises(ValueError, match=r"filter= is for .* fitted .* task=Tensors\(smoothing=0"):
-        LearnedSurrogateLoss(l1, filter=0.5)
+    expected = r"fit=FitValues\(filter=0\.5\) is for .* fitted .* task=Tensors\(smoothing=0"
+    with pytest.raises(ValueError, match=expected):
+        LearnedSurrogateLoss(l1, fit=FitValues(filter=0.5))
 
 
 @pytest.mark.parametrize(("value", "error"), [(-0.1, ValueError), ("all", TypeError)])
 def test_a_wrong_filter_is_named(value, error):
     with pytest.raises(error, match="filter"):
-        LearnedSurrogateLoss(l1, task=Tensors(smoothing=0), filter=value)
+        LearnedSurrogateLoss(l1, task=Tensors(smoothing=0), fit=FitValues(filter=value))
 
 
 def test_a_relative_threshold_follows_the_surrogates_own_error():

@@ -212,7 +212,7 @@ def test_gradient_is_finite_where_prediction_equals_target():
 @pytest.mark.parametrize("case", CASES)
 def test_perfect_predictions_keep_everything_finite(case):
     options = {} if case in MEASURED else {"penalty_weight": 0.1}
-    criterion = make_loss(case, update_steps=2, **options)
+    criterion = make_loss(case, steps=2, **options)
     if case in ("tensors", "measured"):
         target = torch.randn(4, 3)
         arguments = (target.clone().requires_grad_(), target)

@@ -8,13 +8,14 @@ import pytest
 import torch
 from conftest import assert_identical, make_loss, snapshot, step
 from executors import ByHand
+from grouped_arguments import grouped
 from rapidfuzz.distance import Levenshtein
 from torch import nn
 
 from learned_surrogates import LearnedSurrogateLoss, MetricError, Tensors, Workers, boxes, text
 from learned_surrogates.boxes import rotated_iou
 
-QUICK = {"data": "local", "warm_up_updates": 10}
+QUICK = {"data": "local", "warm_up": 10}
 
 
 def some_boxes():
@@ -30,9 +31,8 @@ def some_texts(count=8):
 
 
 def of_boxes(metric, **options):
-    return LearnedSurrogateLoss(
-        metric, task=boxes.Rotated(), base_loss=nn.SmoothL1Loss(), **options
-    )
+    options = {"task": boxes.Rotated(), "base_loss": nn.SmoothL1Loss(), **options}
+    return LearnedSurrogateLoss(metric, **grouped(**options))
 
 
 def of_texts(metric, **options):
@@ -107,7 +107,7 @@ def test_distances_of_any_sequences_are_of_texts(metric):
 
 
 def test_a_loss_in_evaluation_mode_says_that_it_does_not_learn():
-    criterion = make_loss(warm_up_updates=10).eval()
+    criterion = make_loss(warm_up=10).eval()
     prediction, target = torch.zeros(4, 3, requires_grad=True), torch.ones(4, 3)
     with torch.no_grad():
         for _ in range(20):
@@ -228,7 +228,8 @@ SIMILARITIES = [
 def test_a_similarity_of_plain_tensors_whose_direction_was_forgotten(
     metric, make, target, smoothing, surrogate
 ):
-    options = {"task": Tensors(smoothing=smoothing), "surrogate": surrogate, "warm_up_updates": 2}
+    options = {"task": Tensors(smoothing=smoothing), "surrogate": surrogate, "warm_up": 2}
+    options = grouped(**options)
     with pytest.warns(UserWarning, match=r"taken that lower is better.*higher_is_better=True"):
         LearnedSurrogateLoss(metric, **options)(make().requires_grad_(), target)
     with warnings.catch_warnings():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import ALPHABET, CLASSES, l1
 
-from learned_surrogates import LearnedSurrogateLoss, Tensors, text
+from learned_surrogates import Fit, FitValues, LearnedSurrogateLoss, Tensors, text
 from learned_surrogates.text import edit_distance
 
 
@@ -34,7 +34,7 @@ def test_l1_is_learned_and_descended(seed):
     def draw(count):
         return torch.randn(count, 3, generator=random)
 
-    criterion = LearnedSurrogateLoss(l1, task=Tensors(smoothing=0), update_every=1, seed=seed)
+    criterion = LearnedSurrogateLoss(l1, task=Tensors(smoothing=0), fit=Fit(every=1), seed=seed)
     stats = criterion.warm_up([(draw(64), draw(64)) for _ in range(100)], updates=300)
     assert stats["surrogate/nrmse"] < 1
     prediction, target = draw(32).requires_grad_(), draw(32)
@@ -71,10 +71,7 @@ def test_edit_distance_is_learned_and_descended(seed):
         edit_distance,
         task=task,
         surrogate="conditioned",
-        generator=generator,
-        update_every=2,
-        batch_size=32,
-        learning_rate=3e-3,
+        fit=FitValues(generator=generator, every=2, batch_size=32, learning_rate=3e-3),
         seed=seed,
     )
     criterion.warm_up(updates=200)

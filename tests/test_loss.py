@@ -117,7 +117,7 @@ def test_recompute_of_activation_checkpointing_learns_once(case):
 
 
 def test_checkpointed_gradient_is_the_plain_one_when_no_update_falls_between():
-    plain, checkpointed = make_loss(update_every=2), make_loss(update_every=2)
+    plain, checkpointed = make_loss(every=2), make_loss(every=2)
     for criterion in (plain, checkpointed):
         train(criterion, "tensors", range(2))
     prediction, target = make_arguments(seed=5)
@@ -135,7 +135,7 @@ def test_nothing_of_the_surrogate_is_registered(case):
 
 
 def test_the_users_optimizer_cannot_move_the_surrogate():
-    model, criterion = nn.Linear(3, 3), make_loss(update_every=1000)
+    model, criterion = nn.Linear(3, 3), make_loss(every=1000)
     _, target = make_arguments()
     criterion(model(torch.randn(4, 3)), target)
     parameters = [*model.parameters(), *criterion.parameters()]
@@ -159,7 +159,7 @@ def test_global_random_streams_are_left_alone(case):
     np.random.seed(5)
     random.seed(5)
     before = random_states()
-    criterion = make_loss(case, warm_up_updates=3)
+    criterion = make_loss(case, warm_up=3)
     for passive in PASSIVE.values():
         passive(criterion.train(), arguments[0])
     for some in arguments:
@@ -384,7 +384,7 @@ class SquaredError(nn.Module):
 
 
 def test_a_surrogate_with_nothing_to_fit_hands_back_its_gradient():
-    criterion = make_loss(surrogate=SquaredError(), warm_up_updates=10)
+    criterion = make_loss(surrogate=SquaredError(), warm_up=10)
     prediction, target = make_arguments()
     for _ in range(12):
         _, gradient = step(criterion, (prediction, target))
@@ -401,7 +401,7 @@ def test_a_surrogate_that_returns_a_wrong_shape_is_named():
 
 
 def test_repr_tells_metric_task_and_replay():
-    criterion = make_loss("ctc", replay_capacity=50)
+    criterion = make_loss("ctc", capacity=50)
     before = repr(criterion)
     for part in ("edit_distance", "CTC(6 characters", "0 of 50 pairs", "not built"):
         assert part in before
@@ -422,7 +422,7 @@ def live_tensors():
 
 
 def test_memory_stays_constant():
-    criterion = make_loss(replay_capacity=40, update_every=5)
+    criterion = make_loss(capacity=40, every=5)
     train(criterion, "tensors", range(20))
     tensors = live_tensors()
     storage = criterion._core.pairs.replay.fields[0].data_ptr()
@@ -445,7 +445,7 @@ def test_stats_are_a_plain_dict_of_plain_values():
 
 
 def test_stats_are_refreshed_at_the_first_call_and_at_updates_only():
-    criterion = make_loss(update_every=3)
+    criterion = make_loss(every=3)
     seen = []
     for seed in range(6):
         step(criterion, make_arguments(seed=seed))
@@ -522,7 +522,7 @@ def test_a_base_loss_that_raises_leaves_the_loss_as_it_was(called, case):
             raise ZeroDivisionError("no such target")
         return (prediction - target).square().mean()
 
-    criterion = make_loss(case, base_loss=base, base_weight=0.5, warm_up_updates=3)
+    criterion = make_loss(case, base_loss=base, base_weight=0.5, warm_up=3)
     train(criterion, "tensors", range(2 * called))
     assert_unchanged_by(
         criterion, ZeroDivisionError, "no such target", (make_arguments()[0], torch.full((4, 3), 7))

@@ -46,7 +46,7 @@ def used(criterion) -> tuple[int, int, int]:
 
 
 def assert_flat(case: str, settling: int, calls: int, *, traced: bool) -> None:
-    criterion = make_loss(case, replay_capacity=40, update_every=4, base_loss=base)
+    criterion = make_loss(case, capacity=40, every=4, base_loss=base)
     batches = [make_arguments(case, seed, batch=4, length=9 + seed % 3) for seed in range(20)]
 
     def call(number: int) -> None:

@@ -8,7 +8,7 @@ from conftest import CLASSES, make_arguments, make_loss
 from torch import nn
 from torch.nn import functional
 
-from learned_surrogates import LearnedSurrogateLoss, text
+from learned_surrogates import FitValues, LearnedSurrogateLoss, text
 
 CLASS_DIM = {"ctc": -1, "characters": 1}
 
@@ -121,7 +121,7 @@ def test_a_tokenizers_decode_makes_the_metrics_texts(kind, surrogate):
 
     make = {"ctc": text.CTC, "characters": text.PerPosition}[kind]
     task = make(BYTES, 5, decode=of_bytes)
-    options = {"surrogate": surrogate, "draws": 0, "warm_up_updates": 1}
+    options = {"surrogate": surrogate, "draws": 0, "fit": FitValues(warm_up=1)}
     if surrogate is None:
         options = {}
     criterion = LearnedSurrogateLoss(metric, task=task, base_loss=None, **options)

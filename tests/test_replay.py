@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, strategies as st
 
-from learned_surrogates._learning.replay import Replay
+from learned_surrogates._learning.replay_buffer import ReplayBuffer
 
 batches = st.lists(st.tuples(st.integers(0, 9), st.integers(1, 4)), max_size=8)
 
@@ -22,7 +22,7 @@ def padded(rows, width):
 
 @given(batches, st.integers(1, 7))
 def test_replay_equals_a_deque(batches, capacity):
-    replay, model, first, widest = Replay(capacity, 2**20), deque(maxlen=capacity), 0, 0
+    replay, model, first, widest = ReplayBuffer(capacity, 2**20), deque(maxlen=capacity), 0, 0
     for count, width in batches:
         samples = numbered(first, count, width)
         replay.add(*samples)
@@ -40,7 +40,7 @@ def test_replay_equals_a_deque(batches, capacity):
 
 @given(batches, st.integers(1, 200))
 def test_replay_keeps_to_its_bytes_and_the_newest(batches, max_bytes):
-    replay, first, widest = Replay(100, max_bytes), 0, 0
+    replay, first, widest = ReplayBuffer(100, max_bytes), 0, 0
     for count, width in batches:
         replay.add(*numbered(first, count, width))
         first += count
@@ -58,7 +58,7 @@ def test_replay_keeps_to_its_bytes_and_the_newest(batches, max_bytes):
 
 @given(batches, st.integers(1, 7), st.integers(0, 5))
 def test_samples_are_stored_ones_and_the_same_after_a_restore(batches, capacity, seed):
-    replay, first = Replay(capacity, 2**20), 0
+    replay, first = ReplayBuffer(capacity, 2**20), 0
     for count, width in batches:
         replay.add(*numbered(first, count, width))
         first += count
@@ -67,14 +67,14 @@ def test_samples_are_stored_ones_and_the_same_after_a_restore(batches, capacity,
     drawn = replay.sample(20, torch.Generator().manual_seed(seed))
     stored = {tuple(map(str, sample)) for sample in zip(*replay.oldest_first(), strict=True)}
     assert {tuple(map(str, sample)) for sample in zip(*drawn, strict=True)} <= stored
-    restored = Replay(capacity, 2**20)
+    restored = ReplayBuffer(capacity, 2**20)
     restored.add(*replay.oldest_first())
     again = restored.sample(20, torch.Generator().manual_seed(seed))
     assert all(torch.equal(a, b) for a, b in zip(drawn, again, strict=True))
 
 
 def test_sampling_reaches_every_sample_evenly():
-    replay = Replay(5, 2**20)
+    replay = ReplayBuffer(5, 2**20)
     replay.add(torch.arange(8.0))
     (drawn,) = replay.sample(5000, torch.Generator().manual_seed(0))
     counts = torch.bincount(drawn.int(), minlength=8)
@@ -84,13 +84,13 @@ def test_sampling_reaches_every_sample_evenly():
 
 
 def test_a_byte_limit_below_one_sample_keeps_one():
-    replay = Replay(10, 1)
+    replay = ReplayBuffer(10, 1)
     replay.add(torch.arange(6.0).reshape(2, 3))
     assert replay.oldest_first()[0].tolist() == [[3, 4, 5]]
 
 
 def test_stored_samples_are_copies_without_a_graph():
-    replay, sample = Replay(4, 2**20), torch.ones(2, 3, requires_grad=True)
+    replay, sample = ReplayBuffer(4, 2**20), torch.ones(2, 3, requires_grad=True)
     replay.add(sample * 1)
     with torch.no_grad():
         sample.zero_()
@@ -102,14 +102,14 @@ def test_stored_samples_are_copies_without_a_graph():
 
 
 def test_dtypes_are_those_of_the_first_samples():
-    replay = Replay(4, 2**20)
+    replay = ReplayBuffer(4, 2**20)
     replay.add(torch.ones(1, 2), torch.ones(1, 2, dtype=torch.int16))
     replay.add(torch.ones(1, 2, dtype=torch.float64), torch.ones(1, 2, dtype=torch.int64))
     assert [field.dtype for field in replay.oldest_first()] == [torch.float32, torch.int16]
 
 
 def test_clear_forgets_everything():
-    replay = Replay(4, 2**20)
+    replay = ReplayBuffer(4, 2**20)
     replay.add(torch.ones(3, 2))
     replay.clear()
     assert replay.size == 0
@@ -120,6 +120,6 @@ def test_clear_forgets_everything():
 
 @pytest.mark.parametrize("capacity", [1, 5])
 def test_an_empty_replay(capacity):
-    replay = Replay(capacity, 100)
+    replay = ReplayBuffer(capacity, 100)
     replay.add(torch.ones(0, 3))
     assert (replay.size, replay.capacity, replay.sample_bytes) == (0, capacity, 0)

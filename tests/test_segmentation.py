@@ -9,7 +9,7 @@ import torch
 from sklearn.metrics import jaccard_score
 from torch import nn
 
-from learned_surrogates import LearnedSurrogateLoss, Tensors
+from learned_surrogates import FitValues, LearnedSurrogateLoss, Tensors
 from learned_surrogates.segmentation import NeuroIoU, counts, dataset_iou, iou, soft_iou
 from learned_surrogates.segmentation._counts import neuro_counts, soft_counts
 
@@ -216,8 +216,7 @@ def test_inside_the_loss_it_is_fitted_and_followed_and_resumes(form):
             task=Tensors(smoothing=0),
             surrogate=NeuroIoU(logits, masks, form=form),
             base_loss=nn.BCEWithLogitsLoss(),
-            warm_up_updates=200,
-            update_every=1,
+            fit=FitValues(warm_up=200, every=1),
         )
 
     criterion = make()

@@ -54,7 +54,7 @@ def assert_goes_on_alike(actual, expected, case):
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("case", CASES)
 def test_training_goes_on_bit_for_bit(case, route, tmp_path):
-    options = {"update_every": 2}
+    options = {"every": 2}
     if case not in MEASURED:
         options |= {"penalty_every": 2, "penalty_weight": 0.1}
     criterion, restored = make_loss(case, **options), make_loss(case, **options)
@@ -90,7 +90,7 @@ def test_replay_with_ragged_lengths_is_restored():
 
 
 def test_state_in_the_middle_of_the_warm_up():
-    criterion, restored = make_loss(warm_up_updates=10), make_loss(warm_up_updates=10)
+    criterion, restored = make_loss(warm_up=10), make_loss(warm_up=10)
     train(criterion, "tensors", range(4))
     restored.load_state_dict(snapshot(criterion))
     assert restored.stats["surrogate/warming_up"]
@@ -211,11 +211,11 @@ def test_figures_from_before_a_load_are_forgotten():
 
 
 def test_without_replay_the_surrogate_is_restored_and_goes_on():
-    criterion = make_loss(save_replay=False)
+    criterion = make_loss(save=False)
     train(criterion, "tensors", range(3))
     state = snapshot(criterion)
     assert not any(key.startswith("replay") for key in state)
-    restored = make_loss(save_replay=False)
+    restored = make_loss(save=False)
     restored.load_state_dict(state, strict=True)
     assert restored.stats["replay/size"] == 0
     arguments = make_arguments(seed=7)
@@ -360,7 +360,7 @@ def test_the_metric_is_not_part_of_the_state():
 def test_a_subclass_with_modules_of_its_own_is_restored():
     class WithWeight(LearnedSurrogateLoss):
         def __init__(self):
-            super().__init__(l1, warm_up_updates=0)
+            super().__init__(l1)
             self.head = nn.Linear(2, 2)
 
     saved, restored = WithWeight(), WithWeight()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from conftest import CASES, l1, make_arguments, make_loss, train
 
-from learned_surrogates import LearnedSurrogateLoss, Tensors, text
+from learned_surrogates import Fit, LearnedSurrogateLoss, Tensors, text
 
 FORMS = ("conditioned", "pair")
 FORM_CASES = ("tensors", "ctc", "characters")
@@ -21,7 +21,7 @@ def loss_of(case, form, **options):
 @pytest.mark.parametrize("case", FORM_CASES)
 def test_they_learn(case, form):
     """Their error on unseen samples falls below a third of what it was, or so."""
-    criterion = loss_of(case, form, batch_size=32, replay_capacity=512, learning_rate=3e-3)
+    criterion = loss_of(case, form, batch_size=32, capacity=512, learning_rate=3e-3)
     batches = [make_arguments(case, seed, batch=16) for seed in range(24)]
     criterion.warm_up(batches, updates=1)
     early = criterion.stats["surrogate/mae"]
@@ -51,7 +51,7 @@ def test_the_conditioned_form_needs_one_shape(task):
 @pytest.mark.parametrize("task", [Tensors(smoothing=0), Tensors()])
 def test_the_pair_form_takes_targets_with_other_features(task):
     criterion = LearnedSurrogateLoss(
-        lambda z, y: (z.sum(1) - y[:, 0]).abs(), task=task, surrogate="pair", update_every=1
+        lambda z, y: (z.sum(1) - y[:, 0]).abs(), task=task, surrogate="pair", fit=Fit(every=1)
     )
     assert criterion(torch.randn(4, 3, requires_grad=True), torch.randn(4, 1)).shape == ()
 

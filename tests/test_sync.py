@@ -142,7 +142,7 @@ def test_a_given_surrogate_is_one_too(ranks, sizes):
 def fit_in_own_group():
     alone = [dist.new_group([rank]) for rank in range(2)][dist.get_rank()]
     states = []
-    for options in ({"process_group": alone}, {"sync": False}):
+    for options in ({"sync": alone}, {"sync": False}):
         criterion = make_loss(**options)
         with mock.patch.object(dist, "all_reduce", side_effect=AssertionError("travels")):
             train(criterion, "tensors", own_seeds(3))
@@ -160,7 +160,7 @@ def test_a_group_of_one_and_sync_off_fit_alone(ranks):
 
 def fit_in_group_of(members):
     group = dist.new_group(members)
-    criterion = make_loss(process_group=group)
+    criterion = make_loss(sync=group)
     twin = copy.deepcopy(criterion)
     for loss in (criterion, twin):
         train(loss, "tensors", own_seeds(3))
@@ -190,7 +190,7 @@ def counted(*names):
 
 
 def exchanges():
-    criterion = make_loss(update_every=3)
+    criterion = make_loss(every=3)
     seen = []
     with counted("all_reduce", "all_gather", "broadcast_object_list") as calls:
         for seed in own_seeds(9):
@@ -278,7 +278,7 @@ def fit_with_failures(failing, update_every, on_metric_error="raise", case="tens
     criterion = make_loss(
         case,
         metric=metric,
-        update_every=update_every,
+        every=update_every,
         on_metric_error=on_metric_error,
         batched=True,
     )
@@ -352,7 +352,7 @@ def fail_in_warm_up(case):
 
 def warm_up(case, batches):
     """Batches are how many of them each rank has; None takes the generator alone."""
-    criterion = make_loss(case, warm_up_updates=10)
+    criterion = make_loss(case, warm_up=10)
     count = batches and batches[dist.get_rank()]
     own = None if count is None else [make_arguments(case, seed) for seed in own_seeds(count)]
     criterion.warm_up(own, updates=4)
@@ -430,7 +430,7 @@ def test_a_process_that_ends_is_not_waited_for():
     assert "waiting for the other processes" in note
 
 
-@pytest.mark.parametrize(("name", "value"), [("sync", 1), ("sync", None), ("process_group", "all")])
+@pytest.mark.parametrize(("name", "value"), [("sync", 1), ("sync", None), ("sync", "all")])
 def test_wrong_arguments_are_named(name, value):
     with pytest.raises(TypeError, match=name):
         make_loss(**{name: value})

@@ -14,7 +14,7 @@ WRITTEN = Tags(NAMES)
 
 
 def make_loss(task=None, **options):
-    options = {"update_every": 1, "batch_size": 8, "warm_up_updates": 2, **options}
+    options = {"every": 1, "batch_size": 8, "warm_up": 2, **options}
     return LearnedSurrogateLoss(jaccard_distance, task=task or Tags(NAMES), **options)
 
 

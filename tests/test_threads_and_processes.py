@@ -42,7 +42,7 @@ def test_calls_of_several_threads_come_one_after_the_other():
         inside.pop()
         return value
 
-    criterion = make_loss("measured", metric, replay_capacity=300, batched=True)
+    criterion = make_loss("measured", metric, capacity=300, batched=True)
     # As nn.DataParallel has it: a replica a thread, with all attributes those of the original.
     replicas = [copy.copy(criterion) for _ in range(3)]
 

@@ -45,7 +45,7 @@ def test_warm_up_reads_one_batch_an_update_and_no_more():
 
 @pytest.mark.parametrize("case", ["ctc", "characters"])
 def test_warm_up_from_the_generator_alone(case):
-    criterion = make_loss(case, warm_up_updates=10)
+    criterion = make_loss(case, warm_up=10)
     stats = criterion.warm_up(updates=4)
     assert (stats["updates"], stats["replay/size"], stats["surrogate/warming_up"]) == (4, 0, False)
     assert step(criterion, make_arguments(case))[1].abs().sum() > 0
@@ -88,7 +88,7 @@ def test_progress_goes_to_the_standard_error(capsys):
 
 
 def test_gradients_are_zero_until_the_warm_up_of_the_first_ten_calls_is_over():
-    criterion = make_loss(warm_up_updates=20, update_every=4)
+    criterion = make_loss(warm_up=20, every=4)
     gradients, updates = [], []
     for seed in range(14):
         gradients.append(step(criterion, make_arguments(seed=seed))[1])
@@ -100,7 +100,7 @@ def test_gradients_are_zero_until_the_warm_up_of_the_first_ten_calls_is_over():
 
 @pytest.mark.parametrize("warm_up_updates", [1, 5, 10, 15, 20])
 def test_the_warm_up_lasts_at_most_ten_calls(warm_up_updates):
-    criterion = make_loss(warm_up_updates=warm_up_updates)
+    criterion = make_loss(warm_up=warm_up_updates)
     for seed in range(10):
         assert criterion._core.learner.warm_up_left > 0 or seed >= math.ceil(warm_up_updates / 2)
         step(criterion, make_arguments(seed=seed))
@@ -109,7 +109,7 @@ def test_the_warm_up_lasts_at_most_ten_calls(warm_up_updates):
 
 
 def test_the_loss_has_its_value_while_warming_up():
-    criterion, twin = make_loss(warm_up_updates=20), make_loss(warm_up_updates=20)
+    criterion, twin = make_loss(warm_up=20), make_loss(warm_up=20)
     for seed in range(3):
         arguments = make_arguments(seed=seed)
         value = twin.eval()(*arguments).detach()
@@ -120,13 +120,13 @@ def test_the_loss_has_its_value_while_warming_up():
 
 
 def test_gradients_are_zero_while_warming_up_in_eval_mode():
-    criterion = make_loss(warm_up_updates=20).eval()
+    criterion = make_loss(warm_up=20).eval()
     assert not step(criterion, make_arguments())[1].any()
 
 
 @pytest.mark.parametrize(("update_every", "update_steps"), [(1, 1), (1, 3), (3, 1), (4, 2)])
 def test_updates_are_made_every_so_many_calls(update_every, update_steps):
-    criterion = make_loss(update_every=update_every, update_steps=update_steps)
+    criterion = make_loss(every=update_every, steps=update_steps)
     for calls in range(1, 10):
         step(criterion, make_arguments(seed=calls))
         assert criterion._core.learner.updates == calls // update_every * update_steps
@@ -136,7 +136,7 @@ def test_updates_are_made_every_so_many_calls(update_every, update_steps):
 
 
 def test_an_explicit_warm_up_replaces_that_of_the_first_calls():
-    criterion = make_loss(warm_up_updates=50, update_every=4)
+    criterion = make_loss(warm_up=50, every=4)
     criterion.warm_up([make_arguments()], updates=3)
     assert step(criterion, make_arguments(seed=1))[1].abs().sum() > 0
     assert criterion._core.learner.updates == 3
@@ -177,7 +177,7 @@ def test_no_penalty_without_a_weight():
 
 
 def test_a_warm_up_without_batches_leaves_the_gradient_withheld():
-    criterion = make_loss(warm_up_updates=20)
+    criterion = make_loss(warm_up=20)
     assert criterion.warm_up([], updates=5)["surrogate/warming_up"]
 
 
@@ -187,7 +187,7 @@ def test_an_interrupted_warm_up_goes_on_in_the_calls():
         yield make_arguments("characters", batch=2)
         raise OSError
 
-    criterion = make_loss("characters", warm_up_updates=20)
+    criterion = make_loss("characters", warm_up=20)
     with pytest.raises(OSError):
         criterion.warm_up(interrupted())
     for seed in range(12):

@@ -41,7 +41,7 @@ from executors import (
 )
 from test_sync import assert_same, own_seeds, together
 
-from learned_surrogates import LearnedSurrogateLoss, MetricError, Workers, text
+from learned_surrogates import FitValues, LearnedSurrogateLoss, MetricError, Workers, text
 
 ODD = 77.0
 
@@ -83,7 +83,7 @@ def wait_until(condition):
 @pytest.mark.parametrize("case", CASES)
 def test_with_lag_0_all_is_as_without_an_executor(case, kind):
     executor = ThreadPoolExecutor(2) if kind == "threads" else Pickling()
-    options = {"metric_budget": 3, "update_every": 2}
+    options = {"metric_budget": 3, "every": 2}
     plain = make_loss(case, **options)
     parallel = make_loss(case, executor=Workers(executor, lag=0, chunk_size=2), **options)
     for criterion in (plain, parallel):
@@ -172,8 +172,8 @@ def test_with_a_lag_a_run_follows_from_its_seed(case, lag):
 
 def test_the_surrogates_value_is_that_of_the_call():
     """What `unseen` compares is from before any fit, as without an executor."""
-    late = make_loss(executor=Workers(AtOnce(), lag=2), update_every=100)
-    plain = make_loss(update_every=100)
+    late = make_loss(executor=Workers(AtOnce(), lag=2), every=100)
+    plain = make_loss(every=100)
     for criterion in (late, plain):
         train(criterion, "tensors", range(6))
     values, errors, _ = plain._core.pairs.unseen.oldest_first()
@@ -750,7 +750,7 @@ def test_a_budget_measures_so_many_samples(budget, measured, executor):
         batched=True,
         metric_budget=budget,
         executor=executor,
-        update_every=100,
+        every=100,
         higher_is_better=False,
     )
     random = torch.Generator().manual_seed(0)
@@ -833,9 +833,13 @@ def test_an_error_in_one_process_is_one_in_all_at_the_same_call(ranks, lag):
         ({"metric_budget": 1.5}, ValueError, "metric_budget"),
         ({"metric_budget": True}, TypeError, "metric_budget"),
         ({"metric_budget": "half"}, TypeError, "metric_budget"),
-        ({"metric_budget": 0.5, "filter": 1.0}, ValueError, "filter="),
-        ({"executor": AtOnce(), "filter": 1.0}, ValueError, "filter="),
-        ({"executor": Workers(AtOnce(), lag=1), "filter": 1.0}, ValueError, "filter="),
+        ({"metric_budget": 0.5, "fit": FitValues(filter=1.0)}, ValueError, "filter="),
+        ({"executor": AtOnce(), "fit": FitValues(filter=1.0)}, ValueError, "filter="),
+        (
+            {"executor": Workers(AtOnce(), lag=1), "fit": FitValues(filter=1.0)},
+            ValueError,
+            "filter=",
+        ),
     ],
 )
 def test_a_wrong_argument_is_named(options, error, name):

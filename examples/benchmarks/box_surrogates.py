@@ -25,7 +25,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from learned_surrogates import LearnedSurrogateLoss, boxes
+from learned_surrogates import FitValues, LearnedSurrogateLoss, boxes
 from lib.box_losses import gwd_loss, kld_loss, smooth_l1_loss
 
 PICTURE = 64
@@ -134,9 +134,11 @@ def fitted(metric: Any, surrogate: str, data: str, seed: int, updates: int) -> L
         best=1.0,
         task=boxes.Rotated(),
         surrogate=surrogate,
-        data=data,
-        generator=boxes.RandomDistortions(labels(5000, random), seed=seed),
-        batch_size=BATCH if data == "local-global" else 2 * BATCH,
+        fit=FitValues(
+            data=data,
+            generator=boxes.RandomDistortions(labels(5000, random), seed=seed),
+            batch_size=BATCH if data == "local-global" else 2 * BATCH,
+        ),
         reduction="none",
         seed=seed,
     )

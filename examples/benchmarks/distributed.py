@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from learned_surrogates import LearnedSurrogateLoss, text
+from learned_surrogates import Fit, FitValues, LearnedSurrogateLoss, text
 from lib.post_tuning import BATCH, Objective, surrogate_objective
 from lib.recogniser import ALPHABET, Recogniser, proxy_loss
 from lib.word_images import WordImages
@@ -61,8 +61,7 @@ def measure(rank: int, options: argparse.Namespace, meeting: str) -> None:
                 task=task,
                 surrogate=surrogate,
                 draws=draws,
-                update_every=every,
-                warm_up_updates=0,
+                fit=FitValues(every=every, warm_up=0) if draws == 0 else Fit(every=every),
             )
             proxy = proxy_loss(options.head)
             learned = surrogate_objective(criterion, options.head, 0.0)
@@ -77,7 +76,7 @@ def measure(rank: int, options: argparse.Namespace, meeting: str) -> None:
             updates = criterion.stats["updates"] - updates
             if rank == 0:
                 print(
-                    f"{surrogate}, {draws} draws, update_every={every}: "
+                    f"{surrogate}, {draws} draws, fit=Fit(every={every}): "
                     f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}), "
                     f"{traffic.exchanges / updates:.0f} exchange of "
                     f"{traffic.bytes / updates / 1e3:,.0f} kB an update",

@@ -20,7 +20,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from learned_surrogates import LearnedSurrogateLoss, text
+from learned_surrogates import Fit, FitValues, LearnedSurrogateLoss, text
 from lib.post_tuning import BATCH, Objective, base_loss, surrogate_objective
 from lib.recogniser import ALPHABET, Recogniser, load, proxy_loss
 from lib.weights import CHECKPOINTS
@@ -60,7 +60,7 @@ def main() -> None:
     model, images = model.to(options.device), images.to(options.device)
     finish = torch.cuda.synchronize if images.is_cuda else lambda: None
     cases: dict[str, Objective] = {"proxy loss": proxy_loss(options.head)}
-    paper = {"surrogate": "embedding", "draws": 0, "warm_up_updates": 0}
+    paper = {"surrogate": "embedding", "draws": 0}
     forms: dict[str, dict[str, Any]] = {
         "closed form, base loss": {"base_loss": base_loss(options.head)},
         "closed form": {},
@@ -69,9 +69,8 @@ def main() -> None:
     }
     for form, arguments in forms.items():
         for every in options.every:
-            criterion = LearnedSurrogateLoss(
-                text.edit_distance, task=task, update_every=every, **arguments
-            )
+            fit = FitValues(every=every, warm_up=0) if arguments is paper else Fit(every=every)
+            criterion = LearnedSurrogateLoss(text.edit_distance, task=task, fit=fit, **arguments)
             cases[f"{form}, k = {every}"] = surrogate_objective(criterion, options.head, 0.0)
     # Whole cycles: every case makes as many updates as its k asks for.
     repeat = max(16, *options.every)

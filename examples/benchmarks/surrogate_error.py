@@ -26,7 +26,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from learned_surrogates import LearnedSurrogateLoss, text
+from learned_surrogates import FitValues, LearnedSurrogateLoss, text
 from lib.minimum_risk import expected_metric
 from lib.post_tuning import BATCH, surrogate_arguments
 from lib.recogniser import ALPHABET, Recogniser, load, proxy_loss, read
@@ -137,12 +137,14 @@ def main() -> None:
                 task=task,
                 surrogate=surrogate,
                 draws=draws,
-                data=data,
-                generator=text.RandomEdits(ALPHABET, WordImages("train", 0).words),
-                penalty_weight=penalty,
-                penalty_every=options.penalty_every,
-                warm_up_updates=0,
-                learning_rate=options.rate,
+                fit=FitValues(
+                    data=data,
+                    generator=text.RandomEdits(ALPHABET, WordImages("train", 0).words),
+                    penalty_weight=penalty,
+                    penalty_every=options.penalty_every,
+                    warm_up=0,
+                    learning_rate=options.rate,
+                ),
                 seed=seed,
             )
             start = time.perf_counter()

@@ -53,7 +53,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from learned_surrogates import LearnedSurrogateLoss, text
+from learned_surrogates import FitValues, LearnedSurrogateLoss, text
 from lib.minimum_risk import HalfAndHalf, expected_metric
 from lib.post_tuning import (
     BATCH,
@@ -245,7 +245,12 @@ class Study:
         elif method == "paper":
             words = text.RandomEdits(ALPHABET, WordImages("train", seed).words)
             criterion = LearnedSurrogateLoss(
-                self.metric, task=task, surrogate="embedding", draws=0, generator=words, seed=seed
+                self.metric,
+                task=task,
+                surrogate="embedding",
+                draws=0,
+                fit=FitValues(generator=words),
+                seed=seed,
             )
             stream, model = WordImages("train", seed, self.noise), load(self.checkpoint)
             with torch.no_grad():

@@ -38,7 +38,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from learned_surrogates import LearnedSurrogateLoss, boxes
+from learned_surrogates import FitValues, LearnedSurrogateLoss, boxes
 from lib.box_losses import gwd_loss, kld_loss, rotated_iou_loss
 from lib.detection_report import CHOICE, CONTROL, DEFAULT, table, verdict, write_report
 from lib.detection_scoring import THRESHOLDS, best_score, scores
@@ -215,10 +215,12 @@ class Study:
             task=boxes.Rotated(noise=NOISE if name == HITS else 0.0),
             surrogate=FORMS.get(form),
             draws=4 if name == HITS else 0,
-            data=data,  # type: ignore[arg-type]
-            generator=boxes.RandomDistortions(self.train[1][self.train[2]], seed=seed),
-            penalty_weight=0.1 if published else None,
-            batch_size=64 if published else None,
+            fit=FitValues(
+                data=data,  # type: ignore[arg-type]
+                generator=boxes.RandomDistortions(self.train[1][self.train[2]], seed=seed),
+                penalty_weight=0.1 if published else None,
+                batch_size=64 if published else None,
+            ),
             base_loss=None if published else smooth_l1,
             seed=seed,
         )

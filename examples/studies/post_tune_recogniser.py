@@ -38,7 +38,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from learned_surrogates import GradientCheck, LearnedSurrogateLoss, text
+from learned_surrogates import Fit, FitValues, GradientCheck, LearnedSurrogateLoss, text
 from lib.post_tuning import (
     BATCH,
     LabelledImages,
@@ -179,15 +179,16 @@ class Study:
         """`LearnedSurrogateLoss`, with the proxy loss as its base loss."""
         options = self.options
         task = text.CTC(ALPHABET) if options.head == "ctc" else text.PerPosition(ALPHABET)
+        fit = Fit(every=options.update_every)
+        if options.surrogate in FITTED or (options.filter, options.data) != (None, None):
+            fit = FitValues(every=fit.every, filter=options.filter, data=options.data)
         criterion = LearnedSurrogateLoss(
             text.edit_distance,
             task=task,
             base_loss=None if options.no_base_loss else base_loss(options.head),
             surrogate=options.surrogate,
             draws=options.draws,
-            filter=options.filter,
-            data=options.data,
-            update_every=options.update_every,
+            fit=fit,
             seed=seed,
         )
         followed, progress = [dict(criterion.stats)], self.progress("surrogate")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .._learning.fit import seeded
-from .._learning.replay import common_shape, pad_to
+from .._learning.replay_buffer import common_shape, pad_to
 from .._task import Task
 from . import hooks
 from .call import Call, NotAsked

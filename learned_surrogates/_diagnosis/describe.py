@@ -1,6 +1,7 @@
 """What `print(criterion)` shows."""
 
 from .._core import Core
+from .._metric.skip import Skip
 
 # Of what is remembered: as many names as there are fields.
 VALUES = ("prediction", "target", "error")
@@ -23,4 +24,11 @@ def describe(core: Core) -> str:
     if executor is not None:
         lines.append(f"executor: {executor.waits}, {core.oracle.queue.samples_pending} waiting")
     lines += [f"task: {core.task!r}", *core.describe()]
+    recipe = core.recipe
+    told = {"fit": recipe.fit, "replay": recipe.replay}
+    changed = [f"{name}={value!r}" for name, value in told.items() if value != type(value)()]
+    if metric.on_error == "skip":
+        changed.append(f"on_metric_error={Skip(give_up_after=metric.give_up_after)!r}")
+    if changed:
+        lines.append(f"arguments: {', '.join(changed)}")
     return "\n".join([*lines, f"replay: {held}"] if held else lines)

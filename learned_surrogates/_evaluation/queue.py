@@ -29,9 +29,9 @@ NOTHING = (
 )
 SKIPPING = (
     "Nothing is learned from them, and what was learned before counts for less with each call. "
-    "After give_up_after={limit} such calls it is an error"
+    "After Skip(give_up_after={limit}) such calls it is an error"
 )
-GIVEN_UP = "That many are an error: give_up_after={calls}. Another call tries again"
+GIVEN_UP = "That many are an error: Skip(give_up_after={calls}). Another call tries again"
 
 
 class Queue:

@@ -17,7 +17,7 @@ from .._evaluation.measurement import Evaluation
 from .._evaluation.oracle import Oracle
 from .._learning.history import History
 from .._learning.recipe import Recipe
-from .._learning.replay import Replay
+from .._learning.replay_buffer import ReplayBuffer
 from .._learning.sync import Sync
 from .._state.tensors import Faults
 from .._support.isolated import isolated
@@ -65,7 +65,7 @@ class ValueCore(Core):
         self.has_base_loss = False
 
     @property
-    def replay(self) -> Replay:
+    def replay(self) -> ReplayBuffer:
         return self.pairs.replay
 
     @property

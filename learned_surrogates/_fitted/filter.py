@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from .._support.brief import brief
 from .._support.checks import check_number
 from .._support.warnings import warn
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Filter:
     """Keeps a sample's gradient where the surrogate's error on it is within a threshold.
 
@@ -28,12 +29,12 @@ class Filter:
         TypeError, ValueError: the threshold is no number, or negative.
 
     Example:
-        >>> from learned_surrogates import Filter, LearnedSurrogateLoss, text
+        >>> from learned_surrogates import Filter, FitValues, LearnedSurrogateLoss, text
         >>> criterion = LearnedSurrogateLoss(
         ...     text.edit_distance,
         ...     task=text.CTC("abc"),
         ...     surrogate="embedding",
-        ...     filter=Filter(2.0, relative=True),
+        ...     fit=FitValues(filter=Filter(2.0, relative=True)),
         ... )
     """
 
@@ -49,6 +50,8 @@ class Filter:
                 "the metric and not a better metric: add another loss to it, or leave ramp out"
             )
 
+    __repr__ = brief
+
     def factors(self, differences: Tensor, mean_error: float) -> Tensor:
         """What to multiply each sample's gradient with, `(batch,)`: 0 drops it.
 
@@ -62,3 +65,8 @@ class Filter:
             threshold *= mean_error if mean_error == mean_error else float("inf")
         kept = (differences.abs() <= threshold).to(differences)
         return kept * differences.nan_to_num().sign() if self.ramp else kept
+
+
+def as_filter(given: float | Filter | None) -> Filter | None:
+    """`FitValues.filter`, in its full form."""
+    return given if isinstance(given, Filter | None) else Filter(given)

@@ -40,7 +40,7 @@ LOST_WARNING = (
     "for {updates} updates the surrogate's error has been {error:.2f} of that of a constant "
     "predictor, on predictions that it was not yet fitted to: its gradient is worth little. Likely "
     "causes: the metric depends on something that the task does not show the surrogate; too few or "
-    "too rare updates (warm_up_updates=, update_every=); predictions that hardly differ in the "
+    "too rare updates (FitValues: warm_up=, every=); predictions that hardly differ in the "
     "metric. criterion.check(...) tells whether its gradient lowers the metric all the same"
 )
 

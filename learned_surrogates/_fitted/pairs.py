@@ -10,7 +10,7 @@ from .._contract import hooks
 from .._evaluation.measurement import Evaluation, Measurement
 from .._evaluation.queue import Queue
 from .._learning.recipe import Recipe
-from .._learning.replay import Replay, common_shape, pad_to
+from .._learning.replay_buffer import ReplayBuffer, common_shape, pad_to
 from .._support.isolated import isolated
 from .._support.processes import Stream
 from .._support.transfer import send
@@ -41,8 +41,8 @@ class Pairs:
         self.device = torch.device("cpu")
         self.random = Stream()
         self.random.manual_seed(recipe.seed)
-        self.replay = Replay(recipe.replay_capacity, recipe.replay_bytes)
-        self.unseen = Replay(UNSEEN, UNSEEN_BYTES * UNSEEN)
+        self.replay = ReplayBuffer(recipe.replay_capacity, recipe.replay_bytes)
+        self.unseen = ReplayBuffer(UNSEEN, UNSEEN_BYTES * UNSEEN)
         #: Of a sample of z and of a stored target, the largest so far; None before the first.
         self.shapes: tuple[torch.Size, torch.Size] | None = None
         self.generated = None

@@ -1,1 +1,1 @@
-"""What both ways of learning share: replay, random weights, processes, figures over the calls."""
+"""What both ways of learning share: `Fit`, `Replay`, random weights, processes, figures."""

@@ -1,70 +1,67 @@
-"""How the surrogate is fitted, as arguments that were checked."""
+"""How the loss learns, as arguments that were checked together."""
 
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal
 
 from .._evaluation.budget import Budget, check_budget
 from .._evaluation.workers import Workers
-from .._fitted.filter import Filter
-from .._support.checks import check_choice, check_number
-
-# The least value of each number; those in the first are integers.
-LEAST_INTEGERS = {
-    "draws": 0,
-    "update_every": 1,
-    "update_steps": 1,
-    "batch_size": 1,
-    "penalty_every": 1,
-    "warm_up_updates": 0,
-    "replay_capacity": 1,
-    "replay_bytes": 1,
-    "seed": 0,
-}
-LEAST_NUMBERS = {
-    "base_weight": 0,
-    "correction": 0,
-    "learning_rate": 0,
-    "penalty_weight": 0,
-    "penalty_norm": 0,
-}
+from .._fitted.filter import Filter, as_filter
+from .._fitted.fit_values import FitValues, as_fit_values, check_generator
+from .._support.checks import check_number
+from .._task import Generator, Task
+from .fitting import Fit
+from .replay import Replay
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How the surrogate is fitted; each field is the loss's argument of that name.
+    """How the loss learns: its arguments, and what the task takes where they say nothing.
 
     Raises:
         TypeError: a field is of the wrong kind.
-        ValueError: a field has an impossible value.
+        ValueError: a field has an impossible value, or they do not go together.
     """
 
-    data: Literal["local", "global", "local-global"]
-    filter: Filter | None
+    task: Task[Any]
+    fit: Fit
+    replay: Replay
     draws: int
     base_weight: float | None
     correction: float
-    update_every: int
-    update_steps: int
-    batch_size: int
-    learning_rate: float
-    penalty_weight: float
-    penalty_norm: float
-    penalty_every: int
-    warm_up_updates: int
-    replay_capacity: int
-    replay_bytes: int
     seed: int
     executor: Workers | None
     metric_budget: Budget
 
     def __post_init__(self) -> None:
-        check_choice("data", self.data, ("local", "global", "local-global"))
-        for name, least in LEAST_INTEGERS.items():
-            check_number(name, getattr(self, name), least)
-        for name, least in LEAST_NUMBERS.items():
-            if name != "base_weight" or self.base_weight is not None:
-                check_number(name, getattr(self, name), least, integer=False)
+        for name, kind in (("fit", Fit), ("replay", Replay)):
+            if not isinstance(getattr(self, name), kind):
+                raise TypeError(f"{name} must be {kind.__name__}(...); got {getattr(self, name)!r}")
+        check_number("draws", self.draws, 0)
+        check_number("seed", self.seed, 0)
+        for name in ("base_weight", "correction"):
+            share = getattr(self, name)
+            if name == "correction" or share is not None:
+                check_number(name, share, 0, integer=False)
+                if share > 1:
+                    raise ValueError(f"{name} must be at most 1; got {share!r}")
         check_budget(self.metric_budget)
+        self._check_fit()
+
+    def _check_fit(self) -> None:
+        """Holds `fit` against the task, and against when the metric's values are there."""
+        if self.task.measured and isinstance(self.fit, FitValues):
+            raise ValueError(
+                f"fit={self.fit!r} is for a surrogate that is fitted to the metric's values, and "
+                f"{self.task!r} has the metric's gradient measured: take {self.task.fits_values} "
+                "for it, or fit=Fit(...)"
+            )
+        check_generator(self.generator)
+        if self.data != "local" and self.generator is None:
+            raise ValueError(
+                f"data={self.data!r} needs generator=, a random data generator: {self.task!r} has "
+                "none"
+            )
         late = self.executor is not None and self.executor.lag != 0
         if self.filter is not None and (late or self.metric_budget is not None):
             raise ValueError(
@@ -72,6 +69,67 @@ class Recipe:
                 "needs an executor's values in the call, executor=Workers(..., lag=0), and no "
                 "metric_budget"
             )
-        for name in ("base_weight", "correction"):
-            if (getattr(self, name) or 0) > 1:
-                raise ValueError(f"{name} must be at most 1; got {getattr(self, name)!r}")
+
+    # What a None stands for
+
+    @cached_property
+    def generator(self) -> Generator | None:
+        """The user's, or the task's own."""
+        given = self._values.generator
+        return self.task.generator() if given is None else given
+
+    @property
+    def data(self) -> Literal["local", "global", "local-global"]:
+        return self._values.data or ("local" if self.generator is None else "local-global")
+
+    @property
+    def batch_size(self) -> int:
+        return self.fit.batch_size or self.task.batch_size
+
+    @property
+    def learning_rate(self) -> float:
+        given = self.fit.learning_rate
+        return self.task.learning_rate if given is None else given
+
+    @property
+    def penalty_weight(self) -> float:
+        given = self._values.penalty_weight
+        return self.task.penalty_weight if given is None else given
+
+    # What is told as it is
+
+    @cached_property
+    def _values(self) -> FitValues:
+        return as_fit_values(self.fit)
+
+    @cached_property
+    def filter(self) -> Filter | None:
+        return as_filter(self._values.filter)
+
+    @property
+    def update_every(self) -> int:
+        return self.fit.every
+
+    @property
+    def update_steps(self) -> int:
+        return self.fit.steps
+
+    @property
+    def penalty_norm(self) -> float:
+        return self._values.penalty_norm
+
+    @property
+    def penalty_every(self) -> int:
+        return self._values.penalty_every
+
+    @property
+    def warm_up_updates(self) -> int:
+        return self._values.warm_up
+
+    @property
+    def replay_capacity(self) -> int:
+        return self.replay.capacity
+
+    @property
+    def replay_bytes(self) -> int:
+        return self.replay.bytes

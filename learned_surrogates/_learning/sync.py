@@ -29,19 +29,17 @@ class Sync:
     a count of learning calls alone: never in evaluation.
 
     Args:
-        group: the process group; None takes the default one, if there is one at the call.
-        enabled: False keeps every process to itself.
+        sync: the process group; True takes the default one, if there is one at the call. False
+            keeps every process to itself.
     """
 
-    def __init__(self, group: "ProcessGroup | None", enabled: bool):
-        if not isinstance(enabled, bool):
-            raise TypeError(f"sync must be True or False; got {enabled!r}")
-        if group is not None and not _is_group(group):
+    def __init__(self, sync: "bool | ProcessGroup"):
+        if not (isinstance(sync, bool) or _is_group(sync)):
             raise TypeError(
-                f"process_group must be a torch.distributed.ProcessGroup or None; got {group!r}"
+                f"sync must be True, False or a torch.distributed.ProcessGroup; got {sync!r}"
             )
-        self.group = group
-        self.enabled = enabled
+        self.group = None if isinstance(sync, bool) else sync
+        self.enabled = sync is not False
         #: Whether the surrogate is the same in all processes by now.
         self.agreed = False
         #: What the metric raised in this call, and the other processes are still to be told.

@@ -17,7 +17,7 @@ from .._evaluation.measurement import Context, Evaluation, Measurement
 from .._evaluation.oracle import Oracle
 from .._learning.history import History
 from .._learning.recipe import Recipe
-from .._learning.replay import Replay
+from .._learning.replay_buffer import ReplayBuffer
 from .._learning.sync import Sync
 from .._state.tensors import Faults
 from .._support.isolated import isolated
@@ -64,7 +64,7 @@ class MeasuredCore(Core):
         return self.record.history
 
     @property
-    def replay(self) -> Replay | None:
+    def replay(self) -> ReplayBuffer | None:
         return self.estimator.replay
 
     # A call

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .._evaluation.measurement import Measurement
 from .._learning.recipe import Recipe
-from .._learning.replay import Replay
+from .._learning.replay_buffer import ReplayBuffer
 from .._support.transfer import send
 from .._support.warnings import warn
 from .bounded import Size
@@ -34,7 +34,7 @@ class Experience:
     """
 
     def __init__(self, recipe: Recipe):
-        self.replay = Replay(recipe.replay_capacity, recipe.replay_bytes)
+        self.replay = ReplayBuffer(recipe.replay_capacity, recipe.replay_bytes)
         #: Shape of the metric's values behind the batch; None before the first.
         self.outputs: torch.Size | None = None
         #: How large differences are that are not zero.

@@ -9,7 +9,7 @@ from .._batch import Batch
 from .._estimator import Draws, Estimator
 from .._evaluation.measurement import Context, Measurement
 from .._learning.recipe import Recipe
-from .._learning.replay import Replay
+from .._learning.replay_buffer import ReplayBuffer
 from .._learning.sync import Sync
 from .._state.tensors import Faults
 from .._task import Task
@@ -81,7 +81,7 @@ class Gaussian(Estimator[Any]):
         self.experience = Experience(recipe)
 
     @property
-    def replay(self) -> Replay:
+    def replay(self) -> ReplayBuffer:
         return self.experience.replay
 
     def draw(self, batch: Batch, count: int, *, follow: bool) -> GaussianDraws:

@@ -17,7 +17,7 @@ FEWEST_ROWS = 256
 FIRST_STEPS = 100
 # Calls for which all forms that may serve are fitted side by side; the best of them stays.
 TRIAL = 100
-# Calls for which what there is is fitted each time, whatever `update_every`.
+# Calls for which what there is is fitted each time, whatever `Fit.every`.
 EAGER = 200
 # Least R2 of a form that is worth its cost, and the calls after which others are tried again.
 LEAST_R2 = 0.02

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._support.checks import check_number
 from .._support.warnings import warn
 from .calling_form import COUPLED, Form, coupling, find_form, told
 from .error import MetricError as MetricError
 from .objects import refuse_what_accumulates
 from .parameters import Reversed, first_two, is_reversed
 from .probe import Answer, same, varies
+from .skip import Skip
 from .values import as_values, ask, shape_of_samples, stacked, take as take
 
 METRIC_HELP = (
@@ -55,9 +55,7 @@ class Metric:
         best: what a perfect prediction scores; None asks the function's attribute of this name,
             and takes 0 for a metric where lower is better.
         batched: whether the function takes whole batches; None finds out at the first call.
-        on_error: "raise" or "skip".
-        give_up_after: calls in a row without any value after which skipping is an error, too; None
-            skips for ever.
+        on_error: "raise", "skip" or `Skip`.
     """
 
     def __init__(
@@ -66,18 +64,17 @@ class Metric:
         higher_is_better: bool | None,
         best: Any,
         batched: bool | None,
-        on_error: str,
-        give_up_after: int | None = None,
+        on_error: str | Skip,
     ):
         if not callable(function):
             raise TypeError(
                 f"metric must be callable as metric(predictions, targets); got {function!r}"
             )
         refuse_what_accumulates(function)
-        if on_error not in ("raise", "skip"):
-            raise ValueError(f"on_metric_error must be 'raise' or 'skip'; got {on_error!r}")
-        if give_up_after is not None:
-            check_number("give_up_after", give_up_after, 1)
+        if not isinstance(on_error, Skip) and on_error not in ("raise", "skip"):
+            raise ValueError(
+                f"on_metric_error must be 'raise', 'skip' or Skip(...); got {on_error!r}"
+            )
         for name, value in (("higher_is_better", higher_is_better), ("batched", batched)):
             if value not in (None, True, False):
                 raise TypeError(f"{name} must be True, False or None; got {value!r}")
@@ -109,8 +106,10 @@ class Metric:
         #: What the user is to be told of it, and whether he has been told something.
         self.word: str | None = None
         self.said = False
-        self.on_error = on_error
-        self.give_up_after = give_up_after
+        skip = on_error if isinstance(on_error, Skip) else Skip()
+        self.on_error = "raise" if on_error == "raise" else "skip"
+        #: Also where the metric raises: on predictions that are not finite it is not called.
+        self.give_up_after = skip.give_up_after
         #: What happened last to a sample that was skipped.
         self.trouble: str | None = None
 

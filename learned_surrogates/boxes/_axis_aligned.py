@@ -30,9 +30,9 @@ class AxisAligned(BoxTask):
 
     Example:
         >>> import torch
-        >>> from learned_surrogates import LearnedSurrogateLoss
+        >>> from learned_surrogates import FitValues, LearnedSurrogateLoss
         >>> criterion = LearnedSurrogateLoss(
-        ...     rotated_giou, task=AxisAligned(), warm_up_updates=20
+        ...     rotated_giou, task=AxisAligned(), fit=FitValues(warm_up=20)
         ... )
         >>> pred = torch.tensor([[10.0, 20.0, 30.0, 60.0]], requires_grad=True)
         >>> criterion(pred, torch.tensor([[12.0, 22.0, 33.0, 58.0]])).backward()

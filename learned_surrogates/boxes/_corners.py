@@ -24,9 +24,9 @@ class Corners(BoxTask):
 
     Example:
         >>> import torch
-        >>> from learned_surrogates import LearnedSurrogateLoss
+        >>> from learned_surrogates import FitValues, LearnedSurrogateLoss
         >>> criterion = LearnedSurrogateLoss(
-        ...     rotated_iou, task=Corners(), warm_up_updates=20
+        ...     rotated_iou, task=Corners(), fit=FitValues(warm_up=20)
         ... )
         >>> pred = torch.tensor([[1.0, 1.0, 9.0, 2.0, 9.0, 5.0, 1.0, 4.0]], requires_grad=True)
         >>> criterion(pred, torch.tensor([[1.0, 1.0, 8.0, 1.0, 8.0, 5.0, 1.0, 5.0]])).backward()

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .._fitted.fit_values import FitValues, changed
 from .._loss import LearnedSurrogateLoss
 from .._surrogate import EmbeddingDistance
 from ._box_task import EMBEDDING
@@ -34,7 +35,8 @@ def ls_iou(labels: Tensor, image_size: tuple[float, float], **changes: Any) -> L
         labels: training boxes `(count, 5)` for the random generator, whose 3 million pairs are made
             at the first call: `generator=RandomDistortions(labels, pool=...)` makes fewer.
         image_size: width and height, in the boxes' units.
-        **changes: other arguments of `LearnedSurrogateLoss`, in the place of these.
+        **changes: other arguments of `LearnedSurrogateLoss` and fields of `FitValues`, in the place
+            of these.
 
     Returns:
         The loss, called as `Rotated` says.
@@ -46,7 +48,7 @@ def ls_iou(labels: Tensor, image_size: tuple[float, float], **changes: Any) -> L
         >>> import torch
         >>> labels = torch.tensor([[50.0, 41.0, 32.0, 10.0, 0.25], [8.0, 9.0, 5.0, 5.0, 0.0]])
         >>> few = RandomDistortions(labels, pool=1000)
-        >>> criterion = ls_iou(labels, (64, 64), generator=few, warm_up_updates=10)
+        >>> criterion = ls_iou(labels, (64, 64), generator=few, warm_up=10)
         >>> pred = (labels + 0.5).requires_grad_()
         >>> criterion(pred, labels).backward()
     """
@@ -57,11 +59,14 @@ def ls_iou(labels: Tensor, image_size: tuple[float, float], **changes: Any) -> L
         "metric": rotated_iou,
         "task": Rotated(image_size=image_size, canonical=False),
         "surrogate": EmbeddingDistance(nn.Sequential(*layers[:-1])),
+    }
+    fit: dict[str, Any] = {
         "data": "local-global",
         "penalty_weight": 0.1,
         "batch_size": 64,
-        "update_every": 1,
+        "every": 1,
     }
-    if "generator" not in changes:
-        settings["generator"] = RandomDistortions(labels, pool=PAIRS)
-    return LearnedSurrogateLoss(**(settings | changes))
+    fit, changes = changed(fit, changes)
+    if "generator" not in fit:
+        fit["generator"] = RandomDistortions(labels, pool=PAIRS)
+    return LearnedSurrogateLoss(**(settings | {"fit": FitValues(**fit)} | changes))

@@ -52,9 +52,9 @@ class Rotated(BoxTask):
 
     Example:
         >>> import torch
-        >>> from learned_surrogates import LearnedSurrogateLoss
+        >>> from learned_surrogates import FitValues, LearnedSurrogateLoss
         >>> criterion = LearnedSurrogateLoss(
-        ...     rotated_iou, task=Rotated(), warm_up_updates=20
+        ...     rotated_iou, task=Rotated(), fit=FitValues(warm_up=20)
         ... )
         >>> pred = torch.tensor([[52.0, 40.0, 30.0, 11.0, 0.3]], requires_grad=True)
         >>> criterion(pred, torch.tensor([[50.0, 41.0, 32.0, 10.0, 0.25]])).backward()

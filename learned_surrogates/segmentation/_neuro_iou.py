@@ -55,12 +55,12 @@ class NeuroIoU(nn.Module):
 
     Example:
         >>> import torch
-        >>> from learned_surrogates import LearnedSurrogateLoss, Tensors
+        >>> from learned_surrogates import FitValues, LearnedSurrogateLoss, Tensors
         >>> from learned_surrogates.segmentation import iou
         >>> logits, masks = torch.randn(8, 1, 16, 16), (torch.rand(8, 1, 16, 16) < 0.3).float()
         >>> surrogate = NeuroIoU(logits, masks)
         >>> criterion = LearnedSurrogateLoss(
-        ...     iou, task=Tensors(smoothing=0), surrogate=surrogate, warm_up_updates=20
+        ...     iou, task=Tensors(smoothing=0), surrogate=surrogate, fit=FitValues(warm_up=20)
         ... )
         >>> logits.requires_grad_()
         tensor(...

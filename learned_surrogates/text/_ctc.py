@@ -63,7 +63,7 @@ class CTC(TextTask):
     Example:
         >>> import torch
         >>> from learned_surrogates import LearnedSurrogateLoss
-        >>> criterion = LearnedSurrogateLoss(edit_distance, task=CTC("ab"), warm_up_updates=10)
+        >>> criterion = LearnedSurrogateLoss(edit_distance, task=CTC("ab"))
         >>> logits = torch.randn(8, 1, 3, requires_grad=True)
         >>> log_probs = logits.log_softmax(dim=-1)
         >>> criterion(log_probs, torch.tensor([[1, 2]]), [8], [2]).backward()

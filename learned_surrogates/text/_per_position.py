@@ -59,7 +59,7 @@ class PerPosition(TextTask):
         >>> import torch
         >>> from learned_surrogates import LearnedSurrogateLoss
         >>> task = PerPosition("ab")
-        >>> criterion = LearnedSurrogateLoss(edit_distance, task=task, warm_up_updates=10)
+        >>> criterion = LearnedSurrogateLoss(edit_distance, task=task)
         >>> logits = torch.randn(1, 3, 4, requires_grad=True)
         >>> criterion(logits, torch.tensor([[1, 2, 0, 0]])).backward()
         >>> logits.grad.shape

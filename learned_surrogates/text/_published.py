@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from .._fitted.fit_values import FitValues, changed
 from .._loss import LearnedSurrogateLoss
 from .._surrogate import EmbeddingDistance
 from ._char_cnn import CharCNN
@@ -39,7 +40,8 @@ def ls_ed(
         length: positions of the model's output, the end symbol's included.
         words: of the random generator; None are random strings.
         end: class index of the end symbol.
-        **changes: other arguments of `LearnedSurrogateLoss`, in the place of these.
+        **changes: other arguments of `LearnedSurrogateLoss` and fields of `FitValues`, in the place
+            of these.
 
     Returns:
         The loss, called as `text.PerPosition` says: `criterion(logits, target)`, logits `(batch,
@@ -50,27 +52,29 @@ def ls_ed(
 
     Example:
         >>> import torch
-        >>> criterion = ls_ed("abc", 6, warm_up_updates=10, batch_size=8)
+        >>> criterion = ls_ed("abc", 6, warm_up=10, batch_size=8)
         >>> logits = torch.randn(2, 4, 6, requires_grad=True)
         >>> loss = criterion(logits, torch.tensor([[1, 2, 3, 0, 0, 0], [3, 1, 0, 0, 0, 0]]))
         >>> loss.backward()
     """
     net = CharCNN(len(alphabet) + 1, width=256, embedding_size=1024, bins=length, pooling=False)
     settings: dict[str, Any] = {
+        "metric": edit_distance,
         "task": PerPosition(alphabet, end),
         "surrogate": EmbeddingDistance(net),
         "draws": 0,
+    }
+    fit: dict[str, Any] = {
         "data": "local-global",
         "penalty_weight": 0.1,
         "batch_size": BATCH,
-        "update_every": 1,
+        "every": 1,
     }
-    if changes.get("data", "local-global") != "local":
+    fit, changes = changed(fit, changes)
+    if fit["data"] != "local" and "generator" not in fit:
         longest = max(1, length - 1)
-        settings["generator"] = RandomEdits(
-            alphabet, words, max_distance=longest, max_length=longest
-        )
-    return LearnedSurrogateLoss(**({"metric": edit_distance} | settings | changes))
+        fit["generator"] = RandomEdits(alphabet, words, max_distance=longest, max_length=longest)
+    return LearnedSurrogateLoss(**(settings | {"fit": FitValues(**fit)} | changes))
 
 
 def feds(
@@ -87,7 +91,7 @@ def feds(
         alphabet: the characters without the end symbol.
         length: positions of the model's output, the end symbol's included.
         end: class index of the end symbol.
-        **changes: other arguments of `LearnedSurrogateLoss`, in the place of these.
+        **changes: as those of `ls_ed`.
 
     Returns:
         The loss, called as that of `ls_ed`.
@@ -97,7 +101,7 @@ def feds(
 
     Example:
         >>> import torch
-        >>> criterion = feds("abc", 6, warm_up_updates=10, batch_size=8)
+        >>> criterion = feds("abc", 6, warm_up=10, batch_size=8)
         >>> logits = torch.randn(2, 4, 6, requires_grad=True)
         >>> loss = criterion(logits, torch.tensor([[1, 2, 3, 0, 0, 0], [3, 1, 0, 0, 0, 0]]))
         >>> loss.backward()

@@ -19,7 +19,7 @@ from ._controls import Controls
 from ._expected_edit_distance import ExpectedEditDistance, known_distance
 from ._text_task import TextBatch, TextTask
 
-# Calls for which the weights are solved for each time, whatever `update_every`.
+# Calls for which the weights are solved for each time, whatever `Fit.every`.
 EAGER = 200
 # Share of the targets' characters that a model must read right for the metric to lead it.
 READS = 0.5

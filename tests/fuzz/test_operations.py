@@ -30,7 +30,7 @@ class Run:
     """A loss to which things happen, beside one to which only the good calls do."""
 
     def __init__(self, seed, executor):
-        self.options = {"metric": metric, "batched": True, "update_every": 2}
+        self.options = {"metric": metric, "batched": True, "every": 2}
         self.straight = make_loss("measured", **self.options)
         if executor is not None:
             self.options["executor"] = Workers(executor, lag=0, chunk_size=2)

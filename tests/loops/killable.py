@@ -19,7 +19,7 @@ class SmallRun:
         torch.manual_seed(3)
         self.model = nn.Linear(7, 7)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.05)
-        self.criterion = make_loss("ctc", update_every=3, warm_up_updates=10)
+        self.criterion = make_loss("ctc", every=3, warm_up=10)
         self.parts = {"model": self.model, "optimizer": self.optimizer, "loss": self.criterion}
 
     def step(self, step):
@@ -43,9 +43,7 @@ class TextRun:
         self.model = load(EXAMPLES / "checkpoints" / "ctc.safetensors")
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4)
         self.images = WordImages("train", 0)
-        criterion = LearnedSurrogateLoss(
-            text.edit_distance, task=text.CTC(ALPHABET), warm_up_updates=20
-        )
+        criterion = LearnedSurrogateLoss(text.edit_distance, task=text.CTC(ALPHABET))
         self.objective = surrogate_objective(criterion, "ctc", 0.0)
         self.parts = {"model": self.model, "optimizer": self.optimizer, "loss": criterion}
         self.parts["images"] = self.images

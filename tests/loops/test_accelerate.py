@@ -30,7 +30,7 @@ class Run:
     def __init__(self, prepare_the_loss=False, **options):
         torch.manual_seed(3)
         self.accelerator = accelerate.Accelerator(cpu=True, **options)
-        self.criterion = make_loss(update_every=2, warm_up_updates=3)
+        self.criterion = make_loss(every=2, warm_up=3)
         model = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 3))
         optimizer = torch.optim.AdamW(model.parameters(), lr=0.05)
         prepare = self.accelerator.prepare

@@ -110,7 +110,7 @@ def test_sharded_and_replicated_models_train_alike(ranks):
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_gradient_accumulation(ranks, wrapper):
-    results = ranks(fit, wrapper, "outside", [4] * 6, 3, {"update_every": 2})
+    results = ranks(fit, wrapper, "outside", [4] * 6, 3, {"every": 2})
     states, weights, *_ = zip(*results, strict=True)
     assert_same(states)
     assert_same(weights)

@@ -26,7 +26,7 @@ class Regressor(lightning.LightningModule):
         super().__init__()
         self.save_hyperparameters(ignore=["criterion"])
         self.model = nn.Sequential(nn.Linear(2, width), nn.Tanh(), nn.Linear(width, 3))
-        self.criterion = make_loss(update_every=update_every, warm_up_updates=3)
+        self.criterion = make_loss(every=update_every, warm_up=3)
         self.inference = []
 
     def training_step(self, batch, index):

@@ -78,7 +78,7 @@ def checkpointed(model, reentrant):
 
 
 def test_the_loss_inside_activation_checkpointing():
-    plain, saving = WithLoss(make_loss(update_every=7)), WithLoss(make_loss(update_every=7))
+    plain, saving = WithLoss(make_loss(every=7)), WithLoss(make_loss(every=7))
     fit(plain)
     fit(saving, forward=checkpointed(saving, reentrant=False))
     assert_identical(snapshot(saving.criterion), snapshot(plain.criterion))

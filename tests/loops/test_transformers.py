@@ -7,7 +7,7 @@ from launcher import launched
 from test_sync import assert_same, together
 from torch import nn
 
-from learned_surrogates import LearnedSurrogateLoss, text
+from learned_surrogates import Fit, LearnedSurrogateLoss, text
 
 transformers = pytest.importorskip("transformers")
 
@@ -141,8 +141,8 @@ def first_loss():
 
 @pytest.mark.parametrize("elsewhere", [True, False])
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, elsewhere):
-    options = {"save_strategy": "steps", "save_steps": 4, "update_every": 2}
-    make = {"warm_up_updates": 3, "update_every": options.pop("update_every")}
+    options = {"save_strategy": "steps", "save_steps": 4}
+    make = {"warm_up": 3, "every": 2}
     whole = trainer_loss(**make)
     uninterrupted = make_trainer(tmp_path / "a", whole, **options)
     uninterrupted.train()
@@ -222,7 +222,7 @@ def test_an_encoder_decoder_reads_what_its_collator_gives(tmp_path):
         return outputs.logits, labels
 
     task = text.PerPosition(["\ue000", *"abcdefgh"], end=1, classes_last=True)
-    criterion = LearnedSurrogateLoss(text.edit_distance, task=task, update_every=1)
+    criterion = LearnedSurrogateLoss(text.edit_distance, task=task, fit=Fit(every=1))
     loss = TrainerLoss(criterion, arguments=arguments)
     options = {"num_train_epochs": 2, "per_device_train_batch_size": 8, "save_strategy": "no"}
     options |= {"report_to": "none", "disable_tqdm": True, "use_cpu": True}

@@ -7,7 +7,7 @@ import torch
 from conftest import assert_identical, l1, step
 from executors import AtOnce, ByHand
 
-from learned_surrogates import Batch, LearnedSurrogateLoss, MetricError, Workers
+from learned_surrogates import Batch, LearnedSurrogateLoss, MetricError, Skip, Workers
 from learned_surrogates._diagnosis.measured_pictures import _limits
 from learned_surrogates._measured.bounded import Size, bounded_slopes
 from learned_surrogates._measured.quality import Quality
@@ -235,8 +235,7 @@ def test_a_metric_that_dies_is_warned_of_once_counts_for_less_and_has_an_end(lag
     criterion = LearnedSurrogateLoss(
         dying(after=61),
         batched=True,
-        on_metric_error="skip",
-        give_up_after=150,
+        on_metric_error=Skip(give_up_after=150),
         surrogate="elements",
         base_loss=lambda prediction, target: 7.0 * prediction.sum(),
         executor=None if lag is None else Workers(AtOnce(), lag=lag, chunk_size=16),
@@ -278,8 +277,7 @@ def test_a_metric_that_comes_back_starts_the_count_anew():
         metric,
         batched=True,
         higher_is_better=False,  # said, it is not looked at once more
-        on_metric_error="skip",
-        give_up_after=4,
+        on_metric_error=Skip(give_up_after=4),
     )
     for seed in range(8):  # the fourth has values
         step(criterion, batch(seed, size=2))
@@ -288,7 +286,7 @@ def test_a_metric_that_comes_back_starts_the_count_anew():
 
 
 def test_a_model_that_has_diverged_is_told_of():
-    criterion = LearnedSurrogateLoss(l1, batched=True, give_up_after=3)
+    criterion = LearnedSurrogateLoss(l1, batched=True, on_metric_error=Skip(give_up_after=3))
     prediction, target = batch(0)
     prediction.data.fill_(math.nan)
     for _ in range(3):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from conftest import assert_identical, l1, snapshot
 
-from learned_surrogates import LearnedSurrogateLoss
+from learned_surrogates import LearnedSurrogateLoss, Replay
 from learned_surrogates._measured.forms import NAMES, build, suited
 
 BATCH = 64
@@ -68,7 +68,7 @@ def error_of(z, y):
 @pytest.mark.parametrize("what", RECOGNISED)
 def test_the_loss_goes_on_with_it_and_says_which_it_is(what):
     z, y, forms = RECOGNISED[what]
-    criterion = LearnedSurrogateLoss(error_of, replay_capacity=BATCH)
+    criterion = LearnedSurrogateLoss(error_of, replay=Replay(capacity=BATCH))
     for _ in range(3):
         prediction = z.clone().requires_grad_()
         criterion(prediction, y).backward()
@@ -106,7 +106,7 @@ def test_targets_that_no_net_can_see_are_measured_only_and_it_says_so(kind):
         seen.append(target)
         return error_of(prediction, None)
 
-    criterion = LearnedSurrogateLoss(metric, batched=True, replay_capacity=BATCH)
+    criterion = LearnedSurrogateLoss(metric, batched=True, replay=Replay(capacity=BATCH))
     for _ in range(3):
         prediction = normal(3).requires_grad_()
         criterion(prediction, OPAQUE[kind]).backward()
@@ -122,7 +122,7 @@ def test_targets_that_no_net_can_see_are_measured_only_and_it_says_so(kind):
 def test_an_array_is_what_a_tensor_is():
     losses = []
     for target in (np.ones((BATCH, 3), np.float32), torch.ones(BATCH, 3)):
-        criterion = LearnedSurrogateLoss(l1, replay_capacity=BATCH)
+        criterion = LearnedSurrogateLoss(l1, replay=Replay(capacity=BATCH))
         prediction = torch.zeros(BATCH, 3, requires_grad=True)
         losses.append([criterion(prediction, target).item() for _ in range(3)])
         assert criterion._core.estimator.slope.names
@@ -137,7 +137,7 @@ def test_an_array_that_may_not_be_written_to_is_only_read():
 
 
 def test_a_metric_with_outputs_that_the_target_has_not_is_measured_only():
-    criterion = LearnedSurrogateLoss(lambda z, y: (z > 0).double(), replay_capacity=BATCH)
+    criterion = LearnedSurrogateLoss(lambda z, y: (z > 0).double(), replay=Replay(capacity=BATCH))
     for _ in range(3):
         criterion(normal(3).requires_grad_(), normal(1)).backward()
     assert "measured only" in repr(criterion)
@@ -158,7 +158,7 @@ def test_a_form_that_was_asked_for_and_does_not_fit_is_refused_at_the_first_call
 @pytest.mark.parametrize("ignored", [-100, 255])
 def test_class_indices_that_are_none_may_come_after_the_surrogate_was_made(ignored):
     """As the border of a segmentation's objects, of which the first batch has none."""
-    criterion = LearnedSurrogateLoss(error_of, replay_capacity=BATCH)
+    criterion = LearnedSurrogateLoss(error_of, replay=Replay(capacity=BATCH))
     target = integers(5)
     for call in range(4):
         prediction = normal(5).requires_grad_()
@@ -170,7 +170,7 @@ def test_class_indices_that_are_none_may_come_after_the_surrogate_was_made(ignor
 
 
 def test_samples_of_another_size_are_measured_only_and_those_of_before_go_on():
-    criterion = LearnedSurrogateLoss(error_of, replay_capacity=BATCH)
+    criterion = LearnedSurrogateLoss(error_of, replay=Replay(capacity=BATCH))
     for size in (6, 6, 9, 6):
         prediction = normal(size).requires_grad_()
         criterion(prediction, normal(size)).backward()

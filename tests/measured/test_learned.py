@@ -8,7 +8,7 @@ import torch
 from conftest import l1
 from torch import nn
 
-from learned_surrogates import LearnedSurrogateLoss, Tensors
+from learned_surrogates import Fit, LearnedSurrogateLoss, Tensors
 from learned_surrogates._measured import control_variate
 from learned_surrogates._measured.control_variate import MOMENTUM, ControlVariate
 from learned_surrogates._measured.draws import draw, half_differences
@@ -98,7 +98,7 @@ def test_r2_is_what_fresh_draws_say_of_the_slope():
     These tell of some 50 calls with 64 draws each, in which the fit goes on: a standard error of
     about .02, and as much of drift; the tolerance is three times both.
     """
-    criterion = LearnedSurrogateLoss(off, surrogate="pair", update_every=1, seed=3)
+    criterion = LearnedSurrogateLoss(off, surrogate="pair", fit=Fit(every=1), seed=3)
     for prediction, target in batches(300):
         criterion(prediction, target).backward()
     core = criterion._core
@@ -127,7 +127,7 @@ def test_r2_is_what_fresh_draws_say_of_the_slope():
 
 
 def test_the_gradient_is_quieter_by_what_r2_says():
-    criterion = LearnedSurrogateLoss(off, surrogate="pair", update_every=1, seed=3)
+    criterion = LearnedSurrogateLoss(off, surrogate="pair", fit=Fit(every=1), seed=3)
     for prediction, target in batches(300):
         criterion(prediction, target).backward()
     alone = LearnedSurrogateLoss(
@@ -154,7 +154,7 @@ def short(monkeypatch):
 
 
 def test_the_trial_keeps_the_form_that_tells_most(short):
-    criterion = LearnedSurrogateLoss(off, update_every=1)
+    criterion = LearnedSurrogateLoss(off, fit=Fit(every=1))
     slope = criterion._core.estimator.slope
     before = None
     for prediction, target in batches(40):
@@ -174,7 +174,7 @@ def chance(prediction, target):
 
 
 def test_a_surrogate_that_earns_nothing_is_switched_off_and_tried_again(short):
-    criterion = LearnedSurrogateLoss(chance, update_every=1)
+    criterion = LearnedSurrogateLoss(chance, fit=Fit(every=1))
     slope, phases = criterion._core.estimator.slope, []
     for prediction, target in batches(80):
         criterion(prediction, target).backward()

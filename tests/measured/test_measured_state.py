@@ -16,7 +16,7 @@ from learned_surrogates import Tensors
 SLOPE = "learned_surrogates._measured.slope"
 # Forms are made at call 4 of batches of four, tried until call 7, and fitted eagerly until call 11.
 SHORT = {"FIRST_STEPS": 3, "TRIAL": 4, "EAGER": 8, "REST": 3, "LEAST_R2": -9.0}
-SMALL = {"surrogate": "auto", "replay_capacity": 16, "update_every": 2}
+SMALL = {"surrogate": "auto", "capacity": 16, "every": 2}
 
 
 @pytest.fixture
@@ -189,9 +189,9 @@ def test_a_given_surrogate_is_fitted_and_restored():
 
 
 def test_without_replay_what_was_learned_is_restored_and_goes_on():
-    criterion = make_loss("measured", save_replay=False)
+    criterion = make_loss("measured", save=False)
     train(criterion, "measured", range(3))
-    restored = make_loss("measured", save_replay=False)
+    restored = make_loss("measured", save=False)
     restored.load_state_dict(snapshot(criterion), strict=True)
     assert restored.stats["replay/size"] == 0
     arguments = make_arguments("measured", 7)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from learned_surrogates import LearnedSurrogateLoss, Tensors
+from learned_surrogates import Fit, LearnedSurrogateLoss, Tensors
 from learned_surrogates._measured.weights import in_weights, last_layer
 
 WIDTH = 0.4
@@ -135,7 +135,7 @@ def test_the_users_graph_and_gradients_are_left_alone():
     model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2))
     fired = []
     model[2].weight.register_post_accumulate_grad_hook(lambda p: fired.append(p))
-    criterion = LearnedSurrogateLoss(above, update_every=1, base_loss=nn.MSELoss())
+    criterion = LearnedSurrogateLoss(above, fit=Fit(every=1), base_loss=nn.MSELoss())
     for call in range(3):
         loss = criterion(model(torch.randn(8, 3)), torch.randn(8, 2))
         assert len(fired) == call
