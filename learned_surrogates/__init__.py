@@ -12,9 +12,9 @@ from ._batch import Batch as Batch
 from ._contract.check_task import check_task as check_task
 from ._diagnosis.check import GradientCheck as GradientCheck
 from ._evaluation.workers import Workers as Workers
-from ._fitted.filter import Filter as Filter
-from ._fitted.fit_values import FitValues as FitValues
-from ._learning.fitting import Fit as Fit
+from ._learning.filter import Filter as Filter
+from ._learning.fit import Fit as Fit
+from ._learning.fit_values import FitValues as FitValues
 from ._learning.replay import Replay as Replay
 from ._loss import LearnedSurrogateLoss as LearnedSurrogateLoss
 from ._metric.metric import MetricError as MetricError

@@ -12,9 +12,9 @@ from ._base_loss import Base
 from ._batch import Batch
 from ._evaluation.oracle import Oracle
 from ._learning.history import History
-from ._learning.recipe import Recipe
 from ._learning.replay_buffer import ReplayBuffer
 from ._learning.sync import Sync
+from ._recipe import Recipe
 from ._state.tensors import Faults
 from ._task import Task
 

@@ -23,13 +23,13 @@ from ._evaluation.portion import Parcel
 from ._evaluation.workers import Workers, as_workers
 from ._fitted.core import ValueCore
 from ._gradient import with_known_gradient
-from ._learning.fitting import Fit
-from ._learning.recipe import Recipe
+from ._learning.fit import Fit
 from ._learning.replay import Replay
 from ._learning.sync import Sync
 from ._measured.core import SALT, MeasuredCore
 from ._metric.metric import Metric
 from ._metric.skip import Skip
+from ._recipe import Recipe
 from ._state.identity import OTHERS, as_bytes, differences, from_bytes, identity
 from ._state.packed import KEY, pack, unpack
 from ._state.tensors import Faults

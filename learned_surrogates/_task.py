@@ -6,21 +6,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Self
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ._batch import Batch, BatchType, plain
+from ._learning.fit_values import Generator
 
 if TYPE_CHECKING:
     from ._estimator import Estimator
-    from ._learning.recipe import Recipe
     from ._learning.sync import Sync
     from ._metric.metric import Metric
-
-#: A random data generator R: `generator(count, rng)` returns `count` predictions and `count`
-#: targets, in the form in which the metric takes them, spread over the metric's range.
-Generator = Callable[[int, np.random.Generator], tuple[Any, Any]]
+    from ._recipe import Recipe
 
 
 class Task(ABC, Generic[BatchType]):

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ._batch import Batch, lasting
-from ._learning.recipe import Recipe
 from ._learning.sync import Sync
 from ._measured.forms import NAMES
 from ._measured.gaussian import Gaussian
 from ._metric.metric import Metric
 from ._perfect import perfect_predictions
+from ._recipe import Recipe
 from ._support.checks import check_dense, check_number
 from ._surrogate import Conditioned, EmbeddingDistance, PairRegression, embedding_net
 from ._task import Task

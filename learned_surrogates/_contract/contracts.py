@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._learning.fit import seeded
+from .._learning.gradient_step import seeded
 from .._task import Task
 from . import hooks
 from .call import Call, NotAsked, own

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .. import _task
 from .._batch import Batch, plain
+from .._learning.fit_values import Generator
 from .._task import Task
 from .errors import (
     check_device,
@@ -212,7 +213,7 @@ def settled(task: Task[Any], hook: str, *arguments: Any) -> Task[Any]:
     return found
 
 
-def generator(task: Task[Any]) -> _task.Generator | None:
+def generator(task: Task[Any]) -> Generator | None:
     """The task's own random data generator."""
     with named(task, "generator"):
         found: Any = task.generator()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._learning.fit import seeded
+from .._learning.gradient_step import seeded
 from .._learning.replay_buffer import common_shape, pad_to
 from .._task import Task
 from . import hooks

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from .._fitted.core import ValueCore
-from .._fitted.filter import Filter
 from .._fitted.learner import FEWEST_PAIRS
+from .._learning.filter import Filter
 from .check import interval
 from .plotting import BLUE, GREEN, GREY, ORANGE, Axes, Figure
 

@@ -15,15 +15,16 @@ from .._contract import hooks
 from .._core import Core
 from .._evaluation.measurement import Evaluation
 from .._evaluation.oracle import Oracle
+from .._learning.fit_values import Generator
 from .._learning.history import History
-from .._learning.recipe import Recipe
 from .._learning.replay_buffer import ReplayBuffer
 from .._learning.sync import Sync
+from .._recipe import Recipe
 from .._state.tensors import Faults
 from .._support.isolated import isolated
 from .._support.transfer import send
 from .._support.warnings import warn
-from .._task import Generator, Task
+from .._task import Task
 from . import state
 from .agree import agree
 from .learner import WARM_UP_CALLS, Learner

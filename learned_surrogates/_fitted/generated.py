@@ -11,7 +11,7 @@ import torch
 from .._contract.errors import check_pair
 from .._evaluation.measurement import Evaluation
 from .._evaluation.queue import Queue
-from .._task import Generator
+from .._learning.fit_values import Generator
 
 # Batches of pairs that are on their way to be measured, if any may be.
 AHEAD = 8

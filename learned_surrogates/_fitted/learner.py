@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._learning.fit import apply_gradients
+from .._learning.gradient_step import apply_gradients
 from .._learning.history import History
 from .._learning.sync import Sync
 from .._support.isolated import isolated

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from .._contract import hooks
-from .._learning.fit import seeded
+from .._learning.gradient_step import seeded
 from .._support.isolated import isolated
 from .pairs import Pairs
 

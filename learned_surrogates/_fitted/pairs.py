@@ -9,12 +9,13 @@ from torch import Tensor
 from .._contract import hooks
 from .._evaluation.measurement import Evaluation, Measurement
 from .._evaluation.queue import Queue
-from .._learning.recipe import Recipe
+from .._learning.fit_values import Generator
 from .._learning.replay_buffer import ReplayBuffer, common_shape, pad_to
+from .._recipe import Recipe
 from .._support.isolated import isolated
 from .._support.processes import Stream
 from .._support.transfer import send
-from .._task import Generator, Task
+from .._task import Task
 from .generated import Generated
 
 # Predictions that the surrogate saw before it was fitted to them, which tell its error.

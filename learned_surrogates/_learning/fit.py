@@ -1,41 +1,52 @@
-"""One gradient step of a net of ours, and how such a net is made."""
+"""How what is learned is fitted: `Fit`."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+from .._support.brief import brief
+from .._support.checks import check_number
 
 
-def apply_gradients(optimizer: torch.optim.Optimizer, gradients: Sequence[Tensor | None]) -> None:
-    """A step of the optimizer's only group of parameters, by these gradients.
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Fit:
+    """How often, how long and how fast what the loss learns of the metric is fitted.
 
-    Those that are not finite are taken for zero: one wild pair must not spoil weights and moments.
+    That is the surrogate or, of text whose gradient is measured, the weights of what is known. For
+    a surrogate that is fitted to the metric's values, `FitValues` has more.
+
+    Args:
+        every: learning calls an update, at least 1. Where the gradient is measured, there is one at
+            each of the first 200 calls as well.
+        steps: gradient steps an update, at least 1.
+        batch_size: pairs of each source ("local", "global") a gradient step, at least 1; None takes
+            the task's: 192 for boxes, else 64.
+        learning_rate: of Adam, at least 0; None takes 5e-3 for plain tensors whose gradient is
+            measured, else 1e-3.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind or value.
+
+    Example:
+        >>> from learned_surrogates import Fit, LearnedSurrogateLoss
+        >>> criterion = LearnedSurrogateLoss(
+        ...     lambda z, y: (z - y).abs().sum(-1), fit=Fit(every=1, learning_rate=1e-2)
+        ... )
     """
-    sane = _sane(gradients)
-    for parameter, gradient in zip(optimizer.param_groups[0]["params"], gradients, strict=True):
-        parameter.grad = gradient if gradient is None else gradient.where(sane, 0.0)
-    optimizer.step()
-    optimizer.zero_grad()
 
+    every: int = 4
+    steps: int = 1
+    batch_size: int | None = None
+    learning_rate: float | None = None
 
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """A context in which layers are built in float32 on the CPU, with weights from the seed.
+    def __post_init__(self) -> None:
+        self._check("every", 1)
+        self._check("steps", 1)
+        if self.batch_size is not None:
+            self._check("batch_size", 1)
+        if self.learning_rate is not None:
+            self._check("learning_rate", 0, integer=False)
 
-    The user's random stream is left alone: only the CPU generator is used, and restored.
-    """
-    default = torch.get_default_dtype()
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.default_generator.manual_seed(seed)
-        torch.set_default_dtype(torch.float32)
-        try:
-            yield
-        finally:
-            torch.set_default_dtype(default)
+    def _check(self, field: str, least: float, *, integer: bool = True) -> None:
+        name = f"{type(self).__name__}.{field}"
+        check_number(name, getattr(self, field), least, integer=integer)
 
-
-def _sane(gradients: Iterable[Tensor | None]) -> Tensor:
-    """Whether gradients are finite, and so are their squares, which Adam keeps: a bool, `()`."""
-    norms = [gradient.norm() for gradient in gradients if gradient is not None]
-    return torch.stack(norms).norm().isfinite() if norms else torch.tensor(True, device="cpu")
+    __repr__ = brief

@@ -16,9 +16,9 @@ from .._estimator import Draws, Estimator
 from .._evaluation.measurement import Context, Evaluation, Measurement
 from .._evaluation.oracle import Oracle
 from .._learning.history import History
-from .._learning.recipe import Recipe
 from .._learning.replay_buffer import ReplayBuffer
 from .._learning.sync import Sync
+from .._recipe import Recipe
 from .._state.tensors import Faults
 from .._support.isolated import isolated
 from .._support.transfer import send

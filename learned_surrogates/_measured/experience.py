@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from .._evaluation.measurement import Measurement
-from .._learning.recipe import Recipe
 from .._learning.replay_buffer import ReplayBuffer
+from .._recipe import Recipe
 from .._support.transfer import send
 from .._support.warnings import warn
 from .bounded import Size

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from .._batch import Batch
 from .._estimator import Draws, Estimator
 from .._evaluation.measurement import Context, Measurement
-from .._learning.recipe import Recipe
 from .._learning.replay_buffer import ReplayBuffer
 from .._learning.sync import Sync
+from .._recipe import Recipe
 from .._state.tensors import Faults
 from .._task import Task
 from . import gaussian_state

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .._learning.fit import apply_gradients, seeded
+from .._learning.gradient_step import apply_gradients, seeded
 from .._learning.sync import Sync
 from .._support.isolated import isolated
 from .control_variate import ControlVariate

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .._fitted.fit_values import FitValues, changed
+from .._learning.fit_values import FitValues, changed
 from .._loss import LearnedSurrogateLoss
 from .._surrogate import EmbeddingDistance
 from ._box_task import EMBEDDING

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from .._learning.fit import seeded
+from .._learning.gradient_step import seeded
 from .._support.checks import check_choice, check_number
 from .._surrogate import Standardise
 from ._counts import check_masks, neuro_counts, soft_counts, tensor

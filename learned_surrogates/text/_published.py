@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from .._fitted.fit_values import FitValues, changed
+from .._learning.fit_values import FitValues, changed
 from .._loss import LearnedSurrogateLoss
 from .._surrogate import EmbeddingDistance
 from ._char_cnn import CharCNN

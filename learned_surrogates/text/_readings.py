@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from .._estimator import Draws, Estimator
 from .._evaluation.measurement import Context, Measurement
-from .._learning.recipe import Recipe
 from .._learning.sync import Sync
 from .._measured.control_variate import ControlVariate
 from .._measured.regression import Regression
 from .._metric.metric import Metric
+from .._recipe import Recipe
 from .._state.tensors import Faults, Shapes, as_tensor, check_shapes, not_finite
 from .._support.transfer import send
 from ._controls import Controls

@@ -1,14 +1,21 @@
 """How a surrogate is fitted to the metric's values: `FitValues`."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from .._learning.fitting import Fit
+import numpy as np
+
 from .._support.checks import check_choice
-from .._task import Generator
 from .filter import Filter, as_filter
+from .fit import Fit
 
 DATA = ("local", "global", "local-global")
+
+
+#: A random data generator R: `generator(count, rng)` returns `count` predictions and `count`
+#: targets, in the form in which the metric takes them, spread over the metric's range.
+Generator = Callable[[int, np.random.Generator], tuple[Any, Any]]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

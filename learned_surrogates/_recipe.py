@@ -4,14 +4,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from .._evaluation.budget import Budget, check_budget
-from .._evaluation.workers import Workers
-from .._fitted.filter import Filter, as_filter
-from .._fitted.fit_values import FitValues, as_fit_values, check_generator
-from .._support.checks import check_number
-from .._task import Generator, Task
-from .fitting import Fit
-from .replay import Replay
+from ._contract import hooks
+from ._evaluation.budget import Budget, check_budget
+from ._evaluation.workers import Workers
+from ._learning.filter import Filter, as_filter
+from ._learning.fit import Fit
+from ._learning.fit_values import FitValues, Generator, as_fit_values, check_generator
+from ._learning.replay import Replay
+from ._support.checks import check_number
+from ._task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +77,7 @@ class Recipe:
     def generator(self) -> Generator | None:
         """The user's, or the task's own."""
         given = self._values.generator
-        return self.task.generator() if given is None else given
+        return hooks.generator(self.task) if given is None else given
 
     @property
     def data(self) -> Literal["local", "global", "local-global"]:
