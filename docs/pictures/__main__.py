@@ -17,6 +17,7 @@ PICTURES = {
     "workers": diagrams.workers,
     "target-frame": diagrams.target_frame,
     "readings": diagrams.readings,
+    "rooms": diagrams.rooms,
     "gains": charts.gains,
     "text-recognisers": charts.text_recognisers,
     "detector": charts.detector,

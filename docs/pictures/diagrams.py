@@ -191,3 +191,80 @@ def readings() -> Picture:
     picture.text(14, 181, "known in closed form. Nothing is drawn.", size=12.5)
     picture.text(14, 206, "Any other metric: four draws, as above.", size=12.5)
     return picture
+
+
+def rooms() -> Picture:
+    """One call through the rooms of the package."""
+    picture = Picture(
+        "A call goes from the loss to a task that reads it, to one of two cores that draws, asks "
+        "the oracle, which has the metric evaluated, and comes back as a gradient; learning, state "
+        "and diagnosis lie below",
+        420,
+    )
+
+    def room(
+        x: float, y: float, width: float, height: float, name: str, *lines: str, colour: str
+    ) -> None:
+        picture.box(x, y, width, height, fill="soft", line=colour, round=8)
+        picture.text(x + width / 2, y + 20, name, size=13, bold=True, anchor="middle")
+        for number, line in enumerate(lines):
+            place = x + width / 2, y + 37 + 15 * number
+            picture.text(*place, line, size=11.5, colour="grey", anchor="middle")
+
+    room(110, 14, 180, 48, "_loss", "the call, and its gradient", colour="blue")
+    room(
+        14, 100, 116, 64, "_task", "reads, decodes:", "text, boxes, yours", colour="grey"
+    )
+    room(150, 100, 236, 142, "_core", colour="blue")
+    room(
+        160,
+        126,
+        104,
+        106,
+        "_measured",
+        "draws around",
+        "predictions,",
+        "the gradient",
+        "told by them",
+        colour="blue",
+    )
+    room(
+        272,
+        126,
+        104,
+        106,
+        "_fitted",
+        "a surrogate of",
+        "values, which",
+        "is followed:",
+        "LS, FEDS",
+        colour="orange",
+    )
+    room(14, 274, 116, 64, "_metric", "the user's, called", "and checked", colour="grey")
+    room(
+        150,
+        274,
+        236,
+        64,
+        "_evaluation",
+        "asks: now or later, on part of a batch,",
+        "in the call or by workers",
+        colour="green",
+    )
+    for x, name, line in (
+        (14, "_learning", "replay, fit, sync"),
+        (142, "_state", "what is saved"),
+        (270, "_diagnosis", "check, report"),
+    ):
+        room(x, 362, 116, 44, name, line, colour="grey")
+    picture.line((150, 62), (90, 98), arrow=True)
+    picture.text(72, 84, "arguments", size=11.5, anchor="middle")
+    picture.line((130, 132), (148, 132), arrow=True)
+    picture.line((240, 98), (240, 64), arrow=True)
+    picture.text(246, 84, "gradient", size=11.5)
+    picture.line((210, 242), (210, 272), arrow=True)
+    picture.text(204, 262, "draws", size=11.5, anchor="end")
+    picture.line((320, 272), (320, 244), arrow=True)
+    picture.text(326, 262, "values", size=11.5)
+    picture.line((150, 306), (132, 306), arrow=True)
+    return picture
