@@ -19,7 +19,6 @@ from ._diagnosis.checker import GradientChecker
 from ._diagnosis.describe import describe
 from ._evaluation.budget import Budget
 from ._evaluation.oracle import Oracle
-from ._evaluation.portion import Parcel
 from ._evaluation.workers import Workers, as_workers
 from ._fitted.core import ValueCore
 from ._gradient import with_known_gradient
@@ -30,12 +29,10 @@ from ._measured.core import SALT, MeasuredCore
 from ._metric.metric import Metric
 from ._metric.skip import Skip
 from ._recipe import Recipe
-from ._state.identity import OTHERS, as_bytes, differences, from_bytes, identity
-from ._state.packed import KEY, pack, unpack
-from ._state.tensors import Faults
+from ._saved_whole import SavedWhole
 from ._support.checks import check_choice, check_number
 from ._support.isolated import never_compiled
-from ._support.processes import Lock, Stream, one_at_a_time, starts_a_process
+from ._support.processes import Lock, Stream, one_at_a_time
 from ._support.warnings import warn
 from ._task import Task
 from ._tensors import Tensors
@@ -49,12 +46,9 @@ IN_THREADS = (
     "the loss was called within DataParallel, whose threads would learn into one surrogate at a "
     "time: call it outside, on what the wrapped model returns; or take DistributedDataParallel"
 )
-# The key of a state that says of what loss it is.
-FITTED_TO = "fitted_to"
-NOTHING_LOADED = "nothing was loaded, it goes on as it was"
 
 
-class LearnedSurrogateLoss(nn.Module):
+class LearnedSurrogateLoss(SavedWhole):
     r"""A loss that trains a model on a metric, and learns about the metric beside it.
 
     The metric :math:`e(z, y)` of prediction z and target y has no useful gradient.
@@ -489,74 +483,6 @@ class LearnedSurrogateLoss(nn.Module):
         if device.type != "meta":
             self._core.to(device)
         return self
-
-    @one_at_a_time
-    def _save_to_state_dict(
-        self, destination: dict[str, Any], prefix: str, keep_vars: bool
-    ) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        state = self._core.save(with_replay=self._core.recipe.replay.save)
-        state[FITTED_TO] = as_bytes(self._identify())
-        destination[prefix + KEY] = pack(state)
-
-    @one_at_a_time
-    def _load_from_state_dict(
-        self,
-        state_dict: Mapping[str, Any],
-        prefix: str,
-        local_metadata: Mapping[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
-    ) -> None:
-        own = {k.removeprefix(prefix): v for k, v in state_dict.items() if k.startswith(prefix)}
-        # A subclass may have modules of its own, which load themselves.
-        own = {k: v for k, v in own.items() if k.partition(".")[0] not in self._modules}
-        if not own:
-            missing_keys.append(prefix + KEY)
-            return
-        faults, saved = self._load(own)
-        missing_keys += [prefix + key for key in faults.missing]
-        unexpected_keys += [prefix + key for key in faults.unexpected]
-        error_msgs += [f"{self._get_name()}: {error}" for error in faults.errors]
-        if faults:
-            # Also with strict=False: half a state is none, and must not be left out in silence.
-            error_msgs.append(f"{self._get_name()}: {NOTHING_LOADED}")
-        elif others := differences(saved, self._identify()):
-            warn(OTHERS.format(differences="; ".join(others)))
-        self._refresh_stats()
-
-    def _load(self, own: dict[str, Tensor]) -> tuple[Faults, dict[str, str]]:
-        """Loads a state under its key, or tensors under their own names.
-
-        Returns:
-            What is wrong with it, and what it was fitted to.
-        """
-        try:
-            state = (unpack(own.pop(KEY)) if KEY in own else {}) | own
-        except ValueError as error:
-            return Faults(errors=[str(error)]), {}
-        if FITTED_TO not in state:
-            return Faults(missing=[FITTED_TO]), {}
-        try:
-            saved = from_bytes(state.pop(FITTED_TO))
-        except ValueError as error:
-            return Faults(errors=[f"{FITTED_TO} cannot be read: {error}"]), {}
-        return self._core.load(state), saved
-
-    def _identify(self) -> dict[str, str]:
-        return identity(self._core.oracle.metric, self.task)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # In a process that is started with it, a loss is another one: tensors are copied, where
-        # multiprocessing's pickler would have both write to the same memory.
-        core = Parcel(self._core) if starts_a_process() else self._core
-        return vars(self) | {"_core": core}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        core = state["_core"]
-        super().__setstate__(state | {"_core": core.open() if isinstance(core, Parcel) else core})
 
     def extra_repr(self) -> str:
         return describe(self._core)

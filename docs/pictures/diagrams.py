@@ -212,9 +212,7 @@ def rooms() -> Picture:
             picture.text(*place, line, size=11.5, colour="grey", anchor="middle")
 
     room(110, 14, 180, 48, "_loss", "the call, and its gradient", colour="blue")
-    room(
-        14, 100, 116, 64, "_task", "reads, decodes:", "text, boxes, yours", colour="grey"
-    )
+    room(14, 100, 116, 64, "_task", "reads, decodes:", "text, boxes, yours", colour="grey")
     room(150, 100, 236, 142, "_core", colour="blue")
     room(
         160,

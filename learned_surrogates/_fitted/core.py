@@ -22,7 +22,6 @@ from .._learning.sync import Sync
 from .._recipe import Recipe
 from .._state.tensors import Faults
 from .._support.isolated import isolated
-from .._support.transfer import send
 from .._support.warnings import warn
 from .._task import Task
 from . import state
@@ -107,8 +106,9 @@ class ValueCore(Core):
                 learner.calls += 1
                 self._take_in(evaluation, value, z, batch.target)
             if gradient is not None:
-                if evaluation is not None:
-                    gradient = self._filtered(gradient, batch, value, evaluation)
+                if evaluation is not None and self.recipe.filter is not None:
+                    factors = learner.kept(self.recipe.filter, value, evaluation.known())
+                    gradient = gradient * batch.per_sample(factors.to(gradient), gradient.ndim)
                 gradient = self._followed(gradient, of_base)
         return value, gradient, learning and learner.learn()
 
@@ -159,22 +159,6 @@ class ValueCore(Core):
             self.pairs.observe(measured, *of_call)
 
     # What is followed
-
-    def _filtered(
-        self, gradient: Tensor, batch: Batch, values: Tensor, evaluation: Evaluation
-    ) -> Tensor:
-        """The gradient, less that of samples which the recipe's filter leaves out.
-
-        Samples on which the metric failed are left out too, as nothing tells what is right.
-        """
-        if self.recipe.filter is None:
-            return gradient
-        expected = torch.full_like(values, torch.nan)
-        if evaluation.measured is not None:
-            expected = send(evaluation.measured.known(len(values)), values)
-        factors = self.recipe.filter.factors(values - expected, self.learner.mean_error)
-        self.learner.keep_rate = (factors != 0).float().mean()
-        return gradient * batch.per_sample(factors.to(gradient), gradient.ndim)
 
     @property
     def base_share(self) -> float:

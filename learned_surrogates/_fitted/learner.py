@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._learning.filter import Filter
 from .._learning.gradient_step import apply_gradients
 from .._learning.history import History
 from .._learning.sync import Sync
 from .._support.isolated import isolated
+from .._support.transfer import send
 from .._support.warnings import warn
 from .agreement import agreement
 from .net import Net
@@ -109,6 +111,20 @@ class Learner:
                 if not built:
                     self.forget()
             raise
+
+    def kept(self, filter: Filter, values: Tensor, expected: Tensor) -> Tensor:
+        """What a filter multiplies each sample's gradient with, `(batch,)`.
+
+        Samples on which the metric failed are left out too, as nothing tells what is right.
+
+        Args:
+            filter: the recipe's.
+            values: the surrogate's, `(batch,)`.
+            expected: what it stands for, `(batch,)`; NaN where that is not known.
+        """
+        factors = filter.factors(values - send(expected, values), self.mean_error)
+        self.keep_rate = (factors != 0).float().mean()
+        return factors
 
     def learn(self) -> bool:
         """Fits the surrogate if this call is one that does; whether it was."""

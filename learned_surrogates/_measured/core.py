@@ -139,14 +139,8 @@ class MeasuredCore(Core):
     # What the metric says
 
     def _observe(self, measured: Measurement, seen: Context) -> None:
-        usable = measured.usable
-        self.record.skipped += int((~usable).sum())
-        if not usable.any():
-            return
-        values = measured.values[:, usable]
-        mean = self.oracle.metric.value(values.mean()).item()
-        self.record.observe(mean, self.estimator.differences(values))
-        self.estimator.observe(measured, seen)
+        if self.record.observe(measured, self.oracle.metric, self.estimator):
+            self.estimator.observe(measured, seen)
 
     def _values(self, batch: Batch, draws: Draws | None, measured: Measurement | None) -> Tensor:
         """Errors `(batch,)`: means over draws; of unmeasured samples, the mean of those measured.
@@ -211,10 +205,8 @@ class MeasuredCore(Core):
 
     @property
     def base_share(self) -> float:
-        """Share of the base loss's gradient: all while it leads, then what the user gives it."""
-        if not self.record.has_base_loss:
-            return 0.0
-        return 1.0 if self.record.leading else self.base_weight
+        """Share of the base loss's gradient in a call."""
+        return self.record.base_share(self.base_weight)
 
     # What a gradient check asks for
 

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from torch import Tensor
-
 from .._estimator import Estimator
 from .._evaluation.measurement import Measurement
 from .._learning.history import History
+from .._metric.metric import Metric
 from .._support.warnings import warn
 from .quality import Quality
 
@@ -71,12 +70,24 @@ class Record:
         self.quality = Quality()
         self.history = History(REMEMBERED)
 
-    def observe(self, metric_mean: float, differences: Tensor) -> None:
-        """Takes the metric's mean over a batch's draws, and how these differ."""
-        self.metric_mean = metric_mean
-        share = (differences != 0).float().mean().item()
+    def observe(self, measured: Measurement, metric: Metric, estimator: Estimator[Any]) -> bool:
+        """Takes what the metric said of a batch's draws; whether there is a usable sample."""
+        usable = measured.usable
+        self.skipped += int((~usable).sum())
+        if not usable.any():
+            return False
+        values = measured.values[:, usable]
+        self.metric_mean = metric.value(values.mean()).item()
+        share = (estimator.differences(values) != 0).float().mean().item()
         known = self.signal == self.signal
         self.signal = self.signal + MOMENTUM * (share - self.signal) if known else share
+        return True
+
+    def base_share(self, weight: float) -> float:
+        """Share of the base loss's gradient: all while it leads, then what it is given."""
+        if not self.has_base_loss:
+            return 0.0
+        return 1.0 if self.leading else weight
 
     def hand_over(self) -> None:
         """Ends the base loss's lead, for good, where it leads no further or away from the metric.

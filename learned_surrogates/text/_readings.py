@@ -14,9 +14,9 @@ from .._measured.regression import Regression
 from .._metric.metric import Metric
 from .._recipe import Recipe
 from .._state.tensors import Faults, Shapes, as_tensor, check_shapes, not_finite
-from .._support.transfer import send
 from ._controls import Controls
 from ._expected_edit_distance import ExpectedEditDistance, known_distance
+from ._reading_draws import KnownDraws, ReadingDraws, centred
 from ._text_task import TextBatch, TextTask
 
 # Calls for which the weights are solved for each time, whatever `Fit.every`.
@@ -27,106 +27,6 @@ READS = 0.5
 AKIN = 0.8
 # What there is of the state, by what it must have the shape of.
 SUMS = ("normal", "products", "rows", "squares")
-
-
-class KnownDraws(Draws):
-    """No draws: the metric is an edit distance, whose mean over all of them is known."""
-
-    pairs: list[tuple[Any, Any]] = []  # noqa: RUF012 - there are never any
-    seen: Context = ()
-
-    def __init__(self, values: Tensor, gradient: Tensor):
-        self._values = values
-        self._gradient = gradient
-
-    @property
-    def values(self) -> Tensor:
-        return self._values
-
-    def known_gradient(self) -> tuple[Tensor, float]:
-        return self._gradient, 1.0
-
-    def gradient(self, measured: Measurement, correction: float) -> Tensor:
-        return self._gradient
-
-
-class ReadingDraws(Draws):
-    """Random readings of a batch, and what is known of them.
-
-    Args:
-        task: the task.
-        batch: of a call.
-        drawn: a class a position, `(draws, batch, length)`.
-        controls: what is known.
-        weights: of the controls' columns, `(columns,)`.
-        share: how far these were confirmed, 0 to 1.
-    """
-
-    def __init__(
-        self,
-        task: TextTask,
-        batch: TextBatch,
-        drawn: Tensor,
-        controls: Controls | None,
-        weights: Tensor,
-        share: float,
-    ):
-        self.task = task
-        self.batch = batch
-        self.drawn = drawn
-        self.controls = controls
-        self.share = share
-        self._weights = weights
-        readings = task.texts(drawn.where(batch.present, -1).flatten(0, 1).cpu())
-        size = len(batch.texts)
-        self.pairs = [
-            (readings[first : first + size], list(batch.texts))
-            for first in range(0, len(readings), size)
-        ]
-        self.columns = torch.zeros(*drawn.shape[:2], 0, dtype=torch.float32, device="cpu")
-        if controls is not None:
-            self.columns = controls.columns(drawn).cpu()
-        self.seen = (self.columns,)
-
-    def known_gradient(self) -> tuple[Tensor, float] | None:
-        if self.controls is None or not self.share:
-            return None
-        gradient = self.share * self.controls.gradient(self._weights)
-        return self.task.as_predicted(gradient, self.batch.prediction), self.share
-
-    def gradient(self, measured: Measurement, correction: float) -> Tensor:
-        r"""The score function's, with the others of a sample as its baseline, and the controls.
-
-        With K readings s of a sample, errors e less their mean, and h what the controls make of
-        them, less its mean, too:
-
-        .. math::
-
-            c \nabla E[h] + \frac{1}{K - 1} \sum_k (e_k - c h_k) \nabla \log p(s_k)
-
-        which has the same mean for every h and c (see `score_function.estimate`; the leave-one-out
-        baseline: Kool, van Hoof, Welling, 2019).
-        """
-        count, size = self.drawn.shape[:2]
-        rest = _centred(measured.values).float().where(measured.usable, 0.0)
-        stands_for = measured.usable.float()
-        if measured.positions is not None:
-            chosen, nothing = measured.positions, self.columns.new_zeros(count, size)
-            stands_for = nothing[0].index_copy(0, chosen, stands_for * (size / len(chosen)))
-            rest = nothing.index_copy(1, chosen, rest)
-        if self.columns.shape[2]:
-            rest = rest - self.share * (self.columns @ self._weights.float())
-        weights = correction * stands_for
-        rest = torch.where(weights > 0, weights * rest, 0.0) / (count - 1)
-        # As the differences of a sample add up to zero, so do the parts of the scores in which all
-        # draws are alike: what is left of one_hot(drawn) - p is the first.
-        p = self.batch.probabilities
-        gradient = torch.zeros_like(p)
-        of_draws = send(rest, p)[:, :, None] * self.batch.present
-        gradient.scatter_add_(1, self.drawn.transpose(0, 1), of_draws.transpose(0, 1))
-        told = self.known_gradient()
-        gradient = self.task.as_predicted(gradient, self.batch.prediction)
-        return gradient if told is None else gradient + told[0]
 
 
 class Readings(Estimator[TextBatch]):
@@ -220,7 +120,7 @@ class Readings(Estimator[TextBatch]):
         if not columns.shape[2]:
             return
         usable = measured.usable
-        differences = _centred(measured.values[:, usable]).float().flatten()
+        differences = centred(measured.values[:, usable]).float().flatten()
         where = measured.of(torch.arange(columns.shape[1], device="cpu"))[usable]
         rows = columns.cpu()[:, where].flatten(0, 1)
         if self.updates:
@@ -397,8 +297,3 @@ def check_draws(task: TextTask, count: int, metric: Metric) -> None:
             f"draws={count}: readings are compared with each other, so that there must be 2 or "
             f"more; or fit a surrogate to the metric's values, {task.fits_values}"
         )
-
-
-def _centred(values: Tensor) -> Tensor:
-    """Values `(draws, ...)` less their mean over the draws."""
-    return values - values.mean(0)
