@@ -451,7 +451,7 @@ class LearnedSurrogateLoss(SavedWhole):
             >>> with tempfile.TemporaryDirectory() as folder:
             ...     page = criterion.report(f"{folder}/report.html", criterion.check(batches))
             ...     page.read_text().count("<img")
-            3
+            2
         """
         from ._diagnosis.report import write_report
 

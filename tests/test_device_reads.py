@@ -27,8 +27,8 @@ TARGETS = {
 }
 # What the metric needs at each evaluation: the texts, or its values, which it computed there.
 METRIC = {
-    "tensors": {"_values.as_values": 1},
-    "boxes": {"_values.as_values": 1, "_check.check_boxes": 2},
+    "tensors": {"values.as_values": 1},
+    "boxes": {"values.as_values": 1, "_check.check_boxes": 2},
     "ctc": {"_text_task.decode": 1},
     "characters": {"_text_task.decode": 1},
 }
@@ -82,7 +82,7 @@ def test_a_call_without_an_update_reads_what_the_metric_needs_and_one_mask(case,
     if options:
         options = {**options, "base_loss": lambda prediction, *rest: prediction.square().mean()}
     criterion, arguments = settled(case, **options), make_arguments(case, 7)
-    expected = Counter({"_pairs.observe": 1, **METRIC[kind], **(LAID_OUT if case == "ctc" else {})})
+    expected = Counter({"pairs.observe": 1, **METRIC[kind], **(LAID_OUT if case == "ctc" else {})})
     if form:
         expected += Counter(METRIC_OF_DRAWS[kind])
     updates = criterion._core.learner.updates
@@ -97,7 +97,7 @@ def test_a_sample_that_is_left_out_is_so_without_another_reading():
         arguments[0][:, 1] = torch.nan
     learn = lambda criterion, arguments: criterion(*arguments)  # noqa: E731
     reads = reads_of(criterion, learn, arguments, arguments[:1])
-    assert reads["_pairs.observe"] == 1
+    assert reads["pairs.observe"] == 1
     assert criterion._core.pairs.skipped == 1
 
 

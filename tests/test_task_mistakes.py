@@ -8,14 +8,16 @@ import torch
 from tags import NAMES, Tags, call, jaccard_distance, pairs
 from torch import nn
 
-from learned_surrogates import Batch, LearnedSurrogateLoss, Tensors, boxes
+from learned_surrogates import Batch, FitValues, LearnedSurrogateLoss, Tensors, boxes
 
 WRITTEN = Tags(NAMES)
 
 
 def make_loss(task=None, **options):
-    options = {"every": 1, "batch_size": 8, "warm_up": 2, **options}
-    return LearnedSurrogateLoss(jaccard_distance, task=task or Tags(NAMES), **options)
+    options = {"generator": None, **options}
+    values = {name: options.pop(name) for name in ("generator", "data") if name in options}
+    fit = FitValues(every=1, batch_size=8, warm_up=2, **values)
+    return LearnedSurrogateLoss(jaccard_distance, task=task or Tags(NAMES), fit=fit, **options)
 
 
 def use(criterion):

@@ -17,7 +17,7 @@ def learned():
 
 
 def prefixed(criterion):
-    return {f"surrogate/{key}": value for key, value in criterion.stats.items()}
+    return {f"criterion/{key}": value for key, value in criterion.stats.items()}
 
 
 def test_plain_numbers_go_into_a_file():
@@ -32,10 +32,10 @@ def test_tensorboard(tmp_path):
     criterion = learned()
     with SummaryWriter(tmp_path) as writer:
         for key, value in criterion.stats.items():
-            writer.add_scalar(f"surrogate/{key}", value, 7)
+            writer.add_scalar(f"criterion/{key}", value, 7)
     events = EventAccumulator(str(tmp_path)).Reload()
     assert set(events.Tags()["scalars"]) == set(prefixed(criterion))
-    (event,) = events.Scalars("surrogate/updates")
+    (event,) = events.Scalars("criterion/updates")
     assert (event.step, event.value) == (7, 3)
 
 
@@ -73,10 +73,10 @@ def test_log_dict_of_lightning(tmp_path):
     )
     trainer.fit(module, torch.utils.data.DataLoader(torch.randn(12, 2), batch_size=4))
     assert set(prefixed(module.criterion)) <= set(trainer.logged_metrics)
-    assert trainer.logged_metrics["surrogate/updates"] == 3
-    assert trainer.logged_metrics["surrogate/warming_up"] == 0
+    assert trainer.logged_metrics["criterion/updates"] == 3
+    assert trainer.logged_metrics["criterion/surrogate/warming_up"] == 0
     (table,) = tmp_path.rglob("metrics.csv")
-    assert "surrogate/rank_correlation" in table.read_text().splitlines()[0]
+    assert "criterion/surrogate/spearman" in table.read_text().splitlines()[0]
 
 
 def test_logs_of_trainer(tmp_path):
@@ -87,5 +87,5 @@ def test_logs_of_trainer(tmp_path):
         transformers.TrainingArguments(tmp_path, report_to="none", use_cpu=True, disable_tqdm=True),
     )
     trainer.log(prefixed(criterion))
-    assert trainer.state.log_history[-1]["surrogate/updates"] == 3
+    assert trainer.state.log_history[-1]["criterion/updates"] == 3
     trainer.state.save_to_json(tmp_path / "trainer_state.json")

@@ -245,7 +245,7 @@ def test_a_metric_that_dies_is_warned_of_once_counts_for_less_and_has_an_end(lag
     for seed in range(30):
         step(criterion, batch(seed))
     core = criterion._core
-    core.leading = False
+    core.record.leading = False
     weights = [float(core.estimator.slope.weight)]
     for call in range(99 + late):
         step(criterion, batch(call, size=4))
@@ -259,10 +259,10 @@ def test_a_metric_that_dies_is_warned_of_once_counts_for_less_and_has_an_end(lag
     assert weights[1:] == pytest.approx([0.98**50, 0.98**100], rel=0.1)
     # What is not followed any more is the base loss's.
     assert gradient.mean() == pytest.approx(7.0 * (1 - weights[2]), abs=0.3)
-    before = core.calls
+    before = core.record.calls
     with pytest.raises(MetricError, match=r"150 calls in a row.*KeyError: 'polygon'"):
         criterion(*batch(0))
-    assert core.calls == before
+    assert core.record.calls == before
     step(criterion, batch(0))  # it is tried again
 
 

@@ -205,6 +205,12 @@ def test_the_width_and_what_is_told_go_on_where_they_were():
     criterion, restored = (make_loss("measured", **options) for _ in range(2))
     train(criterion, "measured", range(5))
     restored.load_state_dict(snapshot(criterion))
-    for name in ("smoothing", "gradient/signal", "surrogate/r2", "surrogate/weight", "metric"):
+    for name in (
+        "gradient/smoothing",
+        "gradient/signal",
+        "surrogate/r2",
+        "surrogate/weight",
+        "metric/mean",
+    ):
         assert restored.stats[name] == criterion.stats[name]
         assert restored.stats[name] == restored.stats[name]

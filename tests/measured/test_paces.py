@@ -95,7 +95,7 @@ def test_the_signal_is_a_running_share_of_differences():
         step(criterion, (prediction, target.abs()))
         share = float((seen[0] != seen[1]).float().mean())
         expected = share if expected is None else expected + 0.05 * (share - expected)
-    assert core.signal == pytest.approx(expected)
+    assert core.record.signal == pytest.approx(expected)
 
 
 def test_signal_over_noise_of_gradients_whose_mean_is_known():
