@@ -13,20 +13,24 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 class SmallRun:
-    """A linear correction of CTC predictions, a batch a step."""
+    """A linear correction of a case's predictions, a batch a step."""
 
-    def __init__(self):
+    def __init__(self, case):
         torch.manual_seed(3)
-        self.model = nn.Linear(7, 7)
+        self.case = case
+        numbers = make_arguments(case)[0].shape[-1]
+        self.model = nn.Linear(numbers, numbers)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.05)
-        self.criterion = make_loss("ctc", every=3, warm_up=10)
+        self.criterion = make_loss(case, every=3, warm_up=10)
         self.parts = {"model": self.model, "optimizer": self.optimizer, "loss": self.criterion}
 
     def step(self, step):
-        prediction, *rest = make_arguments("ctc", seed=step)
-        log_probs = self.model(prediction.detach()).log_softmax(-1)
+        prediction, *rest = make_arguments(self.case, seed=step)
+        prediction = self.model(prediction.detach())
+        if self.case.startswith("ctc"):
+            prediction = prediction.log_softmax(-1)
         self.optimizer.zero_grad()
-        self.criterion(log_probs, *rest).backward()
+        self.criterion(prediction, *rest).backward()
         self.optimizer.step()
 
 
@@ -55,14 +59,12 @@ class TextRun:
         self.optimizer.step()
 
 
-RUNS = {"small": SmallRun, "text": TextRun}
-
-
 def train(name, folder, steps):
     """Runs to the last step from where the folder's checkpoint is, and saves each step."""
     torch.set_num_threads(1)
     warnings.simplefilter("error")
-    run, checkpoint = RUNS[name](), Path(folder) / "checkpoint.pt"
+    run = TextRun() if name == "text" else SmallRun(name)
+    checkpoint = Path(folder) / "checkpoint.pt"
     done = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)

@@ -60,8 +60,14 @@ def compare(processes, name, folder, steps, kills):
 
 
 def test_three_kills(processes, tmp_path):
-    killed = compare(processes, "small", tmp_path, steps=36, kills=3)
+    killed = compare(processes, "ctc", tmp_path, steps=36, kills=3)
     assert len(set(killed)) == 3
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("case", ["measured", "ctc-auto", "ctc", "boxes-frame"])
+def test_a_hundred_kills(processes, tmp_path, case):
+    print(compare(processes, case, tmp_path, steps=500, kills=100))
 
 
 @pytest.mark.long
