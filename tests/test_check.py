@@ -45,7 +45,7 @@ def test_it_tells_a_right_gradient_from_a_wrong_one(sign, helps):
     check = known_loss(sign=sign).check(batches())
     assert check.helps == helps
     assert check.samples == 96
-    changes = check.directions["surrogate"].change
+    changes = check.directions["this loss"].change
     assert all((change < 0) == helps for change in changes)
     assert ("lowers the error." in str(check)) == helps
 
@@ -56,9 +56,9 @@ def test_a_measured_gradient_is_right_whatever_the_surrogate(sign):
     assert check.helps
     assert check.samples == 96
     assert check.expected
-    assert all(change < 0 for change in check.directions["surrogate"].change)
+    assert all(change < 0 for change in check.directions["this loss"].change)
     # It is of 32 draws, and what it is held against of as many others.
-    assert check.directions["surrogate"].cosine > 0.8
+    assert check.directions["this loss"].cosine > 0.8
     assert check.agreement > 0.5
 
 
@@ -69,7 +69,7 @@ def test_the_change_is_that_of_the_metric_after_the_step():
     spread = (prediction - prediction.mean(1, keepdim=True)).norm(dim=1).mean()
     direction = (prediction - target).sign()
     unit = direction * spread / direction.norm(dim=1).square().mean().sqrt()
-    for step, change in zip(check.steps, check.directions["surrogate"].change, strict=True):
+    for step, change in zip(check.steps, check.directions["this loss"].change, strict=True):
         moved = l1(prediction - step * unit, target) - l1(prediction, target)
         assert change == pytest.approx(moved.mean().item(), abs=1e-5)
     assert check.error == pytest.approx(l1(prediction, target).mean().item(), rel=1e-5)
@@ -79,14 +79,14 @@ def test_the_change_is_that_of_the_metric_after_the_step():
 def test_the_cosine_with_a_differentiable_metric():
     check = known_loss(l1, base_loss=nn.MSELoss()).check(batches())
     assert check.agreement == pytest.approx(1.0)
-    assert check.directions["surrogate"].cosine == pytest.approx(1.0)
+    assert check.directions["this loss"].cosine == pytest.approx(1.0)
     assert 0 < check.directions["base loss"].cosine < 0.99
 
 
 def test_there_is_no_cosine_where_there_is_no_truth():
     check = known_loss().check(batches())
     assert math.isnan(check.agreement)
-    assert math.isnan(check.directions["surrogate"].cosine)
+    assert math.isnan(check.directions["this loss"].cosine)
 
 
 @BOTH
@@ -99,9 +99,9 @@ def test_cosines_with_respect_to_parameters(task):
     )
     assert check.of_parameters
     if task is VALUES:
-        assert check.directions["surrogate"].cosine == pytest.approx(-1.0, abs=1e-5)
+        assert check.directions["this loss"].cosine == pytest.approx(-1.0, abs=1e-5)
     else:
-        assert check.directions["surrogate"].cosine > 0.9
+        assert check.directions["this loss"].cosine > 0.9
 
 
 @BOTH
@@ -203,7 +203,7 @@ def test_the_truth_of_a_metric_for_one_sample():
 
     metric = lambda z, y: (z - y).abs().max()  # noqa: E731
     check = known_loss(metric, surrogate=Largest(), batched=False).check(batches())
-    assert check.directions["surrogate"].cosine == pytest.approx(1.0)
+    assert check.directions["this loss"].cosine == pytest.approx(1.0)
 
 
 def test_the_truth_of_a_metric_for_a_batch_of_one():
@@ -213,7 +213,7 @@ def test_the_truth_of_a_metric_for_a_batch_of_one():
 
     metric = lambda z, y: (z - y).abs().amax(-1).mean(dim=0) if z.ndim == 2 else None  # noqa: E731
     check = known_loss(metric, surrogate=Largest()).check(batches())
-    assert check.directions["surrogate"].cosine == pytest.approx(1.0)
+    assert check.directions["this loss"].cosine == pytest.approx(1.0)
 
 
 def test_there_is_no_truth_in_another_form_than_the_predictions():
@@ -243,10 +243,10 @@ def test_numbers_in_padding_do_not_matter():
         padded = log_probs.detach().where(present[..., None], padding)
         checks.append(criterion.check([(padded, targets, lengths, target_lengths)], draws=8))
     for check in checks:
-        assert math.isfinite(check.directions["surrogate"].cosine)
-    cosines = [check.directions["surrogate"].cosine for check in checks]
+        assert math.isfinite(check.directions["this loss"].cosine)
+    cosines = [check.directions["this loss"].cosine for check in checks]
     assert cosines[0] == pytest.approx(cosines[1])
-    changes = checks[1].directions["surrogate"].change
+    changes = checks[1].directions["this loss"].change
     assert len(set(changes)) > 1
 
 
@@ -256,9 +256,9 @@ def test_classes_may_be_masked():
     masked = logits.detach().clone()
     masked[:, -1] = -math.inf
     check = criterion.check([(masked, target.clamp(max=5))], draws=8)
-    assert all(math.isfinite(change) for change in check.directions["surrogate"].change)
-    assert len(set(check.directions["surrogate"].change)) > 1
-    assert math.isfinite(check.directions["surrogate"].cosine)
+    assert all(math.isfinite(change) for change in check.directions["this loss"].change)
+    assert len(set(check.directions["this loss"].change)) > 1
+    assert math.isfinite(check.directions["this loss"].cosine)
 
 
 def test_predictions_made_in_inference_mode():
@@ -315,7 +315,7 @@ def test_named_arguments_and_noise():
     check = criterion.check([{"prediction": prediction, "target": target}], draws=16)
     assert check.expected
     assert check.helps
-    assert check.directions["surrogate"].cosine > 0.5
+    assert check.directions["this loss"].cosine > 0.5
 
 
 @BOTH
@@ -323,7 +323,7 @@ def test_bins_hold_all_samples_once(task):
     check = known_loss(task=task).check(batches())
     assert sum(count for *_, count in check.bins) == check.samples
     assert all(low <= high for low, high, _ in check.bins)
-    assert len(check.directions["surrogate"].by_bin) == len(check.bins)
+    assert len(check.directions["this loss"].by_bin) == len(check.bins)
 
 
 def test_no_batches_and_too_few_draws_are_refused():
@@ -406,4 +406,4 @@ def test_edit_distance_of_text_can_be_checked_at_once():
     task = text.PerPosition("abcdefgh")
     check = LearnedSurrogateLoss(text.edit_distance, task=task).check([(logits, target)], draws=128)
     assert check.helps
-    assert check.directions["surrogate"].cosine > 0.75
+    assert check.directions["this loss"].cosine > 0.75

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Names of the directions.
-SURROGATE, BASE = "surrogate", "base loss"
+OWN, BASE = "this loss", "base loss"
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class GradientCheck:
             that of the prediction as it is decoded.
         steps: step lengths, as shares of the spread of a sample's prediction; one for the whole
             batch, as samples with larger gradients move further.
-        step: index of the length with which the surrogate lowers the error most.
+        step: index of the length with which this loss's gradient lowers the error most.
         bins: `(lowest, highest, samples)` of the error before the step.
-        directions: "surrogate" and, where there is one, "base loss".
+        directions: "this loss" and, where there is one, "base loss".
         agreement: cosine of two estimates of the true gradient, from half the draws each; one that
             follows the truth perfectly would reach about its square root. 1 for a differentiable
             metric, NaN where there is no truth.
@@ -63,18 +63,18 @@ class GradientCheck:
 
     @property
     def helps(self) -> bool:
-        """Whether the surrogate's best step lowers the error by over two standard errors."""
-        surrogate = self.directions[SURROGATE]
-        return surrogate.change[self.step] < -2 * surrogate.standard_error[self.step]
+        """Whether the best step lowers the error by over two standard errors."""
+        own = self.directions[OWN]
+        return own.change[self.step] < -2 * own.standard_error[self.step]
 
     @property
     def verdict(self) -> str:
         """What follows from it, in a sentence."""
         if self.helps:
-            return "A step against the surrogate's gradient lowers the error."
+            return "A step against the loss's gradient lowers the error."
         remedy = "" if BASE in self.directions else "give base_loss=, "
         return (
-            "No step against the surrogate's gradient lowers the error for sure: do not train on "
+            "No step against the loss's gradient lowers the error for sure: do not train on "
             f"it alone; {remedy}give it more calls to learn from, or see stats."
         )
 

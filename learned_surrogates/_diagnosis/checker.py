@@ -1,4 +1,4 @@
-"""Whether the surrogate's gradient lowers the metric: `LearnedSurrogateLoss.check`."""
+"""Whether the loss's gradient lowers the metric: `LearnedSurrogateLoss.check`."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -12,7 +12,7 @@ from .._contract import hooks
 from .._core import Core
 from .._support.checks import check_number
 from .._support.isolated import isolated
-from .check import BASE, SURROGATE, Direction, GradientCheck
+from .check import BASE, OWN, Direction, GradientCheck
 
 # Step lengths, as shares of the spread of a sample's prediction.
 STEPS = (0.003, 0.01, 0.03, 0.1, 0.3)
@@ -64,7 +64,7 @@ class GradientChecker:
         if not len(batch.target):
             return
         self.core.to(batch.prediction.device)
-        gradients = {SURROGATE: self.core.gradient(batch, self.draws)}
+        gradients = {OWN: self.core.gradient(batch, self.draws)}
         if self.base_loss is not None:
             base, _ = base_gradient(self.base_loss, batch, args, kwargs, "mean")
             gradients[BASE] = base
@@ -202,7 +202,7 @@ class GradientChecker:
         changes = {name: torch.cat(parts, 1) for name, parts in self.changes.items()}
         whole = {name: torch.cat(parts) for name, parts in self.gradients.items()}
         truths = [whole[name] for name in TRUTHS] if self.has_truth else []
-        step = int(changes[SURROGATE].mean(1).argmin())
+        step = int(changes[OWN].mean(1).argmin())
         bins = _bins(before)
         inside = [(before >= low) & (before <= high) for low, high in bins]
         directions = {
