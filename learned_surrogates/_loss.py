@@ -233,6 +233,8 @@ class LearnedSurrogateLoss(SavedWhole):
             check_choice("surrogate", surrogate, task.surrogates)
             task = hooks.settled(task, "for_surrogate", surrogate)
         check_choice("reduction", reduction, REDUCTIONS)
+        if batched is None:
+            batched = getattr(metric, "batched", task.batched)
         checked = Metric(metric, higher_is_better, best, batched, on_metric_error)
         recipe = Recipe(
             task=task,

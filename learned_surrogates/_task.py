@@ -36,6 +36,8 @@ class Task(ABC, Generic[BatchType]):
     surrogate: str = "embedding"
     #: Draws of the expected metric where the user gives no number.
     draws: int = 0
+    #: Whether the metric takes a batch where neither the user nor the metric says; None finds out.
+    batched: bool | None = None
     #: Share of the base loss's gradient where the user gives no number, for metrics that the usual
     #: loss leads to, such as those below.
     base_weight: float = 0.0

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from .._support.checks import check_number
+from .._support.labelled import labelled, unit
 from .._support.warnings import warn
-from ..retrieval._labelled import labelled, unit
 
 
 class SupCon(nn.Module):

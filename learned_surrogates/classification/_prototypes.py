@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from .._support.checks import check_number
-from ..retrieval._labelled import labelled, unit
+from .._support.labelled import labelled, unit
 from ._contrastive import temperature
 
 

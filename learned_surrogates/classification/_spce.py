@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._support.checks import check_number
-from ..retrieval._labelled import labelled, unit
+from .._support.labelled import labelled, unit
 from ._prototypes import check_classes
 
 

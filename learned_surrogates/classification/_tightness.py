@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..retrieval._labelled import unit
+from .._support.labelled import unit
 from ._prototypes import Prototypes
 
 

@@ -1,7 +1,9 @@
-"""Ranks with a gradient, and losses for metrics of lists, in closed form where there is one."""
+"""Any metric of lists, ranks with a gradient, and losses in closed form where there is one."""
 
 from ._average_precision import average_precision_loss as average_precision_loss
 from ._blackbox import blackbox_rank as blackbox_rank
+from ._list_task import Lists as Lists
+from ._metrics import average_precision as average_precision, spearman as spearman
 from ._ndcg import ndcg_loss as ndcg_loss
 from ._ranks import (
     expected_ranks as expected_ranks,

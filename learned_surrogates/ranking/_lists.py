@@ -13,7 +13,7 @@ Reduction = Literal["none", "mean", "sum"]
 
 
 @dataclass(frozen=True)
-class Lists:
+class ReadLists:
     """Lists one below the other, those of a ragged batch padded.
 
     Attributes:
@@ -43,7 +43,9 @@ class Lists:
         return total / defined.sum().clamp(min=1) if reduction == "mean" else total
 
 
-def read_lists(scores: Tensor, targets: Tensor, mask: Tensor | None, reduction: Reduction) -> Lists:
+def read_lists(
+    scores: Tensor, targets: Tensor, mask: Tensor | None, reduction: Reduction
+) -> ReadLists:
     """The lists of a call.
 
     Raises:
@@ -55,7 +57,7 @@ def read_lists(scores: Tensor, targets: Tensor, mask: Tensor | None, reduction: 
     rows, present, shape = read_scores(scores, mask)
     _check_tensor("targets", targets, scores.shape)
     marks = targets.detach().to(rows.device, rows.dtype).reshape(rows.shape)
-    return Lists(rows, marks.where(present, 0.0), present, shape)
+    return ReadLists(rows, marks.where(present, 0.0), present, shape)
 
 
 def read_scores(scores: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, torch.Size]:

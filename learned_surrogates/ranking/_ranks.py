@@ -76,7 +76,7 @@ def expected_ranks(scores: Tensor, *, noise: float = 0.3, mask: Tensor | None = 
     check_noise(noise)
     rows, present, _ = read_scores(scores, mask)
     unit = standardised(rows, present) / (math.sqrt(2) * noise)
-    return _ranks_of_pairs(torch.special.ndtr, unit, present, scores)
+    return ranks_of_pairs(torch.special.ndtr, unit, present, scores)
 
 
 def sigmoid_ranks(scores: Tensor, *, sharpness: float = 10.0, mask: Tensor | None = None) -> Tensor:
@@ -106,7 +106,7 @@ def sigmoid_ranks(scores: Tensor, *, sharpness: float = 10.0, mask: Tensor | Non
     """
     check_number("sharpness", sharpness, 0, integer=False)
     rows, present, _ = read_scores(scores, mask)
-    return _ranks_of_pairs(torch.sigmoid, rows * sharpness, present, scores)
+    return ranks_of_pairs(torch.sigmoid, rows * sharpness, present, scores)
 
 
 def check_noise(noise: float) -> None:
@@ -116,9 +116,17 @@ def check_noise(noise: float) -> None:
         raise ValueError("noise must be above 0: without any, ranks have no gradient")
 
 
-def _ranks_of_pairs(
+def ranks_of_pairs(
     above: Callable[[Tensor], Tensor], rows: Tensor, present: Tensor, scores: Tensor
 ) -> Tensor:
+    """Sums over an item's pairs, and 1, of the scores' shape; 0 where there is no item.
+
+    Args:
+        above: of the gaps by which others stand above an item, `(rows, n)`.
+        rows: `(lists, n)`.
+        present: where there is an item, `(lists, n)`, bool.
+        scores: as they were handed over, of any shape.
+    """
     found = for_each_item(
         lambda gaps, others, _: 1 + above(gaps).where(others, 0.0).sum(1), rows, present, present
     )

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._support.checks import check_number
-from ._lists import Lists, Reduction, read_lists
+from ._lists import ReadLists, Reduction, read_lists
 from ._ranks import Sorter, expected_ranks, ranks
 
 
@@ -153,7 +153,7 @@ def rank_margin_loss(
     return lists.reduce(total / count.clamp(min=1), defined, reduction)
 
 
-def _sorted(sorter: Sorter, lists: Lists, mask: Tensor | None) -> Tensor:
+def _sorted(sorter: Sorter, lists: ReadLists, mask: Tensor | None) -> Tensor:
     """The sorter's ranks `(lists, n)`."""
     ragged = {} if mask is None else {"mask": lists.present}
     found = sorter(lists.scores, **ragged)

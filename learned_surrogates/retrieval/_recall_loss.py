@@ -9,8 +9,8 @@ from torch.autograd.function import once_differentiable
 
 from .._support.checks import check_number
 from .._support.isolated import isolated, never_compiled
+from .._support.labelled import AT_ONCE, labelled, positive_pairs, positives_of, unit
 from .._support.warnings import warn
-from ._labelled import AT_ONCE, labelled, positive_pairs, positives_of, unit
 from ._simix import mixed
 
 

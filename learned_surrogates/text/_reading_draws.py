@@ -1,36 +1,13 @@
 """Draws of readings from a recogniser's own outputs, and the gradient that they tell."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from .._estimator import Draws
-from .._evaluation.measurement import Context, Measurement
+from .._evaluation.measurement import Measurement
 from .._support.transfer import send
 from ._controls import Controls
 from ._text_task import TextBatch, TextTask
-
-
-class KnownDraws(Draws):
-    """No draws: the metric is an edit distance, whose mean over all of them is known."""
-
-    pairs: list[tuple[Any, Any]] = []  # noqa: RUF012 - there are never any
-    seen: Context = ()
-
-    def __init__(self, values: Tensor, gradient: Tensor):
-        self._values = values
-        self._gradient = gradient
-
-    @property
-    def values(self) -> Tensor:
-        return self._values
-
-    def known_gradient(self) -> tuple[Tensor, float]:
-        return self._gradient, 1.0
-
-    def gradient(self, measured: Measurement, correction: float) -> Tensor:
-        return self._gradient
 
 
 class ReadingDraws(Draws):

@@ -6,30 +6,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._estimator import Draws, Estimator
+from .._estimator import Draws, KnownDraws
 from .._evaluation.measurement import Context, Measurement
 from .._learning.sync import Sync
-from .._measured.control_variate import ControlVariate
-from .._measured.regression import Regression
+from .._measured.regressed import Regressed
 from .._metric.metric import Metric
 from .._recipe import Recipe
-from .._state.tensors import Faults, Shapes, as_tensor, check_shapes, not_finite
 from ._controls import Controls
 from ._expected_edit_distance import ExpectedEditDistance, known_distance
-from ._reading_draws import KnownDraws, ReadingDraws, centred
+from ._reading_draws import ReadingDraws, centred
 from ._text_task import TextBatch, TextTask
 
-# Calls for which the weights are solved for each time, whatever `Fit.every`.
-EAGER = 200
 # Share of the targets' characters that a model must read right for the metric to lead it.
 READS = 0.5
 # Squared correlation with the edit distance from which a metric is akin to it.
 AKIN = 0.8
-# What there is of the state, by what it must have the shape of.
-SUMS = ("normal", "products", "rows", "squares")
 
 
-class Readings(Estimator[TextBatch]):
+class Readings(Regressed[TextBatch]):
     r"""Measures the gradient of :math:`E_{s \sim p}[e(s, y)]`, p the model's own distribution.
 
     At random readings, with what is known of them as control variates (see `Controls`), whose
@@ -57,19 +51,11 @@ class Readings(Estimator[TextBatch]):
         learns: bool,
         akin: bool,
     ):
+        doubt = Controls.doubt(task) if learns else torch.zeros(0, device="cpu")
+        super().__init__(doubt, recipe, sync, random, beside=min(1, len(doubt)))
         self.task = task
         self.known = known
-        self.recipe = recipe
-        self.sync = sync
-        self.random = random
-        self.learns = learns
         self.akin = akin
-        self.device = torch.device("cpu")
-        self.updates = self.calls = 0
-        doubt = Controls.doubt(task) if learns else torch.zeros(0, device="cpu")
-        self.regression = Regression(doubt)
-        #: Of all that is told, and of the edit distance alone.
-        self.control = ControlVariate(2, torch.device("cpu"))
 
     def draw(self, batch: TextBatch, count: int, *, follow: bool) -> Draws:
         if not count:
@@ -110,9 +96,6 @@ class Readings(Estimator[TextBatch]):
         characters = sum(max(1, len(label)) for label in batch.labels)
         return bool(distances.nansum() > (1 - READS) * characters)
 
-    def check(self, draws: Draws, measured: Measurement) -> None:
-        """Nothing was asked for that could not go together."""
-
     # What is learned
 
     def observe(self, measured: Measurement, seen: Context) -> None:
@@ -122,61 +105,31 @@ class Readings(Estimator[TextBatch]):
         usable = measured.usable
         differences = centred(measured.values[:, usable]).float().flatten()
         where = measured.of(torch.arange(columns.shape[1], device="cpu"))[usable]
-        rows = columns.cpu()[:, where].flatten(0, 1)
-        if self.updates:
-            told = rows @ self.regression.weights.float()
-            self.control.take(differences, torch.stack([told, rows[:, 0]]))
-        self.regression.take(rows, differences)
-
-    def learn(self, *, every: bool) -> None:
-        self.calls += 1
-        self.control.age += 1
-        if self.learns and self.recipe.draws and (every or self.calls <= EAGER):
-            self.update(1)
-
-    def make_if_wanted(self) -> None:
-        """There is nothing to make."""
-
-    def update(self, steps: int) -> None:
-        if not self.learns or not self.recipe.draws:
-            return
-        self._share_sums()
-        self.regression.solve()
-        self.updates += steps
-
-    def _share_sums(self) -> None:
-        """Takes the mean of all processes' sums, so that their weights are the same."""
-        if not self.sync.active:
-            return
-        # What exchanges them may know no other device.
-        own = [each.to(self.device) for each in (*self.regression.sums, self.control.sums)]
-        means = self.sync.mean(own, 1, own)
-        if means is not None:
-            *sums, self.control.sums = [mean.cpu() for mean in means if mean is not None]
-            self.regression.sums = sums
+        self.take_rows(columns.cpu()[:, where].flatten(0, 1), differences)
 
     # What is told
 
     @property
+    def follows(self) -> bool:
+        """Whether all is known, and nothing drawn."""
+        return not self.recipe.draws
+
+    @property
     def r2(self) -> float:
-        if self.known is not None and not self.recipe.draws:
-            return 1.0
-        return float(self.control.r2[0]) if self.updates else float("nan")
+        return 1.0 if self.follows else super().r2
 
     @property
     def weight(self) -> float:
-        if self.known is not None and not self.recipe.draws:
-            return 1.0
-        return float(self.control.weights[0]) if self.updates else 0.0
+        return 1.0 if self.follows else super().weight
 
     @property
     def base_weight(self) -> float:
-        akin = self.akin or float(self.control.r2[1]) >= AKIN
+        akin = self.akin or (self.learns and float(self.control.r2[1]) >= AKIN)
         return self.task.base_weight if akin else 0.0
 
     @property
     def verdict(self) -> str:
-        if self.known is not None and not self.recipe.draws:
+        if self.follows:
             return "The expected metric is known in closed form: nothing is drawn or learned"
         verdict = f"The gradient is measured by {self.recipe.draws} readings a sample"
         if self.r2 != self.r2:
@@ -190,11 +143,8 @@ class Readings(Estimator[TextBatch]):
     def silent_advice(self) -> str:
         return "its outputs may be so sure that all readings are the same"
 
-    def stats(self) -> dict[str, Any]:
-        return {}
-
     def describe(self) -> list[str]:
-        if self.known is not None and not self.recipe.draws:
+        if self.follows:
             return [
                 f"expected metric: known in closed form, followed from the first call; {self._way}"
             ]
@@ -208,58 +158,6 @@ class Readings(Estimator[TextBatch]):
     def _way(self) -> str:
         assert self.known is not None
         return self.known.extra_repr().rpartition("passes: ")[2]
-
-    # Where it lives
-
-    def look(self) -> None:
-        """Draws change nothing."""
-
-    def restore(self, looked: None) -> None:
-        """There is nothing to go back to."""
-
-    def to(self, device: torch.device) -> None:
-        # What is learned is so little that it stays on the CPU.
-        self.device = device
-
-    types = dict.fromkeys(("weights", *SUMS), torch.float64) | {
-        "learned": torch.int64,
-        "sums": torch.float32,
-    }
-
-    def save(self, *, with_replay: bool) -> dict[str, Tensor]:
-        return {
-            "learned": as_tensor([self.updates, self.calls, self.control.age]),
-            "weights": self.regression.weights,
-            "sums": self.control.sums,
-            **dict(zip(SUMS, self.regression.sums, strict=True)),
-        }
-
-    def faults(self, state: dict[str, Tensor]) -> Faults:
-        own = self.save(with_replay=True)
-        shapes: Shapes = {key: tuple(value.shape) for key, value in own.items()}
-        faults = check_shapes(state, shapes)
-        faults.errors += not_finite(state, own)
-        return faults
-
-    def load(self, state: dict[str, Tensor]) -> Faults:
-        self.updates, self.calls, self.control.age = state["learned"].tolist()
-        self.take(state)
-        return Faults()
-
-    # Several processes
-
-    def offer(self) -> tuple[int, int, int]:
-        return 1, 0, 1
-
-    def shared(self) -> dict[str, Any]:
-        return {"calls": self.calls, "age": self.control.age} | self.save(with_replay=False)
-
-    def take(self, shared: dict[str, Any]) -> None:
-        if "calls" in shared:
-            self.calls, self.control.age = shared["calls"], shared["age"]
-        self.control.sums = shared["sums"].to(self.control.sums, copy=True)
-        self.regression.weights = shared["weights"].to(self.regression.weights, copy=True)
-        self.regression.sums = [shared[name] for name in SUMS]
 
 
 def readings(

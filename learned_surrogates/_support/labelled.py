@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._support.checks import check_dense
+from .checks import check_dense
 
 # Numbers that one operation holds at a time, where rows are taken in chunks: 16 MB in float32. More
 # is slower where it leaves the caches.

@@ -1,0 +1,167 @@
+"""What is known of draws, weighed by what earlier calls measured."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._batch import BatchType
+from .._estimator import Estimator
+from .._evaluation.measurement import Measurement
+from .._learning.sync import Sync
+from .._recipe import Recipe
+from .._state.tensors import Faults, Shapes, as_tensor, check_shapes, not_finite
+from .control_variate import ControlVariate
+from .regression import Regression
+
+# Calls for which the weights are solved for each time, whatever `Fit.every`.
+EAGER = 200
+# What there is of the state, by what it must have the shape of.
+SUMS = ("normal", "products", "rows", "squares")
+
+
+class Regressed(Estimator[BatchType]):
+    """An estimator whose draws have columns: functions of them whose means' gradients are known.
+
+    The metric's differences from draw to draw are regressed on the columns', over earlier calls;
+    and how far those weights hold of draws that they were not fitted to is followed beside it.
+
+    Args:
+        doubt: of each column (see `Regression`); none where nothing is known.
+        beside: so many of the first columns whose own correlation is followed, too.
+        recipe: how much is drawn, and how often the weights are solved for.
+        sync: the processes that learn together.
+        random: a generator on the CPU, the only source of chance.
+    """
+
+    def __init__(
+        self,
+        doubt: Tensor,
+        recipe: Recipe,
+        sync: Sync,
+        random: torch.Generator,
+        *,
+        beside: int = 0,
+    ):
+        self.recipe = recipe
+        self.sync = sync
+        self.random = random
+        self.device = torch.device("cpu")
+        self.updates = self.calls = 0
+        self.regression = Regression(doubt)
+        #: Of all that is told and, after it, of single columns.
+        self.control = ControlVariate(1 + beside, self.device)
+
+    @property
+    def learns(self) -> bool:
+        """Whether there are columns."""
+        return bool(len(self.regression.doubt))
+
+    def check(self, draws: Any, measured: Measurement) -> None:
+        """Nothing was asked for that could not go together."""
+
+    def take_rows(self, columns: Tensor, differences: Tensor) -> None:
+        """Takes rows `(n, columns)` and the differences `(n,)` that were measured there."""
+        if self.updates:
+            told = columns @ self.regression.weights.float()
+            beside = len(self.control.weights) - 1
+            self.control.take(differences, torch.stack([told, *columns.T[:beside]]))
+        self.regression.take(columns, differences)
+
+    def learn(self, *, every: bool) -> None:
+        self.calls += 1
+        self.control.age += 1
+        if every or self.calls <= EAGER:
+            self.update(1)
+
+    def make_if_wanted(self) -> None:
+        """There is nothing to make."""
+
+    def update(self, steps: int) -> None:
+        if not self.learns or not self.recipe.draws:
+            return
+        self._share_sums()
+        self.regression.solve()
+        self.updates += steps
+
+    def _share_sums(self) -> None:
+        """Takes the mean of all processes' sums, so that their weights are the same."""
+        if not self.sync.active:
+            return
+        # What exchanges them may know no other device.
+        own = [each.to(self.device) for each in (*self.regression.sums, self.control.sums)]
+        means = self.sync.mean(own, 1, own)
+        if means is not None:
+            *sums, self.control.sums = [mean.cpu() for mean in means if mean is not None]
+            self.regression.sums = sums
+
+    @property
+    def r2(self) -> float:
+        return float(self.control.r2[0]) if self.updates else float("nan")
+
+    @property
+    def weight(self) -> float:
+        return float(self.control.weights[0]) if self.updates else 0.0
+
+    @property
+    def base_weight(self) -> float:
+        return 0.0
+
+    def stats(self) -> dict[str, Any]:
+        return {}
+
+    # Where it lives
+
+    def look(self) -> None:
+        """Draws change nothing."""
+
+    def restore(self, looked: None) -> None:
+        """There is nothing to go back to."""
+
+    def to(self, device: torch.device) -> None:
+        # What is learned is so little that it stays on the CPU.
+        self.device = device
+
+    types = dict.fromkeys(("weights", *SUMS), torch.float64) | {
+        "learned": torch.int64,
+        "sums": torch.float32,
+    }
+
+    def save(self, *, with_replay: bool) -> dict[str, Tensor]:
+        return {
+            "learned": as_tensor([self.updates, self.calls, self.control.age]),
+            "weights": self.regression.weights,
+            "sums": self.control.sums,
+            **dict(zip(SUMS, self.regression.sums, strict=True)),
+        }
+
+    def faults(self, state: dict[str, Tensor]) -> Faults:
+        own = self.save(with_replay=True)
+        shapes: Shapes = {key: tuple(value.shape) for key, value in own.items()}
+        faults = check_shapes(state, shapes)
+        faults.errors += not_finite(state, own)
+        return faults
+
+    def load(self, state: dict[str, Tensor]) -> Faults:
+        self.updates, self.calls, self.control.age = state["learned"].tolist()
+        self._take_learned(state["weights"], state["sums"], [state[name] for name in SUMS])
+        return Faults()
+
+    # Several processes
+
+    def offer(self) -> tuple[int, int, int]:
+        return 1, 0, 1
+
+    def shared(self) -> dict[str, Any]:
+        learned = {"calls": self.calls, "age": self.control.age}
+        return learned | self.save(with_replay=False)
+
+    def take(self, shared: dict[str, Any]) -> None:
+        self.calls, self.control.age = shared["calls"], shared["age"]
+        self._take_learned(shared["weights"], shared["sums"], [shared[name] for name in SUMS])
+
+    def _take_learned(self, weights: Tensor, control: Tensor, sums: Sequence[Tensor]) -> None:
+        self.control.sums = control.to(self.control.sums, copy=True)
+        self.regression.weights = weights.to(self.regression.weights, copy=True)
+        self.regression.sums = list(sums)

@@ -1,0 +1,106 @@
+"""What tasks of labels and of masks share: classes are claimed, and hits are counted."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .._support.checks import check_dense, check_number
+from .hits import Hits, claims
+from .task import SetBatch, SetTask
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledBatch(SetBatch):
+    """Sets of items that are of classes.
+
+    Attributes:
+        prediction: logits, `(sets, ..., classes, ...)`.
+        target: classes `(sets, ...)`, integers; or marks of the prediction's shape, bool.
+        present: of the prediction's shape, with one class.
+        class_dim: of the prediction.
+        exclusive: whether an item is of one class, the one with the highest logit.
+    """
+
+    class_dim: int
+    exclusive: bool
+
+
+class LabelledSets(SetTask[LabelledBatch]):
+    """Sets of items with logits; hits and claims of draws are known.
+
+    Args:
+        noise: standard deviation of the noise, in that of the call's logits.
+        threshold: above which a logit says yes, where items may have several marks or one.
+    """
+
+    known = "hits and claims"
+
+    def __init__(self, *, noise: float, threshold: float):
+        super().__init__(noise=noise)
+        check_number("threshold", threshold, -torch.inf, integer=False)
+        self.threshold = threshold
+
+    def parts(self, batch: LabelledBatch, z: Tensor, width: Tensor) -> Hits:
+        dim = batch.class_dim
+
+        def laid_out(tensor: Tensor) -> Tensor:
+            return tensor.movedim(dim, 1).flatten(2)
+
+        present = laid_out(batch.present)
+        target = batch.target
+        if batch.exclusive:
+            classes = batch.prediction.shape[dim]
+            target = F.one_hot(target.clamp(0, classes - 1), classes).movedim(-1, dim)
+        marked = (laid_out(target) > 0) & present
+        zones = self.zones(marked, batch) & present
+        threshold = None if batch.exclusive else self.threshold
+        return Hits(laid_out, marked, zones, width, threshold)
+
+    def zones(self, marked: Tensor, batch: LabelledBatch) -> Tensor:
+        """Which items are counted together, `(sets, zones, items)`, bool."""
+        return torch.ones_like(marked[:, :1])
+
+    def said(self, batch: LabelledBatch) -> Tensor:
+        """What is predicted: classes, or marks, laid out as the target."""
+        prediction = batch.prediction.detach()
+        if batch.exclusive:
+            return prediction.argmax(batch.class_dim)
+        return claims(prediction, self.threshold)
+
+
+def check_logits(name: str, logits: object, targets: object) -> None:
+    """Raises unless both are tensors, the first of floating-point numbers."""
+    for each, tensor in ((name, logits), ("targets", targets)):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{each} must be a tensor; got {type(tensor).__name__}")
+        check_dense(each, tensor)
+    assert isinstance(logits, Tensor)
+    if not logits.is_floating_point():
+        raise TypeError(
+            f"{name} must be floating-point logits; they are {logits.dtype}. Hand over the model's "
+            "output before any argmax or threshold"
+        )
+
+
+def check_classes(targets: Tensor, classes: int, ignore: int | None = None) -> None:
+    """Raises unless targets are integers from 0 to `classes - 1`, or the one to be ignored."""
+    if targets.is_floating_point():
+        raise TypeError(f"targets must be integers, the items' classes; they are {targets.dtype}")
+    wrong = (targets < 0) | (targets >= classes)
+    if ignore is not None:
+        wrong &= targets != ignore
+    if wrong.any():
+        raise ValueError(
+            f"targets must be classes from 0 to {classes - 1}; some are {targets[wrong][0].item()}"
+        )
+
+
+def check_marks(targets: Tensor) -> None:
+    """Raises unless targets are marks of yes and no."""
+    if not ((targets == 0) | (targets == 1)).all():
+        wrong = targets[(targets != 0) & (targets != 1)]
+        raise ValueError(
+            f"targets of the logits' shape must be 0 and 1; some are {wrong[0].item()}"
+        )

@@ -1,0 +1,153 @@
+"""Any metric of the labels of a batch."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from .._batch import lasting
+from .._sets.hits import Hits
+from .._sets.labelled import (
+    LabelledBatch,
+    LabelledSets,
+    check_classes,
+    check_logits,
+    check_marks,
+)
+from .._support.checks import check_number
+
+LAYOUTS = (
+    "logits must be (n, classes) with classes (n,), (n,) with marks (n,), or (n, labels) with "
+    "marks (n, labels); shapes are {} and {}"
+)
+
+
+class SetsBatch(LabelledBatch):
+    """Sets of rows of a call's prediction."""
+
+    def replaced(self, prediction: Tensor) -> Tensor:
+        rows = prediction.flatten(0, 1)[self.present.flatten()]
+        return rows.reshape(self.call.shape)
+
+
+class Sets(LabelledSets):
+    r"""Batches whose labels are judged together: the task of F1, kappa, MCC, any metric of a set.
+
+    The loss is called as `criterion(logits, targets)`, and the metric with one set: two tensors of
+    labels on the CPU, predicted and true, as scikit-learn and torchmetrics take them: `(n,)`
+    classes or marks, or `(n, labels)` marks, int64. What is followed is the metric's mean under
+    Gaussian noise on the logits, measured at several draws a set. Of draws, the means of hits and
+    claims of each class are known exactly; what the metric has in common with scores of them
+    (accuracy, precision, recall, F1, correlation) takes no noise into the gradient.
+
+    The metric of a set depends on how many it has: F1 of 64 is not that of a test set.
+
+    Args:
+        noise: standard deviation of the noise, in that of the call's logits, above 0.
+        size: of a set: a call's samples are divided, in their order, into sets of about this many.
+            None takes all of a call.
+        threshold: logits above it are a yes; exclusive classes have none.
+        gives: what the metric gets for a prediction: "labels", or the "scores" `(n, ...)`, for a
+            metric such as the area under a curve.
+
+    Raises:
+        TypeError, ValueError: here for other arguments; at a call, for logits that are no tensor of
+            floating-point numbers, targets of another shape, classes that are none.
+
+    Example:
+        >>> import torch
+        >>> from learned_surrogates import LearnedSurrogateLoss, classification
+        >>> def f2(said, true):  # (n,) each
+        ...     hits, claims, positives = (said & true).sum(), said.sum(), true.sum()
+        ...     return 5 * hits / (claims + 4 * positives).clamp(min=1)
+        >>> criterion = LearnedSurrogateLoss(
+        ...     f2, task=classification.Sets(), higher_is_better=True, best=1.0
+        ... )
+        >>> logits = torch.randn(64, requires_grad=True)
+        >>> criterion(logits, torch.arange(64) % 4 == 0).backward()
+        >>> logits.grad.shape
+        torch.Size([64])
+    """
+
+    columns = Hits.columns
+    # There are few sets in a call.
+    draws = 8
+
+    def __init__(
+        self,
+        *,
+        noise: float = 0.3,
+        size: int | None = None,
+        threshold: float = 0.0,
+        gives: Literal["labels", "scores"] = "labels",
+    ):
+        super().__init__(noise=noise, threshold=threshold)
+        if size is not None:
+            check_number("size", size, 1)
+        if gives not in ("labels", "scores"):
+            raise ValueError(f"gives must be 'labels' or 'scores'; got {gives!r}")
+        self.size = size
+        self.gives = gives
+
+    def __repr__(self) -> str:
+        return f"classification.Sets(noise={self.noise:g}, size={self.size})"
+
+    def read(self, logits: Tensor, targets: Tensor) -> SetsBatch:
+        check_logits("logits", logits, targets)
+        exclusive = logits.ndim == 2 and targets.ndim == 1 and logits.shape[1] > 1
+        alike = targets.shape == (logits.shape[:1] if exclusive else logits.shape)
+        if logits.ndim not in (1, 2) or not alike:
+            raise ValueError(LAYOUTS.format(tuple(logits.shape), tuple(targets.shape)))
+        target = lasting(targets).to(logits.device)
+        if exclusive:
+            check_classes(target, logits.shape[1])
+        else:
+            check_marks(target)
+        rows = len(logits)
+        sets = 1 if self.size is None else max(1, round(rows / self.size))
+        index, present = _divided(rows, min(sets, rows), logits.device)
+        columns = logits[:, None] if logits.ndim == 1 else logits
+        target = target[index] if exclusive else target.reshape(columns.shape)[index] > 0
+        return SetsBatch(
+            prediction=columns[index],
+            target=target.long() if exclusive else target,
+            present=present[..., None],
+            call=logits,
+            shape=torch.Size() if self.size is None else index.shape[:1],
+            class_dim=2,
+            exclusive=exclusive,
+        )
+
+    def decode(self, batch: LabelledBatch) -> tuple[list[Tensor], list[Tensor]]:
+        if self.gives == "scores":
+            said = batch.prediction.detach()
+            said = said.to(torch.promote_types(said.dtype, torch.float32))
+        else:
+            said = self.said(batch).long()
+        return self._sets(said, batch), self._sets(batch.target.long(), batch)
+
+    def perfect(self, batch: LabelledBatch) -> list[Any]:
+        return [self.decode(batch)[1]] if self.gives == "labels" else []
+
+    def _sets(self, items: Tensor, batch: LabelledBatch) -> list[Tensor]:
+        """Of each set what is present; of single marks without their dimension."""
+        if items.ndim == 3 and batch.call.ndim == 1:
+            items = items.squeeze(2)
+        present = batch.present.squeeze(2).cpu()
+        return [each[mask] for each, mask in zip(items.cpu(), present)]
+
+
+def _divided(rows: int, sets: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows of sets that are as equal as they can be, and which of them there are.
+
+    Returns:
+        `(sets, size)` each; a set that is shorter ends with a row of another.
+    """
+    if not sets:
+        nothing = torch.zeros(0, 1, dtype=torch.long, device=device)
+        return nothing, nothing.bool()
+    size = -(-rows // sets)
+    starts = torch.arange(sets + 1, device=device) * rows // sets
+    index = starts[:-1, None] + torch.arange(size, device=device)
+    present = index < starts[1:, None]
+    return index.clamp(max=rows - 1), present

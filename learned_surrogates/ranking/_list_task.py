@@ -1,0 +1,106 @@
+"""Any metric of a list."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._batch import lasting
+from .._metric.metric import Metric
+from .._sets.task import ClosedForm, SetBatch, SetTask, deviation
+from ._average_precision import average_precision_loss
+from ._lists import read_lists
+from ._metrics import average_precision, spearman
+from ._rank_parts import RankParts
+from ._spearman import spearman_loss
+
+# By metric: the loss that is one minus its mean under noise.
+CLOSED_FORMS = ((average_precision, average_precision_loss), (spearman, spearman_loss))
+
+
+class Lists(SetTask[SetBatch]):
+    r"""Lists of scores, each of which is a sample: the task of any metric of a list.
+
+    The loss is called as `criterion(scores, targets, mask=None)`, and the metric with one list at a
+    time, two tensors `(n,)` on the CPU without what is masked: what scikit-learn, SciPy and
+    torchmetrics take. What is followed is the metric's mean under Gaussian noise on the scores,
+    measured at two draws a list. Of draws, the means of ranks are known exactly; what the metric
+    has in common with scores of ranks (correlation, average precision, discounted gains, gains
+    among the first k) takes no noise into the gradient.
+
+    The mean of `ranking.average_precision` and `ranking.spearman` has a closed form: it is followed
+    without a metric call (`average_precision_loss`, `spearman_loss`).
+
+    Args:
+        noise: standard deviation of the noise, in those of a list's scores, above 0.
+
+    Raises:
+        TypeError, ValueError: `noise` is no number above 0; at a call, scores that are no tensor of
+            floating-point numbers, targets or a mask of another shape, a mask that is not bool.
+
+    Example:
+        >>> import torch
+        >>> from learned_surrogates import LearnedSurrogateLoss, ranking
+        >>> def best_of_three(scores, targets):  # (n,) each
+        ...     return targets[scores.topk(3).indices].max()
+        >>> criterion = LearnedSurrogateLoss(
+        ...     best_of_three, task=ranking.Lists(), higher_is_better=True, best=4.0
+        ... )
+        >>> scores = torch.randn(8, 20, requires_grad=True)  # 8 lists
+        >>> criterion(scores, torch.randint(0, 5, (8, 20))).backward()
+        >>> scores.grad.shape
+        torch.Size([8, 20])
+    """
+
+    known = "ranks"
+    columns = RankParts.columns
+
+    def __init__(self, *, noise: float = 0.3):
+        super().__init__(noise=noise)
+
+    def __repr__(self) -> str:
+        return f"ranking.Lists(noise={self.noise:g})"
+
+    def read(self, scores: Tensor, targets: Tensor, mask: Tensor | None = None) -> SetBatch:
+        lists = read_lists(scores, targets, mask, "none")
+        rows = lists.present.shape
+        # As they are, for the metric.
+        own = lasting(targets).to(scores.device).reshape(rows)
+        return SetBatch(
+            prediction=scores.reshape(rows),
+            target=own,
+            present=lists.present,
+            call=scores,
+            shape=lists.shape,
+        )
+
+    def decode(self, batch: SetBatch) -> tuple[list[Tensor], list[Tensor]]:
+        present = batch.present.cpu()
+        prediction = batch.prediction.detach()
+        # numpy, and with it most metrics, has no bfloat16.
+        prediction = prediction.to(torch.promote_types(prediction.dtype, torch.float32))
+        return _lists(prediction.cpu(), present), _lists(batch.target.cpu(), present)
+
+    def perfect(self, batch: SetBatch) -> list[Any]:
+        return [[each.float() for each in self.decode(batch)[1]]]
+
+    def width(self, z: Tensor, batch: SetBatch) -> Tensor:
+        return self.noise * deviation(z, batch.present)
+
+    def parts(self, batch: SetBatch, z: Tensor, width: Tensor) -> RankParts:
+        return RankParts(batch.target, batch.present, width)
+
+    def closed_form(self, metric: Metric) -> ClosedForm | None:
+        for function, loss in CLOSED_FORMS:
+            # By identity: a metric may be any object, and compare as it likes.
+            if metric.function is function and metric.higher_is_better and metric.best == 1:
+                return lambda batch, z, width: loss(
+                    z, batch.target, noise=self.noise, mask=batch.present, reduction="none"
+                )
+        return None
+
+
+def _lists(rows: Tensor, present: Tensor) -> list[Tensor]:
+    if present.all():
+        return list(rows.clone())
+    return [row[mask] for row, mask in zip(rows, present)]

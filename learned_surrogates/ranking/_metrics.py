@@ -1,0 +1,57 @@
+"""Metrics of one list."""
+
+import torch
+from torch import Tensor
+
+from ._ranks import ranks
+
+
+def average_precision(scores: Tensor, targets: Tensor) -> Tensor:
+    """Average precision of one list, ready to hand over as a metric; higher is better.
+
+    Items of one score share their ranks' mean.
+
+    Args:
+        scores: `(n,)`.
+        targets: `(n,)`: items above 0 are relevant.
+
+    Returns:
+        `()`, 0 to 1; NaN without a relevant item.
+
+    Raises:
+        TypeError, ValueError: scores of the wrong kind or shape.
+
+    Example:
+        >>> import torch
+        >>> average_precision(torch.tensor([0.1, 0.7, 0.4, 0.9]), torch.tensor([0, 1, 1, 0]))
+        tensor(0.5833)
+    """
+    relevant = targets > 0
+    among, all_ranks = ranks(scores, mask=relevant), ranks(scores)
+    return (among / all_ranks)[relevant].mean()
+
+
+def spearman(scores: Tensor, targets: Tensor) -> Tensor:
+    """Spearman's correlation of one list, ready to hand over as a metric; higher is better.
+
+    Args:
+        scores: `(n,)`.
+        targets: `(n,)`, numbers of which only the order counts.
+
+    Returns:
+        `()`, -1 to 1; NaN where all scores or all targets are equal.
+
+    Raises:
+        TypeError, ValueError: scores of the wrong kind or shape.
+
+    Example:
+        >>> import torch
+        >>> spearman(torch.tensor([0.1, 0.7, 0.4, 0.9]), torch.tensor([1.0, 2.0, 3.0, 4.0]))
+        tensor(0.8000)
+    """
+    return torch.corrcoef(torch.stack([ranks(scores), ranks(targets.to(scores))]))[0, 1]
+
+
+for _metric in (average_precision, spearman):
+    for _name, _value in (("higher_is_better", True), ("best", 1.0)):
+        setattr(_metric, _name, _value)
