@@ -301,7 +301,7 @@ def test_what_a_task_of_sets_cannot_do_is_refused():
                 LearnedSurrogateLoss(jaccard, task=make(), draws=draws, **BETTER)
         with pytest.raises(TypeError, match="'auto' or 'none'"):
             LearnedSurrogateLoss(jaccard, task=make(), surrogate=torch.nn.Linear(1, 1), **BETTER)
-        with pytest.raises(ValueError, match=r"filter= is for.*Tensors\(smoothing=0\)"):
+        with pytest.raises(ValueError, match=r"FitValues.* is for.*Tensors\(smoothing=0\)"):
             LearnedSurrogateLoss(jaccard, task=make(), fit=FitValues(filter=0.1), **BETTER)
     with pytest.raises(ValueError, match="gives must be"):
         classification.Sets(gives="probabilities")
