@@ -6,17 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from .._batch import Batch
-from .._estimator import Draws, Estimator
+from .._estimator import Draws
 from .._evaluation.measurement import Context, Measurement
-from .._learning.replay_buffer import ReplayBuffer
 from .._learning.sync import Sync
 from .._recipe import Recipe
-from .._state.tensors import Faults
 from .._task import Task
-from . import gaussian_state
 from .bounded import bounded_slopes
 from .draws import as_samples, draw, half_differences
 from .experience import Experience
+from .gaussian_state import Remembering
 from .score_function import measured_gradient
 from .slope import FEWEST_ROWS, FIRST_STEPS, Slope
 from .smoothing import Smoothing
@@ -46,7 +44,7 @@ class GaussianDraws(Draws):
         return measured_gradient(measured, self.noise, self._slope, self._weight, correction)
 
 
-class Gaussian(Estimator[Any]):
+class Gaussian(Remembering):
     r"""Measures the gradient of :math:`E[e(z + w \epsilon, y)]`, :math:`\epsilon` normal.
 
     At antithetic pairs of draws, with the slope of a surrogate as a control variate (see
@@ -79,10 +77,6 @@ class Gaussian(Estimator[Any]):
         self.smoothing = Smoothing(smoothing)
         self.slope = Slope(given, recipe.learning_rate, recipe.seed, sync)
         self.experience = Experience(recipe)
-
-    @property
-    def replay(self) -> ReplayBuffer:
-        return self.experience.replay
 
     def draw(self, batch: Batch, count: int, *, follow: bool) -> GaussianDraws:
         noise = draw(self.task, batch, self._width(batch, follow), count, self.random)
@@ -232,17 +226,6 @@ class Gaussian(Estimator[Any]):
         self.slope.to(device)
         self.replay.to(device)
 
-    types = gaussian_state.TYPES
-
-    def save(self, *, with_replay: bool) -> dict[str, Tensor]:
-        return gaussian_state.save(self, with_replay=with_replay)
-
-    def faults(self, state: dict[str, Tensor]) -> Faults:
-        return gaussian_state.faults(self, state)
-
-    def load(self, state: dict[str, Tensor]) -> Faults:
-        return gaussian_state.load(self, state)
-
     # Several processes
 
     def offer(self) -> tuple[int, int, int]:
@@ -252,10 +235,7 @@ class Gaussian(Estimator[Any]):
     def shared(self) -> dict[str, Any]:
         if not self.slope.forms:
             self._make()
-        return gaussian_state.shared(self)
-
-    def take(self, shared: dict[str, Any]) -> None:
-        gaussian_state.take(self, shared)
+        return super().shared()
 
 
 def tensor_of(batch: Batch) -> Tensor | None:

@@ -1,10 +1,12 @@
 """What has been learned about Gaussian draws, as flat tensors, and back."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .._estimator import Estimator
+from .._learning.replay_buffer import ReplayBuffer
 from .._state.tensors import (
     ANY,
     Faults,
@@ -17,11 +19,10 @@ from .._state.tensors import (
     part,
     save_adam,
 )
+from .experience import Experience
 from .forms import NAMES
 from .slope import Slope
-
-if TYPE_CHECKING:
-    from .gaussian import Gaussian
+from .smoothing import Smoothing
 
 # updates, smoothing's calls; the slope's calls, best, unsuited, resting, its control variate's age
 COUNTERS = 7
@@ -39,112 +40,190 @@ MADE = ("forms", "scale", "sums", "z_shape", "target_shape")
 GIVEN = len(NAMES)
 
 
-def save(estimator: "Gaussian", *, with_replay: bool) -> dict[str, Tensor]:
-    """Counters, spreads, forms, Adam's moments, replay."""
-    slope, smoothing, outputs = estimator.slope, estimator.smoothing, estimator.experience.outputs
-    counters = [estimator.updates, smoothing.calls, slope.calls, slope.best]
-    counters += [int(slope.unsuited), int(slope.resting), slope.control.age]
-    mean = estimator.experience.size.mean
-    state = {
-        "learned": as_tensor(counters),
-        "difference": torch.tensor(mean, dtype=torch.float64, device="cpu"),
-    }
-    if outputs is not None:
-        state["outputs"] = as_tensor(list(outputs))
-    if smoothing.moments is not None:
-        state["moments"] = smoothing.moments
-    if slope.forms:
-        assert slope.shapes is not None
-        numbers = [NAMES.index(name) if name in NAMES else GIVEN for name in slope.names]
-        state |= {
-            "forms": as_tensor(numbers),
-            "scale": slope.scale,
-            "sums": slope.control.sums,
-            "z_shape": as_tensor(list(slope.shapes[0])),
-            "target_shape": as_tensor(list(slope.shapes[1])),
-        }
-        for number, form in enumerate(slope.forms):
-            state |= {f"form.{number}.{k}": v for k, v in form.state_dict().items()}
-        state |= save_adam(slope.optimizer, _named(slope))
-    if with_replay:
-        samples = estimator.replay.oldest_first()
-        state |= {f"replay.{i}": field for i, field in enumerate(samples)}
-    return state
+class Remembering(Estimator[Any]):
+    """What an estimator of Gaussian draws has learned, and how it is saved, loaded and shared.
 
-
-def faults(estimator: "Gaussian", state: dict[str, Tensor]) -> Faults:
-    """What can be seen to be wrong with a state before forms are made for it."""
-    faults = check_shapes(state, _shapes(estimator, state))
-    faults.errors += _impossible(state)
-    # Of forms and replay it is not known yet which keys there are.
-    rest = [key for key in faults.unexpected if key.startswith(("form.", "adam.", "replay."))]
-    faults.unexpected = [key for key in faults.unexpected if key not in rest]
-    return faults or _replay_faults(state)
-
-
-def load(estimator: "Gaussian", state: dict[str, Tensor]) -> Faults:
-    """Takes a saved state without `faults`; one that shows some only now changes nothing."""
-    loaded = None
-    if "forms" in state:
-        try:
-            loaded = _slope(estimator, state)
-        except Exception as error:  # noqa: BLE001 - of whatever a spoilt state asks for
-            return Faults(errors=[f"the surrogate of the state cannot be made: {error}"])
-        parameters = _named(loaded)
-        expected = {
-            f"form.{number}.{key}": tuple(tensor.shape)
-            for number, form in enumerate(loaded.forms)
-            for key, tensor in form.state_dict().items()
-        }
-        own = {key: value for key, value in state.items() if key.startswith(("form.", "adam."))}
-        faults = check_shapes(own, expected | adam_shapes(own, parameters))
-        if faults:
-            return faults
-        device = estimator.slope.device
-        for number, form in enumerate(loaded.forms):
-            form.load_state_dict(part(state, f"form.{number}."))
-        loaded.scale = state["scale"].to(device, copy=True)
-        loaded.control.sums = state["sums"].to(device, copy=True)
-        _load_moments(loaded, part(state, "adam."))
-    _take(estimator, state, loaded)
-    return Faults()
-
-
-def shared(estimator: "Gaussian") -> dict[str, Any]:
-    """What the surrogate is, on the CPU."""
-    slope = estimator.slope
-    return {
-        "names": slope.names,
-        "weights": [_to_cpu(form.state_dict()) for form in slope.forms],
-        "moments": part(_to_cpu(save_adam(slope.optimizer, _named(slope))), "adam."),
-        "shapes": slope.shapes,
-        "scale": slope.scale.cpu(),
-        "sums": slope.control.sums.cpu(),
-        "best": slope.best,
-        "calls": slope.calls,
-    }
-
-
-def take(estimator: "Gaussian", shared: dict[str, Any]) -> None:
-    """Takes what another process has shared; what is remembered stays what it is.
-
-    So does what its own draws said of the same forms, as in a state that each has loaded.
+    Attributes:
+        smoothing: the noise's width.
+        slope: the surrogate's forms.
+        experience: measured differences.
     """
-    slope = estimator.slope
-    own = slope.control.sums, slope.best, slope.control.age
-    kept = bool(slope.names) and slope.names == shared["names"]
-    slope.calls = shared["calls"]
-    if not shared["names"]:
-        slope.unsuited = True
-        return
-    slope.rebuild(shared["names"], shared["shapes"])
-    for form, weights in zip(slope.forms, shared["weights"], strict=True):
-        form.load_state_dict(weights)
-    _load_moments(slope, shared["moments"])
-    slope.scale = shared["scale"].to(slope.device)
-    slope.control.sums, slope.best = shared["sums"].to(slope.device), shared["best"]
-    if kept:
-        slope.control.sums, slope.best, slope.control.age = own
+
+    smoothing: Smoothing
+    slope: Slope
+    experience: Experience
+
+    @property
+    def replay(self) -> ReplayBuffer:
+        return self.experience.replay
+
+    types = TYPES
+
+    def save(self, *, with_replay: bool) -> dict[str, Tensor]:
+        """Counters, spreads, forms, Adam's moments, replay."""
+        slope, smoothing, outputs = self.slope, self.smoothing, self.experience.outputs
+        counters = [self.updates, smoothing.calls, slope.calls, slope.best]
+        counters += [int(slope.unsuited), int(slope.resting), slope.control.age]
+        mean = self.experience.size.mean
+        state = {
+            "learned": as_tensor(counters),
+            "difference": torch.tensor(mean, dtype=torch.float64, device="cpu"),
+        }
+        if outputs is not None:
+            state["outputs"] = as_tensor(list(outputs))
+        if smoothing.moments is not None:
+            state["moments"] = smoothing.moments
+        if slope.forms:
+            assert slope.shapes is not None
+            numbers = [NAMES.index(name) if name in NAMES else GIVEN for name in slope.names]
+            state |= {
+                "forms": as_tensor(numbers),
+                "scale": slope.scale,
+                "sums": slope.control.sums,
+                "z_shape": as_tensor(list(slope.shapes[0])),
+                "target_shape": as_tensor(list(slope.shapes[1])),
+            }
+            for number, form in enumerate(slope.forms):
+                state |= {f"form.{number}.{k}": v for k, v in form.state_dict().items()}
+            state |= save_adam(slope.optimizer, _named(slope))
+        if with_replay:
+            samples = self.replay.oldest_first()
+            state |= {f"replay.{i}": field for i, field in enumerate(samples)}
+        return state
+
+    def faults(self, state: dict[str, Tensor]) -> Faults:
+        """What can be seen to be wrong with a state before forms are made for it."""
+        faults = check_shapes(state, self._shapes(state))
+        faults.errors += _impossible(state)
+        # Of forms and replay it is not known yet which keys there are.
+        rest = [key for key in faults.unexpected if key.startswith(("form.", "adam.", "replay."))]
+        faults.unexpected = [key for key in faults.unexpected if key not in rest]
+        return faults or _replay_faults(state)
+
+    def load(self, state: dict[str, Tensor]) -> Faults:
+        """Takes a saved state without `faults`; one that shows some only now changes nothing."""
+        loaded = None
+        if "forms" in state:
+            try:
+                loaded = self._slope(state)
+            except Exception as error:  # noqa: BLE001 - of whatever a spoilt state asks for
+                return Faults(errors=[f"the surrogate of the state cannot be made: {error}"])
+            parameters = _named(loaded)
+            expected = {
+                f"form.{number}.{key}": tuple(tensor.shape)
+                for number, form in enumerate(loaded.forms)
+                for key, tensor in form.state_dict().items()
+            }
+            own = {key: value for key, value in state.items() if key.startswith(("form.", "adam."))}
+            faults = check_shapes(own, expected | adam_shapes(own, parameters))
+            if faults:
+                return faults
+            device = self.slope.device
+            for number, form in enumerate(loaded.forms):
+                form.load_state_dict(part(state, f"form.{number}."))
+            loaded.scale = state["scale"].to(device, copy=True)
+            loaded.control.sums = state["sums"].to(device, copy=True)
+            _load_moments(loaded, part(state, "adam."))
+        self._take(state, loaded)
+        return Faults()
+
+    def shared(self) -> dict[str, Any]:
+        """What the surrogate is, on the CPU."""
+        slope = self.slope
+        return {
+            "names": slope.names,
+            "weights": [_to_cpu(form.state_dict()) for form in slope.forms],
+            "moments": part(_to_cpu(save_adam(slope.optimizer, _named(slope))), "adam."),
+            "shapes": slope.shapes,
+            "scale": slope.scale.cpu(),
+            "sums": slope.control.sums.cpu(),
+            "best": slope.best,
+            "calls": slope.calls,
+        }
+
+    def take(self, shared: dict[str, Any]) -> None:
+        """Takes what another process has shared; what is remembered stays what it is.
+
+        So does what its own draws said of the same forms, as in a state that each has loaded.
+        """
+        slope = self.slope
+        own = slope.control.sums, slope.best, slope.control.age
+        kept = bool(slope.names) and slope.names == shared["names"]
+        slope.calls = shared["calls"]
+        if not shared["names"]:
+            slope.unsuited = True
+            return
+        slope.rebuild(shared["names"], shared["shapes"])
+        for form, weights in zip(slope.forms, shared["weights"], strict=True):
+            form.load_state_dict(weights)
+        _load_moments(slope, shared["moments"])
+        slope.scale = shared["scale"].to(slope.device)
+        slope.control.sums, slope.best = shared["sums"].to(slope.device), shared["best"]
+        if kept:
+            slope.control.sums, slope.best, slope.control.age = own
+
+    def _take(self, state: dict[str, Tensor], loaded: Slope | None) -> None:
+        smoothing, device = self.smoothing, self.slope.device
+        self.updates, smoothing.calls, *of_slope, age = state["learned"].tolist()
+        outputs = state.get("outputs")
+        self.experience.outputs = None if outputs is None else torch.Size(outputs.tolist())
+        moments = state.get("moments")
+        smoothing.moments = None if moments is None else moments.to(device, copy=True)
+        smoothing.forget_width()
+        self.experience.size.mean = state["difference"].item()
+        self.experience.loaded = True
+        slope = self.slope = loaded or self.slope.afresh()
+        slope.calls, slope.best = of_slope[:2]
+        slope.unsuited, slope.resting = map(bool, of_slope[2:])
+        slope.control.age = age
+        self.replay.clear()
+        replayed = part(state, "replay.")
+        if replayed:
+            self.replay.add(*(replayed[key].to(device) for key in sorted(replayed)))
+
+    def _shapes(self, state: dict[str, Tensor]) -> Shapes:
+        """The shapes of what does not depend on the forms."""
+        shapes: Shapes = {"learned": (COUNTERS,), "difference": ()}
+        counters = state.get("learned", torch.zeros(0, device="cpu"))
+        counted = counters.shape == shapes["learned"]
+        updates, followed, resting = (counted and int(counters[i]) for i in (0, 1, 5))
+        if "moments" in state or followed:
+            dims = state["moments"].ndim if "moments" in state else 1
+            shapes["moments"] = (4, *[ANY] * (dims - 1))
+        made = any(key in MADE or key.startswith(("form.", "adam.")) for key in state)
+        # Without a surrogate there are no updates, but of one that has been given up.
+        made = made or bool(updates and not resting)
+        if made or "outputs" in state:
+            shapes["outputs"] = (ANY,)
+        if made:
+            forms = state.get("forms", torch.zeros((), device="cpu"))
+            count = len(forms) if forms.ndim == 1 else ANY
+            shapes |= {"forms": (ANY,), "scale": (), "sums": (count, 3), "z_shape": (ANY,)}
+            shapes |= {"target_shape": (ANY,)}
+        return shapes
+
+    def _slope(self, state: dict[str, Tensor]) -> Slope:
+        """Forms as the state names them, their weights yet to be loaded."""
+        numbers = state["forms"].tolist()
+        if not all(0 <= number <= GIVEN for number in numbers):
+            raise ValueError(f"forms are {numbers}")
+        names = [NAMES[number] if number < GIVEN else "given" for number in numbers]
+        given, best = self.slope.given, int(state["learned"][3])
+        wanted = ["given"] if isinstance(given, nn.Module) else [given]
+        if given != "auto" and names != wanted:
+            raise ValueError(f"forms are {', '.join(names)}; surrogate= asks for {wanted[0]}")
+        if not 0 <= best < len(names):
+            raise ValueError(f"counters say that number {best} of {len(names)} forms is the best")
+        shapes = torch.Size(state["z_shape"].tolist()), torch.Size(state["target_shape"].tolist())
+        slope = self.slope.afresh()
+        # What is in the state is held against the forms before there is memory for them.
+        held = {key: tuple(tensor.shape) for key, tensor in part(state, "form.").items()}
+        expected = slope.shapes_of(names, shapes)
+        for key in sorted(held.keys() & expected.keys()):
+            if held[key] != expected[key]:
+                raise ValueError(f"form.{key} must have shape {expected[key]}; it has {held[key]}")
+        slope.rebuild(names, shapes)
+        return slope
 
 
 def _load_moments(slope: Slope, moments: dict[str, Tensor]) -> None:
@@ -152,26 +231,6 @@ def _load_moments(slope: Slope, moments: dict[str, Tensor]) -> None:
     if slope.optimizer is not None:
         trained = [name for name, p in _named(slope).items() if p.requires_grad]
         load_adam(slope.optimizer, trained, moments)
-
-
-def _take(estimator: "Gaussian", state: dict[str, Tensor], loaded: Slope | None) -> None:
-    smoothing, device = estimator.smoothing, estimator.slope.device
-    estimator.updates, smoothing.calls, *of_slope, age = state["learned"].tolist()
-    outputs = state.get("outputs")
-    estimator.experience.outputs = None if outputs is None else torch.Size(outputs.tolist())
-    moments = state.get("moments")
-    smoothing.moments = None if moments is None else moments.to(device, copy=True)
-    smoothing.forget_width()
-    estimator.experience.size.mean = state["difference"].item()
-    estimator.experience.loaded = True
-    slope = estimator.slope = loaded or estimator.slope.afresh()
-    slope.calls, slope.best = of_slope[:2]
-    slope.unsuited, slope.resting = map(bool, of_slope[2:])
-    slope.control.age = age
-    estimator.replay.clear()
-    replayed = part(state, "replay.")
-    if replayed:
-        estimator.replay.add(*(replayed[key].to(device) for key in sorted(replayed)))
 
 
 def _replay_faults(state: dict[str, Tensor]) -> Faults:
@@ -200,52 +259,6 @@ def _impossible(state: dict[str, Tensor]) -> list[str]:
     if "moments" in state and (state["moments"][1::2] < 0).any():
         errors.append("moments must have variances of 0 or more")
     return errors
-
-
-def _shapes(estimator: "Gaussian", state: dict[str, Tensor]) -> Shapes:
-    """The shapes of what does not depend on the forms."""
-    shapes: Shapes = {"learned": (COUNTERS,), "difference": ()}
-    counters = state.get("learned", torch.zeros(0, device="cpu"))
-    counted = counters.shape == shapes["learned"]
-    updates, followed, resting = (counted and int(counters[i]) for i in (0, 1, 5))
-    if "moments" in state or followed:
-        dims = state["moments"].ndim if "moments" in state else 1
-        shapes["moments"] = (4, *[ANY] * (dims - 1))
-    made = any(key in MADE or key.startswith(("form.", "adam.")) for key in state)
-    # Without a surrogate there are no updates, but of one that has been given up.
-    made = made or bool(updates and not resting)
-    if made or "outputs" in state:
-        shapes["outputs"] = (ANY,)
-    if made:
-        forms = state.get("forms", torch.zeros((), device="cpu"))
-        count = len(forms) if forms.ndim == 1 else ANY
-        shapes |= {"forms": (ANY,), "scale": (), "sums": (count, 3), "z_shape": (ANY,)}
-        shapes |= {"target_shape": (ANY,)}
-    return shapes
-
-
-def _slope(estimator: "Gaussian", state: dict[str, Tensor]) -> Slope:
-    """Forms as the state names them, their weights yet to be loaded."""
-    numbers = state["forms"].tolist()
-    if not all(0 <= number <= GIVEN for number in numbers):
-        raise ValueError(f"forms are {numbers}")
-    names = [NAMES[number] if number < GIVEN else "given" for number in numbers]
-    given, best = estimator.slope.given, int(state["learned"][3])
-    wanted = ["given"] if isinstance(given, nn.Module) else [given]
-    if given != "auto" and names != wanted:
-        raise ValueError(f"forms are {', '.join(names)}; surrogate= asks for {wanted[0]}")
-    if not 0 <= best < len(names):
-        raise ValueError(f"counters say that number {best} of {len(names)} forms is the best")
-    shapes = torch.Size(state["z_shape"].tolist()), torch.Size(state["target_shape"].tolist())
-    slope = estimator.slope.afresh()
-    # What is in the state is held against the forms before there is memory for them.
-    held = {key: tuple(tensor.shape) for key, tensor in part(state, "form.").items()}
-    expected = slope.shapes_of(names, shapes)
-    for key in sorted(held.keys() & expected.keys()):
-        if held[key] != expected[key]:
-            raise ValueError(f"form.{key} must have shape {expected[key]}; it has {held[key]}")
-    slope.rebuild(names, shapes)
-    return slope
 
 
 def _named(slope: Slope) -> dict[str, nn.Parameter]:
