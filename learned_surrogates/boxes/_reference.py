@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ._geometry import corners
+from ._polygons import iou_of
 
 
 def polygons(boxes: Tensor) -> NDArray[np.object_]:
@@ -21,23 +22,12 @@ def polygons(boxes: Tensor) -> NDArray[np.object_]:
 
 def shapely_iou(predictions: Tensor, targets: Tensor) -> NDArray[np.float64]:
     """`rotated_iou` by shapely, in float64 on the CPU."""
-    shared, union, _ = _areas(predictions, targets)
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return iou_of(polygons(predictions), polygons(targets))
 
 
 def shapely_giou(predictions: Tensor, targets: Tensor) -> NDArray[np.float64]:
     """`rotated_giou` by shapely, in float64 on the CPU."""
-    shared, union, hull = _areas(predictions, targets)
-    iou = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-    return iou - np.divide(hull - union, hull, out=np.ones_like(shared), where=union > 0)
-
-
-def _areas(
-    predictions: Tensor, targets: Tensor
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Of intersection, union, and the union's convex hull."""
     a, b = polygons(predictions), polygons(targets)
-    shared = shapely.area(shapely.intersection(a, b))
-    union = shapely.area(a) + shapely.area(b) - shared
+    union = shapely.area(shapely.union(a, b))
     hull = shapely.area(shapely.convex_hull(shapely.union(a, b)))
-    return shared, union, hull
+    return iou_of(a, b) - np.divide(hull - union, hull, out=np.ones_like(hull), where=union > 0)
