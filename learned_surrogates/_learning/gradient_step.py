@@ -1,7 +1,7 @@
 """One gradient step of a net of ours, and how such a net is made."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -15,7 +15,9 @@ def apply_gradients(optimizer: torch.optim.Optimizer, gradients: Sequence[Tensor
     sane = _sane(gradients)
     for parameter, gradient in zip(optimizer.param_groups[0]["params"], gradients, strict=True):
         parameter.grad = gradient if gradient is None else gradient.where(sane, 0.0)
-    optimizer.step()
+    # PyTorch 2.4 makes Adam's counters on the user's default device.
+    with nullcontext() if optimizer.state else torch.device("cpu"):
+        optimizer.step()
     optimizer.zero_grad()
 
 

@@ -7,6 +7,7 @@ what the metric has in common with them needs no draws.
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cpdist
@@ -82,7 +83,7 @@ class Controls:
         read = self.task.labels(drawn.where(self.batch.present, -1).flatten(0, 1).cpu())
         said = list(map(_as_string, folded_labels(self.task, read)))
         meant = list(map(_as_string, self.labels)) * count
-        distances = cpdist(said, meant, scorer=Levenshtein.distance, dtype="float32")
+        distances = cpdist(said, meant, scorer=Levenshtein.distance, dtype=np.float32)
         wrong = [a != b for a, b in zip(said, meant, strict=True)]
         known = torch.stack(
             [torch.from_numpy(distances), torch.tensor(wrong, dtype=torch.float32, device="cpu")]

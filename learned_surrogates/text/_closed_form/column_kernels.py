@@ -15,6 +15,9 @@ ZERO = np.float32(0)
 PAIRS = 9
 # Nothing comes from where there is less; a float32 of its inverse still has room above.
 LEAST = np.float32(1e-20)
+# Numba imports SciPy where it first compiles, and there denormal numbers are flushed to zero: of
+# that, NumPy before 2.0 warns, unless it has looked at a type before.
+LOOKED_AT = [np.finfo(kind) for kind in (np.float32, np.float64)]
 
 
 def compiled(function: Any) -> Any:

@@ -33,12 +33,13 @@ def run(
     gradient: bool,
 ) -> tuple[Tensor, Sequence[Tensor] | None]:
     """The expected distances, `(batch,)`, and their gradients by characters, special and again."""
+    unit = isinstance(step, UnitStep)
+    # In float64 it is precision that is asked for, and a GPU mostly waits for its kernels; on the
+    # CPU in float32 a chain would take PyTorch five times as long.
+    quick = outputs.special.device.type == "cpu" and outputs.special.dtype == torch.float32
+    found = found_kernels() if unit and quick else None
     with flushed(outputs.special.device):
-        unit = isinstance(step, UnitStep)
-        # In float64 it is precision that is asked for, and a GPU mostly waits for its kernels; on
-        # the CPU in float32 a chain would take PyTorch five times as long.
-        quick = outputs.special.device.type == "cpu" and outputs.special.dtype == torch.float32
-        if unit and quick and (found := found_kernels()) is not None:
+        if found is not None:
             try:
                 return _compiled(found, outputs, spelling, ctc, gradient)
             except MemoryError:
