@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo detection test test-long mutants lint types docs wheel-test clean
+.PHONY: demo detection test test-long mutants lint types docs wheel-test sdist-test oldest-test clean
 .DEFAULT_GOAL := test
 
 .venv/ready: requirements-dev.txt pyproject.toml
@@ -40,6 +40,12 @@ docs: .venv/ready  ## builds docs/_build/html
 
 wheel-test: .venv/ready  ## the tests against the built wheel, from another folder
 	PYTHON=$(BIN)/python bash .ci/wheel-test
+
+sdist-test: .venv/ready  ## some tests, where the source distribution was unpacked
+	PYTHON=$(BIN)/python bash .ci/sdist-test
+
+oldest-test:  ## some tests on the oldest versions that we support; PYTHON is 3.11, several GB
+	PYTHON=$(PYTHON) bash .ci/oldest-test
 
 clean:
 	rm -rf .venv dist docs/_build
