@@ -34,7 +34,7 @@ from ._support.checks import check_choice, check_number
 from ._support.isolated import never_compiled
 from ._support.processes import Lock, Stream, one_at_a_time
 from ._support.warnings import warn
-from ._task import Task
+from ._task import Task, check_arguments
 from ._tensors import Tensors
 
 if TYPE_CHECKING:
@@ -225,6 +225,10 @@ class LearnedSurrogateLoss(SavedWhole):
         if base_loss is not None and not callable(base_loss):
             raise TypeError(
                 f"base_loss must be callable as this loss is, like nn.CTCLoss(); got {base_loss!r}"
+            )
+        if base_loss is None and base_weight is not None:
+            raise ValueError(
+                f"base_weight={base_weight!r} is the share of a base loss: give base_loss=, too"
             )
         hooks.check_settings(task)
         task = hooks.settled(task, "for_base_loss", base_loss)
@@ -465,6 +469,7 @@ class LearnedSurrogateLoss(SavedWhole):
     def _read(self, batches: Iterable[Any]) -> Iterator[Batch]:
         """What the loss would be called with, read."""
         for arguments in batches:
+            check_arguments(arguments)
             named = isinstance(arguments, Mapping)
             yield hooks.read(self.task, () if named else arguments, arguments if named else {})
 

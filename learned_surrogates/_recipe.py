@@ -46,6 +46,11 @@ class Recipe:
                 check_number(name, share, 0, integer=False)
                 if share > 1:
                     raise ValueError(f"{name} must be at most 1; got {share!r}")
+        if self.correction != 1 and not (self.task.measured and self.draws):
+            raise ValueError(
+                f"correction={self.correction!r} weighs what draws correct by, and here nothing is "
+                "measured by draws: leave it out"
+            )
         check_budget(self.metric_budget)
         self._check_fit()
 

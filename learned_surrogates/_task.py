@@ -211,6 +211,19 @@ class Task(ABC, Generic[BatchType]):
         return None
 
 
+def check_arguments(arguments: Any) -> None:
+    """Checks that one batch of several is what the loss would be called with.
+
+    Raises:
+        TypeError: it is no tuple, list or dict.
+    """
+    if not isinstance(arguments, (tuple, list, Mapping)):
+        raise TypeError(
+            "batches must be an iterable of what the loss would be called with, tuples or dicts: "
+            f"[(prediction, target), ...]; one of them is of type {type(arguments).__name__}"
+        )
+
+
 def read(task: Task[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Batch:
     """What the task reads from a call.
 

@@ -79,6 +79,9 @@ def make_loss(case: str = "tensors", metric=None, **options) -> LearnedSurrogate
         "capacity": 8 if case in FORMS else 32,
         **options,
     }
+    if "executor" in options and not hasattr(metric, "higher_is_better"):
+        # Values that come later are too late to find it out, of which there is a warning.
+        options = {"higher_is_better": False, **options}
     return LearnedSurrogateLoss(metric, **grouped(**options))
 
 

@@ -55,8 +55,10 @@ def test_the_base_loss_has_the_share_that_it_is_given(share):
 
 
 def test_without_a_base_loss_the_surrogates_gradient_is_as_it_is():
-    criterion, arguments = known_loss(base_loss=None, base_weight=0.5), make_arguments(batch=32)
+    criterion, arguments = known_loss(base_loss=None), make_arguments(batch=32)
     torch.testing.assert_close(step(criterion, arguments)[1], along_the_distance(arguments))
+    with pytest.raises(ValueError, match=r"base_weight=0\.5 is the share of a base loss"):
+        known_loss(base_loss=None, base_weight=0.5)
 
 
 def test_a_surrogate_that_tells_nothing_for_long_is_a_warning_with_causes():

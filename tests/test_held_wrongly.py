@@ -259,8 +259,6 @@ ERRORS = [
         CLASSES,
     ),
     (lambda p, t: (p - t).square().sum(-1), POINTS.clone(), POINTS),
-    # Of no form that is known to be perfect.
-    (lambda p, t: p.square().sum(-1), torch.randn(16, 3), CLASSES[:, None].expand(-1, 2)),
 ]
 
 

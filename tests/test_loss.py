@@ -315,7 +315,8 @@ def test_default_surrogates_for_tensors_of_every_dimension(shape):
 
 def test_a_tensor_without_a_default_surrogate_says_so():
     with pytest.raises(ValueError, match="surrogate=EmbeddingDistance"):
-        make_loss(metric=zero)(torch.zeros(2, 1, 2, 2, 2, requires_grad=True), torch.zeros(2))
+        criterion = make_loss(metric=zero, higher_is_better=False)
+        criterion(torch.zeros(2, 1, 2, 2, 2, requires_grad=True), torch.zeros(2))
 
 
 def test_targets_of_another_shape_get_a_net_of_their_own():

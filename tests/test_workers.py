@@ -929,7 +929,7 @@ def test_what_cannot_be_sent_is_not_sent_later():
         return counting
 
     counting = Counting()
-    criterion = LearnedSurrogateLoss(l1, batched=True, executor=make)
+    criterion = LearnedSurrogateLoss(l1, batched=True, higher_is_better=False, executor=make)
     with pytest.raises(OSError, match="no processes left"):
         step(criterion, make_arguments(seed=1))
     step(criterion, make_arguments(seed=2))
@@ -938,7 +938,10 @@ def test_what_cannot_be_sent_is_not_sent_later():
 
 def test_a_check_says_what_a_worker_raised():
     criterion = LearnedSurrogateLoss(
-        stubborn, batched=True, executor=Workers(ThreadPoolExecutor, chunk_size=1)
+        stubborn,
+        batched=True,
+        higher_is_better=False,
+        executor=Workers(ThreadPoolExecutor, chunk_size=1),
     )
     with pytest.raises(MetricError, match=r"this and that.*sample 3 of 4"):
         criterion.check([with_odd_sample(sample=3)])

@@ -12,6 +12,7 @@ from .._contract import hooks
 from .._core import Core
 from .._support.checks import check_number
 from .._support.isolated import isolated
+from .._task import check_arguments
 from .check import BASE, OWN, Direction, GradientCheck
 
 # Step lengths, as shares of the spread of a sample's prediction.
@@ -56,6 +57,7 @@ class GradientChecker:
 
     def add(self, arguments: Any) -> None:
         """Takes a batch: what the loss would be called with, as a tuple or a dict."""
+        check_arguments(arguments)
         args, kwargs = ((), arguments) if isinstance(arguments, Mapping) else (arguments, {})
         # What was made in inference mode has no gradient elsewhere.
         args = tuple(map(_normal, args))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .._batch import Batch
 from .._contract import hooks
-from .._metric.metric import Metric, MetricError
+from .._metric.metric import Metric, MetricError, take
 from .._support.isolated import isolated
 from .._support.warnings import warn
 from .._task import Task
@@ -32,6 +32,17 @@ FAR = (
     "metric {name!r} is {perfect:g} where predictions equal their targets, and {own:g} for the "
     "model's: is best={best:g} really its best value? The loss cannot come near 0"
 )
+UNTOLD = (
+    "metric {name!r}: nobody said whether higher or lower is better, and {why}: it is taken that "
+    "lower is better. Say higher_is_better=False, or True with best=, the value of a perfect "
+    "prediction"
+)
+WHY = {
+    "targets": "these targets do not tell what a perfect prediction would be",
+    "late": "its values come after the call, too late to find out",
+}
+# Share of a batch's samples on which perfect predictions must be no better, for a doubt.
+MOST = 0.75
 
 
 def check_direction(task: Task[Any], queue: Queue, batch: Batch, errors: Tensor) -> bool:
@@ -50,21 +61,34 @@ def check_direction(task: Task[Any], queue: Queue, batch: Batch, errors: Tensor)
         ValueError: all of the batch is better than, or as good as, its targets in its place.
     """
     sure, found = task.target_is_best, []
-    # Where only some samples are measured, the metric is dear.
-    if not sure and (queue.metric.told_direction or not errors.isfinite().all()):
+    if not sure and queue.metric.told_direction:
         return True
     with isolated(batch.prediction.device), torch.no_grad():
-        for predictions in hooks.perfect(task, batch):
+        candidates, targets = hooks.perfect(task, batch), hooks.decode(task, batch)[1]
+        if not sure and not errors.isfinite().all():
+            # Where only some samples are measured, the metric is dear: no others are now.
+            some = errors.isfinite().nonzero()[:, 0].tolist()
+            candidates, targets = [take(each, some) for each in candidates], take(targets, some)
+            errors = errors[some]
+        for predictions in candidates if len(errors) else []:
             with suppress(MetricError):  # of a pair that the model does not make
-                found.append(queue.evaluate([(predictions, hooks.decode(task, batch)[1])])[0])
+                found.append(queue.evaluate([(predictions, targets)])[0])
     if not found:
+        if not sure and len(errors):
+            warn_untold(queue.metric, "targets")
         return True
     perfect = torch.stack([each.flatten(1).mean(1) if each.ndim > 1 else each for each in found])
     # A candidate on which the metric fails is none.
-    perfect = perfect.where(perfect.isfinite(), torch.inf).amin(0)
+    perfect = perfect.where(perfect.isfinite(), torch.inf)
+    perfect = perfect.amin(0) if sure else perfect[perfect.mean(1).argmin()]
     known = errors.isfinite() & perfect.isfinite()
     told = _compare(queue.metric, errors[known], perfect[known], sure)
     return told or not sure
+
+
+def warn_untold(metric: Metric, why: str) -> None:
+    """Warns that a metric's direction is taken, and not known; `why` is one of `WHY`."""
+    warn(UNTOLD.format(name=metric.name, why=WHY[why]))
 
 
 def _compare(metric: Metric, own: Tensor, perfect: Tensor, sure: bool) -> bool:
@@ -77,7 +101,9 @@ def _compare(metric: Metric, own: Tensor, perfect: Tensor, sure: bool) -> bool:
         "own": metric.value(own).mean().item(),
         "perfect": metric.value(perfect).mean().item(),
     }
-    if (perfect >= own - slack).all() and (perfect > own + slack).any():
+    no_better = (perfect >= own - slack).double().mean()
+    opposed = (perfect > own + slack).any() and bool(perfect.mean() > own.mean())
+    if opposed and no_better >= (1 if sure else MOST):
         direction = f"{'higher' if metric.higher_is_better else 'lower'} is better"
         remedy = REMEDIES[metric.higher_is_better]
         message = WRONG.format(direction=direction, remedy=remedy, **values)

@@ -9,7 +9,7 @@ from .._batch import Batch
 from .._contract import hooks
 from .._support.isolated import isolated
 from .._task import Task
-from .direction import check_direction
+from .direction import check_direction, warn_untold
 from .queue import Queue
 
 # Calls in which it is looked, until one has told.
@@ -36,6 +36,12 @@ class FirstBatches:
             with isolated(batch.prediction.device), torch.no_grad():
                 told = hooks.warn_about(self.task, batch)
             self.of_batches = 0 if told else self.of_batches - 1
+
+    def direction_comes_late(self) -> None:
+        """Warns, where nobody said the direction and values come too late to find it out."""
+        if self.of_direction and not (self.task.target_is_best or self.queue.metric.told_direction):
+            warn_untold(self.queue.metric, "late")
+            self.of_direction = 0
 
     def check_direction(self, batch: Batch, errors: Tensor) -> None:
         """Holds the errors `(batch,)` of a batch against those of perfect predictions.

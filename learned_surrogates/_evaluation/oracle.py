@@ -68,6 +68,8 @@ class Oracle:
             # Where a call does not wait for the metric, neither does it for this.
             if evaluation.measured is not None:
                 self.first_batches.check_direction(batch, evaluation.measured.known(size))
+            elif evaluation.jobs:
+                self.first_batches.direction_comes_late()
         except BaseException:
             self.queue.cancel(evaluation)
             raise

@@ -224,7 +224,7 @@ class MeasuredCore(Core):
         with isolated(self.device), self._unchanged(always=True):
             # Not the stream from which others draw to judge it.
             self.random.manual_seed(CHECKED)
-            count = draws - draws % 2 if self.recipe.draws else 0
+            count = draws + draws % 2 if self.recipe.draws else 0
             return self._look(batch, None, True, count)[1]  # type: ignore[return-value]
 
     # Before the first call

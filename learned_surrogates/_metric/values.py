@@ -14,6 +14,12 @@ DIAGONAL = (
     "are its diagonal"
 )
 
+# Of values for each place, where classes are in the second dimension.
+CLASSES_LAST = (
+    ": a value for each place of predictions whose classes are in dimension 1? Hand the loss "
+    "predictions with classes last, prediction.movedim(1, -1)"
+)
+
 
 def ask(function: Callable[..., Any], predictions: Any, targets: Any) -> Any:
     """What the metric says, of copies: one that works in place changes nobody else's."""
@@ -38,6 +44,8 @@ def as_values(result: Any, count: int | None, sample_shape: tuple[int, ...] = ()
     if isinstance(result, (list, tuple)) and result and isinstance(result[0], Tensor):
         result = torch.stack(list(result))
     if isinstance(result, Tensor):
+        if result.is_complex():
+            raise TypeError(f"expected real numbers, got {result.dtype}")
         values = result.detach().to("cpu", torch.float64)
     else:
         array = np.asarray(result)
@@ -55,10 +63,12 @@ def as_values(result: Any, count: int | None, sample_shape: tuple[int, ...] = ()
         wanted = "one number" if count is None else f"shape ({count},)"
         if sample_shape:
             wanted += f" or {(*expected, *sample_shape)}, one number an output, or part of that"
-        pairwise = count is not None and tuple(values.shape) == (count, count)
-        raise ValueError(
-            f"expected {wanted}, got shape {tuple(values.shape)}{DIAGONAL if pairwise else ''}"
-        )
+        hint = ""
+        if count is not None and tuple(values.shape) == (count, count):
+            hint = DIAGONAL
+        elif outputs and outputs == sample_shape[1:]:
+            hint = CLASSES_LAST
+        raise ValueError(f"expected {wanted}, got shape {tuple(values.shape)}{hint}")
     return values
 
 

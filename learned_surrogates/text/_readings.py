@@ -183,8 +183,12 @@ def readings(
 
 
 def draws_of(task: TextTask, metric: Metric) -> int:
-    """None of a metric whose expected value is known in closed form, or whose values are fitted."""
-    return task.draws if task.measured and known_distance(task, metric) is None else 0
+    """None of a metric whose expected value is known in closed form, or whose values are fitted.
+
+    With `surrogate="none"` nothing shall be known, and the metric is drawn.
+    """
+    known = known_distance(task, metric) is not None and task.surrogate != "none"
+    return task.draws if task.measured and not known else 0
 
 
 def check_draws(task: TextTask, count: int, metric: Metric) -> None:

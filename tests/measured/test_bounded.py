@@ -131,6 +131,7 @@ def test_what_is_handed_back_unmeasured_is_bounded_in_any_regime(regime):
     criterion = LearnedSurrogateLoss(
         lambda prediction, target: (prediction - target).square().sum(-1),
         executor=by_hand,
+        higher_is_better=False,
         reduction="sum",
         surrogate="pair",
         batched=True,
@@ -201,6 +202,7 @@ def test_a_base_loss_with_no_weight_left_has_no_part_in_the_gradient():
         l1,
         batched=True,
         executor=by_hand,
+        higher_is_better=False,
         base_loss=lambda prediction, target: (prediction * math.nan).sum(),
         surrogate="elements",
     )
@@ -238,6 +240,7 @@ def test_a_metric_that_dies_is_warned_of_once_counts_for_less_and_has_an_end(lag
         on_metric_error=Skip(give_up_after=150),
         surrogate="elements",
         base_loss=lambda prediction, target: 7.0 * prediction.sum(),
+        higher_is_better=False,
         executor=None if lag is None else Workers(AtOnce(), lag=lag, chunk_size=16),
         reduction="sum",
     )

@@ -116,7 +116,9 @@ def test_signal_over_noise_of_gradients_whose_mean_is_known():
 
 def test_one_call_that_is_not_measured_counts():
     by_hand = ByHand()
-    criterion = LearnedSurrogateLoss(l1, batched=True, executor=Workers(by_hand, max_pending=1))
+    criterion = LearnedSurrogateLoss(
+        l1, batched=True, higher_is_better=False, executor=Workers(by_hand, max_pending=1)
+    )
     step(criterion, make_arguments())
     assert criterion._core.oracle.queue.unmeasured == 0
     step(criterion, make_arguments(seed=1))
