@@ -19,7 +19,10 @@ the same images, with one of these:
   and feds: `text.ls_ed` and `text.feds`, as they are, for one softmax a position;
 - mwer4, mwer16: minimum-risk training, the expected metric's gradient from 4 or 16 draws a sample
   with a leave-one-out baseline, plus 0.1 times the proxy; mwer4-half, mwer16-half: half of it and
-  half of the proxy, brought to one norm.
+  half of the proxy, brought to one norm;
+- nbest5, group5, group64, soft10, soft30, in the same two ways: minimum risk over the 5 most
+  probable readings; the group-relative policy gradient of 5 or 64 draws; the soft edit distance at
+  a temperature of 0.1 or 0.3 (whatever the metric is).
 
 Regimes: `clean` labels; `noisy` ones (40 % of the training words with 1 to 3 wrong characters);
 `words`, noisy labels and, as the metric, whether the word is wrong; and, with clean labels, metrics
@@ -55,6 +58,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from learned_surrogates import FitValues, LearnedSurrogateLoss, text
 from lib.minimum_risk import HalfAndHalf, expected_metric
+from lib.nbest_risk import nbest_risk
 from lib.post_tuning import (
     BATCH,
     Objective,
@@ -71,6 +75,7 @@ from lib.rival_losses import (
     weighted_cross_entropy,
 )
 from lib.scoring import predict, scores
+from lib.soft_edit_distance import soft_edit_distance
 from lib.weights import CHECKPOINTS
 from lib.word_images import WordImages
 
@@ -84,7 +89,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "surrogate-measured": {"draws": 4, "surrogate": "none"},
 }
 PUBLISHED: dict[str, Callable[..., LearnedSurrogateLoss]] = {"ls-ed": text.ls_ed, "feds": text.feds}
-RISKS = ("mwer4", "mwer16", "mwer4-half", "mwer16-half")
+RISKS: dict[str, Callable[..., Tensor]] = {
+    **{f"mwer{draws}": partial(expected_metric, draws=draws) for draws in (4, 16)},
+    **{f"group{n}": partial(expected_metric, draws=n, relative=True) for n in (5, 64)},
+    "nbest5": partial(nbest_risk, count=5),
+}
+SOFT = {f"soft{t}": partial(soft_edit_distance, temperature=t / 100) for t in (10, 30)}
+HALVED = {f"{risk}-half": risk for risk in (*RISKS, *SOFT)}
 METRICS: dict[str, Callable[..., Any]] = {
     "clean": text.edit_distance,
     "noisy": text.edit_distance,
@@ -104,7 +115,10 @@ RIVALS: dict[str, Callable[[Head], Callable[..., Tensor]]] = {
     "weighted": lambda head: weighted_cross_entropy(DIGITS, 10),
 }
 BLENDS = {f"surrogate-{rival}": rival for rival in RIVALS}
-METHODS = ("proxy", "ceiling", *RIVALS, *SETTINGS, *BLENDS, "paper", *PUBLISHED, *RISKS)
+METHODS = (
+    *("proxy", "ceiling", *RIVALS, *SETTINGS, *BLENDS),
+    *("paper", *PUBLISHED, *RISKS, *SOFT, *HALVED),
+)
 EVALUATION_SEED = 2020
 # The last two have the same words, which no other has, and the last one fonts of its own.
 SPLITS = ("validation", "familiar", "test")
@@ -226,16 +240,17 @@ class Study:
         if method in RIVALS:
             rival = RIVALS[method](self.head)
             return lambda *args: rival(*surrogate_arguments(*args, self.head)), None
-        if method in RISKS:
-            draws, _, half = method.removeprefix("mwer").partition("-")
-            blend = HalfAndHalf() if half else None
+        risk = HALVED.get(method, method)
+        if risk in RISKS or risk in SOFT:
+            of_metric = partial(RISKS[risk], metric=self.metric) if risk in RISKS else SOFT[risk]
+            blend = HalfAndHalf() if method in HALVED else None
 
-            def risk(output: Tensor, labels: list[str]) -> Tensor:
-                loss = expected_metric(output, labels, self.head, int(draws), self.metric)
+            def risked(output: Tensor, labels: list[str]) -> Tensor:
+                loss = of_metric(output, labels, self.head)
                 base = proxy(output, labels)
                 return blend(loss, base, output) if blend else loss + MWER_PROXY * base
 
-            return risk, None
+            return risked, None
         task = text.CTC(ALPHABET) if self.head == "ctc" else text.PerPosition(ALPHABET)
         if method in PUBLISHED:
             words = {"words": WordImages("train", seed).words} if method == "ls-ed" else {}

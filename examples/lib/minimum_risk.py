@@ -13,6 +13,8 @@ from .recogniser import Head, read
 
 # Weight of the newest batch in the running gradient norms.
 MOMENTUM = 0.05
+# Of a text's draws, beside their deviation, which may be 0.
+LEAST_DEVIATION = 1e-4
 
 
 def expected_metric(
@@ -21,11 +23,14 @@ def expected_metric(
     head: Head,
     draws: int,
     metric: Callable[..., Any] = text.edit_distance,
+    *,
+    relative: bool = False,
 ) -> Tensor:
     """A loss whose gradient estimates that of the expected metric, mean over the batch.
 
     Draws a class for each frame or position from the model's own distribution; REINFORCE with a
-    leave-one-out baseline.
+    leave-one-out baseline, or the group-relative policy gradient (GRPO: Shao et al.,
+    "DeepSeekMath", 2024, section 4.1; with one step a group, so that nothing is clipped).
 
     Args:
         output: the recogniser's, see `Recogniser`.
@@ -33,6 +38,8 @@ def expected_metric(
         head: "ctc" or "characters".
         draws: a sample, at least 2.
         metric: `(readings, labels) -> (batch,)`.
+        relative: divide each text's advantages by their deviation, which makes the gradient another
+            one than the expected metric's.
     """
     class_dim = 2 if head == "ctc" else 1
     log_probs = output.log_softmax(class_dim).movedim(class_dim, -1)
@@ -43,10 +50,14 @@ def expected_metric(
         readings = read(one_hot.movedim(-1, class_dim), head)
         errors.append(torch.as_tensor(metric(readings, labels)))
     drawn = torch.stack(errors).float()
-    advantage = (drawn - drawn.mean(0)) * draws / (draws - 1)
+    advantage = drawn - drawn.mean(0)
+    if relative:
+        advantage = advantage / draws / (drawn.std(0, correction=0) + LEAST_DEVIATION)
+    else:
+        advantage = advantage / (draws - 1)
     chosen = log_probs.expand(draws, *log_probs.shape).gather(-1, samples[..., None]).squeeze(-1)
     log_likelihood = chosen.sum(1 if head == "ctc" else 2)
-    return (advantage * log_likelihood).mean()
+    return (advantage * log_likelihood).sum(0).mean()
 
 
 class HalfAndHalf:
