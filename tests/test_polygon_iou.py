@@ -6,7 +6,7 @@ import torch
 from conftest import step
 from test_boxes_iou import as_corners, random_boxes
 
-from learned_surrogates import LearnedSurrogateLoss, boxes
+from learned_surrogates import FitValues, LearnedSurrogateLoss, boxes
 from learned_surrogates.boxes import polygon_iou, rotated_iou
 
 SQUARE = [[0, 0], [4, 0], [4, 4], [0, 4]]
@@ -89,7 +89,7 @@ def test_corners_train_on_it():
     """As it comes: it says itself that higher is better."""
     target = as_corners(random_boxes(16, 0)).float()
     prediction = (target + 0.5).requires_grad_()
-    criterion = LearnedSurrogateLoss(polygon_iou, task=boxes.Corners(), warm_up_updates=2)
+    criterion = LearnedSurrogateLoss(polygon_iou, task=boxes.Corners(), fit=FitValues(warm_up=2))
     _, gradient = step(criterion, (prediction, target))
     assert gradient.isfinite().all()
     expected = rotated_iou(prediction, target).mean().item()
