@@ -43,13 +43,11 @@ def polygon_iou(predictions: Any, targets: Any) -> Tensor:
         >>> polygon_iou(square, dented)
         tensor([0.7500], dtype=torch.float64)
     """
-    # GEOS leaves flags behind of which older versions of shapely warn, though no value is wrong.
-    with np.errstate(invalid="ignore"):
-        polygons, single = _polygons("prediction", predictions)
-        others, _ = _polygons("target", targets)
-        if len(polygons) != len(others):
-            raise ValueError(f"{len(polygons)} predictions for {len(others)} targets")
-        iou = torch.from_numpy(iou_of(polygons, others))
+    polygons, single = _polygons("prediction", predictions)
+    others, _ = _polygons("target", targets)
+    if len(polygons) != len(others):
+        raise ValueError(f"{len(polygons)} predictions for {len(others)} targets")
+    iou = torch.from_numpy(iou_of(polygons, others))
     return iou[0] if single else iou
 
 
@@ -58,7 +56,9 @@ vars(polygon_iou).update(higher_is_better=True, best=1.0)
 
 def iou_of(polygons: NDArray[np.object_], others: NDArray[np.object_]) -> NDArray[np.float64]:
     """Of pairs of valid polygons `(batch,)`; 0 where neither has an area."""
-    shared = shapely.area(shapely.intersection(polygons, others))
+    # GEOS leaves flags behind of which shapely 2.0 warns, though no value is wrong.
+    with np.errstate(invalid="ignore"):
+        shared = shapely.area(shapely.intersection(polygons, others))
     union = shapely.area(polygons) + shapely.area(others) - shared
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 

@@ -28,6 +28,7 @@ def shapely_iou(predictions: Tensor, targets: Tensor) -> NDArray[np.float64]:
 def shapely_giou(predictions: Tensor, targets: Tensor) -> NDArray[np.float64]:
     """`rotated_giou` by shapely, in float64 on the CPU."""
     a, b = polygons(predictions), polygons(targets)
-    union = shapely.area(shapely.union(a, b))
-    hull = shapely.area(shapely.convex_hull(shapely.union(a, b)))
+    with np.errstate(invalid="ignore"):  # as in `iou_of`
+        both = shapely.union(a, b)
+    union, hull = shapely.area(both), shapely.area(shapely.convex_hull(both))
     return iou_of(a, b) - np.divide(hull - union, hull, out=np.ones_like(hull), where=union > 0)
