@@ -16,7 +16,7 @@ def test_pictures_are_those_of_the_committed_results(tmp_path):
     )
     drawn = {file.name: file.read_text() for file in tmp_path.glob("*.svg")}
     assert drawn == {file.name: file.read_text() for file in STATIC.glob("*.svg")}
-    assert len(drawn) == 12
+    assert len(drawn) == 13
 
 
 def test_pictures_are_shown_have_a_description_and_read_in_the_dark():
