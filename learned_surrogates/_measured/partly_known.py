@@ -159,6 +159,8 @@ class PartlyKnown(Regressed[Any]):
         recipe, sync, random: as `Regressed` takes them.
     """
 
+    unit = "draws a set"
+
     def __init__(
         self,
         task: "SetTask[Any]",
@@ -174,11 +176,7 @@ class PartlyKnown(Regressed[Any]):
         super().__init__(doubt, recipe, sync, random)
         self.task = task
         self.metric = metric
-
-    @property
-    def follows(self) -> bool:
-        """Whether all is known, and nothing drawn."""
-        return not self.recipe.draws
+        self.known_of = task.known
 
     def draw(self, batch: "SetBatch", count: int, *, follow: bool) -> Draws:
         z, width = self._around(batch)
@@ -237,26 +235,6 @@ class PartlyKnown(Regressed[Any]):
         return self.task.present_part(send(noise, batch.prediction), batch)
 
     # What is told
-
-    @property
-    def r2(self) -> float:
-        return 1.0 if self.follows else super().r2
-
-    @property
-    def weight(self) -> float:
-        return 1.0 if self.follows else super().weight
-
-    @property
-    def verdict(self) -> str:
-        if self.follows:
-            return "The expected metric is known in closed form: nothing is drawn or learned"
-        verdict = f"The gradient is measured by {self.recipe.draws} draws a set"
-        if self.r2 != self.r2:
-            return verdict
-        return (
-            f"{verdict}. What is known of {self.task.known} tells {max(self.r2, 0):.0%} of how the "
-            "metric differs between them"
-        )
 
     @property
     def silent_advice(self) -> str:

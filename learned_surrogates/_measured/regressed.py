@@ -35,6 +35,10 @@ class Regressed(Estimator[BatchType]):
         random: a generator on the CPU, the only source of chance.
     """
 
+    #: What is drawn, and what something is known of, in words.
+    unit: str
+    known_of: str
+
     def __init__(
         self,
         doubt: Tensor,
@@ -97,12 +101,33 @@ class Regressed(Estimator[BatchType]):
             self.regression.sums = sums
 
     @property
+    def follows(self) -> bool:
+        """Whether all is known, and nothing drawn."""
+        return not self.recipe.draws
+
+    @property
     def r2(self) -> float:
+        if self.follows:
+            return 1.0
         return float(self.control.r2[0]) if self.updates else float("nan")
 
     @property
     def weight(self) -> float:
+        if self.follows:
+            return 1.0
         return float(self.control.weights[0]) if self.updates else 0.0
+
+    @property
+    def verdict(self) -> str:
+        if self.follows:
+            return "The expected metric is known in closed form: nothing is drawn or learned"
+        verdict = f"The gradient is measured by {self.recipe.draws} {self.unit}"
+        if self.r2 != self.r2:
+            return verdict
+        return (
+            f"{verdict}. What is known of {self.known_of} tells {max(self.r2, 0):.0%} of how the "
+            "metric differs between them"
+        )
 
     @property
     def base_weight(self) -> float:

@@ -40,6 +40,8 @@ class Readings(Regressed[TextBatch]):
         random: a generator on the CPU, the only source of chance.
     """
 
+    unit, known_of = "readings a sample", "readings"
+
     def __init__(
         self,
         task: TextTask,
@@ -110,34 +112,9 @@ class Readings(Regressed[TextBatch]):
     # What is told
 
     @property
-    def follows(self) -> bool:
-        """Whether all is known, and nothing drawn."""
-        return not self.recipe.draws
-
-    @property
-    def r2(self) -> float:
-        return 1.0 if self.follows else super().r2
-
-    @property
-    def weight(self) -> float:
-        return 1.0 if self.follows else super().weight
-
-    @property
     def base_weight(self) -> float:
         akin = self.akin or (self.learns and float(self.control.r2[1]) >= AKIN)
         return self.task.base_weight if akin else 0.0
-
-    @property
-    def verdict(self) -> str:
-        if self.follows:
-            return "The expected metric is known in closed form: nothing is drawn or learned"
-        verdict = f"The gradient is measured by {self.recipe.draws} readings a sample"
-        if self.r2 != self.r2:
-            return verdict
-        return (
-            f"{verdict}. What is known of readings tells {max(self.r2, 0):.0%} of how the metric "
-            "differs between them"
-        )
 
     @property
     def silent_advice(self) -> str:
@@ -152,7 +129,7 @@ class Readings(Regressed[TextBatch]):
         if self.learns and len(self.regression.doubt) > 2 * 3:
             kinds.append("what each class is worth")
         known = ", ".join(kinds) if self.learns else "nothing, measured only"
-        return [f"draws: {self.recipe.draws} readings a sample", f"known of them: {known}"]
+        return [f"draws: {self.recipe.draws} {self.unit}", f"known of them: {known}"]
 
     @property
     def _way(self) -> str:
