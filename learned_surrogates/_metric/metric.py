@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._support.checks import check_callable
 from .._support.warnings import warn
 from .calling_form import COUPLED, Form, coupling, find_form, told
 from .error import MetricError as MetricError
@@ -66,10 +67,7 @@ class Metric:
         batched: bool | None,
         on_error: str | Skip,
     ):
-        if not callable(function):
-            raise TypeError(
-                f"metric must be callable as metric(predictions, targets); got {function!r}"
-            )
+        check_callable("metric", function, "as metric(predictions, targets)")
         refuse_what_accumulates(function)
         if not isinstance(on_error, Skip) and on_error not in ("raise", "skip"):
             raise ValueError(
