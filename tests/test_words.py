@@ -7,7 +7,14 @@ import torch
 from conftest import make_arguments, step
 from torch import nn
 
-from learned_surrogates import LearnedSurrogateLoss, Tensors, check_task, ranking, text
+from learned_surrogates import (
+    LearnedSurrogateLoss,
+    MetricError,
+    Tensors,
+    check_task,
+    ranking,
+    text,
+)
 
 
 def silent(predictions, targets):
@@ -59,3 +66,57 @@ def test_a_base_loss_that_does_not_take_lists_is_named():
         criterion(torch.randn(2, 3, requires_grad=True), target=["a", "b"])
     assert "base_loss, MSELoss, raised this" in as_note(error)
     assert "(Tensor, target=list)" in as_note(error)
+
+
+def refusal(metric, count=8, **options):
+    criterion = LearnedSurrogateLoss(metric, higher_is_better=False, **options)
+    with pytest.raises(MetricError) as error:
+        criterion(torch.randn(count, 5, requires_grad=True), torch.randn(count, 5))
+    return str(error.value)
+
+
+RETURNED = {
+    "None": (lambda z, y: None, "returned None, where numbers are expected"),
+    "a text": (lambda z, y: "ok", "returned 'ok', where numbers are expected"),
+    "a dict": (lambda z, y: {"f": 1.0}, "returned {'f': 1.0}, where numbers are expected"),
+    "a generator": (lambda z, y: (1.0 for _ in z), "returned <generator object"),
+    "others beside it": (lambda z, y: ((z - y).sum(-1), 0), "returned (tensor("),
+    "a wrong shape": (lambda z, y: torch.zeros(3), "returned shape (3,), where shape (8,)"),
+}
+
+
+@pytest.mark.parametrize("kind", RETURNED)
+def test_what_a_metric_returned_is_not_what_it_raised_nor_a_sample_s_fault(kind):
+    metric, said = RETURNED[kind]
+    for batched in (None, True):
+        found = refusal(metric, batched=batched)
+        assert f"metric '<lambda>' {said}" in found
+        assert "(of all 8 samples; " in found
+        assert "raised" not in found
+        assert "sample 0" not in found
+        assert ("called with a batch, batched=True" in found) == (batched is True)
+
+
+def test_one_sample_s_fault_is_still_its_own():
+    def last_is_missing(z, y):
+        return [None if each[0] > 50 else 1.0 for each in z]
+
+    criterion = LearnedSurrogateLoss(last_is_missing, batched=True, higher_is_better=False)
+    z = torch.zeros(8, 5).index_fill(0, torch.tensor([5]), 99.0).requires_grad_()
+    with pytest.raises(MetricError, match=r"returned \[None\].*sample 5 of 8"):
+        criterion(z, torch.zeros(8, 5))
+    skipping = LearnedSurrogateLoss(
+        last_is_missing, batched=True, higher_is_better=False, on_metric_error="skip"
+    )
+    skipping(z, torch.zeros(8, 5))
+    assert skipping.stats["metric/skipped"] == 1
+
+
+def test_a_form_that_was_given_wrongly_is_named():
+    def each(z, y):
+        assert z.ndim == 2
+        return (z - y).abs().sum(-1)
+
+    assert "called with one sample at a time, batched=False" in refusal(each, batched=False)
+    assert "called with a batch, batched=True" in refusal(lambda z, y: z.sum(), batched=True)
+    assert "batched=" not in refusal(lambda z, y: None)
