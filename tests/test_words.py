@@ -120,3 +120,12 @@ def test_a_form_that_was_given_wrongly_is_named():
     assert "called with one sample at a time, batched=False" in refusal(each, batched=False)
     assert "called with a batch, batched=True" in refusal(lambda z, y: z.sum(), batched=True)
     assert "batched=" not in refusal(lambda z, y: None)
+
+
+def test_a_surrogate_that_is_shown_single_outputs_is_told_their_shapes():
+    surrogate = nn.Bilinear(3, 3, 1)
+    criterion = LearnedSurrogateLoss(lambda z, y: (z - y).abs(), surrogate=surrogate)
+    with pytest.raises(RuntimeError) as error:
+        criterion(*make_arguments("measured"))
+    assert "Bilinear, was called with z (2, 1) and y (2,)" in as_note(error)
+    assert "each output is such a sample: z (n, 1) and y (n,)" in as_note(error)
