@@ -14,7 +14,7 @@ class MetricError(RuntimeError):
 
 
 class ReturnedError(ValueError):
-    """What the metric returned is not what it must return: "returned ..., where ... is expected"."""
+    """What the metric returned is not what it must return; the message begins with "returned"."""
 
 
 class CallingFormError(MetricError, ValueError):
