@@ -441,6 +441,9 @@ class LearnedSurrogateLoss(SavedWhole):
         Returns:
             The path.
 
+        Raises:
+            TypeError: `check` is something else.
+
         Example:
             >>> import tempfile, torch
             >>> from learned_surrogates import LearnedSurrogateLoss
@@ -455,6 +458,8 @@ class LearnedSurrogateLoss(SavedWhole):
         """
         from ._diagnosis.report import write_report
 
+        if not isinstance(check, GradientCheck | None):
+            raise TypeError(f"check must be what criterion.check(...) returned; got {check!r}")
         page = Path(path)
         page.parent.mkdir(parents=True, exist_ok=True)
         write_report(page, self._core, self.stats, repr(self), check)
