@@ -1,18 +1,28 @@
 """What is said to somebody who gave or got something else than was meant."""
 
+import copy
+import pickle
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from conftest import make_arguments, step
+from executors import AtOnce
 from torch import nn
 
 from learned_surrogates import (
+    Filter,
+    FitValues,
     LearnedSurrogateLoss,
     MetricError,
     Tensors,
+    Workers,
+    boxes,
     check_task,
     ranking,
+    retrieval,
+    segmentation,
     text,
 )
 
@@ -129,3 +139,77 @@ def test_a_surrogate_that_is_shown_single_outputs_is_told_their_shapes():
         criterion(*make_arguments("measured"))
     assert "Bilinear, was called with z (2, 1) and y (2,)" in as_note(error)
     assert "each output is such a sample: z (n, 1) and y (n,)" in as_note(error)
+
+
+def of_boxes(**options):
+    return LearnedSurrogateLoss(boxes.rotated_iou, task=boxes.Rotated(), **options)
+
+
+SCORES = torch.zeros(1, 3)
+NAMED = {
+    "RecallAtK": (lambda: retrieval.RecallAtK(5), TypeError, r"ks must be a sequence.*got 5"),
+    "characters": (
+        lambda: text.WeightedEditDistance(characters=5),
+        TypeError,
+        "characters must be a dict.*got 5",
+    ),
+    "no character": (
+        lambda: text.WeightedEditDistance(characters={"": 1}),
+        ValueError,
+        "a key of characters must be a string of one character or more; got ''",
+    ),
+    "no text": (
+        lambda: text.WeightedEditDistance(characters={5: 1}),
+        TypeError,
+        "a key of characters must be a string.*got 5",
+    ),
+    "gains": (
+        lambda: ranking.ndcg_loss(SCORES, torch.tensor([[1.0, -2.0, 0.0]])),
+        ValueError,
+        "targets must be gains of 0 or more; one is -2",
+    ),
+    "draws of boxes": (
+        lambda: of_boxes(draws=2),
+        ValueError,
+        r"Rotated\(\) has none: give.*noise=",
+    ),
+    "draws of tensors": (
+        lambda: LearnedSurrogateLoss(silent, task=Tensors(smoothing=0), draws=2),
+        ValueError,
+        "has none: plain tensors have one unless smoothing=0",
+    ),
+    "class maps": (
+        lambda: segmentation.counts(torch.randn(2, 3, 4, 4), torch.ones(2, 4, 4).long()),
+        ValueError,
+        "give classes=3",
+    ),
+    "check": (lambda: of_boxes().report("page.html", check="x"), TypeError, "check must be what"),
+    "Workers": (lambda: Workers(4), TypeError, r"^Workers\.executor must be.*got 4"),
+    "executor": (lambda: of_boxes(executor=4), TypeError, r"^executor must be.*Workers\(\.\.\.\)"),
+    "lag": (lambda: Workers(AtOnce, lag=-1), ValueError, r"^Workers\.lag must be at least 0"),
+    "filter": (lambda: FitValues(filter="x"), TypeError, r"^FitValues\.filter must be a number"),
+    "Filter": (lambda: Filter(-1), ValueError, r"^Filter\.threshold must be at least 0"),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_what_was_given_wrongly_is_named(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    function, error, message = NAMED[name]
+    with pytest.raises(error, match=message):
+        function()
+    assert not list(tmp_path.iterdir())
+
+
+def test_padding_of_gains_may_be_negative_where_there_is_no_item():
+    targets, mask = torch.tensor([[1.0, 0.0, -1.0]]), torch.tensor([[True, True, False]])
+    assert ranking.ndcg_loss(SCORES, targets, mask=mask).isfinite()
+
+
+def test_an_executor_that_was_given_does_not_travel():
+    with ThreadPoolExecutor(1) as executor:
+        with pytest.raises(TypeError, match=r"ThreadPoolExecutor, cannot travel.*give a callable"):
+            pickle.dumps(of_boxes(executor=executor))
+        assert copy.deepcopy(of_boxes(executor=executor))._core.recipe.executor.executor is executor
+    pickle.loads(pickle.dumps(of_boxes(executor=ThreadPoolExecutor)))
+    pickle.loads(pickle.dumps(of_boxes(executor=AtOnce())))
