@@ -57,7 +57,7 @@ def base_gradient(
         prediction = original.detach()
         prediction = (prediction.float() if half else prediction).requires_grad_()
         args, kwargs = with_prediction(batch, prediction, args, kwargs)
-        value = base_loss(*args, **kwargs)
+        value = _called(base_loss, args, kwargs)
         if not isinstance(value, Tensor) or not value.requires_grad:
             raise TypeError(
                 "base_loss must return a tensor that depends on the prediction; it returned "
@@ -89,6 +89,24 @@ def base_gradient(
         gradient = gradient.where(~original.detach().isneginf(), 0.0)
         left_out = _spoilt(gradient, batch)
         return gradient.where(batch.per_sample(~left_out, gradient.ndim), 0.0), left_out
+
+
+def _called(
+    base_loss: Callable[..., Tensor], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Any:
+    """What the base loss returns; what it raises gets a note that names it."""
+    try:
+        return base_loss(*args, **kwargs)
+    except Exception as error:
+        name = getattr(base_loss, "__name__", type(base_loss).__name__)
+        given = [type(value).__name__ for value in args]
+        given += [f"{key}={type(value).__name__}" for key, value in kwargs.items()]
+        error.add_note(
+            f"base_loss, {name}, raised this: it is called with the criterion's own arguments, "
+            f"here ({', '.join(given)}). Give one that takes them, or a function that passes on "
+            "what it needs"
+        )
+        raise
 
 
 def _spoilt(gradient: Tensor, batch: Batch) -> Tensor:

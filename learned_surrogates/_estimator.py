@@ -175,7 +175,7 @@ class Estimator(ABC, Generic[BatchType]):
     @property
     @abstractmethod
     def silent_advice(self) -> str:
-        """Why all draws may be the same, and what to do, as the end of a sentence."""
+        """Why all draws may be the same, and what to do, to follow an "or"."""
 
     @abstractmethod
     def stats(self) -> dict[str, Any]:

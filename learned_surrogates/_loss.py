@@ -30,7 +30,7 @@ from ._metric.metric import Metric
 from ._metric.skip import Skip
 from ._recipe import Recipe
 from ._saved_whole import SavedWhole
-from ._support.checks import check_choice, check_number
+from ._support.checks import check_callable, check_choice, check_number
 from ._support.isolated import never_compiled
 from ._support.processes import Lock, Stream, one_at_a_time
 from ._support.warnings import warn
@@ -222,10 +222,8 @@ class LearnedSurrogateLoss(SavedWhole):
                 f"task must be a Task such as text.CTC(alphabet); got {task!r}"
                 + (", the class itself: call it" if isinstance(task, type) else "")
             )
-        if base_loss is not None and not callable(base_loss):
-            raise TypeError(
-                f"base_loss must be callable as this loss is, like nn.CTCLoss(); got {base_loss!r}"
-            )
+        if base_loss is not None:
+            check_callable("base_loss", base_loss, "as this loss is, like nn.CTCLoss()")
         if base_loss is None and base_weight is not None:
             raise ValueError(
                 f"base_weight={base_weight!r} is the share of a base loss: give base_loss=, too"
@@ -447,6 +445,9 @@ class LearnedSurrogateLoss(SavedWhole):
         Returns:
             The path.
 
+        Raises:
+            TypeError: `check` is something else.
+
         Example:
             >>> import tempfile, torch
             >>> from learned_surrogates import LearnedSurrogateLoss
@@ -461,6 +462,8 @@ class LearnedSurrogateLoss(SavedWhole):
         """
         from ._diagnosis.report import write_report
 
+        if not isinstance(check, GradientCheck | None):
+            raise TypeError(f"check must be what criterion.check(...) returned; got {check!r}")
         page = Path(path)
         page.parent.mkdir(parents=True, exist_ok=True)
         write_report(page, self._core, self.stats, repr(self), check)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ._core import Core
 from ._evaluation.portion import Parcel
-from ._state.identity import OTHERS, as_bytes, differences, from_bytes, identity
+from ._state.identity import OTHERS, as_bytes, differences, from_bytes, identity, of_another_task
 from ._state.packed import KEY, pack, unpack
 from ._state.tensors import Faults
 from ._support.processes import Lock, one_at_a_time, starts_a_process
@@ -15,6 +15,10 @@ from ._support.warnings import warn
 
 # The key of a state that says of what loss it is.
 FITTED_TO = "fitted_to"
+PREFIXED = (
+    "the state has {found!r} in the place of {key!r}, as one of a wrapped module has: take what "
+    "stands in front off its keys"
+)
 NOTHING_LOADED = "nothing was loaded, it goes on as it was"
 
 
@@ -79,12 +83,19 @@ class SavedWhole(nn.Module):
         except ValueError as error:
             return Faults(errors=[str(error)]), {}
         if FITTED_TO not in state:
-            return Faults(missing=[FITTED_TO]), {}
+            prefixed = [key for key in own if key.endswith(f".{KEY}")]
+            if not prefixed:
+                return Faults(missing=[FITTED_TO]), {}
+            return Faults(missing=[KEY], errors=[PREFIXED.format(found=prefixed[0], key=KEY)]), {}
         try:
             saved = from_bytes(state.pop(FITTED_TO))
         except ValueError as error:
             return Faults(errors=[f"{FITTED_TO} cannot be read: {error}"]), {}
-        return self._core.load(state), saved
+        faults = self._core.load(state)
+        if faults and (others := of_another_task(saved, self._identify())):
+            # Which keys then differ is no news.
+            faults = Faults(errors=[others, *faults.errors])
+        return faults, saved
 
     def _identify(self) -> dict[str, str]:
         return identity(self._core.oracle.metric, self._core.task)

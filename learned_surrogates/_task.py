@@ -109,6 +109,8 @@ class Task(ABC, Generic[BatchType]):
         """
         raise NotImplementedError
 
+    #: How a user gets a distribution to draw from, of a task that has none.
+    to_draw: str = "to have one, it must define sample(batch, random), with can_sample = True"
     #: How a user asks for a surrogate that is fitted to values, of a task that is `measured`.
     fits_values: str = ""
 
@@ -124,8 +126,8 @@ class Task(ABC, Generic[BatchType]):
         """
         if count and not self.can_sample:
             raise ValueError(
-                f"draws={count} needs a task with a distribution to draw from; {self!r} has none. "
-                "Plain tensors have one unless smoothing=0"
+                f"draws={count} needs a task with a distribution to draw from; {self!r} has none: "
+                f"{self.to_draw}"
             )
 
     @property

@@ -73,6 +73,7 @@ class Tensors(Task[TensorBatch]):
     measured = can_sample = True
     smoothing: float | Tensor | None = None
     fits_values = "task=Tensors(smoothing=0)"
+    to_draw = "plain tensors have one unless smoothing=0"
     draws = 2
     surrogates = SLOPES
 

@@ -284,7 +284,7 @@ def test_another_version_is_named():
 def test_the_state_of_another_task_is_refused():
     criterion = make_loss("ctc")
     train(criterion, "ctc", range(2))
-    loaded_with_fault(snapshot(criterion), "surrogate.")
+    loaded_with_fault(snapshot(criterion), "it is of a loss for CTC, this one is for Tensors\n")
 
 
 def test_faults_name_the_key_within_the_model():

@@ -212,3 +212,26 @@ def test_a_state_of_a_size_that_no_weight_shows_takes_no_memory():
     loss, gradient = step(criterion, make_arguments(seed=9))  # for which there is no surrogate
     assert loss.isfinite()
     assert gradient.isfinite().all()
+
+
+def test_a_state_under_a_wrapper_s_prefix_is_found_by_its_key():
+    state = {f"module.{key}": value for key, value in trained().state_dict().items()}
+    assert_refused(state, "the state has 'module._extra_state' in the place of '_extra_state'")
+    with pytest.raises(RuntimeError, match=r'Missing key\(s\) in state_dict: "_extra_state"'):
+        make_loss("measured").load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("case", "other", "said"),
+    [
+        ("measured", "ctc", "a loss for CTC, this one is for Tensors\n"),
+        ("measured", "tensors", r"a loss for Tensors\(.*smoothing=0.*this one is for Tensors\(\)"),
+    ],
+)
+def test_a_state_of_another_task_says_so_and_lists_no_keys(case, other, said):
+    saved = make_loss(other)
+    train(saved, other, range(2))
+    with pytest.raises(RuntimeError, match=said) as error:
+        make_loss(case).load_state_dict(saved.state_dict())
+    assert "key(s)" not in str(error.value)
+    assert "nothing was loaded" in str(error.value)

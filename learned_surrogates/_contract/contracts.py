@@ -110,7 +110,7 @@ def draws(call: Call) -> None:
     """draws look like what decode gives, differ, and follow from the random generator alone"""
     kind, batch = type(call.task), call.batch
     if not call.task.can_sample:
-        raise NotAsked("samples is False")
+        raise NotAsked("can_sample is False")
     if (kind.sample, kind.draw, kind.sample_with_score) == (
         Task.sample,
         Task.draw,
@@ -145,7 +145,7 @@ def draws(call: Call) -> None:
 def scores(call: Call) -> None:
     """the score of a draw is finite, and of the prediction's shape"""
     if not call.task.has_score:
-        raise NotAsked("scores is False")
+        raise NotAsked("has_score is False")
     found = hooks.sample_with_score(call.task, call.batch, torch.Generator().manual_seed(0))
     assert found[2].isfinite().all(), "a score is not finite"
 

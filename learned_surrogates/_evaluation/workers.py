@@ -1,5 +1,6 @@
 """Where the metric is evaluated, if not in the call itself."""
 
+import pickle
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -56,17 +57,25 @@ class Workers:
     max_pending: int = 32
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.executor, Executor) or callable(self.executor)):
-            raise TypeError(
-                "executor must be a concurrent.futures.Executor, a callable without arguments that "
-                f"makes one, or Workers(...); got {self.executor!r}"
-            )
+        _check_executor("Workers.executor", self.executor, "")
         for name, least in LEAST.items():
             if getattr(self, name) is not None:
-                check_number(name, getattr(self, name), least)
+                check_number(f"Workers.{name}", getattr(self, name), least)
         if self.timeout is not None:
-            check_number("timeout", self.timeout, 0, integer=False)
-        check_number("max_pending", self.max_pending, 1)
+            check_number("Workers.timeout", self.timeout, 0, integer=False)
+        check_number("Workers.max_pending", self.max_pending, 1)
+
+    def __getstate__(self) -> dict[str, Any]:
+        if isinstance(self.executor, Executor):
+            try:
+                pickle.dumps(self.executor)
+            except Exception as error:
+                raise TypeError(
+                    f"an executor that was given, {type(self.executor).__name__}, cannot travel to "
+                    "another process or into a file: give a callable that makes one, such as "
+                    "executor=ThreadPoolExecutor"
+                ) from error
+        return vars(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         # Threads and processes cannot be copied; a copy of the loss uses the same ones.
@@ -80,4 +89,15 @@ class Workers:
 
 def as_workers(given: Executor | Callable[[], Executor] | Workers | None) -> Workers | None:
     """The loss's argument `executor`, in its full form."""
-    return given if given is None or isinstance(given, Workers) else Workers(given)
+    if given is None or isinstance(given, Workers):
+        return given
+    _check_executor("executor", given, ", or Workers(...)")
+    return Workers(given)
+
+
+def _check_executor(name: str, given: object, others: str) -> None:
+    if not (isinstance(given, Executor) or callable(given)):
+        raise TypeError(
+            f"{name} must be a concurrent.futures.Executor, or a callable without arguments that "
+            f"makes one{others}; got {given!r}"
+        )

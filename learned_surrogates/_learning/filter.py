@@ -43,7 +43,7 @@ class Filter:
     ramp: bool = False
 
     def __post_init__(self) -> None:
-        check_number("filter", self.threshold, 0, integer=False)
+        check_number("Filter.threshold", self.threshold, 0, integer=False)
         if self.ramp:
             warn(
                 "Filter(ramp=True) minimises |surrogate - metric|, which rewards agreement with "
@@ -69,4 +69,7 @@ class Filter:
 
 def as_filter(given: float | Filter | None) -> Filter | None:
     """`FitValues.filter`, in its full form."""
-    return given if isinstance(given, Filter | None) else Filter(given)
+    if isinstance(given, Filter | None):
+        return given
+    check_number("FitValues.filter", given, 0, integer=False)
+    return Filter(given)

@@ -186,7 +186,7 @@ class Gaussian(Remembering):
     @property
     def silent_advice(self) -> str:
         return (
-            f"or the noise, of standard deviation {self.smoothing.mean_width:.3g}, may be too "
+            f"the noise, of standard deviation {self.smoothing.mean_width:.3g}, may be too "
             "small: give task=Tensors(smoothing=) a larger width"
         )
 

@@ -238,7 +238,7 @@ class PartlyKnown(Regressed[Any]):
 
     @property
     def silent_advice(self) -> str:
-        return f"or the noise may be too small: give {self.task!r} a larger noise="
+        return f"the noise may be too small: give {self.task!r} a larger noise="
 
     def describe(self) -> list[str]:
         if self.follows:

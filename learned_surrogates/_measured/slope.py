@@ -108,9 +108,17 @@ class Slope:
         with isolated(self.device), seeded(self.seed):
             form = self._form(str(self.given), z[:2].cpu().float(), y[:2].cpu())
         with isolated(self.device), torch.enable_grad():
-            self._slope(
-                form.to(self.device), z[:2].detach().requires_grad_(), y[:2], create_graph=False
-            )
+            few = z[:2].detach().requires_grad_()
+            try:
+                self._slope(form.to(self.device), few, y[:2], create_graph=False)
+            except Exception as error:
+                error.add_note(
+                    f"The surrogate, {type(form).__name__}, was called with z {tuple(few.shape)} "
+                    f"and y {tuple(y[:2].shape)}, samples first. Of a metric with one value an "
+                    "output, each output is such a sample: z (n, 1) and y (n,), where an output "
+                    "is a number"
+                )
+                raise
 
     def make(self, rows: Rows) -> None:
         """Makes the forms that may serve, by the first differences."""

@@ -13,5 +13,9 @@ class MetricError(RuntimeError):
     """
 
 
+class ReturnedError(ValueError):
+    """What the metric returned is not what it must return; the message begins with "returned"."""
+
+
 class CallingFormError(MetricError, ValueError):
     """It is not clear what the metric takes: no `on_metric_error` passes over that."""

@@ -10,14 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._support.checks import check_callable
 from .._support.warnings import warn
 from .calling_form import COUPLED, Form, coupling, find_form, told
-from .error import MetricError as MetricError
+from .error import MetricError as MetricError, ReturnedError
 from .objects import refuse_what_accumulates
 from .parameters import Reversed, first_two, is_reversed
 from .probe import Answer, same, varies
 from .skip import Skip
-from .values import as_values, ask, shape_of_samples, stacked, take as take
+from .values import as_values, ask, described, shape_of_samples, stacked, take as take
 
 METRIC_HELP = (
     "A metric takes (predictions, targets) and returns one finite number a sample, or takes one "
@@ -66,10 +67,7 @@ class Metric:
         batched: bool | None,
         on_error: str | Skip,
     ):
-        if not callable(function):
-            raise TypeError(
-                f"metric must be callable as metric(predictions, targets); got {function!r}"
-            )
+        check_callable("metric", function, "as metric(predictions, targets)")
         refuse_what_accumulates(function)
         if not isinstance(on_error, Skip) and on_error not in ("raise", "skip"):
             raise ValueError(
@@ -103,6 +101,8 @@ class Metric:
         self.best = 0.0 if best is None else float(best)
         #: How the function is called; None until that is known.
         self.form = None if batched is None else Form("batch" if batched else "sample")
+        #: Whether that was said, and not by the function itself.
+        self.told_form = batched is not None and not hasattr(function, "batched")
         #: What the user is to be told of it, and whether he has been told something.
         self.word: str | None = None
         self.said = False
@@ -162,6 +162,9 @@ class Metric:
         if known is None and causes:
             # A failing metric does not tell which form it has: ask again at the next call.
             self.form = None
+            whole = self._of_any_batch(predictions, targets, causes)
+            if whole is not None:
+                causes, refusal = dict.fromkeys(range(count), whole), None
             for cause in causes.values() if refusal else ():
                 cause.add_note(f"Called with a batch, it had raised {refusal!r}")
         elif form.takes != "batch" and form.watched and count > 1:
@@ -178,9 +181,28 @@ class Metric:
             place, sample = blamed, blamed[0]
             position = sample if positions is None else positions[sample]
             which = f"sample {position} of {batch or count}"
+            if len(causes) == count > 1 and len(set(map(id, causes.values()))) == 1:
+                which = f"of all {count} samples"
             pair = predictions[sample], targets[sample]
             self._raise(which, float(values[place]), causes.get(sample), *pair)
         return errors.clamp(min=0), fine.flatten(1).all(1) if fine.ndim > 1 else fine
+
+    def _of_any_batch(
+        self, predictions: Any, targets: Any, causes: dict[int, Exception]
+    ) -> ReturnedError | None:
+        """What is wrong with what a batch returned, where that is no one sample's fault.
+
+        Neither the batch nor its first or last sample alone gives numbers, and none of them raises.
+        """
+        count = len(targets)
+        whole = Answer(self.function, predictions, targets)
+        last = Answer(self.function, predictions[-1], targets[-1])
+        if count == 1 or whole.values(count) is not None or last.number is not None or last.error:
+            return None
+        returned = isinstance(whole.error, ReturnedError)
+        if returned and isinstance(causes.get(0), ReturnedError):
+            return whole.error
+        return None
 
     def value(self, errors: Tensor) -> Tensor:
         """Errors, turned back into the metric's own values."""
@@ -196,11 +218,13 @@ class Metric:
     ) -> tuple[Tensor, dict[int, Exception]]:
         """Values (NaN where there is none), and what was raised by which sample."""
         batched, shape = form.takes == "batch", shape_of_samples(predictions)
+        whole: Exception | None = None
         if batched:
             try:
                 return as_values(ask(self.function, predictions, targets), count, shape), {}
-            except Exception:  # noqa: BLE001 - one sample may have caused it: find out which
-                pass
+            except Exception as error:  # noqa: BLE001 - one sample may have caused it: which?
+                whole = error
+        returned = isinstance(whole, ReturnedError)
         found: list[Tensor | None] = [None] * count
         causes: dict[int, Exception] = {}
         for sample in range(count):
@@ -210,8 +234,13 @@ class Metric:
                 found[sample] = as_values(value, 1 if batched else None, shape)
             except Exception as error:  # noqa: BLE001 - whatever a user's metric raises
                 causes[sample] = error
-                if self.on_error == "raise" and not _is_wild(predictions[sample]):
+                # What is returned of any sample is wrong with the metric, and no sample's fault.
+                of_all = returned and isinstance(error, ReturnedError) and len(causes) == sample + 1
+                if self.on_error == "raise" and not (of_all or _is_wild(predictions[sample])):
                     break
+        if returned and all(isinstance(causes.get(i), ReturnedError) for i in range(count)):
+            assert whole is not None
+            causes = dict.fromkeys(range(count), whole)
         values = stacked(found, batched)
         if batched and not causes:
             # Every sample alone is fine, so the batch as a whole is not: its own error says more.
@@ -242,9 +271,13 @@ class Metric:
         self, which: str, value: float, cause: Exception | None, prediction: Any, target: Any
     ) -> None:
         what = self._what(value, cause)
+        called = ""
+        if self.told_form and cause is not None:
+            takes = "a batch" if self.batched else "one sample at a time"
+            called = f" It was called with {takes}, batched={self.batched}."
         raise MetricError(
-            f"metric {self.name!r} {what} ({which}; prediction {_describe(prediction)}, target "
-            f"{_describe(target)}). {METRIC_HELP}"
+            f"metric {self.name!r} {what} ({which}; prediction {described(prediction)}, target "
+            f"{described(target)}). {METRIC_HELP}{called}"
         ) from cause
 
     def _trouble(
@@ -258,6 +291,8 @@ class Metric:
 
     def _what(self, value: float, cause: Exception | None) -> str:
         """Why a sample has no error."""
+        if isinstance(cause, ReturnedError):
+            return str(cause)
         if cause is not None:
             return f"raised {type(cause).__name__}: {cause}"
         if not np.isfinite(value):
@@ -273,10 +308,3 @@ def _is_wild(prediction: Any) -> bool:
     """Whether a prediction has numbers that are not finite, of which no metric can say anything."""
     tensor = isinstance(prediction, Tensor) and prediction.is_floating_point()
     return tensor and not prediction.isfinite().all()
-
-
-def _describe(sample: Any) -> str:
-    if isinstance(sample, Tensor):
-        return f"{tuple(sample.shape)} {str(sample.dtype).removeprefix('torch.')}"
-    text = repr(sample)
-    return text if len(text) <= 80 else f"{text[:77]}..."

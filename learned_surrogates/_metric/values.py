@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .error import ReturnedError
+
 # Of rows that are pairs and not outputs.
 DIAGONAL = (
     ": one value for each prediction with each target? Those of a prediction with its own target "
@@ -38,20 +40,9 @@ def as_values(result: Any, count: int | None, sample_shape: tuple[int, ...] = ()
     output.
 
     Raises:
-        TypeError: they are no numbers.
-        ValueError: they are not so many.
+        ReturnedError: they are no numbers, or not so many.
     """
-    if isinstance(result, (list, tuple)) and result and isinstance(result[0], Tensor):
-        result = torch.stack(list(result))
-    if isinstance(result, Tensor):
-        if result.is_complex():
-            raise TypeError(f"expected real numbers, got {result.dtype}")
-        values = result.detach().to("cpu", torch.float64)
-    else:
-        array = np.asarray(result)
-        if array.dtype.kind not in "biuf":
-            raise TypeError(f"expected numbers, got {result!r}")
-        values = torch.from_numpy(array.astype(np.float64))
+    values = _as_numbers(result)
     if count is None and values.numel() == 1:
         values = values.reshape(())
     elif count is not None and values.shape == (count, 1):
@@ -68,8 +59,39 @@ def as_values(result: Any, count: int | None, sample_shape: tuple[int, ...] = ()
             hint = DIAGONAL
         elif outputs and outputs == sample_shape[1:]:
             hint = CLASSES_LAST
-        raise ValueError(f"expected {wanted}, got shape {tuple(values.shape)}{hint}")
+        raise ReturnedError(
+            f"returned shape {tuple(values.shape)}, where {wanted} is expected{hint}"
+        )
     return values
+
+
+def _as_numbers(result: Any) -> Tensor:
+    """A metric's result as float64 on the CPU, of whatever shape.
+
+    Raises:
+        ReturnedError: they are no numbers, or make no one array.
+    """
+    try:
+        if isinstance(result, (list, tuple)) and result and isinstance(result[0], Tensor):
+            result = torch.stack(list(result))
+        if isinstance(result, Tensor) and not result.is_complex():
+            return result.detach().to("cpu", torch.float64)
+        array = np.asarray(result)
+        if array.dtype.kind in "biuf":
+            return torch.from_numpy(array.astype(np.float64))
+    except (TypeError, ValueError, RuntimeError) as error:  # elements of several kinds or shapes
+        raise ReturnedError(
+            f"returned {described(result)}, where real numbers are expected"
+        ) from error
+    raise ReturnedError(f"returned {described(result)}, where real numbers are expected")
+
+
+def described(value: Any) -> str:
+    """What a metric got or gave, in a few words."""
+    if isinstance(value, Tensor):
+        return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def stacked(found: list[Tensor | None], of_batches: bool) -> Tensor:

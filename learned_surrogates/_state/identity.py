@@ -62,6 +62,25 @@ def differences(saved: Mapping[str, str], own: Mapping[str, str]) -> list[str]:
     ]
 
 
+def of_another_task(saved: Mapping[str, str], own: Mapping[str, str]) -> str | None:
+    """In words, whose state it is, and whose this one would be; None where their tasks agree."""
+    that, this = _task_of(saved, own), _task_of(own, saved)
+    return None if that == this else f"it is of a loss for {that}, this one is for {this}"
+
+
+def _task_of(found: Mapping[str, str], other: Mapping[str, str]) -> str:
+    """`CTC(alphabet.classes=7)`: its class, and the settings that differ from another of it."""
+    name = found.get("task", "no task")
+    if name != other.get("task"):
+        return name
+    settings = [
+        f"{key.removeprefix('task.')}={value}"
+        for key, value in sorted(found.items())
+        if key.startswith("task.") and other.get(key) != value
+    ]
+    return f"{name}({', '.join(settings)})"
+
+
 def _settings(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Names and values of what was set to a number, a text or a tensor, or to a list of them."""
     for name, value in values.items():

@@ -4,7 +4,7 @@ import numbers
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
@@ -21,6 +21,19 @@ def check_number(name: str, value: Any, least: float, *, integer: bool = True) -
         raise TypeError(f"{name} must be {wanted}; got {value!r}")
     if not float(value) >= least:
         raise ValueError(f"{name} must be at least {least}; got {value!r}")
+
+
+def check_callable(name: str, value: Any, wanted: str) -> None:
+    """Raises a TypeError that names the argument and how it is called.
+
+    Also of a module's class: that can be called, but with settings and not with data.
+    """
+    of_module = isinstance(value, type) and issubclass(value, nn.Module)
+    if of_module or not callable(value):
+        raise TypeError(
+            f"{name} must be callable {wanted}; got {value!r}"
+            + ", the class itself: call it" * of_module
+        )
 
 
 def check_dense(name: str, tensor: Tensor) -> None:

@@ -91,6 +91,7 @@ class BoxTask(Task[BoxBatch]):
     # A box is a few numbers: many of them cost little, and make a far better gradient.
     batch_size = 192
     target_is_best = True
+    to_draw = "give it noise=, such as noise=0.05"
     #: How many numbers a box has.
     numbers: ClassVar[int]
     #: How many numbers the target's frame has.

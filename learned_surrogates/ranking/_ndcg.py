@@ -60,6 +60,8 @@ def ndcg_loss(
     if k is not None:
         check_number("k", k, 1)
     lists = read_lists(scores, targets, mask, reduction)
+    if (lists.targets < 0).any():
+        raise ValueError(f"targets must be gains of 0 or more; one is {lists.targets.min():g}")
     gains, items = lists.targets, lists.targets.shape[1]
     unit = standardised(lists.scores, lists.present) / noise
     nodes = nodes_for(lists.present, noise)

@@ -1,6 +1,6 @@
 """The recall@k surrogate as a loss."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -77,6 +77,8 @@ class RecallAtK(nn.Module):
         seed: int = 0,
     ):
         super().__init__()
+        if not isinstance(ks, Iterable):
+            raise TypeError(f"ks must be a sequence of list lengths, such as (1, 2, 4); got {ks!r}")
         self.ks = tuple(ks)
         if not self.ks:
             raise ValueError("ks must have at least one list length")

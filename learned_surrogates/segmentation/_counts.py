@@ -49,6 +49,11 @@ def counts(
         return _of_classes(predictions, targets, classes, ignore_index)
     if ignore_index is not None:
         raise ValueError("ignore_index is for class maps: give classes, too")
+    if predictions.shape[:1] + predictions.shape[2:] == targets.shape:
+        raise ValueError(
+            f"predictions {tuple(predictions.shape)} and targets {tuple(targets.shape)} look like "
+            f"scores of classes and class maps: then give classes={predictions.shape[1]}"
+        )
     check_masks(predictions, targets)
     said, true = (predictions > 0).flatten(1), (targets > 0).flatten(1)
     return torch.stack([(said & true).sum(1), (said & ~true).sum(1), (~said & true).sum(1)], 1)

@@ -49,7 +49,17 @@ class WeightedEditDistance:
         characters: Mapping[str, float] | None = None,
     ):
         costs = {"additional": additional, "missing": missing, "wrong": wrong}
+        if not isinstance(characters, Mapping | None):
+            raise TypeError(
+                'characters must be a dict of texts and what they count, such as {"0123": 10}; '
+                f"got {characters!r}"
+            )
         characters = dict(characters or {})
+        for some in characters:
+            if not isinstance(some, str) or not some:
+                raise (ValueError if some == "" else TypeError)(
+                    f"a key of characters must be a string of one character or more; got {some!r}"
+                )
         of_characters = {f"characters[{some!r}]": cost for some, cost in characters.items()}
         for name, cost in (costs | of_characters).items():
             check_number(name, cost, 0, integer=False)
