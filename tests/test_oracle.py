@@ -76,6 +76,15 @@ def test_a_call_that_raises_has_its_own_question_forgotten():
     assert oracle.queue.pending == []
 
 
+def test_beyond_the_backlog_nothing_is_sent_and_that_is_counted():
+    oracle = make_oracle(workers=Workers(ByHand(), max_pending=1))
+    for call, sent in ((0, 4), (1, 0), (2, 0)):
+        evaluation = ask(oracle, seed=call)
+        assert evaluation.sent == sent
+        assert list(oracle.answers(evaluation, call, (torch.zeros(4),))) == []
+    assert oracle.stats()["metric/unmeasured"] == 8
+
+
 def test_a_budget_is_for_calls_and_not_for_what_is_asked_now():
     oracle = make_oracle(budget=0.5)
     assert ask(oracle).sent == 2
