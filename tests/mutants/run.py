@@ -1,11 +1,11 @@
 """Deliberate one-line faults, and whether the tests notice them.
 
-    python tests/mutants/run.py              all of `edits.py`, some minutes an edit's tests take
+    python tests/mutants/run.py              all of `edits`, some minutes an edit's tests take
     python tests/mutants/run.py --part 2/5   every fifth, from the second on
     python tests/mutants/run.py scan boxes   those whose file's path has one of these in it
 
 Each edit is made in a copy of the package, in which the test files that should notice it run until
-the first failure. An edit that none of them notices survives: a hole, unless `edits.py` says why it
+the first failure. An edit that none of them notices survives: a hole, unless `edits` says why it
 is the same program. One whose line is not there any more is stale, and wants a look. Exits with 1
 if there are holes or stale edits.
 """

@@ -1,0 +1,105 @@
+"""Faults in when and where the metric is evaluated."""
+
+from .edit import of
+
+WORKERS = "measured/test_paces.py test_workers_end.py test_workers.py"
+
+EDITS = [
+    *of(
+        "_evaluation/oracle.py",
+        f"test_oracle.py test_held_wrongly.py test_metrics_held_wrongly.py {WORKERS}",
+        (
+            "target)\n        self.first_batches.check(batch)\n        evaluation",
+            "target)\n        evaluation",
+        ),
+        ("Evaluation(size if pairs else 0)", "Evaluation(size)"),
+        ("evaluation.settle()\n", "pass\n"),
+        ("if not self.queue.full:", "if True:"),
+        ("self.queue.wait_for_due(evaluation)", "self.queue.wait_for_due()"),
+        ("if evaluation.measured is not None:", "if False:"),
+        ("self.queue.cancel(evaluation)\n", "pass\n"),
+        ("self.seconds = time.perf_counter() - start", "pass"),
+        ("choose(self.budget, size, random)", "list(range(size))"),
+        ("self.queue.wait(evaluation)\n", "pass\n"),
+        ("if not pairs:\n            return None", "if False:\n            return None"),
+        ("if arrived.measured is not None and arrived", "if arrived"),
+        ("self.first_batches.check_direction(batch, errors)", "pass"),
+        ('"metric/pending": self.queue.samples_pending', '"metric/pending": 0'),
+        ('"metric/lost": self.queue.lost', '"metric/lost": self.queue.unmeasured'),
+    ),
+    *of(
+        "_evaluation/budget.py",
+        "test_workers.py",
+        ("max(1, round(budget * samples))", "round(budget * samples)"),
+        ("drawn.sort().values.tolist()", "drawn.tolist()"),
+        ("generator=random, device", "device"),
+        ("count = min(samples, int(most))", "count = int(most)"),
+    ),
+    *of(
+        "_evaluation/queue.py",
+        WORKERS + " measured/test_bounded.py",
+        ("due[: max(0, len(due) - self.lag + 1)]", "due[: max(0, len(due) - self.lag)]"),
+        ("due = [evaluation for evaluation in due if evaluation.done]", "pass"),
+        ("awaited >= self.workers.max_pending", "awaited > self.workers.max_pending"),
+        (
+            "self.unmeasured += evaluation.batch - evaluation.sent",
+            "self.unmeasured += evaluation.sent",
+        ),
+        ("tuple(part.detach().clone() for part in seen)", "seen"),
+        ('return vars(self) | {"pending": []}', "return vars(self)"),
+        ("self.calls_without_value = 0\n        elif", "pass\n        elif"),
+        ("self.pending.remove(evaluation)", "pass"),
+        ("(job.fatal or self.metric.on_error", "(self.metric.on_error"),
+    ),
+    *of(
+        "_evaluation/measurement.py",
+        WORKERS + " measured/test_bounded.py measured/test_calls.py",
+        (
+            "torch.cat([outcome.errors for outcome in outcomes], 1)",
+            "torch.cat([outcome.errors for outcome in outcomes[::-1]], 1)",
+        ),
+        ("known.new_full((batch,), torch.nan)", "known.new_full((batch,), 0.0)"),
+        (
+            "mean.repeat(batch).index_copy(0, self.positions, errors)",
+            "mean.repeat(batch)",
+        ),
+    ),
+    *of(
+        "_evaluation/pool.py",
+        WORKERS,
+        ("hung |= job.future.running()", "hung = True"),
+        ("hung |= job.future.running()", "pass"),
+        ("if self._running and any(suspects):", "if any(suspects):"),
+        ("if self._running and any(suspects):", "if False:"),
+        ("return job.failures < MOST_STRIKES", "return job.failures <= MOST_STRIKES"),
+        (
+            "kept = [job for job in jobs if job.wanted and not job.done]",
+            "kept = [job for job in jobs if not job.done]",
+        ),
+        ("self._queue.extendleft(reversed(kept))", "self._queue.extendleft(kept)"),
+        ("(self._queue if used else self._running).insert(0, job)", "self._running.insert(0, job)"),
+        ("job.deadline = deadline", "pass"),
+        ("self._running = [job for job in self._running if job not in jobs]", "self._running = []"),
+    ),
+    *of(
+        "_evaluation/executor.py",
+        WORKERS,
+        ("if self.under_way:\n            self.kill()", "self.kill()"),
+        ("if self.under_way:\n            self.kill()", "pass"),
+        ("now > deadline and f.running()", "now > deadline"),
+        ("self.under_way.pop(done, None)", "None"),
+        ("return os.getpid() != self._process", "return False"),
+        ("self.killed = True", "pass"),
+        ("_end_before(type(executor))", "pass"),
+        ("process.terminate()", "pass"),
+    ),
+    *of(
+        "_evaluation/portion.py",
+        WORKERS,
+        ("metric = copy.copy(metric)", "metric = metric"),
+        ("usable = usable & fine", "usable = fine"),
+        ('portable.add_note("In', 'str("In'),
+        ("owner not in (None, os.getpid())", "owner is not None"),
+        ("self.failure.__cause__ = cause", "pass"),
+    ),
+]

@@ -1,0 +1,98 @@
+"""Faults in the domain of text."""
+
+from .edit import of
+
+EDITS = [
+    *of(
+        "text/_controls.py",
+        "test_readings.py",
+        ("return columns - columns.mean(0)", "return columns"),
+        ("gradient -= of_wrong[:, None, None]", "gradient += of_wrong[:, None, None]"),
+        ("wrong = [a != b", "wrong = [a == b"),
+        ("worth - (p * worth).sum(1, keepdim=True)", "worth"),
+        ("read[:, None] + (probable @ p)[:, None]", "read[:, None]"),
+        ("likely = (-self.distance).exp()", "likely = self.distance.exp()"),
+        ("1 / lengths, likely], 1)", "lengths, likely], 1)"),
+        (".where(batch.present[:, None], 0.0).requires_grad_()", ".requires_grad_()"),
+    ),
+    *of(
+        "text/_reading_draws.py",
+        "test_draws.py test_readings.py test_loss.py",
+        ("/ (count - 1)", "/ count"),
+        ("rest = rest - self.share *", "rest = rest - "),
+        ("stands_for * (size / len(chosen))", "stands_for"),
+        ("correction * stands_for", "stands_for"),
+    ),
+    *of(
+        "text/_readings.py",
+        "test_readings.py test_draws.py test_loss.py",
+        ("> (1 - READS) * characters", "< (1 - READS) * characters"),
+        ("told = rows @ self.regression.weights.float()", "told = rows[:, 0]"),
+        ("float(self.control.r2[1]) >= AKIN", "float(self.control.r2[0]) >= AKIN"),
+        ("return self.task.base_weight if akin else 0.0", "return self.task.base_weight"),
+        ("if task.measured and known_distance", "if known_distance"),
+    ),
+    *of(
+        "text/_edit_distance.py",
+        "test_edit_distance.py",
+        ("[word for word in text.split(separator) if word]", "text.split(separator)"),
+        ("len(predictions) != len(targets)", "len(predictions) > len(targets)"),
+        ("if isinstance(strings, str):", "if False:"),
+        (
+            "_compare_words(predictions, targets, Levenshtein.normalized_distance, separator)",
+            "_compare_words(predictions, targets, Levenshtein.normalized_distance, None)",
+        ),
+    ),
+    *of(
+        "text/_weighted_edit_distance.py",
+        "test_edit_distance.py",
+        (
+            "compare(targets, predictions, self._scorer)",
+            "compare(predictions, targets, self._scorer)",
+        ),
+        ("/ self._unit", "/ 1"),
+        ('* self._costs["wrong"] * worth_meant', '* self._costs["wrong"]'),
+        (
+            'row + self._costs["additional"] * worth_read[:, i, None]',
+            'row + self._costs["additional"]',
+        ),
+        ("np.minimum.accumulate(best - missing, 1) + missing", "np.minimum.accumulate(best, 1)"),
+        ("lengths == i + 1", "lengths == i"),
+        ("limit_denominator(1000)", "limit_denominator(1)"),
+    ),
+    *of(
+        "text/_alignment.py",
+        "test_alignment.py",
+        ("row[available:] = -1", "pass"),
+        (
+            "symbols += [blank, label] if index and label == text[index - 1]",
+            "symbols += [label, label] if index and label == text[index - 1]",
+        ),
+        (
+            "skippable[:, 3::2] = extended[:, 3::2] != extended[:, 1:-2:2]",
+            "skippable[:, 3::2] = True",
+        ),
+        ("best[:, :2] = scores[0, :, :2]", "best[:, :1] = scores[0, :, :1]"),
+        (
+            "candidates[2, :, 2:] = np.where(skippable[:, 2:]",
+            "candidates[2, :, 2:] = np.where(~skippable[:, 2:]",
+        ),
+        ("alive = (frame < frames)", "alive = (frame <= frames)"),
+        (
+            "best[rows, last_label] > best[rows, 2 * label_counts]",
+            "best[rows, last_label] < best[rows, 2 * label_counts]",
+        ),
+    ),
+    *of(
+        "text/_alphabet.py",
+        "test_text_tasks.py test_predictions_held_wrongly.py",
+        ('[*tokens[:special], "", *tokens[special:]]', '["", *tokens]'),
+        ("self.classes = len(tokens) + 1", "self.classes = len(tokens)"),
+        ("key=len, reverse=True)\n        self._pattern", "key=len)\n        self._pattern"),
+        (
+            "first.setdefault(of_token, index) if token else index",
+            "first.setdefault(of_token, index)",
+        ),
+        ("len(rest) + 1 <= len(best)", "len(rest) + 1 >= len(best)"),
+    ),
+]

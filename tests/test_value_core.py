@@ -1,0 +1,138 @@
+"""A call where a surrogate is fitted to values: what it asks for, tells and resumes."""
+
+import pytest
+import torch
+from conftest import assert_identical, make_arguments, make_loss, snapshot, step, train
+from executors import ByHand
+from torch import nn
+
+from learned_surrogates import Tensors, Workers
+
+
+class Half(nn.Module):
+    """One of its weights is frozen, and comes before the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.frozen = nn.Parameter(torch.full((3,), 0.5), requires_grad=False)
+        self.weight = nn.Parameter(torch.ones(3))
+
+    def forward(self, z, y):
+        return ((z - y).square() * (self.frozen + self.weight)).sum(-1)
+
+
+def squares(prediction, target):
+    return (prediction - target).square().mean()
+
+
+# What is told, and what is not asked for
+
+
+@pytest.mark.parametrize(
+    ("base_loss", "warm_up", "share"),
+    [(None, 20, 0.0), (squares, 20, 1.0), (squares, 0, 0.25), (None, 0, 0.0)],
+)
+def test_the_share_of_the_base_loss_is_that_of_one_that_is_there(base_loss, warm_up, share):
+    criterion = make_loss(base_loss=base_loss, warm_up=warm_up, base_weight=0.25)
+    step(criterion, make_arguments())
+    assert criterion.stats["base_loss/share"] == share
+
+
+@pytest.mark.parametrize(("weight", "calls"), [(None, 0), (0.25, 1)])
+def test_a_base_loss_without_a_share_is_not_computed(weight, calls):
+    seen = []
+
+    def counting(prediction, target):
+        seen.append(1)
+        return squares(prediction, target)
+
+    step(make_loss(base_loss=counting, base_weight=weight), make_arguments())
+    assert len(seen) == calls
+
+
+def test_a_difference_of_large_numbers_is_taken_in_the_predictions_precision():
+    far, seen = 2.0**30, []
+
+    class Far(Tensors):
+        def represent(self, prediction, batch):
+            return prediction - far
+
+    class Seeing(nn.Module):
+        def forward(self, z, y):
+            seen.append(z.detach())
+            return z.square().sum(-1)
+
+    prediction, target = make_arguments()
+    near = prediction.detach().double()
+    with torch.no_grad():
+        make_loss(task=Far(smoothing=0), surrogate=Seeing())(far + near, target)
+    assert seen[-1].dtype == torch.float32
+    torch.testing.assert_close(seen[-1], near.float(), rtol=0, atol=1e-6)
+
+
+# What is on its way
+
+
+def test_a_warm_up_that_is_interrupted_forgets_what_it_has_asked():
+    criterion = make_loss(executor=Workers(ByHand(), lag=1, max_pending=3))
+    queue, asked = criterion._core.oracle.queue, []
+    submit = queue.submit
+    queue.submit = lambda *given: asked.append(submit(*given)) or asked[-1]
+
+    def batches():
+        yield make_arguments()
+        yield make_arguments(seed=1)
+        raise OSError
+
+    with pytest.raises(OSError):
+        criterion.warm_up(batches(), updates=4)
+    assert [job.wanted for evaluation in asked for job in evaluation.jobs] == [False, False]
+
+
+def test_pairs_that_are_on_their_way_are_forgotten_by_a_load():
+    criterion = make_loss("boxes", data="local-global", executor=ByHand())
+    step(criterion, make_arguments("boxes"))
+    ahead = [evaluation for _, evaluation in criterion._core.pairs.generated._ahead]
+    assert ahead
+    criterion.load_state_dict(criterion.state_dict())
+    assert not any(job.wanted for evaluation in ahead for job in evaluation.jobs)
+    assert not criterion._core.pairs.generated._ahead
+
+
+# What is resumed
+
+
+def test_a_surrogate_with_a_frozen_weight_is_restored():
+    criterion, restored = (make_loss(surrogate=Half()) for _ in range(2))
+    train(criterion, "tensors", range(3))
+    restored.load_state_dict(criterion.state_dict())
+    for loss in (criterion, restored):
+        train(loss, "tensors", range(3, 6))
+    assert_identical(snapshot(restored), snapshot(criterion))
+
+
+def test_how_long_the_surrogate_has_told_nothing_is_restored():
+    criterion, restored = make_loss(), make_loss()
+    step(criterion, make_arguments())
+    criterion._core.learner.lost_updates = 7
+    restored.load_state_dict(criterion.state_dict())
+    assert restored._core.learner.lost_updates == 7
+
+
+def test_of_a_state_without_a_part_of_its_head_the_rest_is_not_called_unexpected():
+    criterion = make_loss()
+    step(criterion, make_arguments())
+    state = snapshot(criterion)
+    del state["scale"]
+    with pytest.raises(RuntimeError, match=r'Missing key.*"scale"') as caught:
+        make_loss().load_state_dict(state)
+    assert "Unexpected" not in str(caught.value)
+
+
+def test_a_count_of_updates_without_a_surrogate_is_refused():
+    """As torch.distributed.checkpoint reads it for a loss that has not been called."""
+    criterion, fresh = make_loss(), make_loss()
+    step(criterion, make_arguments())
+    state = snapshot(criterion)
+    with pytest.raises(RuntimeError, match="counts 1 updates of a surrogate that is not in it"):
+        fresh.load_state_dict({key: state[key] for key in snapshot(fresh)})
