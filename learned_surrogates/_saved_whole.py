@@ -1,7 +1,7 @@
 """How a module with a core is saved and loaded: whole, or not at all."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -28,8 +28,9 @@ class SavedWhole(nn.Module):
     Not its parameters, buffers or submodules: there is nothing for an optimizer to move.
     """
 
-    _core: Core
-    _lock: Lock
+    if TYPE_CHECKING:  # where they are annotated, torch.jit.script would compile their classes
+        _core: Core
+        _lock: Lock
 
     def _refresh_stats(self) -> None:
         """Called when a state has been loaded."""

@@ -43,7 +43,9 @@ def test_the_conditioned_form_is_zero_where_prediction_and_target_agree(case):
 
 @pytest.mark.parametrize("task", [Tensors(smoothing=0), Tensors()])
 def test_the_conditioned_form_needs_one_shape(task):
-    criterion = LearnedSurrogateLoss(lambda z, y: z[:, 0] * 0, task=task, surrogate="conditioned")
+    criterion = LearnedSurrogateLoss(
+        lambda z, y: z[:, 0] * 0, higher_is_better=False, task=task, surrogate="conditioned"
+    )
     with pytest.raises(ValueError, match="'conditioned' needs predictions and targets of one"):
         criterion(torch.randn(4, 3, requires_grad=True), torch.randn(4, 2))
 
@@ -51,7 +53,11 @@ def test_the_conditioned_form_needs_one_shape(task):
 @pytest.mark.parametrize("task", [Tensors(smoothing=0), Tensors()])
 def test_the_pair_form_takes_targets_with_other_features(task):
     criterion = LearnedSurrogateLoss(
-        lambda z, y: (z.sum(1) - y[:, 0]).abs(), task=task, surrogate="pair", fit=Fit(every=1)
+        lambda z, y: (z.sum(1) - y[:, 0]).abs(),
+        task=task,
+        higher_is_better=False,
+        surrogate="pair",
+        fit=Fit(every=1),
     )
     assert criterion(torch.randn(4, 3, requires_grad=True), torch.randn(4, 1)).shape == ()
 

@@ -164,7 +164,9 @@ def test_what_a_metric_does_to_its_lists_of_dicts_is_undone_for_the_retry():
 
     prediction, target = make_arguments()
     prediction.data[1, 0] = 77.0
-    criterion = LearnedSurrogateLoss(metric, batched=True, on_metric_error="skip")
+    criterion = LearnedSurrogateLoss(
+        metric, batched=True, higher_is_better=False, on_metric_error="skip"
+    )
     criterion(prediction, [{"y": row.clone()} for row in target])
     assert criterion._core.record.skipped == 1
     true = target.tolist()

@@ -71,7 +71,9 @@ def test_what_a_base_loss_raises_keeps_its_kind_and_names_it():
 
 
 def test_a_base_loss_that_does_not_take_lists_is_named():
-    criterion = LearnedSurrogateLoss(lambda z, y: z.sum(-1).abs(), base_loss=nn.MSELoss())
+    criterion = LearnedSurrogateLoss(
+        lambda z, y: z.sum(-1).abs(), higher_is_better=False, base_loss=nn.MSELoss()
+    )
     with pytest.raises(AttributeError) as error:
         criterion(torch.randn(2, 3, requires_grad=True), target=["a", "b"])
     assert "base_loss, MSELoss, raised this" in as_note(error)

@@ -16,6 +16,7 @@ DIAGONAL = (
     "are its diagonal"
 )
 
+NO_NUMBERS = "returned {}, where real numbers are expected"
 # Of values for each place, where classes are in the second dimension.
 CLASSES_LAST = (
     ": a value for each place of predictions whose classes are in dimension 1? Hand the loss "
@@ -80,10 +81,8 @@ def _as_numbers(result: Any) -> Tensor:
         if array.dtype.kind in "biuf":
             return torch.from_numpy(array.astype(np.float64))
     except (TypeError, ValueError, RuntimeError) as error:  # elements of several kinds or shapes
-        raise ReturnedError(
-            f"returned {described(result)}, where real numbers are expected"
-        ) from error
-    raise ReturnedError(f"returned {described(result)}, where real numbers are expected")
+        raise ReturnedError(NO_NUMBERS.format(described(result))) from error
+    raise ReturnedError(NO_NUMBERS.format(described(result)))
 
 
 def described(value: Any) -> str:

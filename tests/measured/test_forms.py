@@ -68,7 +68,9 @@ def error_of(z, y):
 @pytest.mark.parametrize("what", RECOGNISED)
 def test_the_loss_goes_on_with_it_and_says_which_it_is(what):
     z, y, forms = RECOGNISED[what]
-    criterion = LearnedSurrogateLoss(error_of, replay=Replay(capacity=BATCH))
+    criterion = LearnedSurrogateLoss(
+        error_of, higher_is_better=False, replay=Replay(capacity=BATCH)
+    )
     for _ in range(3):
         prediction = z.clone().requires_grad_()
         criterion(prediction, y).backward()
@@ -106,7 +108,9 @@ def test_targets_that_no_net_can_see_are_measured_only_and_it_says_so(kind):
         seen.append(target)
         return error_of(prediction, None)
 
-    criterion = LearnedSurrogateLoss(metric, batched=True, replay=Replay(capacity=BATCH))
+    criterion = LearnedSurrogateLoss(
+        metric, higher_is_better=False, batched=True, replay=Replay(capacity=BATCH)
+    )
     for _ in range(3):
         prediction = normal(3).requires_grad_()
         criterion(prediction, OPAQUE[kind]).backward()
@@ -114,7 +118,7 @@ def test_targets_that_no_net_can_see_are_measured_only_and_it_says_so(kind):
     assert type(seen[0]) is list
     assert "measured only" in repr(criterion)
     assert criterion.stats["replay/size"] == 0
-    twin = LearnedSurrogateLoss(metric, batched=True)
+    twin = LearnedSurrogateLoss(metric, higher_is_better=False, batched=True)
     twin.load_state_dict(snapshot(criterion))
     assert "measured only" in repr(twin)
 
@@ -122,7 +126,7 @@ def test_targets_that_no_net_can_see_are_measured_only_and_it_says_so(kind):
 def test_an_array_is_what_a_tensor_is():
     losses = []
     for target in (np.ones((BATCH, 3), np.float32), torch.ones(BATCH, 3)):
-        criterion = LearnedSurrogateLoss(l1, replay=Replay(capacity=BATCH))
+        criterion = LearnedSurrogateLoss(l1, higher_is_better=False, replay=Replay(capacity=BATCH))
         prediction = torch.zeros(BATCH, 3, requires_grad=True)
         losses.append([criterion(prediction, target).item() for _ in range(3)])
         assert criterion._core.estimator.slope.names
@@ -132,12 +136,14 @@ def test_an_array_is_what_a_tensor_is():
 def test_an_array_that_may_not_be_written_to_is_only_read():
     target = np.ones((BATCH, 3), np.float32)
     target.flags.writeable = False
-    criterion = LearnedSurrogateLoss(l1)
+    criterion = LearnedSurrogateLoss(l1, higher_is_better=False)
     assert criterion(normal(3).requires_grad_(), target).isfinite()
 
 
 def test_a_metric_with_outputs_that_the_target_has_not_is_measured_only():
-    criterion = LearnedSurrogateLoss(lambda z, y: (z > 0).double(), replay=Replay(capacity=BATCH))
+    criterion = LearnedSurrogateLoss(
+        lambda z, y: (z > 0).double(), higher_is_better=False, replay=Replay(capacity=BATCH)
+    )
     for _ in range(3):
         criterion(normal(3).requires_grad_(), normal(1)).backward()
     assert "measured only" in repr(criterion)
@@ -148,7 +154,7 @@ def test_a_form_that_was_asked_for_and_does_not_fit_is_refused_at_the_first_call
     z, y = normal(3), normal(2, 2)
     if name in ("pair", "embedding"):  # which take everything that is a tensor
         y = [[1.0]] * BATCH
-    criterion = LearnedSurrogateLoss(error_of, surrogate=name)
+    criterion = LearnedSurrogateLoss(error_of, higher_is_better=False, surrogate=name)
     before = snapshot(criterion)
     with pytest.raises(ValueError, match="surrogate="):
         criterion(z.requires_grad_(), y)
@@ -158,7 +164,9 @@ def test_a_form_that_was_asked_for_and_does_not_fit_is_refused_at_the_first_call
 @pytest.mark.parametrize("ignored", [-100, 255])
 def test_class_indices_that_are_none_may_come_after_the_surrogate_was_made(ignored):
     """As the border of a segmentation's objects, of which the first batch has none."""
-    criterion = LearnedSurrogateLoss(error_of, replay=Replay(capacity=BATCH))
+    criterion = LearnedSurrogateLoss(
+        error_of, higher_is_better=False, replay=Replay(capacity=BATCH)
+    )
     target = integers(5)
     for call in range(4):
         prediction = normal(5).requires_grad_()
@@ -170,7 +178,9 @@ def test_class_indices_that_are_none_may_come_after_the_surrogate_was_made(ignor
 
 
 def test_samples_of_another_size_are_measured_only_and_those_of_before_go_on():
-    criterion = LearnedSurrogateLoss(error_of, replay=Replay(capacity=BATCH))
+    criterion = LearnedSurrogateLoss(
+        error_of, higher_is_better=False, replay=Replay(capacity=BATCH)
+    )
     for size in (6, 6, 9, 6):
         prediction = normal(size).requires_grad_()
         criterion(prediction, normal(size)).backward()

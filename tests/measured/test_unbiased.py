@@ -182,6 +182,7 @@ def test_values_that_come_later_are_not_waited_for():
 
     criterion = LearnedSurrogateLoss(
         above,
+        higher_is_better=False,
         task=Tensors(smoothing=WIDTH),
         executor=Workers(ThreadPoolExecutor, lag=2),
         base_loss=nn.MSELoss(),
