@@ -199,10 +199,9 @@ class Metric:
         last = Answer(self.function, predictions[-1], targets[-1])
         if count == 1 or whole.values(count) is not None or last.number is not None or last.error:
             return None
-        returned = isinstance(whole.error, ReturnedError)
-        if returned and isinstance(causes.get(0), ReturnedError):
-            return whole.error
-        return None
+        if not isinstance(causes.get(0), ReturnedError):
+            return None
+        return whole.error if isinstance(whole.error, ReturnedError) else None
 
     def value(self, errors: Tensor) -> Tensor:
         """Errors, turned back into the metric's own values."""
