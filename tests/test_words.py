@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from conftest import make_arguments, step
+from conftest import assert_identical, make_arguments, make_loss, snapshot, step
 from executors import AtOnce
 from torch import nn
 
@@ -215,3 +215,51 @@ def test_an_executor_that_was_given_does_not_travel():
         assert copy.deepcopy(of_boxes(executor=executor))._core.recipe.executor.executor is executor
     pickle.loads(pickle.dumps(of_boxes(executor=ThreadPoolExecutor)))
     pickle.loads(pickle.dumps(of_boxes(executor=AtOnce())))
+
+
+@pytest.mark.parametrize("lag", [None, 0, 2])
+def test_an_executor_that_was_shut_down_is_found_at_the_first_call(lag):
+    executor = ThreadPoolExecutor(1)
+    executor.shutdown()
+    criterion = make_loss("measured", executor=Workers(executor, lag=lag))
+    before = snapshot(criterion)
+    with pytest.raises(MetricError, match="cannot schedule new futures after shutdown"):
+        criterion(*make_arguments("measured"))
+    assert_identical(snapshot(criterion), before)
+
+
+MODELS = [nn.Linear(3, 3), nn.Linear(3, 3)]
+PARAMETERS = {
+    "of another model": (lambda: MODELS[1].parameters(), ValueError, "of no model that these"),
+    "a module": (lambda: MODELS[0], TypeError, r"model\.parameters\(\).*got Linear"),
+    "modules": (
+        lambda: nn.Sequential(*MODELS),
+        TypeError,
+        r"model\.parameters\(\).*got Sequential",
+    ),
+    "names": (lambda: MODELS[0].named_parameters(), TypeError, r"model\.parameters\(\).*got tuple"),
+    "a state": (lambda: MODELS[0].state_dict(), TypeError, r"model\.parameters\(\).*got str"),
+    "a tensor": (lambda: MODELS[0].weight, TypeError, r"model\.parameters\(\).*got Parameter"),
+    "none": (list, ValueError, "none that requires a gradient"),
+}
+
+
+@pytest.mark.parametrize("kind", PARAMETERS)
+def test_parameters_of_a_check_that_are_not_the_models_are_refused(kind):
+    parameters, error, message = PARAMETERS[kind]
+    criterion, target = make_loss("measured"), torch.randn(8, 3)
+    with pytest.raises(error, match=message):
+        criterion.check([(MODELS[0](target), target)], parameters=parameters(), draws=2)
+
+
+def test_parameters_of_which_only_some_made_the_predictions_are_compared():
+    target = torch.randn(8, 3)
+    both = [*MODELS[1].parameters(), *MODELS[0].parameters()]
+    criterion = make_loss("measured")
+    found, alone = (
+        criterion.check([(MODELS[0](target), target)], parameters=parameters, draws=4)
+        for parameters in (both, MODELS[0].parameters())
+    )
+    cosine = found.directions["this loss"].cosine
+    assert cosine == pytest.approx(alone.directions["this loss"].cosine)
+    assert abs(cosine) > 0.1

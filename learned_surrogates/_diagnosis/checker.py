@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._base_loss import base_gradient, with_prediction
 from .._batch import Batch, plain
@@ -47,7 +47,7 @@ class GradientChecker:
         self.queue = core.oracle.queue
         self.parameters = None
         if parameters is not None:
-            self.parameters = [p for p in parameters if p.requires_grad]
+            self.parameters = _trained(parameters)
         self.draws = draws
         self.left_out = 0
         self.before: list[Tensor] = []
@@ -187,9 +187,15 @@ class GradientChecker:
             gradient.to(prediction),
             retain_graph=True,
             allow_unused=True,
-            materialize_grads=True,
         )
-        return torch.cat([of_one.flatten() for of_one in found])
+        if all(of_one is None for of_one in found):
+            raise ValueError(
+                "parameters= are of no model that these predictions came from: none of them is in "
+                "the predictions' graph. Give those of the model that made them, and predictions "
+                "that were not detached"
+            )
+        pairs = zip(self.parameters, found, strict=True)
+        return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in pairs])
 
     def conclude(self) -> GradientCheck:
         """The outcome, over all batches."""
@@ -228,6 +234,29 @@ class GradientChecker:
             agreement=_cosine(*truths) if truths else float("nan"),
             of_parameters=self.parameters is not None,
         )
+
+
+def _trained(parameters: Any) -> list[Tensor]:
+    """Those of a model's parameters that require a gradient.
+
+    Raises:
+        TypeError: they are no parameters.
+        ValueError: none requires a gradient.
+    """
+    whole = isinstance(parameters, nn.Module | Tensor) or not isinstance(parameters, Iterable)
+    given = [] if whole else list(parameters)
+    if whole or not all(isinstance(each, Tensor) for each in given):
+        raise TypeError(
+            "parameters= must be a model's parameters, model.parameters(): tensors, without names; "
+            f"got {type(parameters if whole else given[0]).__name__}"
+        )
+    trained = [parameter for parameter in given if parameter.requires_grad]
+    if not trained:
+        raise ValueError(
+            "parameters= has none that requires a gradient: is the model frozen, or was this "
+            "model.parameters() used up before?"
+        )
+    return trained
 
 
 def _bins(errors: Tensor) -> list[tuple[float, float]]:

@@ -45,6 +45,11 @@ class Job:
     def done(self) -> bool:
         return self.outcome is not None or self.failure is not None
 
+    @property
+    def unsent(self) -> bool:
+        """Whether the executor did not take it."""
+        return self.failure is not None and self.outcome is None and self.future is None
+
     def take(self, outcome: Outcome) -> None:
         self.outcome, self.failure = outcome, outcome.failure
         self.fatal = isinstance(outcome.failure, CallingFormError)

@@ -83,9 +83,18 @@ class Queue:
             pairs: predictions and targets of the whole batch: as decoded, and of each draw.
             batch: how many samples it has.
             positions: those to measure.
+
+        Raises:
+            MetricError: they could not be sent.
         """
         pieces = self._processors if self.lag == 0 else 1
-        return Evaluation(batch, self._send(pairs, batch, positions, pieces))
+        evaluation = Evaluation(batch, self._send(pairs, batch, positions, pieces))
+        try:
+            self._check(job for job in evaluation.jobs if job.unsent)
+        except MetricError:
+            self.cancel(evaluation)
+            raise
+        return evaluation
 
     def wait(self, evaluation: Evaluation) -> None:
         """Waits for an evaluation, and settles it: it has its measurement then.
@@ -104,7 +113,7 @@ class Queue:
             for job in evaluation.jobs
             if job.failure is not None and job.outcome is None
         )
-        self._check(evaluation)
+        self._check(evaluation.jobs)
         evaluation.settle()
 
     def evaluate(self, pairs: Iterable[tuple[Any, Any]]) -> Tensor:
@@ -140,7 +149,7 @@ class Queue:
             raise
         errors = []
         for evaluation in evaluations:
-            self._check(evaluation)
+            self._check(evaluation.jobs)
             evaluation.settle()
             errors.append(evaluation.known())
         return errors
@@ -248,9 +257,9 @@ class Queue:
             raise
         return jobs
 
-    def _check(self, evaluation: Evaluation) -> None:
-        """Raises what became of an evaluation, if it is to be raised."""
-        for job in evaluation.jobs:
+    def _check(self, jobs: Iterable[Job]) -> None:
+        """Raises what became of jobs, if it is to be raised."""
+        for job in jobs:
             if job.failure is not None and (job.fatal or self.metric.on_error == "raise"):
                 raise job.failure
 

@@ -16,7 +16,7 @@ from .calling_form import COUPLED, Form, coupling, find_form, told
 from .error import MetricError as MetricError, ReturnedError
 from .objects import refuse_what_accumulates
 from .parameters import Reversed, first_two, is_reversed
-from .probe import Answer, same, varies
+from .probe import Answer, fault_of_all, same, varies
 from .skip import Skip
 from .values import as_values, ask, described, shape_of_samples, stacked, take as take
 
@@ -162,8 +162,8 @@ class Metric:
         if known is None and causes:
             # A failing metric does not tell which form it has: ask again at the next call.
             self.form = None
-            whole = self._of_any_batch(predictions, targets, causes)
-            if whole is not None:
+            whole = fault_of_all(self.function, predictions, targets)
+            if whole is not None and isinstance(causes.get(0), ReturnedError):
                 causes, refusal = dict.fromkeys(range(count), whole), None
             for cause in causes.values() if refusal else ():
                 cause.add_note(f"Called with a batch, it had raised {refusal!r}")
@@ -186,21 +186,6 @@ class Metric:
             pair = predictions[sample], targets[sample]
             self._raise(which, float(values[place]), causes.get(sample), *pair)
         return errors.clamp(min=0), fine.flatten(1).all(1) if fine.ndim > 1 else fine
-
-    def _of_any_batch(
-        self, predictions: Any, targets: Any, causes: dict[int, Exception]
-    ) -> ReturnedError | None:
-        """What is wrong with what a batch returned, where that is no one sample's fault.
-
-        Neither the batch nor its first or last sample alone gives numbers, and none of them raises.
-        """
-        count = len(targets)
-        whole = Answer(self.function, predictions, targets)
-        last = Answer(self.function, predictions[-1], targets[-1])
-        if count == 1 or whole.values(count) is not None or last.number is not None or last.error:
-            return None
-        whole_error = whole.error if isinstance(causes.get(0), ReturnedError) else None
-        return whole_error if isinstance(whole_error, ReturnedError) else None
 
     def value(self, errors: Tensor) -> Tensor:
         """Errors, turned back into the metric's own values."""
@@ -233,8 +218,9 @@ class Metric:
             except Exception as error:  # noqa: BLE001 - whatever a user's metric raises
                 causes[sample] = error
                 # What is returned of any sample is wrong with the metric, and no sample's fault.
-                of_all = returned and isinstance(error, ReturnedError) and len(causes) == sample + 1
-                if self.on_error == "raise" and not (of_all or _is_wild(predictions[sample])):
+                if returned and isinstance(error, ReturnedError) and len(causes) == sample + 1:
+                    continue
+                if self.on_error == "raise" and not _is_wild(predictions[sample]):
                     break
         if returned and all(isinstance(causes.get(i), ReturnedError) for i in range(count)):
             assert whole is not None

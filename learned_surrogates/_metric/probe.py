@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .error import ReturnedError
 from .values import as_values, ask, shape_of_samples
 
 # How far values may differ by rounding from batch to batch, relative to the larger one.
@@ -136,6 +137,22 @@ class Probe:
     def _minds_order(self, pairs: list[Pair]) -> bool:
         ordered, turned = self.batch(*pairs).number, self.batch(pairs[-1], *pairs[:-1]).number
         return ordered is not None and turned is not None and not same(ordered, turned)
+
+
+def fault_of_all(
+    function: Callable[..., Any], predictions: Any, targets: Any
+) -> ReturnedError | None:
+    """What is wrong with what a metric returns of a batch, where that is no one sample's fault.
+
+    Neither the batch nor its last sample alone gives numbers, and neither raises.
+    """
+    whole = Answer(function, predictions, targets)
+    last = Answer(function, predictions[-1], targets[-1])
+    if len(targets) == 1 or whole.values(len(targets)) is not None:
+        return None
+    if last.number is not None or last.error is not None:
+        return None
+    return whole.error if isinstance(whole.error, ReturnedError) else None
 
 
 def same(a: float, b: float) -> bool:
