@@ -70,6 +70,47 @@ def test_a_difference_of_large_numbers_is_taken_in_the_predictions_precision():
     torch.testing.assert_close(seen[-1], near.float(), rtol=0, atol=1e-6)
 
 
+def test_a_surrogate_without_a_gradient_takes_nothing_from_a_base_loss_that_has_it_all():
+    class Root(nn.Module):
+        def forward(self, z, y):
+            return (z - y).square().sum(-1).sqrt()
+
+    criterion = make_loss(surrogate=Root(), base_loss=lambda z, y: z.sum(), base_weight=1.0)
+    target = make_arguments()[1]
+    _, gradient = step(criterion, (target.clone().requires_grad_(), target))
+    assert_identical(gradient, torch.ones(4, 3))
+
+
+# What is only looked at, or no number
+
+
+def test_the_first_samples_that_it_learns_from_settle_its_shapes():
+    criterion, plain = make_loss(), make_loss()
+    with torch.no_grad():
+        criterion(torch.randn(4, 5), torch.randn(4, 5))
+    assert_identical(step(criterion, make_arguments()), step(plain, make_arguments()))
+
+
+def test_what_is_no_number_shows_even_if_the_surrogate_hides_it():
+    class Hiding(nn.Module):
+        def forward(self, z, y):
+            return (z - y).nan_to_num().square().sum(-1)
+
+    prediction, target = make_arguments()
+    prediction = prediction.detach()
+    prediction[1, 0] = torch.nan
+    with torch.no_grad():
+        loss = make_loss(surrogate=Hiding(), reduction="none")(prediction, target)
+    assert loss.isnan().tolist() == [False, True, False, False]
+
+
+def test_before_there_is_a_surrogate_the_loss_is_no_number():
+    prediction, target = make_arguments()
+    with torch.no_grad():
+        loss = make_loss(reduction="none")(torch.full_like(prediction, torch.nan), target)
+    assert loss.isnan().tolist() == [True] * 4
+
+
 # What is on its way
 
 
@@ -136,3 +177,12 @@ def test_a_count_of_updates_without_a_surrogate_is_refused():
     state = snapshot(criterion)
     with pytest.raises(RuntimeError, match="counts 1 updates of a surrogate that is not in it"):
         fresh.load_state_dict({key: state[key] for key in snapshot(fresh)})
+
+
+def test_a_surrogate_of_a_size_that_the_state_does_not_have_is_not_made():
+    """Of a million gigabytes; what it would be like is known without them."""
+    criterion = make_loss()
+    step(criterion, make_arguments())
+    state = snapshot(criterion) | {"z_shape": torch.tensor([250 * 10**9])}
+    with pytest.raises(RuntimeError, match=r"surrogate\.\S+ must have shape"):
+        make_loss().load_state_dict(state)
