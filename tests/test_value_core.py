@@ -177,12 +177,3 @@ def test_a_count_of_updates_without_a_surrogate_is_refused():
     state = snapshot(criterion)
     with pytest.raises(RuntimeError, match="counts 1 updates of a surrogate that is not in it"):
         fresh.load_state_dict({key: state[key] for key in snapshot(fresh)})
-
-
-def test_a_surrogate_of_a_size_that_the_state_does_not_have_is_not_made():
-    """Of a million gigabytes; what it would be like is known without them."""
-    criterion = make_loss()
-    step(criterion, make_arguments())
-    state = snapshot(criterion) | {"z_shape": torch.tensor([250 * 10**9])}
-    with pytest.raises(RuntimeError, match=r"surrogate\.\S+ must have shape"):
-        make_loss().load_state_dict(state)
