@@ -177,3 +177,13 @@ def test_a_count_of_updates_without_a_surrogate_is_refused():
     state = snapshot(criterion)
     with pytest.raises(RuntimeError, match="counts 1 updates of a surrogate that is not in it"):
         fresh.load_state_dict({key: state[key] for key in snapshot(fresh)})
+
+
+def test_a_given_surrogate_has_no_state_before_the_first_call():
+    """It is the user's; its shapes are not known yet."""
+    criterion, restored = (make_loss(surrogate=Half()) for _ in range(2))
+    state = snapshot(criterion)
+    assert set(state) == {"version", "counters", "random", "fitted_to"}
+    train(restored, "tensors", range(2))
+    restored.load_state_dict(state)
+    assert restored.stats["updates"] == 0
