@@ -11,6 +11,11 @@ RECORD = (
 
 EDITS = [
     *of(
+        "_measured/regressed.py",
+        "test_readings.py sets/test_set_tasks.py test_sync.py",
+        ("told = columns @ self.regression.weights.float()", "told = columns[:, 0]"),
+    ),
+    *of(
         "_measured/score_function.py",
         UNBIASED,
         ("known = weight * slope", "known = slope"),
@@ -209,8 +214,8 @@ EDITS = [
         STATES,
         ("slope.control.age = age", "pass"),
         ("smoothing.forget_width()", "pass"),
-        ("estimator.replay.clear()", "pass"),
-        ("estimator.experience.loaded = True", "pass"),
+        ("self.replay.clear()", "pass"),
+        ("self.experience.loaded = True", "pass"),
         ("if fields[0] != fields[2] or fields[3]:", "if fields[3]:"),
         ("_load_moments(loaded, part", "part and (loaded, part"),
     ),

@@ -27,10 +27,9 @@ EDITS = [
         "text/_readings.py",
         "test_readings.py test_draws.py test_loss.py",
         ("> (1 - READS) * characters", "< (1 - READS) * characters"),
-        ("told = rows @ self.regression.weights.float()", "told = rows[:, 0]"),
         ("float(self.control.r2[1]) >= AKIN", "float(self.control.r2[0]) >= AKIN"),
         ("return self.task.base_weight if akin else 0.0", "return self.task.base_weight"),
-        ("if task.measured and known_distance", "if known_distance"),
+        ("if task.measured and not known", "if not known"),
     ),
     *of(
         "text/_edit_distance.py",
