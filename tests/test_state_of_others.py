@@ -193,6 +193,23 @@ def test_of_a_surrogate_of_values_all_is_checked_too(case):
         assert_identical(snapshot(criterion), state)
 
 
+def test_a_surrogate_of_values_is_not_made_before_its_size_is_known_to_be_true(monkeypatch):
+    criterion = make_loss("tensors")
+    train(criterion, "tensors", range(2))
+    state, made = snapshot(criterion), []
+    state = {name: value for name, value in state.items() if not name.startswith("replay.")}
+    build = Tensors.build_surrogate
+    monkeypatch.setattr(
+        Tensors, "build_surrogate", lambda *given: made.append(build(*given)) or made[-1]
+    )
+    fresh = make_loss("tensors")
+    with pytest.raises(RuntimeError, match=r"surrogate\..* must have shape"):
+        fresh.load_state_dict({**state, "z_shape": torch.tensor([250 * 10**9])})
+    assert [{p.device.type for p in net.parameters()} for net in made] == [{"meta"}]
+    fresh.load_state_dict(state)
+    assert {p.device.type for p in made[-1].parameters()} == {"cpu"}
+
+
 @pytest.mark.parametrize("key", ["z_shape", "target_shape"])
 @pytest.mark.parametrize("surrogate", ["pair", "elements"])
 def test_a_size_is_believed_only_where_the_rest_of_the_state_has_it(key, surrogate, monkeypatch):

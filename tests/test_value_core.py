@@ -33,7 +33,8 @@ def squares(prediction, target):
     [(None, 20, 0.0), (squares, 20, 1.0), (squares, 0, 0.25), (None, 0, 0.0)],
 )
 def test_the_share_of_the_base_loss_is_that_of_one_that_is_there(base_loss, warm_up, share):
-    criterion = make_loss(base_loss=base_loss, warm_up=warm_up, base_weight=0.25)
+    weight = None if base_loss is None else 0.25
+    criterion = make_loss(base_loss=base_loss, warm_up=warm_up, base_weight=weight)
     step(criterion, make_arguments())
     assert criterion.stats["base_loss/share"] == share
 

@@ -69,7 +69,9 @@ class Net:
 
     def make_surrogate(self, z: Tensor, target: Tensor) -> nn.Module:
         """The task's surrogate for such samples, in float32, with weights from the seed."""
-        with isolated(self.device), seeded(self.pairs.recipe.seed):
+        # On the meta device, it is only asked what it would look like.
+        device = torch.device("meta" if z.is_meta else "cpu")
+        with isolated(self.device), seeded(self.pairs.recipe.seed), device:
             z, target = (part if part.is_meta else part.cpu() for part in (z, target))
             y = hooks.expand(self.pairs.task, target).float()
             return hooks.build_surrogate(self.pairs.task, z.float(), y).float()
