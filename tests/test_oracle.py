@@ -16,7 +16,8 @@ TASK = Tensors(smoothing=0)
 
 
 def make_oracle(metric=l1, workers=None, budget=None, on_error="raise"):
-    return Oracle(TASK, Metric(metric, None, None, True, on_error), workers, budget)
+    direction = getattr(metric, "higher_is_better", False)
+    return Oracle(TASK, Metric(metric, direction, None, True, on_error), workers, budget)
 
 
 def question(seed=0):

@@ -50,7 +50,9 @@ def test_a_wrong_value_is_named(name, value, error):
 
 def test_the_ends_of_a_range_belong_to_it():
     for share in (0, 1):
-        assert make_recipe(base_weight=share, correction=share).base_weight == share
+        assert make_recipe(base_weight=share).base_weight == share
+        measured = make_recipe(task=Tensors(), fit=Fit(), draws=2, correction=share)
+        assert measured.correction == share
 
 
 def test_what_is_given_is_taken():
