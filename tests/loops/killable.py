@@ -63,6 +63,12 @@ def train(name, folder, steps):
     """Runs to the last step from where the folder's checkpoint is, and saves each step."""
     torch.set_num_threads(1)
     warnings.simplefilter("error")
+    # Numbers at random have nothing to learn, of which long runs are told.
+    for message in (
+        "for 100 updates the surrogate's error",
+        "for 100 calls the metric of all draws",
+    ):
+        warnings.filterwarnings("ignore", message)
     run = TextRun() if name == "text" else SmallRun(name)
     checkpoint = Path(folder) / "checkpoint.pt"
     done = 0
