@@ -118,7 +118,7 @@ def test_a_metric_that_raises_on_a_draw_changes_nothing():
 
 
 def test_tensors_without_noise_have_no_draws():
-    with pytest.raises(ValueError, match="Plain tensors have one unless smoothing=0"):
+    with pytest.raises(ValueError, match="plain tensors have one unless smoothing=0"):
         LearnedSurrogateLoss(l1, task=Tensors(smoothing=0), draws=2)
 
 
