@@ -31,6 +31,8 @@ from concurrent.futures import ProcessPoolExecutor
 import torch
 from learned_surrogates import LearnedSurrogateLoss, Workers
 
+# What a shell starts in the background ignores Ctrl-C, and so does what that starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["learned_surrogates"])
 
@@ -42,7 +44,9 @@ def metric(prediction, target):
 
 def loss(**options):
     workers = Workers(functools.partial(ProcessPoolExecutor, 1, mp_context=CONTEXT), **options)
-    return LearnedSurrogateLoss(metric, executor=workers, batched=True)
+    return LearnedSurrogateLoss(
+        metric, executor=workers, batched=True, higher_is_better=False
+    )
 
 
 def call(criterion):
