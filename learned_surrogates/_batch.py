@@ -1,5 +1,6 @@
 """One call of the loss, as its task has read it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -89,6 +90,13 @@ def plain(value: Any) -> Any:
         return value
     with torch._C.DisableTorchFunctionSubclass():
         return value.as_subclass(Tensor)
+
+
+def plain_call(
+    args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call of the loss, each of them `plain`."""
+    return tuple(map(plain, args)), {key: plain(value) for key, value in kwargs.items()}
 
 
 def lasting(tensor: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ._base_loss import NOT_FINITE, base_gradient
-from ._batch import Batch, plain
+from ._batch import Batch, plain_call
 from ._contract import hooks
 from ._core import Core
 from ._diagnosis.check import GradientCheck
@@ -291,7 +291,7 @@ class LearnedSurrogateLoss(SavedWhole):
         check_choice("reduction", self.reduction, REDUCTIONS)
         if getattr(self, "_is_replica", False):  # PyTorch's mark on copies for a device each
             raise RuntimeError(IN_THREADS)
-        args, kwargs = tuple(map(plain, args)), {key: plain(kwargs[key]) for key in kwargs}
+        args, kwargs = plain_call(args, kwargs)
         batch = hooks.read(self.task, args, kwargs)
         batch.check_reduction(self.reduction)
         core = self._core
@@ -474,7 +474,8 @@ class LearnedSurrogateLoss(SavedWhole):
         for arguments in batches:
             check_arguments(arguments)
             named = isinstance(arguments, Mapping)
-            yield hooks.read(self.task, () if named else arguments, arguments if named else {})
+            call = plain_call(() if named else arguments, arguments if named else {})
+            yield hooks.read(self.task, *call)
 
     def _warn_of_base_loss(self) -> None:
         """Warns, once, of samples that were left out of the base loss's gradient."""

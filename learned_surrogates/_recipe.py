@@ -9,7 +9,7 @@ from ._evaluation.budget import Budget, check_budget
 from ._evaluation.workers import Workers
 from ._learning.filter import Filter, as_filter
 from ._learning.fit import Fit
-from ._learning.fit_values import FitValues, Generator, as_fit_values, check_generator
+from ._learning.fit_values import FitValues, Generator, as_fit_values
 from ._learning.replay import Replay
 from ._support.checks import check_number
 from ._task import Task
@@ -62,7 +62,6 @@ class Recipe:
                 f"{self.task!r} has the metric's gradient measured: take {self.task.fits_values} "
                 "for it, or fit=Fit(...)"
             )
-        check_generator(self.generator)
         if self.data != "local" and self.generator is None:
             raise ValueError(
                 f"data={self.data!r} needs generator=, a random data generator: {self.task!r} has "
@@ -81,12 +80,12 @@ class Recipe:
     @cached_property
     def generator(self) -> Generator | None:
         """The user's, or the task's own."""
-        given = self._values.generator
+        given = self.values.generator
         return hooks.generator(self.task) if given is None else given
 
     @property
     def data(self) -> Literal["local", "global", "local-global"]:
-        return self._values.data or ("local" if self.generator is None else "local-global")
+        return self.values.data or ("local" if self.generator is None else "local-global")
 
     @property
     def batch_size(self) -> int:
@@ -99,43 +98,16 @@ class Recipe:
 
     @property
     def penalty_weight(self) -> float:
-        given = self._values.penalty_weight
+        given = self.values.penalty_weight
         return self.task.penalty_weight if given is None else given
 
-    # What is told as it is
+    # In their full forms
 
     @cached_property
-    def _values(self) -> FitValues:
+    def values(self) -> FitValues:
+        """`fit`, with what only a surrogate that is fitted to values has."""
         return as_fit_values(self.fit)
 
     @cached_property
     def filter(self) -> Filter | None:
-        return as_filter(self._values.filter)
-
-    @property
-    def update_every(self) -> int:
-        return self.fit.every
-
-    @property
-    def update_steps(self) -> int:
-        return self.fit.steps
-
-    @property
-    def penalty_norm(self) -> float:
-        return self._values.penalty_norm
-
-    @property
-    def penalty_every(self) -> int:
-        return self._values.penalty_every
-
-    @property
-    def warm_up_updates(self) -> int:
-        return self._values.warm_up
-
-    @property
-    def replay_capacity(self) -> int:
-        return self.replay.capacity
-
-    @property
-    def replay_bytes(self) -> int:
-        return self.replay.bytes
+        return as_filter(self.values.filter)

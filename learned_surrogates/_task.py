@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 import torch
 from torch import Tensor, nn
 
-from ._batch import Batch, BatchType, plain
+from ._batch import Batch, BatchType
 from ._learning.fit_values import Generator
 
 if TYPE_CHECKING:
@@ -227,14 +227,14 @@ def check_arguments(arguments: Any) -> None:
 
 
 def read(task: Task[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Batch:
-    """What the task reads from a call.
+    """What the task reads from a call whose arguments are `plain`.
 
     Raises:
         TypeError: an argument is missing, unknown or one too many; or as the task says.
         ValueError: as the task says.
     """
     try:
-        return task.read(*map(plain, args), **{key: plain(kwargs[key]) for key in kwargs})
+        return task.read(*args, **kwargs)
     except TypeError as error:
         # The task's own errors come from within `read`.
         if error.__traceback__ is None or error.__traceback__.tb_next is not None:

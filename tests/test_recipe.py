@@ -68,11 +68,15 @@ def test_what_is_given_is_taken():
         warm_up=6,
     )
     recipe = make_recipe(fit=fit, replay=Replay(capacity=7, bytes=8))
-    assert (recipe.update_every, recipe.update_steps, recipe.batch_size) == (2, 3, 5)
-    assert (recipe.learning_rate, recipe.warm_up_updates) == (0.7, 6)
-    assert (recipe.penalty_weight, recipe.penalty_norm, recipe.penalty_every) == (0.2, 0.3, 4)
+    assert (recipe.fit.every, recipe.fit.steps, recipe.batch_size) == (2, 3, 5)
+    assert (recipe.learning_rate, recipe.values.warm_up) == (0.7, 6)
+    assert (recipe.penalty_weight, recipe.values.penalty_norm, recipe.values.penalty_every) == (
+        0.2,
+        0.3,
+        4,
+    )
     assert recipe.filter == Filter(0.4)
-    assert (recipe.replay_capacity, recipe.replay_bytes) == (7, 8)
+    assert (recipe.replay.capacity, recipe.replay.bytes) == (7, 8)
 
 
 def test_what_is_not_given_is_the_tasks():

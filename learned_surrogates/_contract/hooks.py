@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import _task
-from .._batch import Batch, plain
+from .._batch import Batch
 from .._learning.fit_values import Generator
 from .._task import Task
 from .errors import (
@@ -35,12 +35,11 @@ FLAGS = ("ragged", "target_is_best", "measured", "can_sample", "has_score")
 
 
 def read(task: Task[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Batch:
-    """What the task reads from a call, checked.
+    """What the task reads from a call whose arguments are `plain`, checked.
 
     Raises:
         TypeError, ValueError: the call's arguments are wrong, as the task says; or what it read is.
     """
-    args, kwargs = tuple(map(plain, args)), {key: plain(kwargs[key]) for key in kwargs}
     values = (*args, *kwargs.values())
     with unchanged(task, "read", values), named(task, "read", (TypeError, ValueError)):
         batch: Any = _task.read(task, args, kwargs)

@@ -73,8 +73,10 @@ def check_direction(task: Task[Any], queue: Queue, batch: Batch, errors: Tensor)
         for predictions in candidates if len(errors) else []:
             with suppress(MetricError):  # of a pair that the model does not make
                 found.append(queue.evaluate([(predictions, targets)])[0])
+    if not (sure or len(errors)):
+        return False
     if not found:
-        if not sure and len(errors):
+        if not sure:
             warn_untold(queue.metric, "targets")
         return True
     perfect = torch.stack([each.flatten(1).mean(1) if each.ndim > 1 else each for each in found])

@@ -268,8 +268,8 @@ class ValueCore(Core):
             surrogate = f"{type(module).__name__}, {parameters:,} parameters"
         lines = [
             f"surrogate: {surrogate}",
-            f"data: {recipe.data}, {recipe.update_steps} x {recipe.batch_size} of each "
-            f"every {recipe.update_every} calls",
+            f"data: {recipe.data}, {recipe.fit.steps} x {recipe.batch_size} of each "
+            f"every {recipe.fit.every} calls",
             f"calls: {learner.calls:,}, updates: {learner.updates:,}"
             + (", warming up" if learner.warming_up else ""),
         ]

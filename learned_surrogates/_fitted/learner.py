@@ -69,7 +69,7 @@ class Learner:
         self.lost_updates = 0
         self.calls = 0
         self.updates = 0
-        self.warm_up_left = self.recipe.warm_up_updates
+        self.warm_up_left = self.recipe.values.warm_up
         self.update_seconds = 0.0
 
     @property
@@ -129,9 +129,9 @@ class Learner:
     def learn(self) -> bool:
         """Fits the surrogate if this call is one that does; whether it was."""
         if self.warming_up:
-            self.update(-(-self.recipe.warm_up_updates // WARM_UP_CALLS))
-        elif self.calls % self.recipe.update_every == 0:
-            self.update(self.recipe.update_steps)
+            self.update(-(-self.recipe.values.warm_up // WARM_UP_CALLS))
+        elif self.calls % self.recipe.fit.every == 0:
+            self.update(self.recipe.fit.steps)
         else:
             return False
         return True
@@ -190,16 +190,18 @@ class Learner:
         self, pairs: tuple[Tensor, Tensor, Tensor], parameters: list[Tensor]
     ) -> list[Tensor | None]:
         """Of the objective on these pairs; None for parameters that it does not depend on."""
-        recipe = self.recipe
-        penalised = self.updates % recipe.penalty_every == 0
+        recipe, every = self.recipe, self.recipe.values.penalty_every
+        penalised = self.updates % every == 0
         loss, penalty = objective(
             self.net.value,
             pairs[0].to(self.net.dtype),
             self.net.expand(pairs[1]),
             pairs[2].to(self.net.dtype),
             # A penalty that is computed seldom counts for the updates without it.
-            penalty_weight=recipe.penalty_weight * recipe.penalty_every if penalised else 0.0,
-            penalty_norm=recipe.penalty_norm,
+            penalty_weight=recipe.penalty_weight * recipe.values.penalty_every
+            if penalised
+            else 0.0,
+            penalty_norm=recipe.values.penalty_norm,
         )
         if penalty is not None:
             self.penalty = penalty

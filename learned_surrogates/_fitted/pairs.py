@@ -42,7 +42,7 @@ class Pairs:
         self.device = torch.device("cpu")
         self.random = Stream()
         self.random.manual_seed(recipe.seed)
-        self.replay = ReplayBuffer(recipe.replay_capacity, recipe.replay_bytes)
+        self.replay = ReplayBuffer(recipe.replay.capacity, recipe.replay.bytes)
         self.unseen = ReplayBuffer(UNSEEN, UNSEEN_BYTES * UNSEEN)
         #: Of a sample of z and of a stored target, the largest so far; None before the first.
         self.shapes: tuple[torch.Size, torch.Size] | None = None

@@ -92,7 +92,7 @@ class MeasuredCore(Core):
             for measured, of_call in self.oracle.answers(evaluation, self.record.calls, seen):
                 self._observe(measured, of_call)
             self.record.hand_over()
-            every = self.record.calls % self.recipe.update_every == 0
+            every = self.record.calls % self.recipe.fit.every == 0
             start = time.perf_counter()
             self.estimator.learn(every=every)
             self.record.update_seconds = time.perf_counter() - start
@@ -187,7 +187,7 @@ class MeasuredCore(Core):
                 return value, gradient
             return value, gradient + (1 - weight) * base().to(gradient)
         share = self.base_share
-        reading = learning and (self.record.calls + 1) % self.recipe.update_every == 0
+        reading = learning and (self.record.calls + 1) % self.recipe.fit.every == 0
         other = base().to(gradient) if base is not None and (share or reading) else None
         if reading:
             self.record.quality.read(batch, gradient, other)

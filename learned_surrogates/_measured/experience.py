@@ -34,7 +34,7 @@ class Experience:
     """
 
     def __init__(self, recipe: Recipe):
-        self.replay = ReplayBuffer(recipe.replay_capacity, recipe.replay_bytes)
+        self.replay = ReplayBuffer(recipe.replay.capacity, recipe.replay.bytes)
         #: Shape of the metric's values behind the batch; None before the first.
         self.outputs: torch.Size | None = None
         #: How large differences are that are not zero.

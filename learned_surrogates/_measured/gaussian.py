@@ -134,7 +134,7 @@ class Gaussian(Remembering):
         if slope.forms and slope.calls == 0:
             self.update(FIRST_STEPS)
         elif slope.forms and (slope.eager or every):
-            self.update(self.recipe.update_steps)
+            self.update(self.recipe.fit.steps)
         slope.select()
 
     def make_if_wanted(self) -> None:

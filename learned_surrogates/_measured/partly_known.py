@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .._estimator import Draws, KnownDraws
-from .._evaluation.measurement import Context, Measurement
+from .._evaluation.measurement import Measurement
 from .._learning.sync import Sync
 from .._metric.metric import Metric
 from .._recipe import Recipe
@@ -215,14 +215,8 @@ class PartlyKnown(Regressed[Any]):
     def finite(self, batch: "SetBatch") -> Tensor:
         return self.task.present_part(batch.prediction.detach(), batch).flatten(1).isfinite().all(1)
 
-    def observe(self, measured: Measurement, seen: Context) -> None:
-        (columns,) = seen
-        if not columns.shape[2]:
-            return
-        usable = measured.usable
-        differences = half_differences(measured.by_sample[:, usable]).float().flatten()
-        where = measured.of(torch.arange(columns.shape[1], device="cpu"))[usable]
-        self.take_rows(columns.cpu()[:, where].flatten(0, 1), differences)
+    def responses(self, measured: Measurement) -> Tensor:
+        return half_differences(measured.by_sample[:, measured.usable])
 
     def _around(self, batch: "SetBatch") -> tuple[Tensor, Tensor]:
         """Predictions in 32 or 64 bits, 0 where nothing is present, and the noise's width."""

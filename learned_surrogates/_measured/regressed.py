@@ -1,5 +1,6 @@
 """What is known of draws, weighed by what earlier calls measured."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from .._batch import BatchType
 from .._estimator import Estimator
-from .._evaluation.measurement import Measurement
+from .._evaluation.measurement import Context, Measurement
 from .._learning.sync import Sync
 from .._recipe import Recipe
 from .._state.tensors import Faults, Shapes, as_tensor, check_shapes, not_finite
@@ -65,7 +66,18 @@ class Regressed(Estimator[BatchType]):
     def check(self, draws: Any, measured: Measurement) -> None:
         """Nothing was asked for that could not go together."""
 
-    def take_rows(self, columns: Tensor, differences: Tensor) -> None:
+    @abstractmethod
+    def responses(self, measured: Measurement) -> Tensor:
+        """What the columns are to tell of the usable samples' values: `(rows, samples)`."""
+
+    def observe(self, measured: Measurement, seen: Context) -> None:
+        (columns,) = seen
+        if columns.shape[2]:
+            where = measured.of(torch.arange(columns.shape[1], device="cpu"))[measured.usable]
+            rows = columns.cpu()[:, where].flatten(0, 1)
+            self._take_rows(rows, self.responses(measured).float().flatten())
+
+    def _take_rows(self, columns: Tensor, differences: Tensor) -> None:
         """Takes rows `(n, columns)` and the differences `(n,)` that were measured there."""
         if self.updates:
             told = columns @ self.regression.weights.float()

@@ -8,6 +8,7 @@ import torch
 from rapidfuzz.distance import Levenshtein
 from torch import Tensor, nn
 
+from .._batch import plain_call
 from .._metric.metric import Metric
 from .._support.checks import check_choice, check_number
 from .._support.isolated import never_compiled
@@ -135,7 +136,7 @@ class ExpectedEditDistance(nn.Module):
             a scalar, or `(batch,)` with reduction "none": float64 of such outputs, else float32.
         """
         # A target is not laid out along the frames then.
-        batch: Any = read(self.task.for_surrogate("none"), args, kwargs)
+        batch: Any = read(self.task.for_surrogate("none"), *plain_call(args, kwargs))
         batch = replace(batch, logits=self.task.logits(batch.prediction))
         return batch.reduce(self.of(batch), self.reduction)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .._estimator import Draws, KnownDraws
-from .._evaluation.measurement import Context, Measurement
+from .._evaluation.measurement import Measurement
 from .._learning.sync import Sync
 from .._measured.regressed import Regressed
 from .._metric.metric import Metric
@@ -100,14 +100,8 @@ class Readings(Regressed[TextBatch]):
 
     # What is learned
 
-    def observe(self, measured: Measurement, seen: Context) -> None:
-        (columns,) = seen
-        if not columns.shape[2]:
-            return
-        usable = measured.usable
-        differences = centred(measured.values[:, usable]).float().flatten()
-        where = measured.of(torch.arange(columns.shape[1], device="cpu"))[usable]
-        self.take_rows(columns.cpu()[:, where].flatten(0, 1), differences)
+    def responses(self, measured: Measurement) -> Tensor:
+        return centred(measured.values[:, measured.usable])
 
     # What is told
 

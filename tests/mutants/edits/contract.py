@@ -47,11 +47,6 @@ EDITS = [
         ("if share > 1:", "if share >= 1:"),
         ("check_budget(self.metric_budget)", "pass"),
         ("if self.task.measured and isinstance(self.fit, FitValues):", "if False:"),
-        (
-            "check_generator(self.generator)",
-            "pass",
-            "`FitValues` has checked the user's, and `hooks.generator` the task's",
-        ),
         ('if self.data != "local" and self.generator is None:', "if False:"),
         ("self.executor is not None and self.executor.lag != 0", "self.executor is not None"),
         ("(late or self.metric_budget is not None)", "late"),
@@ -63,10 +58,5 @@ EDITS = [
             "self.task.penalty_weight if given is None else given",
             "given or self.task.penalty_weight",
         ),
-        ("return self.fit.every", "return self.fit.steps"),
-        ("return self.fit.steps", "return self.fit.every"),
-        ("return self._values.penalty_norm", "return self._values.penalty_every"),
-        ("return self._values.penalty_every", "return 1"),
-        ("return self.replay.bytes", "return self.replay.capacity"),
     ),
 ]
