@@ -21,7 +21,8 @@ SIGNAL_TEXT = (
 )
 COSINE_TEXT = (
     " Right: the cosine of the base loss's gradient with the measured one, and twice its standard "
-    "error. Below 0, your usual loss now leads away from your metric."
+    "error. Below 0, your usual loss now leads away from your metric; where it keeps a share, the "
+    "two come to balance one another, and the cosine to -1, as the training ends."
 )
 
 
@@ -50,7 +51,8 @@ def verdict(core: MeasuredCore) -> str:
     if core.base_share:
         verdict += f" The base loss has {core.base_share:.0%} of the gradient."
     cosine, error = core.record.quality.cosine
-    if cosine + 3 * error < 0:
+    # One that has a share is opposed by the rest where their sum comes to rest: no news of it.
+    if cosine + 3 * error < 0 and not core.base_share:
         verdict += f" Its gradient leads away from the metric now: cosine {cosine:.2f}."
     return verdict
 

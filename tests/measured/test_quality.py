@@ -4,9 +4,11 @@ import math
 
 import pytest
 import torch
+from conftest import make_loss, train
 from torch import Tensor, nn
 
 from learned_surrogates import Fit, LearnedSurrogateLoss, Tensors
+from learned_surrogates._measured.quality import Quality
 from learned_surrogates._measured.weights import in_weights, last_layer
 
 WIDTH = 0.4
@@ -141,3 +143,15 @@ def test_the_users_graph_and_gradients_are_left_alone():
         assert len(fired) == call
         loss.backward()
         assert len(fired) == call + 1
+
+
+@pytest.mark.parametrize(("weight", "told"), [(0.0, True), (0.5, False)])
+def test_a_base_loss_with_a_share_is_not_blamed_for_balancing_the_metric(weight, told, monkeypatch):
+    pytest.importorskip("matplotlib")
+    from learned_surrogates._diagnosis.measured_pictures import verdict
+
+    monkeypatch.setattr(Quality, "cosine", (-0.9, 0.05))
+    criterion = make_loss("measured", base_loss=nn.MSELoss(), base_weight=weight)
+    train(criterion, "measured", range(2))
+    criterion._core.record.leading = False
+    assert ("leads away from the metric" in verdict(criterion._core)) == told
