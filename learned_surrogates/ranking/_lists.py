@@ -18,7 +18,7 @@ class ReadLists:
 
     Attributes:
         scores: `(lists, n)`, float32 or float64, 0 where there is no item.
-        targets: `(lists, n)`, of the same type, 0 where there is no item.
+        targets: `(lists, n)`, of their own type, 0 where there is no item.
         present: where there is one, `(lists, n)`, bool.
         shape: of the user's lists, without their items.
     """
@@ -27,6 +27,17 @@ class ReadLists:
     targets: Tensor
     present: Tensor
     shape: torch.Size
+
+    @property
+    def places(self) -> Tensor:
+        """Numbers in the order of a list's targets, equal ones for equal ones: `(lists, n)`.
+
+        Of the scores' type, in which targets themselves may be equal that are not: times in
+        seconds have no digits left in float32.
+        """
+        in_order, where = self.targets.sort(1)
+        steps = (in_order[:, 1:] != in_order[:, :-1]).cumsum(1).to(self.scores)
+        return torch.zeros_like(self.scores).scatter(1, where[:, 1:], steps)
 
     def reduce(self, losses: Tensor, defined: Tensor, reduction: Reduction) -> Tensor:
         """The lists' losses as the user wants them.
@@ -51,13 +62,22 @@ def read_lists(
     Raises:
         TypeError: scores that are no tensor of floating-point numbers, targets that are no tensor,
             a mask that is not bool.
-        ValueError: shapes that differ, an unknown reduction.
+        ValueError: shapes that differ, targets that are not finite, an unknown reduction.
     """
     check_choice("reduction", reduction, ("none", "mean", "sum"))
     rows, present, shape = read_scores(scores, mask)
     _check_tensor("targets", targets, scores.shape)
-    marks = targets.detach().to(rows.device, rows.dtype).reshape(rows.shape)
-    return ReadLists(rows, marks.where(present, 0.0), present, shape)
+    marks = targets.detach().to(rows.device).reshape(rows.shape)
+    if not marks.is_floating_point():
+        marks = marks.long()
+    marks = marks.where(present, torch.zeros_like(marks))
+    wild = ~marks.isfinite()
+    if wild.any():
+        raise ValueError(
+            f"targets must be finite; one is {marks[wild][0]:g}. An item of which nothing is known "
+            "is left out by mask="
+        )
+    return ReadLists(rows, marks, present, shape)
 
 
 def read_scores(scores: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, torch.Size]:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ._lists import ReadLists, read_lists
 from ._ranks import ranks
 
 
@@ -19,15 +20,16 @@ def average_precision(scores: Tensor, targets: Tensor) -> Tensor:
         `()`, 0 to 1; NaN without a relevant item.
 
     Raises:
-        TypeError, ValueError: scores of the wrong kind or shape.
+        TypeError, ValueError: scores or targets of the wrong kind or shape.
 
     Example:
         >>> import torch
         >>> average_precision(torch.tensor([0.1, 0.7, 0.4, 0.9]), torch.tensor([0, 1, 1, 0]))
         tensor(0.5833)
     """
-    relevant = targets > 0
-    among, all_ranks = ranks(scores, mask=relevant), ranks(scores)
+    one = _one_list(scores, targets)
+    relevant = one.targets > 0
+    among, all_ranks = ranks(one.scores, mask=relevant), ranks(one.scores)
     return (among / all_ranks)[relevant].mean()
 
 
@@ -42,14 +44,25 @@ def spearman(scores: Tensor, targets: Tensor) -> Tensor:
         `()`, -1 to 1; NaN where all scores or all targets are equal.
 
     Raises:
-        TypeError, ValueError: scores of the wrong kind or shape.
+        TypeError, ValueError: scores or targets of the wrong kind or shape.
 
     Example:
         >>> import torch
         >>> spearman(torch.tensor([0.1, 0.7, 0.4, 0.9]), torch.tensor([1.0, 2.0, 3.0, 4.0]))
         tensor(0.8000)
     """
-    return torch.corrcoef(torch.stack([ranks(scores), ranks(targets.to(scores))]))[0, 1]
+    one = _one_list(scores, targets)
+    return torch.corrcoef(torch.cat([ranks(one.scores), ranks(one.places)]))[0, 1]
+
+
+def _one_list(scores: Tensor, targets: Tensor) -> ReadLists:
+    one = read_lists(scores, targets, None, "none")
+    if one.shape:
+        raise ValueError(
+            f"scores must be those of one list, (n,); their shape is {tuple(scores.shape)}: "
+            "task=ranking.Lists() hands over one list at a time"
+        )
+    return one
 
 
 for _metric in (average_precision, spearman):

@@ -62,7 +62,7 @@ def ndcg_loss(
     lists = read_lists(scores, targets, mask, reduction)
     if (lists.targets < 0).any():
         raise ValueError(f"targets must be gains of 0 or more; one is {lists.targets.min():g}")
-    gains, items = lists.targets, lists.targets.shape[1]
+    gains, items = lists.targets.to(lists.scores), lists.targets.shape[1]
     unit = standardised(lists.scores, lists.present) / noise
     nodes = nodes_for(lists.present, noise)
     first = max(1, min(FIRST if k is None else k, items))

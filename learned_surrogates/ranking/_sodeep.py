@@ -53,7 +53,7 @@ def squared_rank_loss(
     """
     lists = read_lists(scores, targets, mask, reduction)
     found = _sorted(sorter, lists, mask)
-    wanted = ranks(lists.targets, mask=lists.present)
+    wanted = ranks(lists.places, mask=lists.present)
     count = lists.present.sum(1).to(found)
     squares = (found - wanted).where(lists.present, 0.0).square().sum(1)
     scale = count * (count**2 - 1) / 6

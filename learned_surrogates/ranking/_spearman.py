@@ -49,7 +49,7 @@ def spearman_loss(
     """
     lists = read_lists(scores, targets, mask, reduction)
     count = lists.present.sum(1)
-    wanted = _centred(ranks(lists.targets, mask=lists.present), lists.present)
+    wanted = _centred(ranks(lists.places, mask=lists.present), lists.present)
     found = expected_ranks(lists.scores, noise=noise, mask=lists.present)
     spread = wanted.square().sum(1) * count * (count.to(wanted) ** 2 - 1) / 12
     defined = spread > 0

@@ -289,3 +289,38 @@ def test_scores_that_are_not_finite_show(name, number):
     found = loss(scores, targets, reduction="none")
     assert found[1].isnan()
     assert found[[0, 2, 3]].isfinite().all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_targets_that_are_not_finite_are_refused(name, number):
+    """A list with one would otherwise count as having no items that matter."""
+    loss, kind = LOSSES[name]
+    scores, targets = lists(kind)
+    targets[1, 0] = number
+    with pytest.raises(ValueError, match=rf"targets must be finite; one is {number}.*mask="):
+        loss(scores, targets)
+
+
+@pytest.mark.parametrize("loss", [ranking.spearman_loss, ranking.squared_rank_loss])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float64, torch.uint16])
+def test_only_the_order_of_targets_counts_in_whatever_type(loss, dtype):
+    order = torch.tensor([[3, 1, 2, 0, 2, 4]])
+    scores = torch.linspace(0, 1, 6)[None]
+    late = 60_000 if dtype == torch.uint16 else 1_700_000_000  # seconds since 1970
+    torch.testing.assert_close(loss(scores, (late + order).to(dtype)), loss(scores, order))
+
+
+def test_the_correlation_with_times_in_seconds():
+    scores, order = torch.linspace(0, 1, 6), np.array([3, 1, 2, 0, 2, 4])
+    found = ranking.spearman(scores, torch.tensor(1_700_000_000 + order))
+    assert found == pytest.approx(spearmanr(scores, order).statistic, abs=1e-6)
+
+
+@pytest.mark.parametrize("metric", [ranking.spearman, ranking.average_precision])
+def test_a_metric_of_one_list_refuses_several(metric):
+    scores, order = torch.linspace(0, 1, 6), torch.tensor([3, 1, 2, 0, 2, 4])
+    with pytest.raises(ValueError, match="those of one list"):
+        metric(scores[None], order[None])
+    with pytest.raises(ValueError, match="targets must have the shape of scores"):
+        metric(scores, order[:5])

@@ -272,6 +272,7 @@ SCORES, MARKS = torch.randn(4, 5, requires_grad=True), torch.ones(4, 5)
         (ranking.Lists(), (SCORES, MARKS[:, :4]), ValueError, "targets must have the shape"),
         (ranking.Lists(), (SCORES.int(), MARKS), TypeError, "scores must be floating-point"),
         (ranking.Lists(), (SCORES, MARKS, MARKS), TypeError, "mask must be bool"),
+        (ranking.Lists(), (SCORES, MARKS / 0), ValueError, "targets must be finite; one is inf"),
         (classification.Sets(), (SCORES, MARKS[:, :4]), ValueError, r"\(4, 5\) and \(4, 4\)"),
         (classification.Sets(), (SCORES, 2 * MARKS), ValueError, "must be 0 and 1; some are 2"),
         (classification.Sets(), (SCORES, MARKS[:, 0]), TypeError, "must be integers"),
