@@ -101,6 +101,15 @@ def test_word_pieces_read_what_they_can_spell():
             alphabet.encode(word)
 
 
+@pytest.mark.parametrize("index", [-1, -100, 4])
+def test_a_class_that_the_alphabet_lacks_is_no_text(index):
+    """Python would take -1 for the last one."""
+    alphabet = text.PerPosition("abc").alphabet
+    assert alphabet.decode(torch.tensor([1, 0, 3])) == "ac"
+    with pytest.raises(ValueError, match=f"class {index} is none of the alphabet's, 0 to 3"):
+        alphabet.decode([1, index])
+
+
 # As GPT-2's, pieces are bytes; the text is what they make together.
 BYTES = ["h", "\xc3", "\xb6", "r", "t"]
 

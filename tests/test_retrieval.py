@@ -197,6 +197,15 @@ def test_embeddings_that_have_collapsed_retrieve_nothing():
         assert recall_at_k(torch.ones(4, 3), labels, 1, form=form) == 0
 
 
+@pytest.mark.parametrize("form", ["any", "share"])
+def test_embeddings_that_are_not_numbers_retrieve_nothing(form):
+    embeddings, labels = torch.eye(4)[[0, 0, 1, 1]], torch.tensor([0, 0, 1, 1])
+    assert recall_at_k(embeddings, labels, form=form) == 1
+    embeddings[0] = math.nan
+    assert recall_at_k(embeddings, labels, form=form) == 0.5
+    assert recall_at_k(embeddings * math.nan, labels, form=form) == 0
+
+
 def test_the_metric_in_chunks(monkeypatch):
     embeddings, labels = batch(classes=11, each=3)
     labels[0] = 99
@@ -402,6 +411,7 @@ class Stateful(nn.Module):
     [
         (nn.Linear(7, 5), torch.ones(4, 7), torch.sum, TypeError, r"inputs.split\(64\)"),
         (nn.Linear(7, 5), [], torch.sum, ValueError, "at least one chunk"),
+        (nn.Linear(7, 5), iter([torch.ones(4, 7)]), torch.sum, TypeError, r"give list\(chunks\)"),
         (
             nn.Sequential(nn.Linear(7, 5), nn.BatchNorm1d(5)),
             [torch.ones(4, 7)],

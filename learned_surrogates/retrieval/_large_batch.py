@@ -106,6 +106,11 @@ def _check(encode: Any, chunks: Any) -> None:
     """What can be told before anything is computed."""
     if isinstance(chunks, Tensor):
         raise TypeError("chunks must be a sequence of what encode takes: give inputs.split(64)")
+    if not hasattr(chunks, "__len__"):
+        raise TypeError(
+            "chunks must be a sequence, as each is encoded twice: give list(chunks); got "
+            f"{type(chunks).__name__}"
+        )
     if len(chunks) == 0:
         raise ValueError("chunks must have at least one chunk")
     for name, module in encode.named_modules() if isinstance(encode, nn.Module) else ():

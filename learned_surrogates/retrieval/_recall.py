@@ -21,7 +21,7 @@ def recall_at_k(
     """Recall at k of embeddings, each a query and the others its database; higher is better.
 
     Ranks are by the cosine. Where similarities are equal, the query gets the worse rank: embeddings
-    that have all become the same retrieve nothing.
+    that have all become the same, or are not numbers, retrieve nothing.
 
     Args:
         embeddings: `(n, d)`, of any length.
@@ -59,11 +59,15 @@ def recall_at_k(
     found = []
     with torch.autocast(embeddings.device.type, enabled=False):
         embeddings = unit(embeddings)
+        wild = embeddings.isnan().any(1)
         size = max(1, AT_ONCE // max(1, len(labels)))
         for start in range(0, len(labels), size):
             end = min(start + size, len(labels))
             similarities = embeddings[start:end] @ embeddings.T
             alike = labels[start:end, None] == labels
+            # What is not a number is found by none, and finds all others first.
+            lost = torch.where(alike | wild, -torch.inf, torch.inf).to(similarities)
+            similarities = similarities.where(~similarities.isnan(), lost)
             for matrix, value in ((similarities, -torch.inf), (alike, False)):
                 matrix[:, start:end].fill_diagonal_(value)
             found.append((_any if form == "any" else _share)(similarities, alike, lengths))

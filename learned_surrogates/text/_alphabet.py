@@ -73,7 +73,15 @@ class Alphabet:
         return len(self.characters)
 
     def decode(self, classes: Iterable[int]) -> str:
-        """The text of class indices; the special symbol's is empty."""
+        """The text of class indices; the special symbol's is empty.
+
+        Raises:
+            ValueError: an index is of no class, such as one of padding.
+        """
+        classes = list(classes)
+        if classes and not 0 <= min(classes) <= max(classes) < self.classes:
+            bad = next(index for index in classes if not 0 <= index < self.classes)
+            raise ValueError(f"class {bad} is none of the alphabet's, 0 to {self.classes - 1}")
         if self.decoder is not None:
             text = self.decoder([index for index in classes if index != self.special])
             if not isinstance(text, str):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import partial
-from math import lcm
+from math import isclose, lcm
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,7 +75,10 @@ class WeightedEditDistance:
         fractions = [Fraction(float(cost)).limit_denominator(1000) for cost in costs.values()]
         self._unit = lcm(*(fraction.denominator for fraction in fractions))
         whole = tuple(int(fraction * self._unit) for fraction in fractions)
-        self._scorer = partial(Levenshtein.distance, weights=whole)
+        rounded = zip(fractions, costs.values(), strict=True)
+        self._scorer = None
+        if all(isclose(fraction, cost, rel_tol=1e-6) for fraction, cost in rounded):
+            self._scorer = partial(Levenshtein.distance, weights=whole)
         of_each = f", {characters=}" if characters else ""
         self.__name__ = f"WeightedEditDistance({additional=}, {missing=}, {wrong=}{of_each})"
 
@@ -94,7 +97,7 @@ class WeightedEditDistance:
     def __call__(self, predictions: Sequence[str], targets: Sequence[str]) -> NDArray[np.float64]:
         """Distances, `(batch,)`."""
         check_strings(predictions, targets)
-        if self._characters:
+        if self._characters or self._scorer is None:
             return self._table(predictions, targets)
         # The way from the target to the prediction: insertions are what is additional.
         return compare(targets, predictions, self._scorer) / self._unit
