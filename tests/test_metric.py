@@ -40,6 +40,7 @@ FORMS = {
     "batched list": lambda p, t: l1(p, t).tolist(),
     "batched list of tensors": lambda p, t: list(l1(p, t)),
     "batched tuple": lambda p, t: tuple(l1(p, t).tolist()),
+    "batched, squeezed": lambda p, t: l1(p, t).squeeze(),
     "batched half": lambda p, t: l1(p, t).half(),
     "one sample float": per_sample,
     "one sample tensor": lambda p, t: torch.tensor(per_sample(p, t)),
@@ -273,6 +274,36 @@ def test_skip_leaves_out_the_bad_sample_alone(make, value):
         errors, usable = metric(PREDICTIONS, TARGETS)
         assert usable.tolist() == [True, True, False, True]
         assert errors[usable].tolist() == [3, 3, 1]
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_draw_of_which_all_values_are_missing_has_as_many_outputs(count):
+    """Of a metric with one value an output, which a batch of one need not have shown."""
+
+    def each(prediction, target):
+        if prediction[0, 0] > 0:
+            raise ValueError("now and then")
+        return (prediction - target).abs()
+
+    criterion = LearnedSurrogateLoss(each, on_metric_error="skip", batched=True)
+    for seed in range(20):
+        prediction = torch.randn(count, 3, generator=torch.Generator().manual_seed(seed))
+        prediction[:, 0] = 0.01  # one draw of a pair is above 0, the other below
+        loss, _ = step(criterion, (prediction.requires_grad_(), torch.zeros(count, 3)))
+        assert loss.isfinite()
+    assert criterion.stats["metric/skipped"] > 0
+
+
+def test_a_metric_whose_values_change_their_shape_is_named():
+    turns = itertools.count()
+
+    def metric(prediction, target):
+        error = (prediction - target).abs()
+        return error if next(turns) % 2 else error.mean(1)
+
+    criterion = LearnedSurrogateLoss(metric, batched=True, higher_is_better=False)
+    with pytest.raises(MetricError, match=r"shape \(4,\) .* \(4, 3\) .*always one an output"):
+        step(criterion, (PREDICTIONS.clone().requires_grad_(), TARGETS))
 
 
 def test_a_keyboard_interrupt_is_not_swallowed():

@@ -91,6 +91,7 @@ RETURNED = {
     "None": (lambda z, y: None, "returned None, where real numbers are expected"),
     "a text": (lambda z, y: "ok", "returned 'ok', where real numbers are expected"),
     "a dict": (lambda z, y: {"f": 1.0}, "returned {'f': 1.0}, where real numbers are expected"),
+    "a dict, of batches alone": (lambda z, y: {"f": z.mean(1)}, "returned {'f': tensor("),
     "a generator": (lambda z, y: (1.0 for _ in z), "returned <generator object"),
     "others beside it": (lambda z, y: ((z - y).sum(-1), 0), "returned (tensor("),
     "a wrong shape": (lambda z, y: torch.zeros(3), "returned shape (3,), where shape (8,)"),

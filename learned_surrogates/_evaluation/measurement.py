@@ -6,6 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from .._metric.values import same_outputs
 from .job import Job
 
 #: What the surrogate made of a batch at its call.
@@ -124,7 +125,7 @@ def _measurement(evaluation: Evaluation) -> Measurement | None:
     positions = [position for job in jobs for position in job.portion.positions]
     part = len(positions) < evaluation.batch
     return Measurement(
-        values=torch.cat([outcome.errors for outcome in outcomes], 1),
+        values=torch.cat(same_outputs([outcome.errors for outcome in outcomes]), 1),
         usable=torch.cat([outcome.usable for outcome in outcomes]),
         positions=torch.tensor(positions, device="cpu") if part else None,
     )

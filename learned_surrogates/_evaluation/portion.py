@@ -14,9 +14,15 @@ from torch import Tensor
 
 from .._metric.calling_form import Form
 from .._metric.metric import Metric, MetricError
+from .._metric.values import same_outputs
 from .._support.isolated import isolated
 
 Content = TypeVar("Content")
+
+VARYING = (
+    "metric {!r} returned values of shape {} for a batch and of {} for another of as many samples: "
+    "always return one number a sample, or always one an output"
+)
 
 
 class Parcel(Generic[Content]):
@@ -113,10 +119,13 @@ def measure(metric: Metric, portion: Portion) -> Outcome:
             error, fine = metric(predictions, targets, portion.positions, portion.batch)
             errors.append(error)
             usable = usable & fine
+        shapes = {tuple(error.shape) for error in errors if not error.isnan().all()}
+        if len(shapes) > 1:
+            raise MetricError(VARYING.format(metric.name, *sorted(shapes)))
     except MetricError as error:
         errors, failure = [], error
     return Outcome(
-        errors=torch.stack(errors) if errors else torch.zeros(0, device="cpu"),
+        errors=torch.stack(same_outputs(errors)) if errors else torch.zeros(0, device="cpu"),
         usable=usable,
         form=metric.form,
         word=metric.word,

@@ -17,5 +17,9 @@ class ReturnedError(ValueError):
     """What the metric returned is not what it must return; the message begins with "returned"."""
 
 
+class NoNumbers(ReturnedError):
+    """It is none that holds real numbers: a dict, a pair of things, nothing."""
+
+
 class CallingFormError(MetricError, ValueError):
     """It is not clear what the metric takes: no `on_metric_error` passes over that."""

@@ -162,11 +162,12 @@ class Metric:
         if known is None and causes:
             # A failing metric does not tell which form it has: ask again at the next call.
             self.form = None
-            whole = fault_of_all(self.function, predictions, targets)
-            if whole is not None and isinstance(causes.get(0), ReturnedError):
+            whole = fault_of_all(self.function, predictions, targets, causes.get(0))
+            if whole is not None:
                 causes, refusal = dict.fromkeys(range(count), whole), None
+            said = refusal if isinstance(refusal, ReturnedError) else f"had raised {refusal!r}"
             for cause in causes.values() if refusal else ():
-                cause.add_note(f"Called with a batch, it had raised {refusal!r}")
+                cause.add_note(f"Called with a batch, it {said}")
         elif form.takes != "batch" and form.watched and count > 1:
             self._watch(form, predictions, targets, values)
         errors = self.best - values if self.higher_is_better else values - self.best

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .error import ReturnedError
+from .error import NoNumbers, ReturnedError
 from .values import as_values, ask, shape_of_samples
 
 # How far values may differ by rounding from batch to batch, relative to the larger one.
@@ -140,19 +140,28 @@ class Probe:
 
 
 def fault_of_all(
-    function: Callable[..., Any], predictions: Any, targets: Any
+    function: Callable[..., Any], predictions: Any, targets: Any, cause: Exception | None
 ) -> ReturnedError | None:
     """What is wrong with what a metric returns of a batch, where that is no one sample's fault.
 
-    Neither the batch nor its last sample alone gives numbers, and neither raises.
+    Neither the batch nor its first and last samples alone give numbers. Where the batch gives
+    something else than numbers, a sample alone may raise: it is none of what the metric is for.
+
+    Args:
+        function: the metric.
+        predictions: a batch of them.
+        targets: as many.
+        cause: why the first sample has no value.
     """
     whole = Answer(function, predictions, targets)
     last = Answer(function, predictions[-1], targets[-1])
-    if len(targets) == 1 or whole.values(len(targets)) is not None:
+    if len(targets) == 1 or whole.values(len(targets)) is not None or last.number is not None:
         return None
-    if last.number is not None or last.error is not None:
+    error = whole.error
+    raised = last.error is not None or not isinstance(cause, ReturnedError)
+    if not isinstance(error, ReturnedError) or (raised and not isinstance(error, NoNumbers)):
         return None
-    return whole.error if isinstance(whole.error, ReturnedError) else None
+    return error
 
 
 def same(a: float, b: float) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .error import ReturnedError
+from .error import NoNumbers, ReturnedError
 
 # Of rows that are pairs and not outputs.
 DIAGONAL = (
@@ -52,6 +52,8 @@ def as_values(result: Any, count: int | None, sample_shape: tuple[int, ...] = ()
     outputs = tuple(values.shape[len(expected) :])
     fits = outputs == sample_shape[: len(outputs)]
     if tuple(values.shape[: len(expected)]) != expected or not fits:
+        if count == 1 and tuple(values.shape) == sample_shape[: values.ndim]:
+            return values[None]  # squeeze() takes a batch of one with it
         wanted = "one number" if count is None else f"shape ({count},)"
         if sample_shape:
             wanted += f" or {(*expected, *sample_shape)}, one number an output, or part of that"
@@ -81,8 +83,8 @@ def _as_numbers(result: Any) -> Tensor:
         if array.dtype.kind in "biuf":
             return torch.from_numpy(array.astype(np.float64))
     except (TypeError, ValueError, RuntimeError) as error:  # elements of several kinds or shapes
-        raise ReturnedError(NO_NUMBERS.format(described(result))) from error
-    raise ReturnedError(NO_NUMBERS.format(described(result)))
+        raise NoNumbers(NO_NUMBERS.format(described(result))) from error
+    raise NoNumbers(NO_NUMBERS.format(described(result)))
 
 
 def described(value: Any) -> str:
@@ -105,6 +107,19 @@ def stacked(found: list[Tensor | None], of_batches: bool) -> Tensor:
     missing = torch.full(shape, torch.nan, dtype=torch.float64, device="cpu")
     parts = [missing if values is None else values for values in found]
     return torch.cat(parts) if of_batches else torch.stack(parts)
+
+
+def same_outputs(errors: Sequence[Tensor]) -> list[Tensor]:
+    """Errors `(..., *outputs)` with outputs for those that have none.
+
+    Where the metric failed for all samples, it has not shown how many there are.
+    """
+    most = max(errors, key=lambda each: each.ndim)
+    behind = [most.shape[each.ndim :] for each in errors]
+    return [
+        each.view(*each.shape, *[1] * len(outputs)).expand(*each.shape, *outputs)
+        for each, outputs in zip(errors, behind)
+    ]
 
 
 def take(objects: Any, samples: Sequence[int]) -> Any:
