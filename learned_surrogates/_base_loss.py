@@ -4,10 +4,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ._batch import Batch
+from ._support.checks import check_callable
 from ._support.isolated import isolated
+from ._support.warnings import warn
 
 #: Gives the base loss's gradient of a call; None without a base loss.
 Base = Callable[[], Tensor] | None
@@ -17,6 +19,20 @@ NOT_FINITE = (
     "are left out of its part of the gradient, now and in later calls. nn.CTCLoss() is infinite "
     "for a target that needs more frames than there are; zero_infinity=True leaves those out, too"
 )
+
+NOT_TRAINED = (
+    "base_loss, {}, has parameters that require a gradient, and gets none here: only the gradient "
+    "of the prediction is taken. Freeze them, base_loss.requires_grad_(False); or, if they are to "
+    "be trained, add that loss to this one instead"
+)
+
+
+def check_base_loss(base_loss: Any) -> None:
+    """Checks what is given as a base loss, and warns of what it would not do."""
+    check_callable("base_loss", base_loss, "as this loss is, like nn.CTCLoss()")
+    parameters = base_loss.parameters() if isinstance(base_loss, nn.Module) else ()
+    if any(parameter.requires_grad for parameter in parameters):
+        warn(NOT_TRAINED.format(type(base_loss).__name__))
 
 
 def base_gradient(

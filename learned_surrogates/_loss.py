@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from ._base_loss import NOT_FINITE, base_gradient
+from ._base_loss import NOT_FINITE, base_gradient, check_base_loss
 from ._batch import Batch, plain_call
 from ._contract import hooks
 from ._core import Core
@@ -30,7 +30,7 @@ from ._metric.metric import Metric
 from ._metric.skip import Skip
 from ._recipe import Recipe
 from ._saved_whole import SavedWhole
-from ._support.checks import check_callable, check_choice, check_number
+from ._support.checks import check_choice, check_number
 from ._support.isolated import never_compiled
 from ._support.processes import Lock, Stream, one_at_a_time
 from ._support.warnings import warn
@@ -45,6 +45,10 @@ REDUCTIONS = ("none", "mean", "sum")
 IN_THREADS = (
     "the loss was called within DataParallel, whose threads would learn into one surrogate at a "
     "time: call it outside, on what the wrapped model returns; or take DistributedDataParallel"
+)
+IN_TRANSFORMS = (
+    "the loss was called within a transform of torch.func (grad, vjp, vmap, ...), which cannot "
+    "follow what a metric does: call loss.backward(), or torch.autograd.grad(loss, ...)"
 )
 
 
@@ -164,7 +168,7 @@ class LearnedSurrogateLoss(SavedWhole):
 
     Raises:
         TypeError, ValueError: an argument, here or at a call, is of the wrong kind or value.
-        RuntimeError: at a call, within `DataParallel`.
+        RuntimeError: at a call, within `DataParallel` or a transform of `torch.func`.
         MetricError: at a call, the metric failed.
 
     Example:
@@ -223,7 +227,7 @@ class LearnedSurrogateLoss(SavedWhole):
                 + (", the class itself: call it" if isinstance(task, type) else "")
             )
         if base_loss is not None:
-            check_callable("base_loss", base_loss, "as this loss is, like nn.CTCLoss()")
+            check_base_loss(base_loss)
         if base_loss is None and base_weight is not None:
             raise ValueError(
                 f"base_weight={base_weight!r} is the share of a base loss: give base_loss=, too"
@@ -264,7 +268,7 @@ class LearnedSurrogateLoss(SavedWhole):
         self._core: Core
         if task.measured:
             random = Stream()
-            random.manual_seed(seed ^ SALT)
+            random.manual_seed(recipe.seed ^ SALT)
             estimator = task.estimator(checked, recipe, surrogate, together, random)
             self._core = MeasuredCore(task, oracle, recipe, together, estimator, random)
         else:
@@ -291,6 +295,8 @@ class LearnedSurrogateLoss(SavedWhole):
         check_choice("reduction", self.reduction, REDUCTIONS)
         if getattr(self, "_is_replica", False):  # PyTorch's mark on copies for a device each
             raise RuntimeError(IN_THREADS)
+        if torch._C._are_functorch_transforms_active():
+            raise RuntimeError(IN_TRANSFORMS)
         args, kwargs = plain_call(args, kwargs)
         batch = hooks.read(self.task, args, kwargs)
         batch.check_reduction(self.reduction)

@@ -14,6 +14,9 @@ from ._learning.replay import Replay
 from ._support.checks import check_number
 from ._task import Task
 
+# Of those that all of PyTorch's generators take.
+SEEDS = 2**63
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -40,6 +43,10 @@ class Recipe:
                 raise TypeError(f"{name} must be {kind.__name__}(...); got {getattr(self, name)!r}")
         check_number("draws", self.draws, 0)
         check_number("seed", self.seed, 0)
+        if self.seed >= SEEDS:
+            raise ValueError(f"seed must be below 2**63; got {self.seed!r}")
+        # A generator takes no other kind of integer, such as NumPy's.
+        object.__setattr__(self, "seed", int(self.seed))
         for name in ("base_weight", "correction"):
             share = getattr(self, name)
             if name == "correction" or share is not None:

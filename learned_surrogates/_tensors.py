@@ -22,6 +22,7 @@ from ._task import Task
 #: Surrogates: of those the slope is fitted, of these the values.
 SLOPES = ("auto", "none", *NAMES)
 VALUES = ("embedding", "conditioned", "pair")
+UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ class Tensors(Task[TensorBatch]):
             then targets must be tensors.
 
     Raises:
-        TypeError, ValueError: `smoothing` is no number or tensor, or not positive.
+        TypeError, ValueError: `smoothing` is no number or tensor, or not positive and finite.
         TypeError: at a call, the prediction is no tensor of floating-point numbers.
         ValueError: at a call, the batch sizes differ, or `smoothing` has another shape.
 
@@ -81,8 +82,8 @@ class Tensors(Task[TensorBatch]):
         if isinstance(smoothing, Tensor):
             check_dense("smoothing", smoothing)
             smoothing = smoothing.detach().float()
-            if not (smoothing > 0).all():
-                raise ValueError(f"smoothing must be positive; got {smoothing!r}")
+            if not ((smoothing > 0) & smoothing.isfinite()).all():
+                raise ValueError(f"smoothing must be positive and finite; got {smoothing!r}")
         elif smoothing is not None:
             check_number("smoothing", smoothing, 0, integer=False)
         self.smoothing = smoothing
@@ -157,7 +158,8 @@ class Tensors(Task[TensorBatch]):
         if isinstance(target, Tensor):
             _check_samples("target", target)
             target = lasting(target.to(prediction.device))
-            return target, target
+            # Of the wider unsigned types, PyTorch has little more than the names.
+            return target, target.long() if target.dtype in UNSIGNED else target
         if not self.measured or not isinstance(target, list | tuple | np.ndarray):
             raise TypeError(
                 "target must be a tensor with a batch dimension"

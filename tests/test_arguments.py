@@ -1,6 +1,7 @@
 import inspect
 import math
 
+import numpy as np
 import pytest
 import torch
 from conftest import CASES, assert_identical, l1, make_arguments, make_loss, snapshot, step, train
@@ -35,6 +36,7 @@ WRONG = [
     ("seed", "a", TypeError),
     ("seed", 1.5, TypeError),
     ("seed", None, TypeError),
+    ("seed", 2**70, ValueError),
 ]
 
 
@@ -68,6 +70,17 @@ def test_least_values_are_accepted():
 def test_integers_serve_as_numbers():
     fit = FitValues(learning_rate=1, penalty_weight=0, penalty_norm=2)
     LearnedSurrogateLoss(l1, task=Tensors(smoothing=0), fit=fit, best=0)
+
+
+def test_a_seed_of_numpys_is_that_integer():
+    losses = [make_loss("measured", seed=seed) for seed in (3, np.int64(3))]
+    assert_identical(*(step(criterion, make_arguments()) for criterion in losses))
+
+
+@pytest.mark.parametrize("width", [math.inf, torch.tensor(math.inf), torch.tensor(math.nan)])
+def test_a_width_that_is_not_finite_is_refused(width):
+    with pytest.raises(ValueError, match=r"smoothing must be .*finite"):
+        Tensors(smoothing=width)
 
 
 def test_construction_prints_nothing_and_calls_nothing(capsys):

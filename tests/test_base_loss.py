@@ -199,6 +199,17 @@ def test_a_base_loss_with_weights_moves_and_saves_with_the_loss():
     assert_identical(other.base_loss.weight, weights)
 
 
+def test_a_base_loss_with_parameters_of_its_own_is_doubted_unless_they_are_frozen():
+    class Scaled(nn.MSELoss):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+    with pytest.warns(UserWarning, match="base_loss, Scaled, has parameters.*Freeze them"):
+        LearnedSurrogateLoss(l1, base_loss=Scaled())
+    LearnedSurrogateLoss(l1, base_loss=Scaled().requires_grad_(False))
+
+
 def test_nothing_is_followed_outside_of_training_but_the_value():
     criterion = make_loss(warm_up=20, base_loss=base_l2)
     with torch.no_grad():

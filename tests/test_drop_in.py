@@ -15,6 +15,8 @@ from conftest import (
 )
 from torch import nn
 
+from learned_surrogates import LearnedSurrogateLoss
+
 
 @contextlib.contextmanager
 def default_dtype(dtype):
@@ -81,6 +83,34 @@ def test_predictions_of_other_types(case, dtype):
     torch.testing.assert_close(cast.grad.float(), expected_gradient, rtol=tolerance, atol=1e-6)
     step(criterion, (cast, *rest))
     assert surrogate_dtypes(criterion) == {torch.float32}
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32, torch.uint64])
+def test_targets_of_the_wider_unsigned_types(dtype):
+    """As 16-bit images have; a surrogate learns from them as from others."""
+
+    def is_missed(prediction, target):
+        return (prediction.argmax(1) != target.long()).float()
+
+    losses = {kind: LearnedSurrogateLoss(is_missed, surrogate="classes") for kind in (dtype, None)}
+    target = torch.arange(32) % 3
+    for seed in range(12):
+        prediction = torch.randn(32, 3, generator=torch.Generator().manual_seed(seed))
+        found = [
+            step(criterion, (prediction.clone().requires_grad_(), target.to(kind or target.dtype)))
+            for kind, criterion in losses.items()
+        ]
+        assert_identical(*found)
+    assert losses[dtype].stats["updates"] > 0
+
+
+def test_predictions_may_have_fewer_dimensions_than_before():
+    criterion = LearnedSurrogateLoss(lambda z, y: ((z - y).abs() > 1).float())
+    for shape in ((16, 3, 2), (16, 3), (16, 3, 2), (16,), (16, 3, 2)):
+        loss, gradient = step(
+            criterion, (torch.randn(shape, requires_grad=True), torch.randn(shape))
+        )
+        assert loss.isfinite() and gradient.shape == shape
 
 
 CASTS = {

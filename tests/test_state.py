@@ -163,6 +163,10 @@ def test_bytes_that_were_cut_off_or_averaged_are_refused(spoil):
     loaded_with_fault(state, "not hold the bytes that were saved")
 
 
+def test_what_is_no_tensor_is_refused():
+    loaded_with_fault({"_extra_state": None}, "must be a tensor of bytes; it is of type NoneType")
+
+
 def test_a_surrogate_whose_weights_share_storage_is_saved():
     class Tied(Weighted):
         def __init__(self):

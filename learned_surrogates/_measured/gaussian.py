@@ -115,14 +115,16 @@ class Gaussian(Remembering):
 
     def _slopes(self, z: Tensor, batch: Batch) -> Tensor | None:
         """Slopes of the surrogate's forms, `(forms, *z.shape)`; None where there are none."""
-        if self.experience.outputs is None:
+        outputs = self.experience.outputs
+        # Samples of fewer dimensions than those before have no such outputs.
+        if outputs is None or len(outputs) >= z.ndim:
             return None
-        samples, target = as_samples(z, tensor_of(batch), self.experience.outputs)
+        samples, target = as_samples(z, tensor_of(batch), outputs)
         if target is None or not self.slope.fits(samples, target):
             return None
         slopes = self.slope.slopes(samples, target)
         width = self.smoothing.width(z).expand(z.shape)
-        width, _ = as_samples(width, None, self.experience.outputs)
+        width, _ = as_samples(width, None, outputs)
         return bounded_slopes(slopes, width, self.experience.size.most).view(-1, *z.shape)
 
     # What is learned

@@ -29,6 +29,8 @@ def unpack(state: Tensor) -> dict[str, Tensor]:
     Raises:
         ValueError: these are not the bytes that were packed.
     """
+    if not isinstance(state, Tensor):
+        raise ValueError(f"{KEY} must be a tensor of bytes; it is of type {type(state).__name__}")
     try:
         return load(state.cpu().to(torch.uint8).numpy().tobytes())
     except SafetensorError as error:

@@ -21,6 +21,8 @@ def check_number(name: str, value: Any, least: float, *, integer: bool = True) -
         raise TypeError(f"{name} must be {wanted}; got {value!r}")
     if not float(value) >= least:
         raise ValueError(f"{name} must be at least {least}; got {value!r}")
+    if float(value) == float("inf"):
+        raise ValueError(f"{name} must be finite; got {value!r}")
 
 
 def check_callable(name: str, value: Any, wanted: str) -> None:

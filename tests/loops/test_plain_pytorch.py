@@ -181,6 +181,16 @@ def test_within_data_parallel_it_says_where_to_be_called():
     fit(model)
 
 
+@pytest.mark.parametrize("transform", [torch.func.grad, torch.func.jacrev, torch.vmap])
+def test_within_torch_func_it_says_what_to_call(transform):
+    criterion = make_loss()
+    prediction, target = (part.detach() for part in make_arguments())
+    before = snapshot(criterion)
+    with pytest.raises(RuntimeError, match=r"torch\.func.*call loss\.backward\(\)"):
+        transform(lambda z: criterion(z, target))(prediction)
+    assert_identical(snapshot(criterion), before)
+
+
 def test_a_deep_copy_is_evaluated_and_trained_apart():
     model = fit(WithLoss(make_loss()))
     twin = copy.deepcopy(model)
