@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
@@ -104,4 +106,9 @@ def lasting(tensor: Tensor) -> Tensor:
 
     What was made in inference mode, as a teacher's labels are, cannot be saved for one.
     """
-    return tensor.clone() if tensor.is_inference() else tensor.detach()
+    return computable(tensor.clone() if tensor.is_inference() else tensor.detach())
+
+
+def computable(tensor: Tensor) -> Tensor:
+    """The wider unsigned types as int64: PyTorch neither compares nor indexes them."""
+    return tensor.long() if tensor.dtype in UNSIGNED else tensor

@@ -22,7 +22,6 @@ from ._task import Task
 #: Surrogates: of those the slope is fitted, of these the values.
 SLOPES = ("auto", "none", *NAMES)
 VALUES = ("embedding", "conditioned", "pair")
-UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,8 +157,7 @@ class Tensors(Task[TensorBatch]):
         if isinstance(target, Tensor):
             _check_samples("target", target)
             target = lasting(target.to(prediction.device))
-            # Of the wider unsigned types, PyTorch has little more than the names.
-            return target, target.long() if target.dtype in UNSIGNED else target
+            return target, target
         if not self.measured or not isinstance(target, list | tuple | np.ndarray):
             raise TypeError(
                 "target must be a tensor with a batch dimension"

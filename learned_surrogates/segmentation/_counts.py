@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._batch import computable
 from .._support.checks import check_dense, check_number
 
 # Of a pixel: what is added to both sides of an IoU that would be 0 / 0.
@@ -159,7 +160,7 @@ def tensor(name: str, value: Any) -> Tensor:
         except (TypeError, ValueError, RuntimeError) as error:
             raise TypeError(f"{name} must be a tensor; got {type(value).__name__}") from error
     check_dense(name, value)
-    return value
+    return computable(value)
 
 
 def check_masks(predictions: Tensor, targets: Tensor) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from .._learning.fit_values import FitValues, changed
 from .._loss import LearnedSurrogateLoss
+from .._support.checks import check_number
 from .._surrogate import EmbeddingDistance
 from ._char_cnn import CharCNN
 from ._edit_distance import edit_distance
@@ -57,6 +58,7 @@ def ls_ed(
         >>> loss = criterion(logits, torch.tensor([[1, 2, 3, 0, 0, 0], [3, 1, 0, 0, 0, 0]]))
         >>> loss.backward()
     """
+    check_number("length", length, 1)
     net = CharCNN(len(alphabet) + 1, width=256, embedding_size=1024, bins=length, pooling=False)
     settings: dict[str, Any] = {
         "metric": edit_distance,

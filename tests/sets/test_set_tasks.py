@@ -231,6 +231,22 @@ def test_images_together_are_one_set():
         assert found.shape == ()
 
 
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32])
+def test_targets_of_the_wider_unsigned_types(dtype):
+    """As label maps of 16 bits have."""
+    logits, maps = torch.randn(2, 3, 4, 4, requires_grad=True), torch.arange(32).view(2, 4, 4) % 3
+
+    def share(said, true):
+        return (said == true).float().mean()
+
+    found = [value(share, segmentation.Masks(), logits, given) for given in (maps, maps.to(dtype))]
+    assert_identical(*found)
+    masks = (maps[:, None] > 0).to(dtype)
+    assert_identical(
+        segmentation.iou(logits[:, :1], masks), segmentation.iou(logits[:, :1], masks.long())
+    )
+
+
 def test_class_maps_are_integers_and_what_is_ignored_has_no_gradient():
     logits = torch.randn(3, 4, 5, 5, requires_grad=True)
     maps = torch.randint(0, 4, (3, 5, 5))
