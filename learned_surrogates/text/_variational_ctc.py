@@ -33,8 +33,8 @@ class VariationalCTC(nn.Module):
     CTC 79.4 %, and 9.52 % of IAM's characters wrong, with CTC 9.53 %. It is for the *confidence* of
     a reading, the product over the frames of the largest probability (Eq. 9),
     `head.log_probs(features).amax(2).sum(0).exp()`: with a precision of 98 % the paper keeps 66.4 %
-    of what it has right in IIIT5K, and with CTC 30.2 %. We found little of that, and the probability
-    of the text, over all of its paths, the better confidence with any loss: see the page on text.
+    of what it has right in IIIT5K, and with CTC 30.2 %. We found little of that, and a better
+    confidence with any loss, the probability of the text over all of its paths: see the docs.
 
     Args:
         features: of a frame.
