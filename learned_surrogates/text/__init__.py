@@ -12,4 +12,5 @@ from ._expected_edit_distance import ExpectedEditDistance as ExpectedEditDistanc
 from ._generator import RandomEdits as RandomEdits
 from ._per_position import PerPosition as PerPosition
 from ._published import feds as feds, ls_ed as ls_ed
+from ._variational_ctc import VariationalCTC as VariationalCTC
 from ._weighted_edit_distance import WeightedEditDistance as WeightedEditDistance
