@@ -269,7 +269,7 @@ class LearnedSurrogateLoss(SavedWhole):
             self._core = MeasuredCore(task, oracle, recipe, together, estimator, random)
         else:
             own = surrogate if isinstance(surrogate, nn.Module) else None
-            self._core = ValueCore(task, oracle, recipe, together, recipe.generator, own)
+            self._core = ValueCore(task, oracle, recipe, together, own)
         #: Figures of how the loss does; see `stats` in the documentation. Refreshed every
         #: `fit.every` calls.
         self.stats: dict[str, Any] = {}
@@ -322,7 +322,7 @@ class LearnedSurrogateLoss(SavedWhole):
             # What is printed after the first calls shall be true of them.
             self._refresh_stats()
         if learning:
-            core.give_up()
+            core.sync.give_up()
         if gradient is not None:
             value = with_known_gradient(batch.prediction, value, gradient, batch.batch_dim)
         return hooks.reduce(batch, value, self.reduction)

@@ -15,7 +15,6 @@ from .._contract import hooks
 from .._core import Core
 from .._evaluation.measurement import Evaluation
 from .._evaluation.oracle import Oracle
-from .._learning.fit_values import Generator
 from .._learning.history import History
 from .._learning.replay_buffer import ReplayBuffer
 from .._learning.sync import Sync
@@ -41,7 +40,6 @@ class ValueCore(Core):
     """Hands back the gradient of a surrogate that is fitted to the metric's values: LS, Eq. 6.
 
     Args:
-        generator: R of LS, where the recipe asks for its data.
         surrogate: the user's own; None takes the task's.
 
     The others as `Core` has them.
@@ -53,11 +51,10 @@ class ValueCore(Core):
         oracle: Oracle,
         recipe: Recipe,
         sync: Sync,
-        generator: Generator | None,
         surrogate: nn.Module | None,
     ):
         super().__init__(task, oracle, recipe, sync)
-        self.pairs = Pairs(task, oracle.queue, generator, recipe)
+        self.pairs = Pairs(task, oracle.queue, recipe)
         self.net = Net(self.pairs, surrogate)
         self.learner = Learner(self.pairs, self.net, sync)
         self.idle_calls = 0
@@ -155,7 +152,7 @@ class ValueCore(Core):
 
     def _take_in(self, evaluation: Evaluation | None, *seen: Tensor) -> None:
         """Remembers what has been answered by now; what was seen of it is from before any fit."""
-        for measured, of_call in self.oracle.answers(evaluation, self.learner.calls, seen):
+        for measured, of_call in self.oracle.answers(evaluation, seen):
             self.pairs.observe(measured, *of_call)
 
     # What is followed

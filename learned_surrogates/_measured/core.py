@@ -89,7 +89,7 @@ class MeasuredCore(Core):
                     gradient = torch.zeros_like(batch.prediction, dtype=torch.float32)
                     value, evaluation, seen = gradient.new_zeros(0), None, None
             self.record.calls += 1
-            for measured, of_call in self.oracle.answers(evaluation, self.record.calls, seen):
+            for measured, of_call in self.oracle.answers(evaluation, seen):
                 self._observe(measured, of_call)
             self.record.hand_over()
             every = self.record.calls % self.recipe.fit.every == 0

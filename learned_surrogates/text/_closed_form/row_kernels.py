@@ -1,6 +1,6 @@
 """The passes over frames and columns, compiled for the CPU (needs Numba).
 
-Sample by sample and in float32, as `_difference_rows` has them with `_chained_step`; but they take
+Sample by sample and in float32, as `difference_rows` has them with `chained_step`; but they take
 the outputs themselves, for a chain needs no masses: the pairs of the first column are the mass.
 
 Only characters that a frame may read have a state. Those that have next to nothing of what frames
@@ -288,7 +288,7 @@ def run(
     """The expected distances, `(batch,)`, and their gradients, zero if none is asked for.
 
     Args:
-        characters: as `_frame_moves.Outputs` has them, but `(batch, time, characters)`.
+        characters: as `frame_moves.Outputs` has them, but `(batch, time, characters)`.
         special: so, `(batch, time)`.
         again: so.
         present: so.
