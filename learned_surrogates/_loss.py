@@ -1,7 +1,7 @@
 """The loss: when it learns, and what it returns."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from itertools import islice
 from pathlib import Path
@@ -34,7 +34,7 @@ from ._support.checks import check_callable, check_choice, check_number
 from ._support.isolated import never_compiled
 from ._support.processes import Lock, Stream, one_at_a_time
 from ._support.warnings import warn
-from ._task import Task, check_arguments
+from ._task import Task, as_call
 from ._tensors import Tensors
 
 if TYPE_CHECKING:
@@ -472,10 +472,7 @@ class LearnedSurrogateLoss(SavedWhole):
     def _read(self, batches: Iterable[Any]) -> Iterator[Batch]:
         """What the loss would be called with, read."""
         for arguments in batches:
-            check_arguments(arguments)
-            named = isinstance(arguments, Mapping)
-            call = plain_call(() if named else arguments, arguments if named else {})
-            yield hooks.read(self.task, *call)
+            yield hooks.read(self.task, *as_call(arguments))
 
     def _warn_of_base_loss(self) -> None:
         """Warns, once, of samples that were left out of the base loss's gradient."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 import torch
 from torch import Tensor, nn
 
-from ._batch import Batch, BatchType
+from ._batch import Batch, BatchType, plain_call
 from ._learning.fit_values import Generator
 
 if TYPE_CHECKING:
@@ -213,17 +213,20 @@ class Task(ABC, Generic[BatchType]):
         return None
 
 
-def check_arguments(arguments: Any) -> None:
-    """Checks that one batch of several is what the loss would be called with.
+def as_call(arguments: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What the loss would be called with, a tuple or a dict, each of the arguments `plain`.
 
     Raises:
         TypeError: it is no tuple, list or dict.
     """
-    if not isinstance(arguments, (tuple, list, Mapping)):
+    if isinstance(arguments, Mapping):
+        return plain_call((), arguments)
+    if not isinstance(arguments, tuple | list):
         raise TypeError(
             "batches must be an iterable of what the loss would be called with, tuples or dicts: "
             f"[(prediction, target), ...]; one of them is of type {type(arguments).__name__}"
         )
+    return plain_call(arguments, {})
 
 
 def read(task: Task[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Batch:

@@ -163,10 +163,6 @@ class Gaussian(Remembering):
     def weight(self) -> float:
         return float(self.slope.weight)
 
-    @property
-    def base_weight(self) -> float:
-        return 0.0
-
     def stats(self) -> dict[str, Any]:
         return {"gradient/smoothing": self.smoothing.mean_width}
 
@@ -193,11 +189,10 @@ class Gaussian(Remembering):
     def describe(self) -> list[str]:
         width = self.smoothing.mean_width
         shown = "not known before the first call" if width != width else f"{width:.3g}"
-        lines = [
+        return [
             f"draws: {self.recipe.draws} a sample, smoothing {shown}",
             f"surrogate: {self._describe_slope()}",
         ]
-        return lines
 
     def _describe_slope(self) -> str:
         slope = self.slope

@@ -55,8 +55,8 @@ EDITS = [
         "_evaluation/measurement.py",
         WORKERS + " measured/test_bounded.py measured/test_calls.py",
         (
-            "torch.cat([outcome.errors for outcome in outcomes], 1)",
-            "torch.cat([outcome.errors for outcome in outcomes[::-1]], 1)",
+            "torch.cat([outcome.errors for _, outcome in outcomes], 1)",
+            "torch.cat([outcome.errors for _, outcome in outcomes[::-1]], 1)",
         ),
         ("known.new_full((batch,), torch.nan)", "known.new_full((batch,), 0.0)"),
         (
