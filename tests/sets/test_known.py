@@ -22,8 +22,8 @@ from plain_sets import (
 from scipy.stats import norm
 
 from learned_surrogates import LearnedSurrogateLoss, classification, ranking, segmentation
-from learned_surrogates._measured.partly_known import Known
 from learned_surrogates._sets.hits import Hits, chances_of_highest
+from learned_surrogates._sets.known import Known
 from learned_surrogates.ranking._rank_parts import RankParts
 
 BETTER = {"higher_is_better": True, "best": 1.0}
