@@ -125,8 +125,13 @@ class ExpectedEditDistance(nn.Module):
         return (
             f"{self.task!r}, insertion={self.insertion}, deletion={self.deletion}, "
             f"substitution={self.substitution}, normalized={self.normalized}, "
-            f"reduction={self.reduction!r}, passes: {way_of(self._step)}"
+            f"reduction={self.reduction!r}, passes: {self.way}"
         )
+
+    @property
+    def way(self) -> str:
+        """Which passes over the frames are taken, for people to read."""
+        return way_of(self._step)
 
     @never_compiled
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
