@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import l1, make_arguments, make_loss, step
 from executors import ByHand
+from within import core_of
 
 from learned_surrogates import LearnedSurrogateLoss, MetricError, Tensors, Workers, boxes, text
 from learned_surrogates._evaluation.oracle import Oracle
@@ -119,5 +120,5 @@ def test_a_distance_that_is_known_is_never_asked_for():
     criterion = make_loss("ctc-auto", metric=text.edit_distance)
     for seed in range(3):
         step(criterion, make_arguments("ctc", seed=seed))
-    assert criterion._core.oracle.queue.pending == []
+    assert core_of(criterion).oracle.queue.pending == []
     assert criterion.stats["metric/unmeasured"] == 0
