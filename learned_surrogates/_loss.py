@@ -203,11 +203,7 @@ class LearnedSurrogateLoss(SavedWhole):
         super().__init__()
         self._lock = Lock()
         task = Tensors() if task is None else task
-        if not isinstance(task, Task):
-            raise TypeError(
-                f"task must be a Task such as text.CTC(alphabet); got {task!r}"
-                + (", the class itself: call it" if isinstance(task, type) else "")
-            )
+        hooks.check_is_task(task)
         if base_loss is not None:
             check_callable("base_loss", base_loss, "as this loss is, like nn.CTCLoss()")
         if base_loss is None and base_weight is not None:

@@ -13,7 +13,7 @@ from .._measured.regressed import Regressed
 from .._metric.metric import Metric
 from .._recipe import Recipe
 from ._controls import FACTORS, Controls
-from ._expected_edit_distance import ExpectedEditDistance, known_distance
+from ._expected_edit_distance import ExpectedEditDistance, expected_distances, known_distance
 from ._reading_draws import ReadingDraws, centred
 from ._text_task import TextBatch, TextTask
 
@@ -94,7 +94,7 @@ class Readings(Regressed[TextBatch]):
             distances = draws.controls.distance
         else:
             with torch.no_grad():
-                distances = ExpectedEditDistance(self.task).of(batch)
+                distances = expected_distances(self.task, batch)
         characters = sum(max(1, len(label)) for label in batch.labels)
         return bool(distances.nansum() > (1 - READS) * characters)
 
