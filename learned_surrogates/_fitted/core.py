@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import Any
 
@@ -91,7 +91,7 @@ class ValueCore(Core):
         self.has_base_loss = base is not None
         # An empty batch counts where other processes may have a full one.
         learning = learning and (len(batch.target) > 0 or self.sync.active)
-        with learner.unchanged_by(not learning):
+        with nullcontext() if learning else learner.unchanged():
             # Before anything changes: what raises leaves the loss as it was.
             with learner.unchanged_by_errors():
                 evaluation = self._ask(batch) if learning else None
@@ -242,7 +242,7 @@ class ValueCore(Core):
     # What a gradient check asks for
 
     def unchanged(self) -> AbstractContextManager[None]:
-        return self.learner.unchanged_by(True)
+        return self.learner.unchanged()
 
     def gradient(self, batch: Batch, draws: int) -> Tensor:
         _, _, gradient = self.evaluate(batch, differentiable=True, learning=False)

@@ -3,5 +3,5 @@
 `core` is one call of the loss from draws to gradient, of any estimator. Of plain tensors that is
 `gaussian`: `smoothing` makes the noise, `score_function` the gradient, `control_variate` says what
 the surrogate's slope is worth, `slope` fits it, and `forms` has its nets. `regressed` is for draws
-of which something is known, as of readings and of sets.
+of which something is known, as of readings and of sets. Knows no domain.
 """

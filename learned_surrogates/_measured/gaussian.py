@@ -12,7 +12,7 @@ from .._learning.sync import Sync
 from .._recipe import Recipe
 from .._task import Task
 from .bounded import bounded_slopes
-from .draws import as_samples, draw, half_differences
+from .draws import AntitheticPairs, as_samples, draw, half_differences
 from .experience import Experience
 from .gaussian_state import Remembering
 from .score_function import measured_gradient
@@ -23,7 +23,9 @@ from .smoothing import Smoothing
 class GaussianDraws(Draws):
     """Antithetic pairs around predictions, and the surrogate's slopes there."""
 
-    def __init__(self, batch: Batch, noise: Any, slopes: Tensor | None, estimator: "Gaussian"):
+    def __init__(
+        self, batch: Batch, noise: AntitheticPairs, slopes: Tensor | None, estimator: "Gaussian"
+    ):
         self.noise = noise
         self.pairs = noise.pairs
         self.target = tensor_of(batch)
