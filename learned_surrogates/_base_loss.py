@@ -49,9 +49,9 @@ def base_gradient(
 
     Args:
         base_loss: called with `args` and `kwargs`; a scalar is taken as reduced by `reduction`,
-            and one value a sample as weighted, where the call has weights.
+            and one value a sample as weighted, where the call has weights. More than one value a
+            sample, as unreduced losses of boxes or pixels have, are averaged.
         batch: what the task read from these arguments.
-            More than one value a sample, as unreduced losses of boxes or pixels have, are averaged.
         args: positional arguments of the loss.
         kwargs: keyword arguments of the loss.
         reduction: the loss's.

@@ -74,10 +74,6 @@ class Core(ABC):
             MetricError: the metric failed; nothing has changed.
         """
 
-    def give_up(self) -> None:
-        """Raises what the metric raised in a call, once all processes know."""
-        self.sync.give_up()
-
     def warn_if_idle(self) -> None:
         """After a gradient was asked for in evaluation mode, in which nothing is learned."""
         return

@@ -120,13 +120,13 @@ class Estimator(ABC, Generic[BatchType]):
         """
         return None
 
-    @abstractmethod
     def check(self, draws: Draws, measured: Measurement) -> None:
         """Holds what was asked for against the first batch.
 
         Raises:
             ValueError: it does not go together.
         """
+        return
 
     @abstractmethod
     def observe(self, measured: Measurement, seen: Context) -> None:
@@ -141,9 +141,9 @@ class Estimator(ABC, Generic[BatchType]):
     def learn(self, *, every: bool) -> None:
         """Learns after a call; `every` is True at every `fit.every`-th."""
 
-    @abstractmethod
     def make_if_wanted(self) -> None:
         """Makes what is to be fitted, once there is something to make it by."""
+        return
 
     @abstractmethod
     def update(self, steps: int) -> None:
@@ -163,9 +163,9 @@ class Estimator(ABC, Generic[BatchType]):
         """How far what is told beforehand is confirmed, 0 to 1."""
 
     @property
-    @abstractmethod
     def base_weight(self) -> float:
         """The base loss's share where the user gives none."""
+        return 0.0
 
     @property
     @abstractmethod
@@ -177,9 +177,9 @@ class Estimator(ABC, Generic[BatchType]):
     def silent_advice(self) -> str:
         """Why all draws may be the same, and what to do, to follow an "or"."""
 
-    @abstractmethod
     def stats(self) -> dict[str, Any]:
         """Figures of its own, for `stats`."""
+        return {}
 
     @abstractmethod
     def describe(self) -> list[str]:
@@ -187,13 +187,13 @@ class Estimator(ABC, Generic[BatchType]):
 
     # Where it lives
 
-    @abstractmethod
     def look(self) -> Any:
         """What `draw` may change, for `restore`."""
+        return None
 
-    @abstractmethod
     def restore(self, looked: Any) -> None:
         """Goes back to what `look` gave."""
+        return
 
     @abstractmethod
     def to(self, device: torch.device) -> None:

@@ -1,7 +1,7 @@
 """The loss: when it learns, and what it returns."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from itertools import islice
 from pathlib import Path
@@ -34,7 +34,7 @@ from ._support.checks import check_choice, check_number
 from ._support.isolated import never_compiled
 from ._support.processes import Lock, Stream, one_at_a_time
 from ._support.warnings import warn
-from ._task import Task, check_arguments
+from ._task import Task, as_call
 from ._tensors import Tensors
 
 if TYPE_CHECKING:
@@ -55,45 +55,35 @@ IN_TRANSFORMS = (
 class LearnedSurrogateLoss(SavedWhole):
     r"""A loss that trains a model on a metric, and learns about the metric beside it.
 
-    The metric :math:`e(z, y)` of prediction z and target y has no useful gradient.
+    The metric :math:`e(z, y)` of prediction z and target y has no useful gradient. The task decides
+    what is handed back instead; "How it works" in the documentation has the equations.
 
-    **Plain tensors** (`Tensors()`, the default). What is handed back is the gradient of the
-    metric's mean under Gaussian noise, :math:`E[e(z + w \epsilon, y)]`, measured at antithetic
-    pairs of draws. With half differences d of a pair, and g the slope of a surrogate S, it is
+    **Plain tensors** (`Tensors()`, the default): the gradient of the metric's mean under Gaussian
+    noise, :math:`E[e(z + w \epsilon, y)]`, measured at antithetic pairs of draws, with the slope of
+    a surrogate as a control variate: unbiased whatever the surrogate. There is no warm-up. The
+    value is the metric's mean over the draws, as an error; without gradients, it is that of the
+    prediction itself.
 
-    .. math:: c\,g + (d - c \langle g, w \epsilon \rangle)\, \epsilon / w
+    **Text**: the same, of the metric's mean over random readings, drawn from the model's own
+    outputs. Of an edit distance it is known in closed form, and nothing is drawn. Of any other
+    metric it is measured; the control variate is a sum of the edit distance, whether the text is
+    wrong, and what each class is worth, weighed by least squares on earlier calls' differences.
 
-    the score function with a linear control variate: unbiased for every S and c. S is fitted to
-    the differences of earlier calls, c is the regression coefficient of d on what S says. There is
-    no warm-up. The value is the metric's mean over the draws, as an error; without gradients, it is
-    that of the prediction itself.
-
-    **Text.** The same, of the metric's mean over random readings s, drawn from the model's own
-    outputs :math:`p_z`. Of an edit distance, mean and gradient are known in closed form, and
-    nothing is drawn. Of any other metric, with the errors e of K readings less their mean, and h
-    what is known of them, it is
-
-    .. math:: c\,\nabla E[h] + \frac{1}{K - 1} \sum_k (e_k - c\,h_k)\,\nabla \log p_z(s_k)
-
-    h is a sum of the edit distance, whether the text is wrong, and what each class is worth,
-    weighed by least squares on earlier calls' differences.
-
-    **Boxes, and** `Tensors(smoothing=0)`. A surrogate, such as
-    :math:`\hat e(z, y) = \|h(z) - h(y)\|_2` with an embedding net h, is fitted to the metric's
+    **Boxes, and** `Tensors(smoothing=0)`: the gradient of a surrogate, such as
+    :math:`\hat e(z, y) = \|h(z) - h(y)\|_2` with an embedding net h, that is fitted to the metric's
     values beside the model, by
 
     .. math:: (\hat e(z, y) - e(z, y))^2 + \lambda (\|\partial \hat e / \partial z\|_2 - 1)^2
 
-    (Learning Surrogates via Deep Embedding, Eq. 3 and 6), and the model follows its gradient, by
-    Algorithm 1 without its extra inferences. While it warms up, for `FitValues.warm_up` updates
-    within the first ten calls (or in the method `warm_up`), the base loss's gradient is handed back
-    or, without one, zero. The value is the surrogate's. The same with text and
-    `surrogate="embedding"`, "conditioned", "pair" or a module of your own.
+    (Learning Surrogates via Deep Embedding, Eq. 3 and 6; Algorithm 1 without its extra inferences).
+    While it warms up, for `FitValues.warm_up` updates within the first ten calls (or in the method
+    `warm_up`), the base loss's gradient is handed back or, without one, zero. The value is the
+    surrogate's. The same with text and `surrogate="embedding"`, "conditioned", "pair" or a module
+    of your own.
 
-    It learns only in training mode, with gradients enabled, on a prediction that requires them.
-    Anywhere else it changes nothing. What a net learns from is kept in a replay buffer.
-
-    Threads that call one loss wait for one another. A process that is started with it has its own.
+    It learns only in training mode, with gradients enabled, on a prediction that requires them;
+    anywhere else it changes nothing. Threads that call one loss wait for one another. A process
+    that is started with it has its own.
 
     Neither `parameters()` nor `buffers()` shows the surrogate, so no optimizer of yours can move
     it; `state_dict()` does hold it, with its optimizer and the replay buffer. It follows its input
@@ -101,25 +91,24 @@ class LearnedSurrogateLoss(SavedWhole):
 
     Args:
         metric: `metric(predictions, targets)` -> one number a sample, as a tensor, array or list
-            `(batch,)`. It may take one sample at a time instead. What it gets is the task's
-            business: tensors, or lists of strings for text. With plain tensors, it may return one
-            value an output, `(batch, outputs, ...)`, the leading part of a prediction's shape: the
-            loss is their mean, and each output's noise is credited with its own value alone. One
-            whose parameters are named the other way round, `(y_true, y_pred)`, is called so, with
-            a warning.
+            `(batch,)`. It may take one sample at a time instead. It gets what the task says:
+            tensors, or lists of strings for text. With plain tensors, it may return one value an
+            output, `(batch, outputs, ...)`, the leading part of a prediction's shape: the loss is
+            their mean, and each output's noise is credited with its own value alone. One whose
+            parameters are named the other way round, `(y_true, y_pred)`, is called so, with a
+            warning.
         task: what predictions and targets look like, and with it how the loss is called:
-            `text.CTC(alphabet)`, `text.PerPosition(alphabet)`, `boxes.Rotated()`; None means plain
-            tensors, called as `criterion(prediction, target)` (see `Tensors`).
+            `text.CTC(alphabet)`, `text.PerPosition(alphabet)`, `boxes.Rotated()`; None is
+            `Tensors()`, called as `criterion(prediction, target)`.
         base_loss: the loss that trained the model so far (`nn.CTCLoss()`, `nn.SmoothL1Loss()`),
-            called as this one is, returning `()` or `(batch,)`. Where the gradient is measured or
-            known, its gradient leads at first: with text until half of the targets' characters are
-            read right in a batch, else until its own signal is spent or it leads away from the
-            metric. It fills in where a call has no values yet. With a surrogate that is fitted to
-            values, it leads during the warm-up.
+            called as this one is, returning `()` or `(batch,)`. Its gradient leads at first: with
+            text until half of the targets' characters are read right in a batch, with other
+            measured gradients until its own signal is spent or it leads away from the metric, with
+            a surrogate that is fitted to values during the warm-up. It fills in where a call has
+            no values yet.
         base_weight: the share of the base loss's gradient after that, 0 to 1, beside 1 minus it of
-            the metric's; each in its own units. None is 0.5 for text where the metric is one of the
-            four edit distances in `text` or its squared correlation with the edit distance is 0.8
-            and more, else 0.
+            the metric's; each in its own units. None is 0, but 0.5 for text where the metric is one
+            of the edit distances in `text`, or its squared correlation with one is 0.8 and more.
         correction: of a measured gradient, the weight of what the draws correct by, 0 to 1: 1 is
             unbiased, 0 follows alone what is known without them.
         surrogate: one that the task has: for text "auto" or "none" (draws alone), or "embedding",
@@ -129,15 +118,13 @@ class LearnedSurrogateLoss(SavedWhole):
             `smoothing=0`). Or a module `S(z, y) -> (batch,)` of your own, for what the task shows
             to "embedding"; with text it is fitted to values. None takes the task's first.
         draws: metric calls a sample where the gradient is measured: an even number for plain
-            tensors, 2 by default; 2 or more for text, 4 by default, but none for an edit distance
-            whose mean is known in closed form. Where a surrogate is fitted to values, random draws
-            from a prediction's own distribution, over which the metric is averaged before the
-            surrogate is fitted to it: 0 by default (2 for boxes with `noise=`) takes the metric of
-            the prediction as it is decoded, as the papers do; the metric is then called `1 + draws`
-            times.
-        fit: `Fit`, how often and how long the surrogate, or the weights of what is known, are
-            fitted; where it is fitted to values, also `FitValues`: to what data, with which
-            penalty, and which samples are left out.
+            tensors, 2 by default; 2 or more for text, 4 by default, none where the mean is known.
+            Where a surrogate is fitted to values, draws from a prediction's own distribution over
+            which the metric is averaged first, beside that of the prediction as it is decoded: 0 by
+            default, as in the papers, 2 for boxes with `noise=`.
+        fit: `Fit`, how often and how long what is learned is fitted; for a surrogate that is fitted
+            to values also `FitValues`: to what data, with which penalty, and which samples are left
+            out.
         replay: `Replay`, how much is remembered to be learned from again, and whether
             `state_dict()` holds it.
         higher_is_better: whether a higher metric is better; None asks the metric's attribute of
@@ -151,10 +138,10 @@ class LearnedSurrogateLoss(SavedWhole):
             is no value at all in 1,000 calls in a row; `Skip` takes another number.
         executor: evaluates the metric, so that training does not wait for a slow one: any
             `concurrent.futures.Executor`, or a callable that makes one, such as
-            `ThreadPoolExecutor`. Pairs enter the replay buffer when their value has arrived; see
-            `Workers` for a run that follows from its seed. None evaluates it in the call. Where the
-            gradient is measured, a call whose values come later follows c times what is known
-            without them, and 1 - c times the base loss, if there is one.
+            `ThreadPoolExecutor`; `Workers` says when values are taken in. None evaluates it in the
+            call. Where the gradient is measured, a call whose values come later follows c times
+            what is known without them, and 1 - c times the base loss, if there is one; c is how far
+            that was confirmed.
         metric_budget: the share of a batch's samples that are measured, drawn at random, as a
             float from above 0 to 1.0; or an integer, the most samples a call. None measures all.
             Where the gradient is measured, those measured stand for all, so that it stays unbiased.
@@ -162,9 +149,8 @@ class LearnedSurrogateLoss(SavedWhole):
         seed: of the draws, the surrogate's weights, the generator and what is taken from replay.
             PyTorch's own random stream is neither used nor changed.
         sync: whether all processes learn together, where `torch.distributed` runs; or those that
-            do, a `ProcessGroup`. Each keeps its own replay buffer and draws; gradients of the
-            surrogate, or sums for the weights of what is known, are averaged at every update. All
-            must make as many learning calls.
+            do, a `ProcessGroup`. Each keeps its own replay buffer and draws, and all must make as
+            many learning calls.
 
     Raises:
         TypeError, ValueError: an argument, here or at a call, is of the wrong kind or value.
@@ -221,11 +207,7 @@ class LearnedSurrogateLoss(SavedWhole):
         super().__init__()
         self._lock = Lock()
         task = Tensors() if task is None else task
-        if not isinstance(task, Task):
-            raise TypeError(
-                f"task must be a Task such as text.CTC(alphabet); got {task!r}"
-                + (", the class itself: call it" if isinstance(task, type) else "")
-            )
+        hooks.check_is_task(task)
         if base_loss is not None:
             check_base_loss(base_loss)
         if base_loss is None and base_weight is not None:
@@ -273,7 +255,7 @@ class LearnedSurrogateLoss(SavedWhole):
             self._core = MeasuredCore(task, oracle, recipe, together, estimator, random)
         else:
             own = surrogate if isinstance(surrogate, nn.Module) else None
-            self._core = ValueCore(task, oracle, recipe, together, recipe.generator, own)
+            self._core = ValueCore(task, oracle, recipe, together, own)
         #: Figures of how the loss does; see `stats` in the documentation. Refreshed every
         #: `fit.every` calls.
         self.stats: dict[str, Any] = {}
@@ -328,7 +310,7 @@ class LearnedSurrogateLoss(SavedWhole):
             # What is printed after the first calls shall be true of them.
             self._refresh_stats()
         if learning:
-            core.give_up()
+            core.sync.give_up()
         if gradient is not None:
             value = with_known_gradient(batch.prediction, value, gradient, batch.batch_dim)
         return hooks.reduce(batch, value, self.reduction)
@@ -389,16 +371,12 @@ class LearnedSurrogateLoss(SavedWhole):
     ) -> GradientCheck:
         """Whether a small step against the loss's gradient lowers the true metric.
 
-        With plain tensors that is the measured gradient, by so many `draws`, and the metric is its
-        mean under the same noise; with text, the measured one or the closed form's, and the metric
-        is its mean over random readings.
-
         Moves the predictions of whole batches by steps of several lengths, evaluates the metric
         again, and does the same with the base loss's gradient, if there is one. Where the task
-        draws, as text does, the metric is its mean over draws, which feels small steps: that of
-        the decoded prediction mostly does not change at all. Samples on which the metric fails, or
-        whose values an executor loses, are left out and counted, with `on_metric_error="skip"`.
-        Waits for the executor, if there is one. Changes nothing.
+        draws, the metric is its mean over draws, under the same noise or over random readings,
+        which feels small steps: that of the decoded prediction mostly does not change at all.
+        Samples on which the metric fails, or whose values an executor loses, are left out and
+        counted, with `on_metric_error="skip"`. Waits for the executor. Changes nothing.
 
         Where a true gradient can be had, gives the cosine with it: of a differentiable metric, or
         of the expected one, estimated from the draws.
@@ -478,10 +456,7 @@ class LearnedSurrogateLoss(SavedWhole):
     def _read(self, batches: Iterable[Any]) -> Iterator[Batch]:
         """What the loss would be called with, read."""
         for arguments in batches:
-            check_arguments(arguments)
-            named = isinstance(arguments, Mapping)
-            call = plain_call(() if named else arguments, arguments if named else {})
-            yield hooks.read(self.task, *call)
+            yield hooks.read(self.task, *as_call(arguments))
 
     def _warn_of_base_loss(self) -> None:
         """Warns, once, of samples that were left out of the base loss's gradient."""

@@ -101,6 +101,42 @@ class Standardise(nn.Module):
         return (x - self.mean) / self.std
 
 
+def embedding_distance(z: Tensor, y: Tensor) -> EmbeddingDistance:
+    """For such samples, with one net where both have one shape."""
+    if z.shape[1:] == y.shape[1:]:
+        return EmbeddingDistance(embedding_net(torch.cat([z, y])))
+    return EmbeddingDistance(embedding_net(z), embedding_net(y))
+
+
+def conditioned(z: Tensor, y: Tensor) -> Conditioned:
+    """For such samples.
+
+    Raises:
+        ValueError: their shapes differ.
+    """
+    if z.shape != y.shape:
+        raise _unlike("conditioned", z, y)
+    return Conditioned(embedding_net(torch.cat([z - y, y], 1)))
+
+
+def pair_regression(z: Tensor, y: Tensor) -> PairRegression:
+    """For such samples, `(batch, features, ...)`.
+
+    Raises:
+        ValueError: their shapes differ behind the features.
+    """
+    if z.shape[2:] != y.shape[2:]:
+        raise _unlike("pair", z, y)
+    return PairRegression(embedding_net(torch.cat([z, y], 1), embedding_size=1))
+
+
+def _unlike(name: str, z: Tensor, y: Tensor) -> ValueError:
+    return ValueError(
+        f"surrogate={name!r} needs predictions and targets of one shape; they are "
+        f"{tuple(z.shape[1:])} and {tuple(y.shape[1:])}"
+    )
+
+
 def embedding_net(
     samples: Tensor, width: int = 128, embedding_size: int = 32, least: float = 0.0
 ) -> nn.Module:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 import torch
 from torch import Tensor, nn
 
-from ._batch import Batch, BatchType
+from ._batch import Batch, BatchType, plain_call
 from ._learning.fit_values import Generator
+from ._learning.sync import Sync
+from ._metric.metric import Metric
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # of rooms above this one
     from ._estimator import Estimator
-    from ._learning.sync import Sync
-    from ._metric.metric import Metric
     from ._recipe import Recipe
 
 
@@ -92,10 +92,10 @@ class Task(ABC, Generic[BatchType]):
 
     def estimator(
         self,
-        metric: "Metric",
+        metric: Metric,
         recipe: "Recipe",
         surrogate: str | nn.Module,
-        sync: "Sync",
+        sync: Sync,
         random: torch.Generator,
     ) -> "Estimator[BatchType]":
         """What measures the metric's gradient, where the task is `measured`.
@@ -114,11 +114,11 @@ class Task(ABC, Generic[BatchType]):
     #: How a user asks for a surrogate that is fitted to values, of a task that is `measured`.
     fits_values: str = ""
 
-    def draws_of(self, metric: "Metric") -> int:
+    def draws_of(self, metric: Metric) -> int:
         """Draws a sample of this metric, where the user gives no number."""
         return self.draws
 
-    def check_draws(self, count: int, metric: "Metric") -> None:
+    def check_draws(self, count: int, metric: Metric) -> None:
         """Checks a number of draws that the user gives.
 
         Raises:
@@ -213,17 +213,20 @@ class Task(ABC, Generic[BatchType]):
         return None
 
 
-def check_arguments(arguments: Any) -> None:
-    """Checks that one batch of several is what the loss would be called with.
+def as_call(arguments: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What the loss would be called with, a tuple or a dict, each of the arguments `plain`.
 
     Raises:
         TypeError: it is no tuple, list or dict.
     """
-    if not isinstance(arguments, (tuple, list, Mapping)):
+    if isinstance(arguments, Mapping):
+        return plain_call((), arguments)
+    if not isinstance(arguments, tuple | list):
         raise TypeError(
             "batches must be an iterable of what the loss would be called with, tuples or dicts: "
             f"[(prediction, target), ...]; one of them is of type {type(arguments).__name__}"
         )
+    return plain_call(arguments, {})
 
 
 def read(task: Task[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Batch:

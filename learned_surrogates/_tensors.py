@@ -1,6 +1,7 @@
 """The task of a loss that is given none: plain tensors."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +17,16 @@ from ._metric.metric import Metric
 from ._perfect import perfect_predictions
 from ._recipe import Recipe
 from ._support.checks import check_dense, check_number
-from ._surrogate import Conditioned, EmbeddingDistance, PairRegression, embedding_net
+from ._surrogate import conditioned, embedding_distance, pair_regression
 from ._task import Task
 
 #: Surrogates: of those the slope is fitted, of these the values.
 SLOPES = ("auto", "none", *NAMES)
-VALUES = ("embedding", "conditioned", "pair")
+BUILDERS: dict[str, Callable[[Tensor, Tensor], nn.Module]] = {
+    "embedding": embedding_distance,
+    "conditioned": conditioned,
+    "pair": pair_regression,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +93,7 @@ class Tensors(Task[TensorBatch]):
         self.smoothing = smoothing
         if not isinstance(smoothing, Tensor) and smoothing == 0:
             self.measured = self.can_sample = False
-            self.draws, self.surrogates = 0, VALUES
+            self.draws, self.surrogates = 0, tuple(BUILDERS)
 
     @property
     def learning_rate(self) -> float:
@@ -194,20 +199,7 @@ class Tensors(Task[TensorBatch]):
         return _with_features(torch.as_tensor(predictions)), torch.as_tensor(targets)
 
     def build_surrogate(self, z: Tensor, y: Tensor) -> nn.Module:
-        if self.surrogate != "embedding":
-            if z.shape[2:] != y.shape[2:] or (
-                self.surrogate == "conditioned" and z.shape != y.shape
-            ):
-                raise ValueError(
-                    f"surrogate={self.surrogate!r} needs predictions and targets of one shape; "
-                    f"they are {tuple(z.shape[1:])} and {tuple(y.shape[1:])}"
-                )
-            if self.surrogate == "conditioned":
-                return Conditioned(embedding_net(torch.cat([z - y, y], 1)))
-            return PairRegression(embedding_net(torch.cat([z, y], 1), embedding_size=1))
-        if z.shape[1:] == y.shape[1:]:
-            return EmbeddingDistance(embedding_net(torch.cat([z, y])))
-        return EmbeddingDistance(embedding_net(z), embedding_net(y))
+        return BUILDERS[self.surrogate](z, y)
 
 
 def _check_samples(name: str, tensor: Tensor) -> None:

@@ -145,17 +145,6 @@ def assert_identical(actual, expected) -> None:
     torch.testing.assert_close(actual, expected, rtol=0, atol=0, equal_nan=True)
 
 
-def surrogates(criterion: LearnedSurrogateLoss) -> list[torch.nn.Module]:
-    """The nets that are fitted, as far as they have been made."""
-    core = criterion._core
-    if hasattr(core, "net"):
-        made = [core.net.module]
-    else:
-        slope = getattr(core.estimator, "slope", None)
-        made = [] if slope is None else slope.forms
-    return [surrogate for surrogate in made if surrogate is not None]
-
-
 def with_input_grad(arguments: tuple, requires_grad: bool) -> tuple:
     return (arguments[0].detach().requires_grad_(requires_grad), *arguments[1:])
 

@@ -5,6 +5,7 @@ import torch
 from conftest import assert_identical, l1, make_arguments, make_loss, snapshot, step
 from grouped_arguments import grouped
 from torch import nn
+from within import core_of
 
 from learned_surrogates import LearnedSurrogateLoss, Tensors
 from learned_surrogates._fitted.learner import PATIENCE
@@ -179,7 +180,7 @@ def test_a_wrong_base_loss_is_named_and_changes_nothing(base_loss, error, words)
         criterion(*make_arguments())
     after = snapshot(criterion)
     assert_identical(after["counters"], before["counters"])
-    assert criterion._core.pairs.replay.size == 0
+    assert criterion.stats["replay/size"] == 0
 
 
 def test_one_number_where_one_a_sample_is_needed_is_refused():
@@ -220,6 +221,6 @@ def test_nothing_is_followed_outside_of_training_but_the_value():
 def test_as_many_pairs_tell_the_error_of_a_surrogate_in_double_precision():
     for dtype in (torch.float32, torch.float64):
         criterion = known_loss()
-        criterion._core.net.module.factor = torch.nn.Parameter(torch.ones((), dtype=dtype))
+        core_of(criterion).net.module.factor = torch.nn.Parameter(torch.ones((), dtype=dtype))
         criterion(*make_arguments(batch=1024))
-        assert criterion._core.pairs.unseen.size == 1024
+        assert core_of(criterion).pairs.unseen.size == 1024

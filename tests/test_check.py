@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import assert_identical, l1, make_arguments, make_loss, snapshot, train
 from torch import nn
+from within import core_of
 
 from learned_surrogates import Filter, LearnedSurrogateLoss, Tensors, boxes, text
 
@@ -120,7 +121,7 @@ def test_the_score_estimate_is_the_expected_metrics_gradient(case):
     """
     criterion = make_loss(case)
     arguments = make_arguments(case, seed=3, batch=1, length=6)
-    task, metric = criterion.task, criterion._core.oracle.metric
+    task, metric = criterion.task, core_of(criterion).oracle.metric
     random = torch.Generator().manual_seed(0)
 
     def expected(prediction, draws):
@@ -386,7 +387,7 @@ def test_the_history_survives_saving_and_stays_small(monkeypatch):
     monkeypatch.setattr("learned_surrogates._learning.history.MOST_ROWS", 10)
     criterion, twin = make_loss(), make_loss()
     train(criterion, "tensors", range(35))
-    history = criterion._core.learner.history
+    history = core_of(criterion).learner.history
     assert 5 <= len(history.rows) <= 10
     calls = history.columns()["calls"]
     assert calls == sorted(calls)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from conftest import CASES, assert_identical, make_arguments, make_loss, snapshot, step, train
 from torch import nn
+from within import core_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -25,9 +26,9 @@ def on_gpu(arguments):
 
 
 def places(criterion):
-    if not hasattr(criterion._core, "learner"):  # what is known of readings stays on the host
-        return {criterion._core.device.type}
-    core = criterion._core
+    if not hasattr(core_of(criterion), "learner"):  # what is known of readings stays on the host
+        return {core_of(criterion).device.type}
+    core = core_of(criterion)
     learner, net, pairs = core.learner, core.net, core.pairs
     moments = [
         state[key] for state in net.optimizer.state.values() for key in ("exp_avg", "exp_avg_sq")

@@ -8,6 +8,7 @@ import torch
 from conftest import OF_VALUES, make_arguments, make_loss
 from device_reads import DeviceReads
 from torch import nn
+from within import core_of
 
 from learned_surrogates import text
 
@@ -46,12 +47,12 @@ def settled(case, **options):
     for seed in range(5):
         criterion(*make_arguments(case, seed, batch=8))
     # Level boxes do not tell degrees from radians: targets are looked at for a hundred calls.
-    criterion._core.oracle.first_batches.of_batches = 0
+    core_of(criterion).oracle.first_batches.of_batches = 0
     return criterion
 
 
 def on_device(criterion, arguments):
-    core = criterion._core
+    core = core_of(criterion)
     learner, net, pairs = core.learner, core.net, core.pairs
     fields = [*pairs.replay.fields, *pairs.unseen.fields]
     scalars = [net.scale, learner.keep_rate, learner.penalty]
@@ -85,10 +86,10 @@ def test_a_call_without_an_update_reads_what_the_metric_needs_and_one_mask(case,
     expected = Counter({"pairs.observe": 1, **METRIC[kind], **(LAID_OUT if case == "ctc" else {})})
     if form:
         expected += Counter(METRIC_OF_DRAWS[kind])
-    updates = criterion._core.learner.updates
+    updates = criterion.stats["updates"]
     learn = lambda criterion, arguments: criterion(*arguments).sum().backward()  # noqa: E731
     assert reads_of(criterion, learn, arguments, arguments[:1]) == expected
-    assert criterion._core.learner.updates == updates
+    assert criterion.stats["updates"] == updates
 
 
 def test_a_sample_that_is_left_out_is_so_without_another_reading():
@@ -98,7 +99,7 @@ def test_a_sample_that_is_left_out_is_so_without_another_reading():
     learn = lambda criterion, arguments: criterion(*arguments)  # noqa: E731
     reads = reads_of(criterion, learn, arguments, arguments[:1])
     assert reads["pairs.observe"] == 1
-    assert criterion._core.pairs.skipped == 1
+    assert core_of(criterion).pairs.skipped == 1
 
 
 READERS = {

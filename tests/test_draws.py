@@ -4,6 +4,7 @@ import pytest
 import torch
 from conftest import assert_identical, l1, make_arguments, make_loss, snapshot, step, train
 from torch import Tensor
+from within import core_of, replay_of
 
 from learned_surrogates import FitValues, LearnedSurrogateLoss, MetricError, Tensors, text
 
@@ -25,7 +26,7 @@ def test_the_mean_over_draws_is_the_expected_metric():
     )
     ones = torch.ones(2000, dtype=torch.long)
     criterion(certain(0.3, 2000), ones[:, None], ones, ones)
-    _, _, errors = criterion._core.pairs.replay.oldest_first()
+    _, _, errors = replay_of(criterion).oldest_first()
     assert errors.mean().item() == pytest.approx(0.7, abs=0.02)
     assert set(errors.tolist()) == {0.0, 0.25, 0.5, 0.75, 1.0}
 
@@ -147,13 +148,13 @@ def test_the_spread_of_the_draws_tells_their_means_noise():
     )
     ones = torch.ones(4000, dtype=torch.long)
     batch = criterion.task.read(certain(0.3, 4000), ones[:, None], ones, ones)
-    measured = criterion._core._ask(batch).measured
+    measured = core_of(criterion)._ask(batch).measured
     assert measured.noise.mean().item() == pytest.approx(0.3 * 0.7 / 4, rel=0.08)
 
 
 def test_one_draw_does_not_tell_its_noise():
     with pytest.warns(UserWarning, match="draws=1 does not tell how much the metric varies"):
         criterion = make_loss("ctc-pair", draws=1, generator=None, data="local")
-    measured = criterion._core._ask(criterion.task.read(*make_arguments("ctc"))).measured
+    measured = core_of(criterion)._ask(criterion.task.read(*make_arguments("ctc"))).measured
     assert measured.noise.isnan().all()
     step(criterion, make_arguments("ctc"))

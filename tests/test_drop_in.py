@@ -10,10 +10,10 @@ from conftest import (
     make_loss,
     snapshot,
     step,
-    surrogates,
     train,
 )
 from torch import nn
+from within import core_of, surrogates
 
 from learned_surrogates import LearnedSurrogateLoss
 
@@ -138,7 +138,7 @@ def test_moves_keep_the_optimizer_on_the_surrogates_parameters():
     for loss in (plain, criterion):
         train(loss, "tensors", range(2))
     nn.Sequential(criterion).to("cpu").cpu().float().to(torch.float64)
-    net = criterion._core.net
+    net = core_of(criterion).net
     parameters = [id(p) for p in net.module.parameters()]
     assert [id(p) for p in net.optimizer.param_groups[0]["params"]] == parameters
     assert {id(p) for p in net.optimizer.state} == set(parameters)

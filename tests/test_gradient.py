@@ -9,10 +9,10 @@ from conftest import (
     assert_identical,
     make_arguments,
     make_loss,
-    surrogates,
     train,
 )
 from torch import nn
+from within import core_of, surrogates
 
 from learned_surrogates import EmbeddingDistance, text
 from learned_surrogates._gradient import with_known_gradient
@@ -22,7 +22,7 @@ def plain_backward(criterion, arguments, weights, reduction):
     """Value and gradient of the surrogate by autograd through everything."""
     prediction = arguments[0].detach().clone().requires_grad_()
     batch = criterion.task.read(prediction, *arguments[1:])
-    net = criterion._core.net
+    net = core_of(criterion).net
     value = net.value(criterion.task.represent(prediction, batch), net.expand(batch.target))
     loss = {"none": value, "mean": value.mean(), "sum": value.sum()}[reduction]
     if batch.batch_dim is None and reduction == "none":
@@ -174,8 +174,8 @@ def test_graph_holds_nothing_of_the_surrogate():
         reached.add(id(getattr(node, "variable", None)))
         pending += [parent for parent, _ in node.next_functions if parent is not None]
     assert id(prediction) in reached
-    assert not reached & {id(p) for p in criterion._core.net.module.parameters()}
-    assert all(p.grad is None for p in criterion._core.net.module.parameters())
+    assert not reached & {id(p) for p in core_of(criterion).net.module.parameters()}
+    assert all(p.grad is None for p in core_of(criterion).net.module.parameters())
 
 
 @pytest.mark.parametrize("batch_dim", [0, 1, 2])
@@ -240,5 +240,5 @@ def test_perfect_predictions_keep_everything_finite(case):
         with torch.no_grad():
             assert criterion(*arguments) == 0
         return
-    perfect = criterion._core.oracle.metric.best
+    perfect = core_of(criterion).oracle.metric.best
     assert criterion.stats["metric/mean"] == pytest.approx(perfect, abs=1e-6)

@@ -11,6 +11,7 @@ from executors import ByHand
 from grouped_arguments import grouped
 from rapidfuzz.distance import Levenshtein
 from torch import nn
+from within import core_of
 
 from learned_surrogates import LearnedSurrogateLoss, MetricError, Tensors, Workers, boxes, text
 from learned_surrogates.boxes import rotated_iou
@@ -117,10 +118,10 @@ def test_a_loss_in_evaluation_mode_says_that_it_does_not_learn():
     with pytest.warns(UserWarning, match=r"call criterion.train\(\)"):
         criterion(prediction, target)
     criterion.train()
-    while criterion._core.learner.warm_up_left:
+    while criterion.stats["surrogate/warming_up"]:
         criterion(prediction, target)
     criterion.eval()(prediction, target)
-    assert criterion._core.idle_calls == 10
+    assert core_of(criterion).idle_calls == 10
 
 
 def test_the_first_calls_in_evaluation_settle_nothing():

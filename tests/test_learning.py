@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ALPHABET, CLASSES, l1
+from within import core_of
 
 from learned_surrogates import Fit, FitValues, LearnedSurrogateLoss, Tensors, text
 from learned_surrogates.text import edit_distance
@@ -23,7 +24,7 @@ def relative_error(criterion, readings, targets):
     z, stored = criterion.task.encode(readings, targets, torch.Size((7, 7)))
     errors = torch.from_numpy(edit_distance(readings, targets))
     with torch.no_grad():
-        values = criterion._core.net.value(z, criterion._core.net.expand(stored))
+        values = core_of(criterion).net.value(z, core_of(criterion).net.expand(stored))
     return (values - errors).abs().mean() / (errors - errors.median()).abs().mean()
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import make_arguments, make_loss
 from torch import Tensor
+from within import core_of
 
 from learned_surrogates._learning.history import MOST_ROWS
 
@@ -39,8 +40,8 @@ def resident_bytes() -> int:
 
 def used(criterion) -> tuple[int, int, int]:
     """Live tensors, bytes of Python's objects, resident bytes; without the rows of the history."""
-    assert len(criterion._core.history.rows) <= MOST_ROWS
-    criterion._core.history.rows.clear()
+    assert len(core_of(criterion).history.rows) <= MOST_ROWS
+    core_of(criterion).history.rows.clear()
     gc.collect()
     return live_tensors(), tracemalloc.get_traced_memory()[0], resident_bytes()
 

@@ -14,6 +14,7 @@ from conftest import (
     snapshot,
     step,
 )
+from within import replay_of
 
 from learned_surrogates import LearnedSurrogateLoss, MetricError, text
 from learned_surrogates._metric.metric import Metric
@@ -378,7 +379,7 @@ def test_the_metric_sees_no_gradient_and_leaves_the_users_tensors_alone():
     assert_identical((prediction.detach(), target.detach()), before)
     assert set(seen) == {(False, False, False)}
     assert criterion.stats["metric/mean"] == pytest.approx(l1(*before).mean().item())
-    z, y, errors = criterion._core.pairs.replay.oldest_first()
+    z, y, errors = replay_of(criterion).oldest_first()
     assert_identical((z, y), before)
     torch.testing.assert_close(errors, l1(*before))
 
@@ -427,7 +428,7 @@ def test_skipped_pairs_are_counted_left_out_of_replay_and_training_goes_on():
     assert criterion.stats["metric/skipped"] == skipped
     assert criterion.stats["replay/size"] == expected
     assert criterion.stats["updates"] == 4
-    assert not (criterion._core.pairs.replay.oldest_first()[0][:, 0] > 0).any()
+    assert not (replay_of(criterion).oldest_first()[0][:, 0] > 0).any()
 
 
 def test_a_batch_that_is_skipped_whole_changes_nothing_but_counts():
@@ -494,6 +495,6 @@ def test_error_that_is_learned_is_best_minus_metric():
     prediction, target = make_arguments()
     criterion(prediction, target)
     torch.testing.assert_close(
-        criterion._core.pairs.replay.oldest_first()[2], l1(prediction, target).detach()
+        replay_of(criterion).oldest_first()[2], l1(prediction, target).detach()
     )
     assert criterion.stats["metric/mean"] == pytest.approx(-l1(prediction, target).mean().item())

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import l1, make_arguments, make_loss, step
 from executors import ByHand
+from within import core_of
 
 from learned_surrogates import LearnedSurrogateLoss, MetricError, Tensors, Workers, boxes, text
 from learned_surrogates._evaluation.oracle import Oracle
@@ -33,8 +34,8 @@ def ask(oracle, seed=0, pairs=None):
 
 def test_where_there_is_nothing_to_ask_nothing_is_awaited_or_counted():
     oracle = make_oracle()
-    for call in range(3):
-        assert list(oracle.answers(ask(oracle, pairs=[]), call, ())) == []
+    for _ in range(3):
+        assert list(oracle.answers(ask(oracle, pairs=[]), ())) == []
     assert oracle.queue.pending == []
     assert oracle.stats()["metric/unmeasured"] == 0
     assert oracle.ask_now(4, []) is None
@@ -43,10 +44,10 @@ def test_where_there_is_nothing_to_ask_nothing_is_awaited_or_counted():
 def test_an_answer_comes_with_what_was_seen_at_its_call():
     by_hand = ByHand()
     oracle, seen = make_oracle(workers=Workers(by_hand)), (torch.arange(4.0),)
-    assert list(oracle.answers(ask(oracle), 0, seen)) == []
+    assert list(oracle.answers(ask(oracle), seen)) == []
     assert oracle.stats()["metric/pending"] == 4
     by_hand.run()
-    ((measured, then),) = oracle.answers(ask(oracle, seed=1), 1, (torch.zeros(4),))
+    ((measured, then),) = oracle.answers(ask(oracle, seed=1), (torch.zeros(4),))
     torch.testing.assert_close(measured.errors, l1(*question()[1][0]).double())
     assert then[0].tolist() == [0, 1, 2, 3]
 
@@ -54,9 +55,9 @@ def test_an_answer_comes_with_what_was_seen_at_its_call():
 def test_what_is_lost_has_no_answer():
     by_hand = ByHand()
     oracle = make_oracle(workers=Workers(by_hand), on_error="skip")
-    assert list(oracle.answers(ask(oracle), 0, (torch.zeros(4),))) == []
+    assert list(oracle.answers(ask(oracle), (torch.zeros(4),))) == []
     by_hand.given[0][0].cancel()
-    assert list(oracle.answers(ask(oracle, seed=1), 1, (torch.zeros(4),))) == []
+    assert list(oracle.answers(ask(oracle, seed=1), (torch.zeros(4),))) == []
     assert (oracle.stats()["metric/lost"], oracle.stats()["metric/unmeasured"]) == (4, 0)
 
 
@@ -66,7 +67,7 @@ def test_a_call_that_raises_has_its_own_question_forgotten():
 
     by_hand = ByHand()
     oracle = make_oracle(failing, workers=Workers(by_hand, lag=1))
-    list(oracle.answers(ask(oracle), 0, ()))
+    list(oracle.answers(ask(oracle), ()))
     by_hand.run()
     asked = []
     submit = oracle.queue.submit
@@ -79,10 +80,10 @@ def test_a_call_that_raises_has_its_own_question_forgotten():
 
 def test_beyond_the_backlog_nothing_is_sent_and_that_is_counted():
     oracle = make_oracle(workers=Workers(ByHand(), max_pending=1))
-    for call, sent in ((0, 4), (1, 0), (2, 0)):
-        evaluation = ask(oracle, seed=call)
+    for sent in (4, 0, 0):
+        evaluation = ask(oracle)
         assert evaluation.sent == sent
-        assert list(oracle.answers(evaluation, call, (torch.zeros(4),))) == []
+        assert list(oracle.answers(evaluation, (torch.zeros(4),))) == []
     assert oracle.stats()["metric/unmeasured"] == 8
 
 
@@ -119,5 +120,5 @@ def test_a_distance_that_is_known_is_never_asked_for():
     criterion = make_loss("ctc-auto", metric=text.edit_distance)
     for seed in range(3):
         step(criterion, make_arguments("ctc", seed=seed))
-    assert criterion._core.oracle.queue.pending == []
+    assert core_of(criterion).oracle.queue.pending == []
     assert criterion.stats["metric/unmeasured"] == 0

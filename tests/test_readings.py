@@ -8,6 +8,7 @@ import torch
 from conftest import ALPHABET, assert_identical, make_arguments, make_loss, snapshot, step, train
 from rapidfuzz.distance import Levenshtein
 from torch import nn
+from within import core_of
 
 from learned_surrogates import LearnedSurrogateLoss, Workers, text
 from learned_surrogates._evaluation.measurement import Measurement
@@ -138,7 +139,7 @@ def right_or_wrong_of(prediction, target):
 
 def test_what_is_not_an_edit_distance_is_learned_in_part():
     vowels_count_tenfold = text.WeightedEditDistance(characters={"ae": 10})
-    r2, of_distance = fitted(vowels_count_tenfold)._core.estimator.control.r2.tolist()
+    r2, of_distance = core_of(fitted(vowels_count_tenfold)).estimator.control.r2.tolist()
     assert of_distance + 0.05 < r2 < 1.0
     right_or_wrong = fitted(right_or_wrong_of).stats["surrogate/r2"]
     # Of such outputs hardly any is right.
@@ -152,7 +153,7 @@ def test_what_is_not_an_edit_distance_is_learned_in_part():
 def test_an_edit_distance_is_known_and_the_metric_is_not_asked(head, monkeypatch):
     criterion = LearnedSurrogateLoss(text.edit_distance, task=TASKS[head], reduction="none")
     arguments = outputs(head, 5)
-    monkeypatch.setattr(criterion._core.oracle.queue, "submit", None)
+    monkeypatch.setattr(core_of(criterion).oracle.queue, "submit", None)
     loss, gradient = step(criterion, arguments)
     known = text.ExpectedEditDistance(TASKS[head], reduction="none")
     values = known(*arguments)
@@ -209,7 +210,7 @@ def test_the_base_loss_leads_until_most_is_read(metric):
     step(criterion, (sure, target))
     # For good.
     _, gradient = step(criterion, (unsure, target))
-    assert criterion._core.base_share == 0.5
+    assert core_of(criterion).base_share == 0.5
     assert not torch.allclose(gradient, base)
 
 
@@ -217,11 +218,11 @@ def test_the_base_loss_leads_until_most_is_read(metric):
 def test_the_base_loss_has_no_part_where_the_metric_is_another(head):
     base = nn.CrossEntropyLoss() if head == "characters" else nn.CTCLoss(zero_infinity=True)
     criterion = fitted(surprise, head, calls=5, base_loss=base)
-    criterion._core.record.leading = False
-    assert criterion._core.base_share == 0
+    core_of(criterion).record.leading = False
+    assert core_of(criterion).base_share == 0
     akin = fitted(lambda p, t: float(Levenshtein.distance(p, t)), head, calls=5, base_loss=base)
-    akin._core.record.leading = False
-    assert akin._core.base_share == 0.5
+    core_of(akin).record.leading = False
+    assert core_of(akin).base_share == 0.5
 
 
 def test_where_values_come_later_what_is_known_is_followed():

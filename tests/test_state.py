@@ -20,6 +20,7 @@ from conftest import (
 )
 from test_loss import Weighted
 from torch import nn
+from within import core_of
 
 from learned_surrogates import LearnedSurrogateLoss
 from learned_surrogates._state.packed import KEY
@@ -349,7 +350,7 @@ def test_a_copy_goes_on_alike_and_on_its_own(case, make_copy, calls):
 def test_a_copied_surrogate_is_the_one_its_optimizer_moves():
     criterion = make_loss()
     train(criterion, "tensors", range(2))
-    net = copy.deepcopy(criterion)._core.net
+    net = core_of(copy.deepcopy(criterion)).net
     moved = net.optimizer.param_groups[0]["params"]
     assert [id(p) for p in moved] == [id(p) for p in net.module.parameters()]
 

@@ -15,6 +15,7 @@ from conftest import (
     step,
     train,
 )
+from within import core_of
 
 from learned_surrogates import LearnedSurrogateLoss, Tensors, text
 from learned_surrogates._metric.metric import Metric
@@ -118,7 +119,7 @@ def test_values_that_disagree_with_the_states_are_found_out_at_the_first_calls(b
         else:
             step(losses[1], arguments)
         step(losses[2], arguments)
-    fresh, same = losses[1]._core, losses[2]._core
+    fresh, same = core_of(losses[1]), core_of(losses[2])
     assert fresh.estimator.slope.forms == []
     assert fresh.replay.size == batch
     assert not fresh.estimator.slope.resting

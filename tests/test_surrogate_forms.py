@@ -3,6 +3,7 @@
 import pytest
 import torch
 from conftest import CASES, l1, make_arguments, make_loss, train
+from within import core_of
 
 from learned_surrogates import Fit, LearnedSurrogateLoss, Tensors, text
 
@@ -26,7 +27,7 @@ def test_they_learn(case, form):
     criterion.warm_up(batches, updates=1)
     early = criterion.stats["surrogate/mae"]
     criterion.warm_up(batches, updates=200)
-    criterion._core.pairs.unseen.clear()
+    core_of(criterion).pairs.unseen.clear()
     criterion.warm_up([make_arguments(case, 99, batch=64)], updates=1)
     assert criterion.stats["surrogate/mae"] < 0.75 * early
 
@@ -35,7 +36,7 @@ def test_they_learn(case, form):
 def test_the_conditioned_form_is_zero_where_prediction_and_target_agree(case):
     criterion = loss_of(case, "conditioned")
     train(criterion, case, range(5))
-    net = criterion._core.net
+    net = core_of(criterion).net
     batch = criterion.task.read(*make_arguments(case, 7))
     y = net.expand(batch.target)
     assert net.value(y, y).max() < 1e-4
@@ -73,5 +74,5 @@ def test_text_has_draws_by_default_where_the_metric_is_not_known():
     for metric, draws in ((text.normalized_edit_distance, 4), (text.edit_distance, 0)):
         criterion = LearnedSurrogateLoss(metric, task=text.CTC("ab"))
         assert criterion.task.surrogate == "auto"
-        assert criterion._core.recipe.draws == draws
+        assert core_of(criterion).recipe.draws == draws
     assert "ctc-auto" in CASES

@@ -21,6 +21,7 @@ from conftest import (
 )
 from ranks import Ranks
 from test_loss import Weighted
+from within import core_of
 
 from learned_surrogates import MetricError
 from learned_surrogates._measured.core import MeasuredCore
@@ -34,9 +35,9 @@ PLAIN = ("tensors", "measured")
 def together(criterion):
     """The part of the state that all processes have in common."""
     state = snapshot(criterion)
-    if isinstance(criterion._core, MeasuredCore):
+    if isinstance(core_of(criterion), MeasuredCore):
         names = ("calls", "updates")
-        counts = torch.tensor([criterion._core.stats()[name] for name in names])
+        counts = torch.tensor([core_of(criterion).stats()[name] for name in names])
         shared = {k: v for k, v in state.items() if k.startswith(TOGETHER_MEASURED)}
         return {**shared, "counters": counts}
     state = {k: v for k, v in state.items() if k.startswith(TOGETHER)}
@@ -80,7 +81,7 @@ def test_weights_are_the_same_bits_and_replay_and_draws_are_not(ranks, case):
 
 def everything_in_replay(criterion):
     """No chance in what is drawn: the surrogate is fitted to all pairs, oldest first."""
-    pairs = criterion._core.pairs
+    pairs = core_of(criterion).pairs
     pairs.draw = lambda: pairs.replay.oldest_first() if pairs.replay.size else None
 
 
@@ -93,7 +94,7 @@ def fit_on_shares(sizes):
     batch = criterion.task.read(*global_batch(0))
     z = criterion.task.represent(batch.prediction.detach(), batch)
     # Standardised by all samples.
-    criterion._core.net.prepare(z, batch.target, torch.ones(len(z), dtype=torch.bool))
+    core_of(criterion).net.prepare(z, batch.target, torch.ones(len(z), dtype=torch.bool))
     everything_in_replay(criterion)
     for seed in range(4):
         shares = [part.split(sizes)[dist.get_rank()] for part in global_batch(seed)]
@@ -125,7 +126,7 @@ def fit_given_surrogate(sizes):
             criterion, tuple(p.detach()[:size].requires_grad_() for p in make_arguments(seed=seed))
         )
     assert torch.equal(surrogate.unused, torch.ones(2))
-    assert surrogate.unused not in criterion._core.net.optimizer.state
+    assert surrogate.unused not in core_of(criterion).net.optimizer.state
     return together(criterion), values
 
 
@@ -288,7 +289,7 @@ def fit_with_failures(failing, update_every, on_metric_error="raise", case="tens
             step(criterion, make_arguments(seed=seed))
         except MetricError as error:
             messages.append((metric.call, str(error)))
-    return together(criterion), messages, criterion._core.stats()["metric/skipped"]
+    return together(criterion), messages, core_of(criterion).stats()["metric/skipped"]
 
 
 @pytest.mark.parametrize("failing", [0, 2])

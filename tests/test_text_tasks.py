@@ -14,6 +14,7 @@ from conftest import (
     train,
 )
 from torch import nn
+from within import core_of, replay_of
 
 from learned_surrogates import LearnedSurrogateLoss, MetricError, text
 
@@ -170,15 +171,15 @@ def test_ragged_batches_share_one_replay(case):
         assert gradient.isfinite().all()
         batch = criterion.task.read(*arguments)
         kept += list(criterion.task.represent(arguments[0].detach(), batch))
-    z, target, errors = criterion._core.pairs.replay.oldest_first()
+    z, target, errors = replay_of(criterion).oldest_first()
     assert z.shape == (12, CLASSES, 12)
     assert target.shape == (12, 12)
     for stored, own in zip(z, kept, strict=True):
         assert_identical(stored[:, : own.shape[1]], own)
         assert not stored[:, own.shape[1] :].any()
-    value = criterion._core.net.value(z, criterion._core.net.expand(target))
-    alone = criterion._core.net.value(
-        kept[0][None], criterion._core.net.expand(target[:1, : kept[0].shape[1]])
+    value = core_of(criterion).net.value(z, core_of(criterion).net.expand(target))
+    alone = core_of(criterion).net.value(
+        kept[0][None], core_of(criterion).net.expand(target[:1, : kept[0].shape[1]])
     )
     torch.testing.assert_close(value[:1], alone)
     assert errors.shape == (12,)

@@ -5,6 +5,7 @@ import torch
 from conftest import assert_identical, make_arguments, make_loss, snapshot, step, train
 from executors import ByHand
 from torch import nn
+from within import core_of
 
 from learned_surrogates import Tensors, Workers
 
@@ -117,7 +118,7 @@ def test_before_there_is_a_surrogate_the_loss_is_no_number():
 
 def test_a_warm_up_that_is_interrupted_forgets_what_it_has_asked():
     criterion = make_loss(executor=Workers(ByHand(), lag=1, max_pending=3))
-    queue, asked = criterion._core.oracle.queue, []
+    queue, asked = core_of(criterion).oracle.queue, []
     submit = queue.submit
     queue.submit = lambda *given: asked.append(submit(*given)) or asked[-1]
 
@@ -134,11 +135,11 @@ def test_a_warm_up_that_is_interrupted_forgets_what_it_has_asked():
 def test_pairs_that_are_on_their_way_are_forgotten_by_a_load():
     criterion = make_loss("boxes", data="local-global", executor=ByHand())
     step(criterion, make_arguments("boxes"))
-    ahead = [evaluation for _, evaluation in criterion._core.pairs.generated._ahead]
+    ahead = [evaluation for _, evaluation in core_of(criterion).pairs.generated._ahead]
     assert ahead
     criterion.load_state_dict(criterion.state_dict())
     assert not any(job.wanted for evaluation in ahead for job in evaluation.jobs)
-    assert not criterion._core.pairs.generated._ahead
+    assert not core_of(criterion).pairs.generated._ahead
 
 
 # What is resumed
@@ -156,9 +157,9 @@ def test_a_surrogate_with_a_frozen_weight_is_restored():
 def test_how_long_the_surrogate_has_told_nothing_is_restored():
     criterion, restored = make_loss(), make_loss()
     step(criterion, make_arguments())
-    criterion._core.learner.lost_updates = 7
+    core_of(criterion).learner.lost_updates = 7
     restored.load_state_dict(criterion.state_dict())
-    assert restored._core.learner.lost_updates == 7
+    assert core_of(restored).learner.lost_updates == 7
 
 
 def test_of_a_state_without_a_part_of_its_head_the_rest_is_not_called_unexpected():

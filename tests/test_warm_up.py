@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 from conftest import assert_identical, figures, make_arguments, make_loss, snapshot, step, train
+from within import replay_of
 
 
 @pytest.mark.parametrize("form", ["tuples", "lists", "dicts"])
@@ -28,7 +29,7 @@ def test_warm_up_takes_batches_without_gradients(context):
     reference.warm_up([make_arguments(seed=seed) for seed in range(3)], updates=3)
     assert_identical(snapshot(criterion), snapshot(reference))
     train(criterion, "tensors", range(2))
-    assert not any(field.is_inference() for field in criterion._core.pairs.replay.fields)
+    assert not any(field.is_inference() for field in replay_of(criterion).fields)
 
 
 def test_warm_up_reads_one_batch_an_update_and_no_more():
@@ -102,9 +103,9 @@ def test_gradients_are_zero_until_the_warm_up_of_the_first_ten_calls_is_over():
 def test_the_warm_up_lasts_at_most_ten_calls(warm_up_updates):
     criterion = make_loss(warm_up=warm_up_updates)
     for seed in range(10):
-        assert criterion._core.learner.warm_up_left > 0 or seed >= math.ceil(warm_up_updates / 2)
+        assert criterion.stats["surrogate/warming_up"] or seed >= math.ceil(warm_up_updates / 2)
         step(criterion, make_arguments(seed=seed))
-    assert criterion._core.learner.warm_up_left == 0
+    assert not criterion.stats["surrogate/warming_up"]
     assert criterion.stats["updates"] >= warm_up_updates
 
 
@@ -129,7 +130,7 @@ def test_updates_are_made_every_so_many_calls(update_every, update_steps):
     criterion = make_loss(every=update_every, steps=update_steps)
     for calls in range(1, 10):
         step(criterion, make_arguments(seed=calls))
-        assert criterion._core.learner.updates == calls // update_every * update_steps
+        assert f"updates: {calls // update_every * update_steps}\n" in repr(criterion)
         if calls % update_every == 0:
             assert criterion.stats["updates"] == calls // update_every * update_steps
             assert criterion.stats["calls"] == calls
@@ -139,7 +140,7 @@ def test_an_explicit_warm_up_replaces_that_of_the_first_calls():
     criterion = make_loss(warm_up=50, every=4)
     criterion.warm_up([make_arguments()], updates=3)
     assert step(criterion, make_arguments(seed=1))[1].abs().sum() > 0
-    assert criterion._core.learner.updates == 3
+    assert criterion.stats["updates"] == 3
 
 
 def test_warm_up_follows_from_the_seed():

@@ -10,6 +10,7 @@ import torch
 from conftest import assert_identical, make_arguments, make_loss, snapshot, step
 from executors import AtOnce
 from torch import nn
+from within import core_of
 
 from learned_surrogates import (
     Filter,
@@ -214,7 +215,9 @@ def test_an_executor_that_was_given_does_not_travel():
     with ThreadPoolExecutor(1) as executor:
         with pytest.raises(TypeError, match=r"ThreadPoolExecutor, cannot travel.*give a callable"):
             pickle.dumps(of_boxes(executor=executor))
-        assert copy.deepcopy(of_boxes(executor=executor))._core.recipe.executor.executor is executor
+        assert (
+            core_of(copy.deepcopy(of_boxes(executor=executor))).recipe.executor.executor is executor
+        )
     pickle.loads(pickle.dumps(of_boxes(executor=ThreadPoolExecutor)))
     pickle.loads(pickle.dumps(of_boxes(executor=AtOnce())))
 

@@ -40,6 +40,7 @@ from executors import (
     stubborn,
 )
 from test_sync import assert_same, own_seeds, together
+from within import core_of, replay_of
 
 from learned_surrogates import FitValues, LearnedSurrogateLoss, MetricError, Workers, text
 
@@ -55,7 +56,7 @@ def with_odd_sample(seed=0, sample=0):
 
 def replayed(criterion):
     """z and errors in the replay buffer, oldest first."""
-    fields = criterion._core.pairs.replay.oldest_first()
+    fields = replay_of(criterion).oldest_first()
     return (fields[0], fields[2]) if fields else (torch.zeros(0, 3), torch.zeros(0))
 
 
@@ -155,7 +156,7 @@ def test_with_a_lag_a_run_follows_from_its_seed(case, lag):
     """However long the workers take; with draws, and with a generator's pairs."""
     losses = [make_loss(case, executor=Workers(AtOnce(), lag=lag))]
     for seed in range(2):
-        inner = losses[0]._core.oracle.metric.function
+        inner = core_of(losses[0]).oracle.metric.function
         delayed = Delayed(seed)
 
         @functools.wraps(inner)
@@ -176,8 +177,8 @@ def test_the_surrogates_value_is_that_of_the_call():
     plain = make_loss(every=100)
     for criterion in (late, plain):
         train(criterion, "tensors", range(6))
-    values, errors, _ = plain._core.pairs.unseen.oldest_first()
-    ours = late._core.pairs.unseen.oldest_first()
+    values, errors, _ = core_of(plain).pairs.unseen.oldest_first()
+    ours = core_of(late).pairs.unseen.oldest_first()
     assert_identical(ours[:2], (values[:16], errors[:16]))
 
 
@@ -247,7 +248,7 @@ def test_the_calling_form_is_found_out_once_and_known_here():
     step(criterion, make_arguments())
     by_hand.run()
     step(criterion, make_arguments(seed=1))
-    assert criterion._core.oracle.metric.batched is False
+    assert core_of(criterion).oracle.metric.batched is False
     calls.clear()
     by_hand.run()
     assert calls == [1] * 4
@@ -535,7 +536,7 @@ def test_a_process_that_hangs_is_killed_and_others_go_on():
     options = {"metric": sleepy, "batched": True, "on_metric_error": "skip"}
     criterion = make_loss(executor=workers, **options)
     step(criterion, make_arguments())  # by now there is a process
-    (hung,) = criterion._core.oracle.queue.pool._made[0].executor._processes.values()
+    (hung,) = core_of(criterion).oracle.queue.pool._made[0].executor._processes.values()
     object.__setattr__(workers, "timeout", 1)
     odd, other = with_odd_sample(1, sample=0), make_arguments(seed=2)
     step(criterion, odd)
@@ -552,7 +553,7 @@ def test_a_process_that_hangs_is_killed_and_others_go_on():
 def test_processes_that_it_made_end_with_it():
     criterion = make_loss(executor=Workers(functools.partial(processes, 2), lag=0))
     train(criterion, "tensors", range(2))
-    made = criterion._core.oracle.queue.pool._made[0].executor
+    made = core_of(criterion).oracle.queue.pool._made[0].executor
     running = list(made._processes.values())
     del criterion, made
     gc.collect()
@@ -599,7 +600,7 @@ def test_a_copy_uses_the_same_workers_and_awaits_nothing(given):
     criterion = make_loss(executor=by_hand if given else lambda: by_hand)
     train(criterion, "tensors", range(2))
     twin = copy.deepcopy(criterion)
-    assert (twin._core.oracle.queue.samples_pending, len(by_hand.given)) == (0, 2)
+    assert (core_of(twin).oracle.queue.samples_pending, len(by_hand.given)) == (0, 2)
     step(twin, make_arguments(seed=2))
     by_hand.run()
     step(twin, make_arguments(seed=3))
@@ -648,7 +649,7 @@ def test_what_is_on_its_way_is_not_part_of_the_state():
 def test_the_counters_are_part_of_the_state():
     criterion, restored = make_loss(metric_budget=1), make_loss()
     train(criterion, "tensors", range(3))
-    criterion._core.oracle.queue.lost = 5
+    core_of(criterion).oracle.queue.lost = 5
     restored.load_state_dict(snapshot(criterion))
     assert (restored.stats["metric/unmeasured"], restored.stats["metric/lost"]) == (9, 5)
 
@@ -660,7 +661,7 @@ def test_asynchronously_steps_without_the_generators_pairs_take_local_ones_alone
     by_hand = ByHand()
     criterion = make_loss("boxes", data="local-global", executor=by_hand)
     drawn = []
-    pairs = criterion._core.pairs
+    pairs = core_of(criterion).pairs
     draw = pairs.draw
     pairs.draw = lambda: drawn.append(draw()) or drawn[-1]
     step(criterion, make_arguments("boxes"))
@@ -724,7 +725,9 @@ def test_warm_up_on_the_generator_alone():
         stats = criterion.warm_up(updates=12)
         assert stats["updates"] == 12
         assert stats["surrogate/mae"] > 0
-    assert_identical(parallel._core.net.module.state_dict(), plain._core.net.module.state_dict())
+    assert_identical(
+        core_of(parallel).net.module.state_dict(), core_of(plain).net.module.state_dict()
+    )
 
 
 # The budget
@@ -762,7 +765,7 @@ def test_a_budget_measures_so_many_samples(budget, measured, executor):
         chosen.append((prediction[which], target[which]))
         assert_identical(seen[-1], prediction[which].detach())
     assert_replayed(criterion, chosen if executor is None else chosen[:-1])
-    assert criterion._core.stats()["metric/unmeasured"] == 4 * (4 - measured)
+    assert core_of(criterion).stats()["metric/unmeasured"] == 4 * (4 - measured)
 
 
 def test_a_whole_budget_is_none_at_all():

@@ -14,6 +14,7 @@ import pytest
 from conftest import make_arguments, make_loss, step
 from executors import ByHand
 from test_workers import assert_replayed, wait_until
+from within import core_of
 
 from learned_surrogates import MetricError, Workers
 from learned_surrogates._evaluation.executor import Made
@@ -55,7 +56,7 @@ def call(criterion):
 
 
 def process_of(criterion):
-    made = criterion._core.oracle.queue.pool._made[0].executor
+    made = core_of(criterion).oracle.queue.pool._made[0].executor
     return next(iter(made._processes.values()))
 
 
@@ -74,7 +75,7 @@ if __name__ == "__main__":
     timed, deleted, left = loss(timeout=900), loss(), loss()
     for criterion in (timed, deleted, left):
         call(criterion)
-    process, made = process_of(timed), timed._core.oracle.queue.pool._made[0]
+    process, made = process_of(timed), core_of(timed).oracle.queue.pool._made[0]
     made.under_way = dict.fromkeys(made.under_way, 0.0)  # the time is up
     wait_for_the_end_of(process)
     process = process_of(deleted)
@@ -104,10 +105,10 @@ if __name__ == "__main__":
             call(criterion)
     except KeyboardInterrupt:
         caught.set()
-        calls = criterion._core.record.calls
+        calls = core_of(criterion).record.calls
         for _ in range(3):
             call(criterion)
-        assert criterion._core.record.calls == calls + 3
+        assert core_of(criterion).record.calls == calls + 3
         assert criterion.stats["metric/lost"] == 0
         print("went on")
 """
@@ -191,7 +192,7 @@ def test_what_a_killed_pool_had_not_done_is_sent_again_and_is_no_suspect():
     batches = [make_arguments(seed=seed) for seed in range(4)]
     for batch in batches[:3]:
         step(criterion, batch)
-    pool = criterion._core.oracle.queue.pool
+    pool = core_of(criterion).oracle.queue.pool
     hung = pool._running[0]
     made[0].start(0)
     pool._made[0].under_way[hung.future] = hung.deadline = time.monotonic()

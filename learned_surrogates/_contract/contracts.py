@@ -64,7 +64,7 @@ def apart(call: Call) -> None:
         for value in twin.values:
             if isinstance(value, Tensor):
                 value.copy_((value == 0).to(value.dtype))
-    for side, was, name in zip(decoded, before, ("predictions", "targets")):
+    for side, was, name in zip(decoded, before, SIDES):
         assert equal(side, was), (
             f"decode returned {name} that share memory with the call's: with an executor, they "
             "change before they are measured. Return copies, .clone()"

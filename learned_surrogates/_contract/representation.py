@@ -65,7 +65,7 @@ def cut(call: Call) -> None:
         for task in call.forms:
             pairs = {
                 "z": (part.z(task), call.z(task)),
-                "y": (hooks.expand(task, part.batch.target), _y(call, task)),
+                "y": (hooks.expand(task, part.batch.target), hooks.expand(task, call.batch.target)),
             }
             for name, (own, whole) in pairs.items():
                 assert _padded_alike(own, whole[samples], ragged=task.ragged), (
@@ -169,10 +169,6 @@ def precision(call: Call) -> None:
 def of_form(task: Task[Any]) -> str:
     """Of which representation an error is, where the task has several."""
     return f" (surrogate={task.surrogate!r})" if len(task.surrogates) > 1 else ""
-
-
-def _y(call: Call, task: Task[Any]) -> Tensor:
-    return hooks.expand(task, call.batch.target)
 
 
 def _padded_alike(one: Tensor, other: Tensor, *, ragged: bool = True) -> bool:

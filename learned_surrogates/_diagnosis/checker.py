@@ -1,18 +1,18 @@
 """Whether the loss's gradient lowers the metric: `LearnedSurrogateLoss.check`."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .._base_loss import base_gradient, with_prediction
-from .._batch import Batch, plain
+from .._batch import Batch
 from .._contract import hooks
 from .._core import Core
 from .._support.checks import check_number
 from .._support.isolated import isolated
-from .._task import check_arguments
+from .._task import as_call
 from .check import BASE, OWN, Direction, GradientCheck
 
 # Step lengths, as shares of the spread of a sample's prediction.
@@ -57,8 +57,7 @@ class GradientChecker:
 
     def add(self, arguments: Any) -> None:
         """Takes a batch: what the loss would be called with, as a tuple or a dict."""
-        check_arguments(arguments)
-        args, kwargs = ((), arguments) if isinstance(arguments, Mapping) else (arguments, {})
+        args, kwargs = as_call(arguments)
         # What was made in inference mode has no gradient elsewhere.
         args = tuple(map(_normal, args))
         kwargs = {key: _normal(value) for key, value in kwargs.items()}
@@ -290,7 +289,6 @@ def _standard_error(change: Tensor) -> Tensor:
 
 
 def _normal(value: Any) -> Any:
-    value = plain(value)
     return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
 
 

@@ -89,7 +89,6 @@ class Evaluation:
     def __init__(self, batch: int = 0, jobs: list[Job] | None = None):
         self.batch = batch
         self.jobs = jobs or []
-        self.call = 0
         #: None until it is settled, and where nothing was measured.
         self.measured: Measurement | None = None
         self.settled = False
@@ -107,25 +106,20 @@ class Evaluation:
 
     def settle(self) -> None:
         """Takes what has come back as its measurement."""
-        self.settled, self.measured = True, _measurement(self)
+        self.settled = True
+        outcomes = [(job.portion, job.outcome) for job in self.jobs if job.outcome is not None]
+        if not outcomes:
+            return
+        positions = [position for portion, _ in outcomes for position in portion.positions]
+        part = len(positions) < self.batch
+        self.measured = Measurement(
+            values=torch.cat(same_outputs([outcome.errors for _, outcome in outcomes]), 1),
+            usable=torch.cat([outcome.usable for _, outcome in outcomes]),
+            positions=torch.tensor(positions, device="cpu") if part else None,
+        )
 
     def known(self) -> Tensor:
         """Errors over the batch, `(batch,)` float64; NaN where they are not known."""
         if self.measured is None:
             return torch.full((self.batch,), torch.nan, dtype=torch.float64, device="cpu")
         return self.measured.known(self.batch)
-
-
-def _measurement(evaluation: Evaluation) -> Measurement | None:
-    """Of the samples that have come back."""
-    jobs = [job for job in evaluation.jobs if job.outcome is not None]
-    outcomes = [job.outcome for job in jobs if job.outcome is not None]
-    if not outcomes:
-        return None
-    positions = [position for job in jobs for position in job.portion.positions]
-    part = len(positions) < evaluation.batch
-    return Measurement(
-        values=torch.cat(same_outputs([outcome.errors for outcome in outcomes]), 1),
-        usable=torch.cat([outcome.usable for outcome in outcomes]),
-        positions=torch.tensor(positions, device="cpu") if part else None,
-    )

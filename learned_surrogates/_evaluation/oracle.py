@@ -89,16 +89,15 @@ class Oracle:
         return evaluation.measured
 
     def answers(
-        self, evaluation: Evaluation | None = None, call: int = 0, seen: Context | None = None
+        self, evaluation: Evaluation | None = None, seen: Context | None = None
     ) -> Iterator[tuple[Measurement, Context]]:
         """What has been answered by now, oldest first, with what was seen of it at its call.
 
         Args:
             evaluation: the present call's; None for one without samples, or whose metric failed.
-            call: its number.
             seen: what is to be kept of its batch until it is answered.
         """
-        self.queue.enqueue(evaluation or Evaluation(), call, None if evaluation is None else seen)
+        self.queue.enqueue(evaluation or Evaluation(), None if evaluation is None else seen)
         for arrived in self.queue.collect():
             if arrived.measured is not None and arrived.seen is not None:
                 yield arrived.measured, arrived.seen

@@ -182,15 +182,13 @@ class Queue:
         if own is not None and self.lag == 0:
             self.wait(own)
 
-    def enqueue(self, evaluation: Evaluation, call: int, seen: Context | None = None) -> None:
+    def enqueue(self, evaluation: Evaluation, seen: Context | None = None) -> None:
         """Keeps a call's evaluation until it is taken.
 
         Args:
             evaluation: the call's.
-            call: its number.
             seen: what the surrogate made of the batch.
         """
-        evaluation.call = call
         if seen and not evaluation.settled:
             # Until they are taken in, the user may write to what they are views of.
             with isolated(seen[0].device):

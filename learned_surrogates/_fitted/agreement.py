@@ -14,11 +14,11 @@ def agreement(values: Tensor, errors: Tensor, noise: Tensor | None = None) -> di
             NaN count as none.
 
     Returns:
-        `surrogate_error`, the mean of |value - error|, in the metric's units; `relative_error`,
-        the root mean square of value - error over that of the best constant, the mean, both
-        without the part that is the errors' own noise: 0 is perfect, 1 knows nothing;
-        `rank_correlation`, Spearman's, in -1..1. NaN where there are no samples or, for the last
-        two, nothing varies.
+        "surrogate/mae", the mean of |value - error|, in the metric's units; "surrogate/nrmse", the
+        root mean square of value - error over that of the best constant, the mean, both without
+        the part that is the errors' own noise: 0 is perfect, 1 knows nothing; and
+        "surrogate/spearman", in -1..1. NaN where there are no samples or, for the last two,
+        nothing varies.
     """
     values, errors = values.double().cpu(), errors.double().cpu()
     noisy = 0.0 if noise is None else noise.double().cpu().nan_to_num().mean().item()

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import Any
 
@@ -15,7 +15,6 @@ from .._contract import hooks
 from .._core import Core
 from .._evaluation.measurement import Evaluation
 from .._evaluation.oracle import Oracle
-from .._learning.fit_values import Generator
 from .._learning.history import History
 from .._learning.replay_buffer import ReplayBuffer
 from .._learning.sync import Sync
@@ -41,7 +40,6 @@ class ValueCore(Core):
     """Hands back the gradient of a surrogate that is fitted to the metric's values: LS, Eq. 6.
 
     Args:
-        generator: R of LS, where the recipe asks for its data.
         surrogate: the user's own; None takes the task's.
 
     The others as `Core` has them.
@@ -53,11 +51,10 @@ class ValueCore(Core):
         oracle: Oracle,
         recipe: Recipe,
         sync: Sync,
-        generator: Generator | None,
         surrogate: nn.Module | None,
     ):
         super().__init__(task, oracle, recipe, sync)
-        self.pairs = Pairs(task, oracle.queue, generator, recipe)
+        self.pairs = Pairs(task, oracle.queue, recipe)
         self.net = Net(self.pairs, surrogate)
         self.learner = Learner(self.pairs, self.net, sync)
         self.idle_calls = 0
@@ -94,7 +91,7 @@ class ValueCore(Core):
         self.has_base_loss = base is not None
         # An empty batch counts where other processes may have a full one.
         learning = learning and (len(batch.target) > 0 or self.sync.active)
-        with learner.unchanged_by(not learning):
+        with nullcontext() if learning else learner.unchanged():
             # Before anything changes: what raises leaves the loss as it was.
             with learner.unchanged_by_errors():
                 evaluation = self._ask(batch) if learning else None
@@ -155,7 +152,7 @@ class ValueCore(Core):
 
     def _take_in(self, evaluation: Evaluation | None, *seen: Tensor) -> None:
         """Remembers what has been answered by now; what was seen of it is from before any fit."""
-        for measured, of_call in self.oracle.answers(evaluation, self.learner.calls, seen):
+        for measured, of_call in self.oracle.answers(evaluation, seen):
             self.pairs.observe(measured, *of_call)
 
     # What is followed
@@ -245,7 +242,7 @@ class ValueCore(Core):
     # What a gradient check asks for
 
     def unchanged(self) -> AbstractContextManager[None]:
-        return self.learner.unchanged_by(True)
+        return self.learner.unchanged()
 
     def gradient(self, batch: Batch, draws: int) -> Tensor:
         _, _, gradient = self.evaluate(batch, differentiable=True, learning=False)

@@ -86,7 +86,7 @@ class Learner:
         self.keep_rate = torch.full_like(self.net.scale, torch.nan)
 
     @contextmanager
-    def unchanged_by(self, looking: bool) -> Iterator[None]:
+    def unchanged(self) -> Iterator[None]:
         """A context after which a surrogate that was only built to be looked at is gone again.
 
         The first samples that it learns from shall settle its shapes and its scale.
@@ -95,7 +95,7 @@ class Learner:
         try:
             yield
         finally:
-            if looking and not built:
+            if not built:
                 self.forget()
 
     @contextmanager

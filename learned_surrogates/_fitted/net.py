@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from .._contract import hooks
 from .._learning.gradient_step import seeded
 from .._support.isolated import isolated
+from .._support.moderate import moderate
 from .pairs import Pairs
 
 
@@ -60,7 +61,7 @@ class Net:
         """
         self.pairs.check(z, target)
         if self.pairs.shapes is None:
-            finite = finite & _moderate(z) & _moderate(target)
+            finite = finite & moderate(z) & moderate(target)
             if not finite.any():
                 return False
             surrogate = self.module or self.make_surrogate(z[finite], target[finite])
@@ -99,8 +100,3 @@ class Net:
         if self.optimizer is not None:
             # Loading moves Adam's state to where the parameters now are.
             self.optimizer.load_state_dict(self.optimizer.state_dict())
-
-
-def _moderate(samples: Tensor) -> Tensor:
-    """Which samples `(batch, ...)` are finite, and far from where their squares are not."""
-    return samples[:, None].flatten(1).float().square().sum(1).isfinite()

@@ -9,7 +9,6 @@ from torch import Tensor
 from .._contract import hooks
 from .._evaluation.measurement import Evaluation, Measurement
 from .._evaluation.queue import Queue
-from .._learning.fit_values import Generator
 from .._learning.replay_buffer import ReplayBuffer, common_shape, pad_to
 from .._recipe import Recipe
 from .._support.isolated import isolated
@@ -30,11 +29,10 @@ class Pairs:
     Args:
         task: how predictions and targets are decoded and represented.
         queue: of the metric's evaluations, for the generator's pairs.
-        generator: R of LS, for "global" data; None for "local".
-        recipe: which data, how much of it, and how many draws.
+        recipe: which data, how much of it, and the generator, R of LS.
     """
 
-    def __init__(self, task: Task[Any], queue: Queue, generator: Generator | None, recipe: Recipe):
+    def __init__(self, task: Task[Any], queue: Queue, recipe: Recipe):
         self.task = task
         self.queue = queue
         self.metric = queue.metric
@@ -47,8 +45,8 @@ class Pairs:
         #: Of a sample of z and of a stored target, the largest so far; None before the first.
         self.shapes: tuple[torch.Size, torch.Size] | None = None
         self.generated = None
-        if generator is not None:
-            self.generated = Generated(generator, queue, self.random)
+        if recipe.generator is not None:
+            self.generated = Generated(recipe.generator, queue, self.random)
         self.skipped = 0
         self.metric_mean = float("nan")
 

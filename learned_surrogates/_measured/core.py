@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -25,6 +25,7 @@ from .._support.transfer import send
 from .._task import Task
 from . import state
 from .record import Record
+from .rollback import Rollback
 from .together import agree
 
 # Noise from the user's own seed could be the very numbers that predictions were drawn from.
@@ -58,6 +59,7 @@ class MeasuredCore(Core):
         self.estimator = estimator
         self.random = random
         self.record = Record()
+        self.rollback = Rollback(sync, random, oracle.queue, self.record, estimator)
 
     @property
     def history(self) -> History:
@@ -78,10 +80,10 @@ class MeasuredCore(Core):
         self.record.has_base_loss = base is not None
         with isolated(self.device):
             if not learning:
-                with self._unchanged(always=True):
+                with self.unchanged():
                     return *self._look(batch, base, differentiable), False
             self.sync.failure = None
-            with self._unchanged():
+            with self.rollback.on_error():
                 self._agree()
                 if len(batch.target):
                     value, gradient, evaluation, seen = self._learning_call(batch, base)
@@ -89,7 +91,7 @@ class MeasuredCore(Core):
                     gradient = torch.zeros_like(batch.prediction, dtype=torch.float32)
                     value, evaluation, seen = gradient.new_zeros(0), None, None
             self.record.calls += 1
-            for measured, of_call in self.oracle.answers(evaluation, self.record.calls, seen):
+            for measured, of_call in self.oracle.answers(evaluation, seen):
                 self._observe(measured, of_call)
             self.record.hand_over()
             every = self.record.calls % self.recipe.fit.every == 0
@@ -120,9 +122,7 @@ class MeasuredCore(Core):
         value, gradient = self._followed(batch, draws, measured, base, learning=True)
         return value, gradient, evaluation, draws.seen
 
-    def _look(
-        self, batch: Batch, base: Base, differentiable: bool, count: int | None = None
-    ) -> tuple[Tensor, Tensor | None]:
+    def _look(self, batch: Batch, base: Base, differentiable: bool) -> tuple[Tensor, Tensor | None]:
         """A call from which nothing is learned; waits for the metric."""
         size = len(batch.target)
         if not size:
@@ -132,8 +132,12 @@ class MeasuredCore(Core):
             with torch.no_grad():
                 measured = self.oracle.ask_now(size, [hooks.decode(self.task, batch)])
             return self._values(batch, None, measured), None
-        draws = self.estimator.draw(batch, count or self.recipe.draws, follow=False)
-        measured = self.oracle.ask_now(size, draws.pairs)
+        return self._look_around(batch, base, self.recipe.draws)
+
+    def _look_around(self, batch: Batch, base: Base, count: int) -> tuple[Tensor, Tensor]:
+        """Value and gradient by so many draws."""
+        draws = self.estimator.draw(batch, count, follow=False)
+        measured = self.oracle.ask_now(len(batch.target), draws.pairs)
         return self._followed(batch, draws, measured, base, learning=False)
 
     # What the metric says
@@ -212,20 +216,18 @@ class MeasuredCore(Core):
 
     follows_expectation = has_score = True
 
-    @contextmanager
-    def unchanged(self) -> Iterator[None]:
-        with self._unchanged(always=True):
-            yield
+    def unchanged(self) -> AbstractContextManager[None]:
+        return self.rollback.always()
 
     def sample_with_score(self, batch: Batch, random: torch.Generator) -> tuple[Any, Any, Tensor]:
         return self.estimator.sample_with_score(batch, random)
 
     def gradient(self, batch: Batch, draws: int) -> Tensor:
-        with isolated(self.device), self._unchanged(always=True):
+        with isolated(self.device), self.unchanged():
             # Not the stream from which others draw to judge it.
             self.random.manual_seed(CHECKED)
             count = draws + draws % 2 if self.recipe.draws else 0
-            return self._look(batch, None, True, count)[1]  # type: ignore[return-value]
+            return self._look_around(batch, None, count)[1]
 
     # Before the first call
 
@@ -248,7 +250,7 @@ class MeasuredCore(Core):
     def _measure_ahead(self, batch: Batch) -> None:
         """Remembers what draws of a batch say, without a gradient; waits for it."""
         measured = None
-        with self._unchanged():
+        with self.rollback.on_error():
             draws = self.estimator.draw(batch, self.recipe.draws, follow=True)
             # Other processes are told of an error by the next exchange.
             with self.sync.defer_error():
@@ -294,20 +296,3 @@ class MeasuredCore(Core):
 
     def _agree(self) -> None:
         agree(self.sync, self.random, self.estimator, self.record, self.device)
-
-    @contextmanager
-    def _unchanged(self, *, always: bool = False) -> Iterator[None]:
-        """A context whose errors, or which always, leaves random stream and figures alone."""
-        queue, record = self.oracle.queue, self.record
-        before = self.random.get_state(), queue.lost, record.silent_calls
-        looked = self.estimator.look()
-        try:
-            yield
-        except BaseException:
-            always = always or not self.sync.active
-            raise
-        finally:
-            if always:
-                self.random.set_state(before[0])
-                queue.lost, record.silent_calls = before[1:]
-                self.estimator.restore(looked)

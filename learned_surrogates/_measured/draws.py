@@ -1,4 +1,4 @@
-"""Draws around predictions, and how a metric's values are credited to their numbers."""
+"""AntitheticPairs around predictions, and how a metric's values are credited to their numbers."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +13,7 @@ from .._task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draws:
+class AntitheticPairs:
     """Antithetic pairs around a batch of predictions.
 
     Attributes:
@@ -32,8 +32,8 @@ class Draws:
 
 def draw(
     task: Task[Any], batch: Batch, width: Tensor, count: int, random: torch.Generator
-) -> Draws:
-    """Draws `count` times, in pairs, from the noise around a batch's predictions."""
+) -> AntitheticPairs:
+    """AntitheticPairs `count` times, in pairs, from the noise around a batch's predictions."""
     original = batch.prediction.detach()
     z = original.float()
     shape = (count // 2, *z.shape)
@@ -46,7 +46,7 @@ def draw(
         for deviation in deviations
         for sign in (1, -1)
     ]
-    return Draws(z=z, width=width.to(z), deviations=deviations, pairs=pairs)
+    return AntitheticPairs(z=z, width=width.to(z), deviations=deviations, pairs=pairs)
 
 
 def half_differences(values: Tensor) -> Tensor:

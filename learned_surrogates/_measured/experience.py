@@ -8,6 +8,7 @@ from torch import Tensor
 from .._evaluation.measurement import Measurement
 from .._learning.replay_buffer import ReplayBuffer
 from .._recipe import Recipe
+from .._support.moderate import moderate
 from .._support.transfer import send
 from .._support.warnings import warn
 from .bounded import Size
@@ -131,7 +132,7 @@ class Experience:
         if len(rows[0]) > MOST_ROWS:
             chosen = torch.randint(len(rows[0]), (MOST_ROWS,), generator=random, device="cpu")
             rows = _of(rows, send(chosen, rows[0].device))
-        sane = torch.stack([_bounded(part) for part in rows if part.is_floating_point()]).all(0)
+        sane = torch.stack([moderate(part) for part in rows if part.is_floating_point()]).all(0)
         self.replay.add(*(rows if sane.all() else _of(rows, sane)))
 
 
@@ -145,8 +146,3 @@ def _repeated(samples: Tensor, times: int, dim: int) -> Tensor:
 def _of(rows: Rows, chosen: Tensor) -> Rows:
     z, target, deviations, differences = rows
     return z[chosen], target[chosen], deviations[chosen], differences[chosen]
-
-
-def _bounded(samples: Tensor) -> Tensor:
-    """Which samples `(batch, ...)` are finite, and far from where their squares are not."""
-    return samples[:, None].flatten(1).float().square().sum(1).isfinite()

@@ -12,7 +12,7 @@ from .._learning.sync import Sync
 from .._recipe import Recipe
 from .._task import Task
 from .bounded import bounded_slopes
-from .draws import as_samples, draw, half_differences
+from .draws import AntitheticPairs, as_samples, draw, half_differences
 from .experience import Experience
 from .gaussian_state import Remembering
 from .score_function import measured_gradient
@@ -23,7 +23,9 @@ from .smoothing import Smoothing
 class GaussianDraws(Draws):
     """Antithetic pairs around predictions, and the surrogate's slopes there."""
 
-    def __init__(self, batch: Batch, noise: Any, slopes: Tensor | None, estimator: "Gaussian"):
+    def __init__(
+        self, batch: Batch, noise: AntitheticPairs, slopes: Tensor | None, estimator: "Gaussian"
+    ):
         self.noise = noise
         self.pairs = noise.pairs
         self.target = tensor_of(batch)
@@ -165,10 +167,6 @@ class Gaussian(Remembering):
     def weight(self) -> float:
         return float(self.slope.weight)
 
-    @property
-    def base_weight(self) -> float:
-        return 0.0
-
     def stats(self) -> dict[str, Any]:
         return {"gradient/smoothing": self.smoothing.mean_width}
 
@@ -195,11 +193,10 @@ class Gaussian(Remembering):
     def describe(self) -> list[str]:
         width = self.smoothing.mean_width
         shown = "not known before the first call" if width != width else f"{width:.3g}"
-        lines = [
+        return [
             f"draws: {self.recipe.draws} a sample, smoothing {shown}",
             f"surrogate: {self._describe_slope()}",
         ]
-        return lines
 
     def _describe_slope(self) -> str:
         slope = self.slope

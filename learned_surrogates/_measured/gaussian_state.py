@@ -109,13 +109,8 @@ class Remembering(Estimator[Any]):
             except Exception as error:  # noqa: BLE001 - of whatever a spoilt state asks for
                 return Faults(errors=[f"the surrogate of the state cannot be made: {error}"])
             parameters = _named(loaded)
-            expected = {
-                f"form.{number}.{key}": tuple(tensor.shape)
-                for number, form in enumerate(loaded.forms)
-                for key, tensor in form.state_dict().items()
-            }
             own = {key: value for key, value in state.items() if key.startswith(("form.", "adam."))}
-            faults = check_shapes(own, expected | adam_shapes(own, parameters))
+            faults = check_shapes(own, _shapes_of(loaded.forms) | adam_shapes(own, parameters))
             if faults:
                 return faults
             device = self.slope.device
@@ -217,13 +212,22 @@ class Remembering(Estimator[Any]):
         shapes = torch.Size(state["z_shape"].tolist()), torch.Size(state["target_shape"].tolist())
         slope = self.slope.afresh()
         # What is in the state is held against the forms before there is memory for them.
-        held = {key: tuple(tensor.shape) for key, tensor in part(state, "form.").items()}
-        expected = slope.shapes_of(names, shapes)
-        for key in sorted(held.keys() & expected.keys()):
-            if held[key] != expected[key]:
-                raise ValueError(f"form.{key} must have shape {expected[key]}; it has {held[key]}")
+        expected = _shapes_of(slope.imagined(names, shapes))
+        for key in sorted(state.keys() & expected.keys()):
+            held = tuple(state[key].shape)
+            if held != expected[key]:
+                raise ValueError(f"{key} must have shape {expected[key]}; it has {held}")
         slope.rebuild(names, shapes)
         return slope
+
+
+def _shapes_of(forms: list[nn.Module]) -> Shapes:
+    """Shapes of what the forms have in a state."""
+    return {
+        f"form.{number}.{key}": tuple(tensor.shape)
+        for number, form in enumerate(forms)
+        for key, tensor in form.state_dict().items()
+    }
 
 
 def _load_moments(slope: Slope, moments: dict[str, Tensor]) -> None:

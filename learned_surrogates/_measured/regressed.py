@@ -63,9 +63,6 @@ class Regressed(Estimator[BatchType]):
         """Whether there are columns."""
         return bool(len(self.regression.doubt))
 
-    def check(self, draws: Any, measured: Measurement) -> None:
-        """Nothing was asked for that could not go together."""
-
     @abstractmethod
     def responses(self, measured: Measurement) -> Tensor:
         """What the columns are to tell of the usable samples' values: `(rows, samples)`."""
@@ -90,9 +87,6 @@ class Regressed(Estimator[BatchType]):
         self.control.age += 1
         if every or self.calls <= EAGER:
             self.update(1)
-
-    def make_if_wanted(self) -> None:
-        """There is nothing to make."""
 
     def update(self, steps: int) -> None:
         if not self.learns or not self.recipe.draws:
@@ -141,20 +135,7 @@ class Regressed(Estimator[BatchType]):
             "metric differs between them"
         )
 
-    @property
-    def base_weight(self) -> float:
-        return 0.0
-
-    def stats(self) -> dict[str, Any]:
-        return {}
-
     # Where it lives
-
-    def look(self) -> None:
-        """Draws change nothing."""
-
-    def restore(self, looked: None) -> None:
-        """There is nothing to go back to."""
 
     def to(self, device: torch.device) -> None:
         # What is learned is so little that it stays on the CPU.

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from .._evaluation.measurement import Measurement
 from .._support.transfer import send
-from .draws import Draws, by_output, half_differences
+from .draws import AntitheticPairs, by_output, half_differences
 
 
 def estimate(
@@ -45,7 +45,7 @@ def estimate(
 
 def measured_gradient(
     measured: Measurement,
-    draws: Draws,
+    draws: AntitheticPairs,
     slope: Tensor | None,
     weight: Tensor,
     correction: float,

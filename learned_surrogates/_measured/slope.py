@@ -23,7 +23,10 @@ EAGER = 200
 LEAST_R2 = 0.02
 REST = 1000
 
+#: Predictions, targets, deviations, half differences, as many of each.
 Rows = tuple[Tensor, Tensor, Tensor, Tensor]
+#: Of a sample of z and of one of y.
+Shapes = tuple[torch.Size, torch.Size]
 
 
 class Slope:
@@ -51,7 +54,7 @@ class Slope:
         self.optimizer: torch.optim.Optimizer | None = None
         self.control = ControlVariate(0, self.device)
         self.scale = torch.ones((), dtype=torch.float32, device="cpu")
-        self.shapes: tuple[torch.Size, torch.Size] | None = None
+        self.shapes: Shapes | None = None
         self.best = 0
         #: Learning calls since the forms were made or, while there are none, given up.
         self.calls = 0
@@ -132,37 +135,20 @@ class Slope:
         if not names:
             self.unsuited = True
             return
+        with isolated(self.device), seeded(self.seed):
+            forms = [self._form(name, z.cpu().float(), y.cpu()) for name in names]
+        self._attach(forms, names, (z.shape[1:], y.shape[1:]))
         scale = differences.float().std(correction=0)
-        self.build(names, z, y)
         self.scale = scale.where(scale > 0, 1.0).to(self.device)
 
-    def build(self, names: Sequence[str], z: Tensor, y: Tensor) -> None:
-        """Builds forms for such samples, and their optimizer."""
-        with isolated(self.device), seeded(self.seed):
-            self.forms = [self._form(name, z.cpu().float(), y.cpu()) for name in names]
-        self.attach(list(names), (z.shape[1:], y.shape[1:]))
+    def rebuild(self, names: Sequence[str], shapes: Shapes) -> None:
+        """Makes forms for samples of these shapes, whose weights are to be loaded."""
+        forms = self.imagined(names, shapes)
+        if not isinstance(self.given, nn.Module):
+            forms = [form.to_empty(device="cpu") for form in forms]
+        self._attach(forms, names, shapes)
 
-    def rebuild(self, names: Sequence[str], shapes: tuple[torch.Size, torch.Size]) -> None:
-        """Builds forms for samples of these shapes, whose weights are to be loaded."""
-        self.forms = [
-            self.given if isinstance(self.given, nn.Module) else form.to_empty(device="cpu")
-            for form in self._imagined(names, shapes)
-        ]
-        self.attach(list(names), shapes)
-
-    def shapes_of(
-        self, names: Sequence[str], shapes: tuple[torch.Size, torch.Size]
-    ) -> dict[str, tuple[int, ...]]:
-        """Shapes of what the forms for such samples have in a state."""
-        return {
-            f"{number}.{key}": tuple(tensor.shape)
-            for number, form in enumerate(self._imagined(names, shapes))
-            for key, tensor in form.state_dict().items()
-        }
-
-    def _imagined(
-        self, names: Sequence[str], shapes: tuple[torch.Size, torch.Size]
-    ) -> list[nn.Module]:
+    def imagined(self, names: Sequence[str], shapes: Shapes) -> list[nn.Module]:
         """Forms without memory, so that no shape is too large to be asked about."""
         if isinstance(self.given, nn.Module):
             return [self.given]
@@ -177,9 +163,9 @@ class Slope:
         slope.to(self.device)
         return slope
 
-    def attach(self, names: list[str], shapes: tuple[torch.Size, torch.Size]) -> None:
-        self.names, self.shapes, self.best, self.resting = names, shapes, 0, False
-        self.forms = [form.to(self.device) for form in self.forms]
+    def _attach(self, forms: list[nn.Module], names: Sequence[str], shapes: Shapes) -> None:
+        self.names, self.shapes, self.best, self.resting = list(names), shapes, 0, False
+        self.forms = [form.to(self.device) for form in forms]
         self.control = ControlVariate(len(names), self.device)
         self.optimizer = self._optimizer()
 
@@ -210,9 +196,8 @@ class Slope:
         own, count = None, 0 if rows is None else len(rows[0])
         if rows is not None and count:
             with isolated(self.device), torch.enable_grad():
-                own = list(
-                    torch.autograd.grad(self._objective(rows), parameters, allow_unused=True)
-                )
+                loss = self._objective(rows)
+                own = list(torch.autograd.grad(loss, parameters, allow_unused=True))
         gradients = self.sync.mean(own, count, parameters)
         if gradients is not None:
             apply_gradients(self.optimizer, gradients)

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._support.moderate import moderate
+
 # Of the smaller of the outputs' spread and the errors'. Between half of it and twice it hardly
 # matters; four times it can ruin a model.
 SHARE = 0.35
@@ -49,7 +51,7 @@ class Smoothing:
         alike = _alike(z, target)
         # Before it is rounded: of times in seconds, float32 has no digits left for an error.
         error = z - target.to(z) if alike else torch.zeros_like(z)
-        finite = _finite(z) & _finite(error)
+        finite = moderate(z) & moderate(error)
         if self.moments is not None and self.moments.shape[1:] == z.shape[1:]:
             z, error = _bounded(z, self.moments[:2]), _bounded(error, self.moments[2:])
         new = torch.cat([_moments(z, finite), _moments(error, finite)])
@@ -177,8 +179,3 @@ def _resized(moments: Tensor, new: Tensor) -> Tensor:
 def _alike(z: Tensor, target: Any) -> bool:
     """Whether a target is what the prediction would be if it were right."""
     return isinstance(target, Tensor) and target.is_floating_point() and target.shape == z.shape
-
-
-def _finite(samples: Tensor) -> Tensor:
-    """Which samples `(batch, ...)` are finite, and so are their squares: `(batch,)`."""
-    return samples[:, None].flatten(1).float().square().sum(1).isfinite()

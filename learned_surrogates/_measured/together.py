@@ -3,10 +3,10 @@
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 from .._estimator import Estimator
-from .._learning.sync import Sync, digest, gather, waiting
+from .._learning.election import elect, hand_out
+from .._learning.sync import Sync
 from .record import Record
 
 
@@ -20,36 +20,25 @@ def agree(
     """Gives all processes what one of them has learned, where that has not happened yet.
 
     It is made by the process that remembers most; one that has learned already, as from a loaded
-    state, wins over those that have not. Processes whose random streams are the same, as from the
-    same seed or checkpoint, go on with streams of their own: their draws must differ.
+    state, wins over those that have not.
     """
     if sync.agreed or not sync.active:
         return
-    rank, stream = dist.get_rank(sync.group), random.get_state()
     made, able, wanted = estimator.offer()
-    offer = [made, estimator.updates, able, digest(stream), wanted]
-    with waiting():
-        offers = gather(torch.tensor(offer, device=device), sync.group)
-    if any(other[3] == offer[3] for other in offers[:rank]):
-        random.manual_seed(digest(stream, rank))
-    source = max(range(len(offers)), key=lambda other: (offers[other][:3], -other))
-    made, _, able, *_ = offers[source]
+    offers, source = elect(sync, [made, estimator.updates, able, wanted], random, device)
+    made, _, able, _ = offers[source]
     if not made and not able:
         # Where no process wants to learn, there is nothing to wait for.
         sync.agreed = not any(wanted for *_, wanted in offers)
         return
-    shared: list[dict[str, Any] | None] = [None]
-    if rank == source:
+
+    def learned() -> dict[str, Any]:
         counts = {"calls": record.calls, "updates": estimator.updates}
-        shared = [estimator.shared() | {"counts": counts}]
-    group = sync.group or dist.group.WORLD
-    assert group is not None
-    with waiting():
-        sender = dist.get_global_rank(group, source)
-        dist.broadcast_object_list(shared, sender, group, device)
-    if rank != source:
-        assert shared[0] is not None
-        counts = shared[0].pop("counts")
+        return estimator.shared() | {"counts": counts}
+
+    shared = hand_out(sync, source, learned, device)
+    if shared is not None:
+        counts = shared.pop("counts")
         record.calls, estimator.updates = counts["calls"], counts["updates"]
-        estimator.take(shared[0])
+        estimator.take(shared)
     sync.agreed = True

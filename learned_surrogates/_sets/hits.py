@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .._measured.partly_known import Parts
+from .known import Parts
 
 # Nodes of the integral over the highest of several noisy logits, in units of the noise. The sum
 # over equal distances is exact to 1e-7: the integrand is smooth and ends within them.

@@ -1,20 +1,28 @@
-"""Tasks of metrics that judge a set: a list, a batch's labels, a mask."""
+"""Tasks of metrics that judge a set, a list, a batch's labels or a mask; what measures them."""
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from .._batch import Batch
+from .._estimator import Draws, KnownDraws
+from .._evaluation.measurement import Measurement
 from .._learning.sync import Sync
-from .._measured.partly_known import PartlyKnown, Parts
+from .._measured.draws import half_differences
+from .._measured.regressed import Regressed
 from .._metric.metric import Metric
 from .._recipe import Recipe
 from .._support.checks import check_number
+from .._support.transfer import send
 from .._task import Task
+from .known import Known, Parts, SetDraws
+
+# Differences without a column in which each column is doubted.
+DOUBT = 1.0
 
 #: The mean of a metric's error under noise, `(sets,)`: of a batch, a prediction and the width.
 ClosedForm = Callable[[Any, Tensor, Tensor], Tensor]
@@ -101,7 +109,7 @@ class SetTask(Task[SetType]):
         surrogate: str | nn.Module,
         sync: Sync,
         random: torch.Generator,
-    ) -> PartlyKnown:
+    ) -> "PartlyKnown[SetType]":
         if isinstance(surrogate, nn.Module):
             raise TypeError(
                 f"surrogate= must be 'auto' or 'none' with {self!r}: what is known of sets has a "
@@ -126,6 +134,99 @@ class SetTask(Task[SetType]):
 
     def build_surrogate(self, z: Tensor, y: Tensor) -> nn.Module:
         raise NotImplementedError("no surrogate is fitted to sets")
+
+
+class PartlyKnown(Regressed[SetType]):
+    r"""Measures the gradient of :math:`E[e(z + w \epsilon, y)]` of sets, :math:`\epsilon` normal.
+
+    At antithetic pairs, with what is known of sets as control variates (see `Known`). Where the
+    metric's mean has a closed form, that is followed, and nothing is drawn unless asked for.
+
+    Args:
+        task: makes sets of predictions, and knows their parts.
+        metric: what is measured, unless its mean has a closed form.
+        learns: whether what is known is used.
+        recipe, sync, random: as `Regressed` takes them.
+    """
+
+    unit = "draws a set"
+
+    def __init__(
+        self,
+        task: SetTask[SetType],
+        metric: Metric,
+        recipe: Recipe,
+        sync: Sync,
+        random: torch.Generator,
+        *,
+        learns: bool,
+    ):
+        columns = task.columns if learns else 0
+        doubt = torch.full((columns,), DOUBT, dtype=torch.float64, device="cpu")
+        super().__init__(doubt, recipe, sync, random)
+        self.task = task
+        self.metric = metric
+        self.known_of = task.known
+
+    def draw(self, batch: SetType, count: int, *, follow: bool) -> Draws:
+        z, width = self._around(batch)
+        if not count:
+            return self._known_draws(batch, z, width)
+        noise = self._noise(batch, (count // 2, *z.shape), self.random)
+        drawn = [z + sign * each.to(z) * width for each in noise for sign in (1, -1)]
+        known = Known(self.task.parts(batch, z, width), z) if self.learns else None
+        columns = torch.zeros(*noise.shape[:2], 0, dtype=torch.float32, device="cpu")
+        if known is not None:
+            columns = known.columns(drawn).float().cpu()
+        pairs = [self.task.decode(replace(batch, prediction=each)) for each in drawn]
+        weights, share = self.regression.weights, self.weight
+        return SetDraws(pairs, noise, width.float(), known, columns, share * weights, share)
+
+    def _known_draws(self, batch: SetType, z: Tensor, width: Tensor) -> KnownDraws:
+        closed_form = self.task.closed_form(self.metric)
+        assert closed_form is not None
+        with torch.enable_grad():
+            z = z.requires_grad_()
+            values = closed_form(batch, z, width)
+            (gradient,) = torch.autograd.grad(values.sum(), z)
+        return KnownDraws(values.detach().float(), gradient.float())
+
+    def sample_with_score(self, batch: SetType, random: torch.Generator) -> tuple[Any, Any, Tensor]:
+        z, width = self._around(batch)
+        noise = self._noise(batch, z.shape, random)
+        predictions, targets = self.task.decode(replace(batch, prediction=z + noise.to(z) * width))
+        return predictions, targets, noise / width.float()
+
+    def differences(self, values: Tensor) -> Tensor:
+        return half_differences(values)
+
+    def finite(self, batch: SetType) -> Tensor:
+        return self.task.present_part(batch.prediction.detach(), batch).flatten(1).isfinite().all(1)
+
+    def responses(self, measured: Measurement) -> Tensor:
+        return half_differences(measured.by_sample[:, measured.usable])
+
+    def _around(self, batch: SetType) -> tuple[Tensor, Tensor]:
+        """Predictions in 32 or 64 bits, 0 where nothing is present, and the noise's width."""
+        z = batch.prediction.detach()
+        z = self.task.present_part(z.to(torch.promote_types(z.dtype, torch.float32)), batch)
+        return z, self.task.width(z, batch)
+
+    def _noise(self, batch: SetType, shape: tuple[int, ...], random: torch.Generator) -> Tensor:
+        noise = torch.randn(shape, generator=random, dtype=torch.float32, device="cpu")
+        return self.task.present_part(send(noise, batch.prediction), batch)
+
+    # What is told
+
+    @property
+    def silent_advice(self) -> str:
+        return f"the noise may be too small: give {self.task!r} a larger noise="
+
+    def describe(self) -> list[str]:
+        if self.follows:
+            return ["expected metric: known in closed form, followed from the first call"]
+        known = self.task.known if self.learns else "nothing, measured only"
+        return [f"draws: {self.recipe.draws} a set", f"known of them: {known}"]
 
 
 def deviation(rows: Tensor, present: Tensor) -> Tensor:

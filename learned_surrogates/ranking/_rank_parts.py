@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from .._measured.partly_known import Parts
+from .._sets.known import Parts
 from ._ranks import ranks, ranks_of_pairs
 
 # Places that scores of the first few look at.

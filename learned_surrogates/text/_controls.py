@@ -14,7 +14,7 @@ from rapidfuzz.process import cpdist
 from torch import Tensor
 
 from .._support.transfer import send
-from ._expected_edit_distance import ExpectedEditDistance, folded, folded_labels
+from ._expected_edit_distance import expected_distances, folded, folded_labels
 from ._text_task import TextBatch, TextTask
 
 # With more classes than these, it is not learned what each of them is worth.
@@ -51,7 +51,7 @@ class Controls:
         logits = batch.logits.float().where(batch.present[:, None], 0.0).requires_grad_()
         with torch.enable_grad():
             of_logits = replace(batch, logits=logits)
-            distance = ExpectedEditDistance(task).of(of_logits)
+            distance = expected_distances(task, of_logits)
             right = task.log_likelihood(folded(task, of_logits), self.labels, batch.present).exp()
             (self._d_distance,) = torch.autograd.grad(distance.sum(), logits)
             (self._d_right,) = torch.autograd.grad(right.sum(), logits)

@@ -9,14 +9,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .._metric.metric import Metric
 from .._support.transfer import send
 from ._alignment import Labels, extend, fit_to_frames, force_align, spread_evenly
 from ._alphabet import Alphabet, kept_rows
-from ._readings import Readings, check_draws, draws_of, readings
+from ._readings import ReadingTask
 from ._text_task import (
     TextBatch,
-    TextTask,
     as_integers,
     check_classes,
     check_output,
@@ -29,7 +27,7 @@ LEAST_PROBABILITY = 1e-6
 LARGEST_SCORE = 1e30
 
 
-class CTC(TextTask):
+class CTC(ReadingTask):
     """A recogniser with CTC outputs; the loss is called exactly like `nn.CTCLoss`.
 
     `criterion(log_probs, targets, input_lengths, target_lengths)`, with
@@ -90,15 +88,6 @@ class CTC(TextTask):
 
     def __repr__(self) -> str:
         return f"CTC({len(self.alphabet)} characters, blank={self.alphabet.special})"
-
-    def estimator(self, *arguments: Any) -> Readings:
-        return readings(self, *arguments)
-
-    def draws_of(self, metric: Metric) -> int:
-        return draws_of(self, metric)
-
-    def check_draws(self, count: int, metric: Metric) -> None:
-        check_draws(self, count, metric)
 
     def read(
         self, log_probs: Tensor, targets: Any, input_lengths: Any, target_lengths: Any

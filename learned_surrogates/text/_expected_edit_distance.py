@@ -27,6 +27,8 @@ from ._weighted_edit_distance import WeightedEditDistance
 MOST_COSTS = 12
 # In the place of log 0.
 LEAST_PROBABILITY = 1e-30
+# Where every error costs 1.
+UNIT = UnitStep()
 
 
 class ExpectedEditDistance(nn.Module):
@@ -119,14 +121,19 @@ class ExpectedEditDistance(nn.Module):
         self._unit = gcd(self.insertion, self.deletion, least)
         whole = [cost // self._unit for cost in (self.insertion, self.deletion, least)]
         self._insertion = whole[0]
-        self._step: ColumnStep = UnitStep() if whole == [1, 1, 1] else WholeNumberStep(*whole)
+        self._step: ColumnStep = UNIT if whole == [1, 1, 1] else WholeNumberStep(*whole)
 
     def extra_repr(self) -> str:
         return (
             f"{self.task!r}, insertion={self.insertion}, deletion={self.deletion}, "
             f"substitution={self.substitution}, normalized={self.normalized}, "
-            f"reduction={self.reduction!r}, passes: {way_of(self._step)}"
+            f"reduction={self.reduction!r}, passes: {self.way}"
         )
+
+    @property
+    def way(self) -> str:
+        """Which passes over the frames are taken, for people to read."""
+        return way_of(self._step)
 
     @never_compiled
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
@@ -142,21 +149,21 @@ class ExpectedEditDistance(nn.Module):
 
     def of(self, batch: TextBatch) -> Tensor:
         """Distances `(batch,)` of what the task has read, with the graph of its logits."""
-        logits = folded(self.task, batch)
-        labels = folded_labels(self.task, batch.labels)
-        spelling = Spelling(labels, self.task.alphabet.special)
-        problem = Problem(
-            spelling,
-            batch.present,
-            self.task.merges,
-            self._step,
-            self._insertion,
-        )
-        value = ClosedForm.apply(logits, problem) * self._unit
+        value = expected_distances(self.task, batch, self._step, self._insertion) * self._unit
         if self.normalized:
-            lengths = torch.from_numpy(spelling.lengths).clamp(min=1)
+            lengths = torch.tensor([max(1, len(label)) for label in batch.labels], device="cpu")
             value = value / send(lengths, value)
         return value
+
+
+def expected_distances(
+    task: TextTask, batch: TextBatch, step: ColumnStep = UNIT, insertion: int = 1
+) -> Tensor:
+    """Expected distances `(batch,)` in units of the step, with the graph of the batch's logits."""
+    spelling = Spelling(folded_labels(task, batch.labels), task.alphabet.special)
+    problem = Problem(spelling, batch.present, task.merges, step, insertion)
+    distances: Tensor = ClosedForm.apply(folded(task, batch), problem)
+    return distances
 
 
 def folded(task: TextTask, batch: TextBatch) -> Tensor:

@@ -6,15 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._metric.metric import Metric
 from .._support.transfer import send
 from ._alignment import Labels
 from ._alphabet import Alphabet, kept_rows
-from ._readings import Readings, check_draws, draws_of, readings
+from ._readings import ReadingTask
 from ._scores import takes_classes_second
 from ._text_task import (
     TextBatch,
-    TextTask,
     as_integers,
     check_classes,
     check_output,
@@ -22,7 +20,7 @@ from ._text_task import (
 )
 
 
-class PerPosition(TextTask):
+class PerPosition(ReadingTask):
     """A recogniser with one softmax per position; the loss is called like `nn.CrossEntropyLoss`.
 
     `criterion(input, target)`, with
@@ -85,15 +83,6 @@ class PerPosition(TextTask):
 
     def __repr__(self) -> str:
         return f"PerPosition({len(self.alphabet)} characters, end={self.alphabet.special})"
-
-    def estimator(self, *arguments: Any) -> Readings:
-        return readings(self, *arguments)
-
-    def draws_of(self, metric: Metric) -> int:
-        return draws_of(self, metric)
-
-    def check_draws(self, count: int, metric: Metric) -> None:
-        check_draws(self, count, metric)
 
     def read(self, input: Tensor, target: Any) -> TextBatch:
         class_dim = -1 if self.classes_last else -2

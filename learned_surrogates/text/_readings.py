@@ -12,8 +12,8 @@ from .._learning.sync import Sync
 from .._measured.regressed import Regressed
 from .._metric.metric import Metric
 from .._recipe import Recipe
-from ._controls import Controls
-from ._expected_edit_distance import ExpectedEditDistance, known_distance
+from ._controls import FACTORS, Controls
+from ._expected_edit_distance import ExpectedEditDistance, expected_distances, known_distance
 from ._reading_draws import ReadingDraws, centred
 from ._text_task import TextBatch, TextTask
 
@@ -94,11 +94,9 @@ class Readings(Regressed[TextBatch]):
             distances = draws.controls.distance
         else:
             with torch.no_grad():
-                distances = ExpectedEditDistance(self.task).of(batch)
+                distances = expected_distances(self.task, batch)
         characters = sum(max(1, len(label)) for label in batch.labels)
         return bool(distances.nansum() > (1 - READS) * characters)
-
-    # What is learned
 
     def responses(self, measured: Measurement) -> Tensor:
         return centred(measured.values[:, measured.usable])
@@ -116,57 +114,46 @@ class Readings(Regressed[TextBatch]):
 
     def describe(self) -> list[str]:
         if self.follows:
+            assert self.known is not None
             return [
-                f"expected metric: known in closed form, followed from the first call; {self._way}"
+                "expected metric: known in closed form, followed from the first call; "
+                + self.known.way
             ]
         kinds = ["edit distance", "whether a text is right"]
-        if self.learns and len(self.regression.doubt) > 2 * 3:
+        if self.learns and len(self.regression.doubt) > 2 * FACTORS:
             kinds.append("what each class is worth")
         known = ", ".join(kinds) if self.learns else "nothing, measured only"
         return [f"draws: {self.recipe.draws} {self.unit}", f"known of them: {known}"]
 
-    @property
-    def _way(self) -> str:
-        assert self.known is not None
-        return self.known.extra_repr().rpartition("passes: ")[2]
 
+class ReadingTask(TextTask):
+    """A recogniser's task, the metric's mean over whose random readings is followed."""
 
-def readings(
-    task: TextTask,
-    metric: Metric,
-    recipe: Recipe,
-    surrogate: str | nn.Module,
-    sync: Sync,
-    random: torch.Generator,
-) -> Readings:
-    """The estimator of a recogniser's task (see `Task.estimator`)."""
-    # By identity: a metric may be any object, and compare as it likes.
-    akin = any(metric.function is other for other in task.proxy_metrics)
-    return Readings(
-        task,
-        known_distance(task, metric),
-        recipe,
-        sync,
-        random,
-        learns=surrogate == "auto",
-        akin=akin,
-    )
+    def estimator(
+        self,
+        metric: Metric,
+        recipe: Recipe,
+        surrogate: str | nn.Module,
+        sync: Sync,
+        random: torch.Generator,
+    ) -> Readings:
+        # By identity: a metric may be any object, and compare as it likes.
+        akin = any(metric.function is other for other in self.proxy_metrics)
+        known, learns = known_distance(self, metric), surrogate == "auto"
+        return Readings(self, known, recipe, sync, random, learns=learns, akin=akin)
 
+    def draws_of(self, metric: Metric) -> int:
+        """None of a metric whose mean is known in closed form, or whose values are fitted.
 
-def draws_of(task: TextTask, metric: Metric) -> int:
-    """None of a metric whose expected value is known in closed form, or whose values are fitted.
+        With `surrogate="none"` nothing shall be known, and the metric is drawn.
+        """
+        known = known_distance(self, metric) is not None and self.surrogate != "none"
+        return self.draws if self.measured and not known else 0
 
-    With `surrogate="none"` nothing shall be known, and the metric is drawn.
-    """
-    known = known_distance(task, metric) is not None and task.surrogate != "none"
-    return task.draws if task.measured and not known else 0
-
-
-def check_draws(task: TextTask, count: int, metric: Metric) -> None:
-    """Checks a number of draws that the user gives (see `Task.check_draws`)."""
-    none = count == 0 and known_distance(task, metric) is not None
-    if task.measured and count < 2 and not none:
-        raise ValueError(
-            f"draws={count}: readings are compared with each other, so that there must be 2 or "
-            f"more; or fit a surrogate to the metric's values, {task.fits_values}"
-        )
+    def check_draws(self, count: int, metric: Metric) -> None:
+        none = count == 0 and known_distance(self, metric) is not None
+        if self.measured and count < 2 and not none:
+            raise ValueError(
+                f"draws={count}: readings are compared with each other, so that there must be 2 or "
+                f"more; or fit a surrogate to the metric's values, {self.fits_values}"
+            )

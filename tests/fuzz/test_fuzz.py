@@ -12,6 +12,7 @@ from conftest import MEASURED, assert_identical, snapshot
 from hypothesis import HealthCheck, given, settings, strategies as st
 from spoilt import spoilt
 from torch import Tensor
+from within import core_of
 
 import learned_surrogates
 from learned_surrogates import MetricError
@@ -73,7 +74,7 @@ def assert_works(criterion, case: str) -> tuple[Tensor, Tensor]:
 
 def shapes(criterion):
     """What the surrogate was made for; None before it was, and where it may be none."""
-    core = criterion._core
+    core = core_of(criterion)
     return core.pairs.shapes if isinstance(core, ValueCore) else None
 
 

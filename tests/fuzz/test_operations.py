@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import assert_identical, l1, make_arguments, make_loss, snapshot, step
 from executors import Pickling
+from within import slope_of
 
 from learned_surrogates import MetricError, Workers
 from learned_surrogates._state.packed import unpack
@@ -135,7 +136,7 @@ def operate(seed, count, executor, others=OTHERS):
 @pytest.mark.parametrize("executor", [None, Pickling()], ids=["inline", "pickled"])
 def test_whatever_happens_between_calls(executor):
     run = operate(0, 40, executor)
-    assert run.straight._core.estimator.slope.forms
+    assert slope_of(run.straight).forms
 
 
 @pytest.mark.long

@@ -7,6 +7,7 @@ from launcher import launched
 from test_sync import assert_same, together
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
+from within import core_of
 
 accelerate = pytest.importorskip("accelerate")
 
@@ -76,7 +77,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, accumulate
 def test_mixed_precision(tmp_path):
     run = Run(mixed_precision="bf16").train()
     assert run.criterion.stats["calls"] == 6
-    assert {p.dtype for p in run.criterion._core.net.module.parameters()} == {torch.float32}
+    assert {p.dtype for p in core_of(run.criterion).net.module.parameters()} == {torch.float32}
 
 
 def test_preparing_the_loss_is_needless_and_harmless():

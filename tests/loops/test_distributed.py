@@ -10,6 +10,7 @@ from test_sync import assert_same, own_seeds, together
 from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
+from within import replay_of
 
 FEATURES = 5
 
@@ -69,7 +70,7 @@ def fit(wrapper, where, sizes, accumulate=1, options=None):
     return (
         together(criterion),
         weights,
-        criterion._core.pairs.replay.oldest_first()[0],
+        replay_of(criterion).oldest_first()[0],
         moved,
     )
 

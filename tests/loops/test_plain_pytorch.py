@@ -9,6 +9,7 @@ from conftest import assert_identical, figures, make_arguments, make_loss, snaps
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.checkpoint import checkpoint
+from within import core_of
 
 
 class WithLoss(nn.Module):
@@ -67,7 +68,7 @@ def test_autocast_with_a_gradient_scaler(dtype):
         optimizer.zero_grad()
         torch.testing.assert_close(model.head.weight, before - 0.1 * gradient)
     assert scaler.get_scale() == 2.0**12
-    assert all(p.dtype == torch.float32 for p in model.criterion._core.net.module.parameters())
+    assert all(p.dtype == torch.float32 for p in core_of(model.criterion).net.module.parameters())
 
 
 def checkpointed(model, reentrant):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import assert_identical, l1, step
 from executors import AtOnce, ByHand
+from within import core_of, replay_of
 
 from learned_surrogates import Batch, LearnedSurrogateLoss, MetricError, Skip, Workers
 from learned_surrogates._diagnosis.measured_pictures import _limits
@@ -55,11 +56,11 @@ def test_a_surrogate_survives_one_value_of_a_million():
         criterion = LearnedSurrogateLoss(metric, batched=True, surrogate="elements")
         for seed in range(140):
             step(criterion, batch(seed))
-        r2[wild] = criterion._core.estimator.slope.r2
-        assert criterion._core.estimator.slope.weight > 0.9
+        r2[wild] = criterion.stats["surrogate/r2"]
+        assert criterion.stats["surrogate/weight"] > 0.9
     assert r2[False] > 0.95
     assert r2[True] > 0.85
-    assert criterion._core.replay.oldest_first()[3].abs().max() < 20
+    assert replay_of(criterion).oldest_first()[3].abs().max() < 20
 
 
 def test_one_wild_output_hardly_widens_the_noise():
@@ -139,7 +140,7 @@ def test_what_is_handed_back_unmeasured_is_bounded_in_any_regime(regime):
     for seed in range(40):
         step(criterion, batch(seed))
         by_hand.run()
-    core = criterion._core
+    core = core_of(criterion)
     scale = {"near": 1.0, "far": 1e4, "huge": 1e15}[regime]
     prediction, target = batch(77)
     core.estimator.smoothing.given = core.estimator.smoothing.mean_width
@@ -170,10 +171,12 @@ def test_a_measured_gradient_is_no_longer_for_a_surrogate_that_says_anything():
     for seed in range(60):
         for criterion in losses:
             step(criterion, batch(seed))
-    assert losses[0]._core.estimator.slope.weight > 0.9
+    assert losses[0].stats["surrogate/weight"] > 0.9
     lengths = []
     for criterion in losses:
-        criterion._core.estimator.smoothing.given = criterion._core.estimator.smoothing.mean_width
+        core_of(criterion).estimator.smoothing.given = core_of(
+            criterion
+        ).estimator.smoothing.mean_width
         prediction, target = batch(99)
         moved = (prediction.detach() + 1000).requires_grad_()
         lengths.append(step(criterion, (moved, target))[1].norm())
@@ -209,7 +212,7 @@ def test_a_base_loss_with_no_weight_left_has_no_part_in_the_gradient():
     for seed in range(30):
         criterion(*batch(seed))
         by_hand.run()
-    core = criterion._core
+    core = core_of(criterion)
     core.estimator.slope.control.sums[:, 0] = core.estimator.slope.control.sums[:, 1] = 1.0
     assert core.estimator.slope.weight == 1
     _, gradient = step(criterion, batch(40))
@@ -247,7 +250,7 @@ def test_a_metric_that_dies_is_warned_of_once_counts_for_less_and_has_an_end(lag
     late = lag or 0
     for seed in range(30):
         step(criterion, batch(seed))
-    core = criterion._core
+    core = core_of(criterion)
     core.record.leading = False
     weights = [float(core.estimator.slope.weight)]
     for call in range(99 + late):
@@ -304,7 +307,7 @@ def test_the_mean_size_is_part_of_the_state():
         step(criterion, batch(seed))
     restored.load_state_dict(criterion.state_dict())
     assert (
-        restored._core.estimator.experience.size.mean
-        == criterion._core.estimator.experience.size.mean
+        core_of(restored).estimator.experience.size.mean
+        == core_of(criterion).estimator.experience.size.mean
     )
-    assert criterion._core.estimator.experience.size.mean > 0
+    assert core_of(criterion).estimator.experience.size.mean > 0

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import assert_identical, l1, make_arguments, make_loss, snapshot, step, train
 from torch import nn
+from within import core_of, slope_of
 
 from learned_surrogates import LearnedSurrogateLoss, Tensors
 
@@ -80,10 +81,10 @@ def test_a_warm_up_measures_batches_and_fits_the_surrogate_at_every_step(batches
     stats = criterion.warm_up(read, updates=8)
     assert metric.sizes == [4] * 2 * min(batches, 8)
     assert (stats["calls"], stats["replay/size"]) == (0, 8)
-    before = [p.detach().clone() for p in criterion._core.estimator.slope.forms[0].parameters()]
-    assert criterion._core.estimator.slope.weight > 0 or stats["surrogate/r2"] <= 0
+    before = [p.detach().clone() for p in slope_of(criterion).forms[0].parameters()]
+    assert slope_of(criterion).weight > 0 or stats["surrogate/r2"] <= 0
     train(criterion, "measured", [50])
-    after = list(criterion._core.estimator.slope.forms[0].parameters())
+    after = list(slope_of(criterion).forms[0].parameters())
     # Not the last bias, which the slope does not depend on.
     assert any(not torch.equal(a, b) for a, b in zip(after, before, strict=True))
 
@@ -111,7 +112,7 @@ def test_base_weight_is_the_base_losss_share():
     options = {"task": Tensors(smoothing=0.3), "surrogate": "none"}
     alone = make_loss("measured", **options)
     shared = make_loss("measured", base_loss=nn.MSELoss(), base_weight=0.25, **options)
-    shared._core.record.leading = False
+    core_of(shared).record.leading = False
     arguments = make_arguments()
     expected = 0.75 * step(alone, arguments)[1] + 0.25 * base_gradient(arguments)
     torch.testing.assert_close(step(shared, arguments)[1], expected)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import assert_identical, l1, snapshot
+from within import replay_of, slope_of
 
 from learned_surrogates import LearnedSurrogateLoss, Replay
 from learned_surrogates._measured.forms import NAMES, build, suited
@@ -81,7 +82,7 @@ def test_the_loss_goes_on_with_it_and_says_which_it_is(what):
         assert "no form fits these predictions and targets, measured only" in told
     else:
         assert f"surrogate: {', '.join(forms)}" in told
-    assert tuple(criterion._core.estimator.slope.names) == forms
+    assert tuple(slope_of(criterion).names) == forms
 
 
 class Length:
@@ -129,7 +130,7 @@ def test_an_array_is_what_a_tensor_is():
         criterion = LearnedSurrogateLoss(l1, higher_is_better=False, replay=Replay(capacity=BATCH))
         prediction = torch.zeros(BATCH, 3, requires_grad=True)
         losses.append([criterion(prediction, target).item() for _ in range(3)])
-        assert criterion._core.estimator.slope.names
+        assert slope_of(criterion).names
     assert losses[0] == losses[1]
 
 
@@ -174,7 +175,7 @@ def test_class_indices_that_are_none_may_come_after_the_surrogate_was_made(ignor
             target[3] = ignored
         criterion(prediction, target).backward()
         assert prediction.grad.isfinite().all()
-    assert criterion._core.estimator.slope.names == ["classes"]
+    assert slope_of(criterion).names == ["classes"]
 
 
 def test_samples_of_another_size_are_measured_only_and_those_of_before_go_on():
@@ -186,5 +187,5 @@ def test_samples_of_another_size_are_measured_only_and_those_of_before_go_on():
         criterion(prediction, normal(size)).backward()
         assert prediction.grad.isfinite().all()
         assert prediction.grad.abs().sum() > 0
-    assert criterion._core.replay.fields[0].shape[1:] == (6,)
-    assert criterion._core.estimator.slope.names
+    assert replay_of(criterion).fields[0].shape[1:] == (6,)
+    assert slope_of(criterion).names

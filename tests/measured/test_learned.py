@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import l1
 from torch import nn
+from within import core_of, slope_of
 
 from learned_surrogates import Fit, LearnedSurrogateLoss, Tensors
 from learned_surrogates._measured import control_variate
@@ -101,7 +102,7 @@ def test_r2_is_what_fresh_draws_say_of_the_slope():
     criterion = LearnedSurrogateLoss(off, surrogate="pair", fit=Fit(every=1), seed=3)
     for prediction, target in batches(300):
         criterion(prediction, target).backward()
-    core = criterion._core
+    core = core_of(criterion)
     slope = core.estimator.slope
     assert slope.r2 > 0.3
     predicted, measured = [], []
@@ -137,13 +138,14 @@ def test_the_gradient_is_quieter_by_what_r2_says():
     for loss in (criterion, alone):
         loss.eval()
         found = []
-        for loss._core.random in (torch.Generator().manual_seed(seed) for seed in (8, 9)):
+        for seed in (8, 9):
+            core_of(loss).random.manual_seed(seed)
             prediction, target = next(batches(1, size=2000, seed=5))
             loss(prediction, target).backward()
             found.append(prediction.grad)
         noise.append((found[0] - found[1]).square().mean().item())
     # A share R2 of the differences is told; of three numbers, each one's own share is as large.
-    assert noise[0] / noise[1] == pytest.approx(1 - criterion._core.estimator.slope.r2, abs=0.15)
+    assert noise[0] / noise[1] == pytest.approx(1 - slope_of(criterion).r2, abs=0.15)
 
 
 @pytest.fixture
@@ -155,7 +157,7 @@ def short(monkeypatch):
 
 def test_the_trial_keeps_the_form_that_tells_most(short):
     criterion = LearnedSurrogateLoss(off, fit=Fit(every=1))
-    slope = criterion._core.estimator.slope
+    slope = slope_of(criterion)
     before = None
     for prediction, target in batches(40):
         r2 = dict(zip(slope.names, slope.control.r2.tolist(), strict=True))
@@ -175,7 +177,7 @@ def chance(prediction, target):
 
 def test_a_surrogate_that_earns_nothing_is_switched_off_and_tried_again(short):
     criterion = LearnedSurrogateLoss(chance, fit=Fit(every=1))
-    slope, phases = criterion._core.estimator.slope, []
+    slope, phases = slope_of(criterion), []
     for prediction, target in batches(80):
         criterion(prediction, target).backward()
         phases.append(bool(slope.forms))
@@ -194,5 +196,5 @@ def test_a_module_without_parameters_serves_as_it_is():
     criterion = LearnedSurrogateLoss(l1, surrogate=Ruler())
     for prediction, target in batches(20):
         criterion(prediction, target).backward()
-    assert criterion._core.estimator.slope.r2 > 0.8
-    assert criterion._core.estimator.slope.weight > 0.7
+    assert criterion.stats["surrogate/r2"] > 0.8
+    assert criterion.stats["surrogate/weight"] > 0.7

@@ -10,6 +10,7 @@ import torch
 from conftest import assert_identical, figures, l1, make_arguments, make_loss, snapshot, step, train
 from test_state import ROUTES, assert_goes_on_alike
 from torch import nn
+from within import core_of, slope_of
 
 from learned_surrogates import Tensors
 
@@ -37,10 +38,10 @@ def assert_resumes_anywhere(make, calls, tmp_path):
         assert list(restored.load_state_dict(state, strict=True)) == [[], []]
         assert_identical(snapshot(restored), snapshot(whole))
         assert figures(restored) == pytest.approx(
-            {k: v for k, v in whole._core.stats().items() if not k.endswith("/seconds")},
+            {k: v for k, v in core_of(whole).stats().items() if not k.endswith("/seconds")},
             nan_ok=True,
         )
-        slope = whole._core.estimator.slope
+        slope = slope_of(whole)
         phases.append((tuple(slope.names), slope.resting))
         following = range(call, call + 3)
         assert_identical(
@@ -76,10 +77,10 @@ def test_a_trial_that_was_decided_within_a_copy(short):
     criterion = make_loss("measured", **SMALL)
     train(criterion, "measured", range(6))
     for twin in (copy.deepcopy(criterion), pickle.loads(pickle.dumps(criterion))):
-        slope = twin._core.estimator.slope
+        slope = slope_of(twin)
         moved = [id(p) for p in slope.optimizer.param_groups[0]["params"]]
         assert moved == [id(p) for form in slope.forms for p in form.parameters()]
-        assert slope.sync is twin._core.sync
+        assert slope.sync is core_of(twin).sync
         assert_identical(
             train(twin, "measured", range(6, 12)),
             train(copy.deepcopy(criterion), "measured", range(6, 12)),

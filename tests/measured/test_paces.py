@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import assert_identical, l1, make_arguments, step
 from executors import ByHand
+from within import core_of, slope_of
 
 from learned_surrogates import Batch, LearnedSurrogateLoss, Workers
 from learned_surrogates._evaluation.queue import Queue
@@ -84,7 +85,7 @@ def test_the_signal_is_a_running_share_of_differences():
         surrogate="none",
         higher_is_better=False,
     )
-    core, expected = criterion._core, None
+    core, expected = core_of(criterion), None
     core.estimator.smoothing.given = 1.0
     for seed in range(4):
         prediction, target = make_arguments(seed=seed, batch=50)
@@ -120,9 +121,9 @@ def test_one_call_that_is_not_measured_counts():
         l1, batched=True, higher_is_better=False, executor=Workers(by_hand, max_pending=1)
     )
     step(criterion, make_arguments())
-    assert criterion._core.oracle.queue.unmeasured == 0
+    assert core_of(criterion).oracle.queue.unmeasured == 0
     step(criterion, make_arguments(seed=1))
-    assert criterion._core.oracle.queue.unmeasured == 4
+    assert core_of(criterion).oracle.queue.unmeasured == 4
 
 
 def test_after_a_piece_is_lost_errors_belong_to_their_own_samples():
@@ -177,12 +178,12 @@ def test_a_surrogate_that_is_not_finite_leaves_what_is_measured():
     for seed in range(80):
         arguments = make_arguments(seed=seed)
         found, expected = (step(criterion, arguments)[1] for criterion in losses)
-        if losses[0]._core.estimator.slope.forms:
+        if slope_of(losses[0]).forms:
             break
         assert_identical(found, expected)
-    losses[1]._core.random.set_state(losses[0]._core.random.get_state())
+    core_of(losses[1]).random.set_state(core_of(losses[0]).random.get_state())
     found, expected = (step(criterion, make_arguments(seed=99))[1] for criterion in losses)
-    assert losses[0]._core.estimator.slope.forms
+    assert slope_of(losses[0]).forms
     torch.testing.assert_close(found, expected)
 
 
@@ -198,8 +199,8 @@ def test_a_base_loss_that_has_handed_over_has_its_weight_after_a_load():
 
     criterion, restored = make(), make()
     step(criterion, make_arguments())
-    criterion._core.record.leading = False
+    core_of(criterion).record.leading = False
     restored.load_state_dict(criterion.state_dict())
     _, gradient = step(restored, make_arguments(seed=1))
-    assert restored._core.base_share == 0.25
+    assert core_of(restored).base_share == 0.25
     assert gradient.mean() == pytest.approx(250, rel=0.1)

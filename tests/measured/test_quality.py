@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import make_loss, train
 from torch import Tensor, nn
+from within import core_of
 
 from learned_surrogates import Fit, LearnedSurrogateLoss, Tensors
 from learned_surrogates._measured.quality import Quality
@@ -153,5 +154,5 @@ def test_a_base_loss_with_a_share_is_not_blamed_for_balancing_the_metric(weight,
     monkeypatch.setattr(Quality, "cosine", (-0.9, 0.05))
     criterion = make_loss("measured", base_loss=nn.MSELoss(), base_weight=weight)
     train(criterion, "measured", range(2))
-    criterion._core.record.leading = False
-    assert ("leads away from the metric" in verdict(criterion._core)) == told
+    core_of(criterion).record.leading = False
+    assert ("leads away from the metric" in verdict(core_of(criterion))) == told

@@ -20,10 +20,11 @@ from plain_sets import (
     random_masks,
 )
 from scipy.stats import norm
+from within import core_of
 
 from learned_surrogates import LearnedSurrogateLoss, classification, ranking, segmentation
-from learned_surrogates._measured.partly_known import Known
 from learned_surrogates._sets.hits import Hits, chances_of_highest
+from learned_surrogates._sets.known import Known
 from learned_surrogates.ranking._rank_parts import RankParts
 
 BETTER = {"higher_is_better": True, "best": 1.0}
@@ -117,7 +118,7 @@ def test_the_gradient_is_that_of_the_mean_f1(how):
     sets, task = 250, classification.Sets(size=4, noise=0.8)
     criterion = LearnedSurrogateLoss(f1, task=task, draws=2, **BETTER, **options.get(how, {}))
     if how == "wrong weights":
-        core = criterion._core.estimator
+        core = core_of(criterion).estimator
         core.regression.solve = lambda: core.regression.weights.copy_(torch.linspace(-1, 1, 8))
         core.control.take = lambda *_: None
         core.control.sums = torch.ones(1, 3)
@@ -128,7 +129,7 @@ def test_the_gradient_is_that_of_the_mean_f1(how):
     (-expected_of_marks(exact, width, lambda said: f1(said, true))).backward()
     assert ((mean - exact.grad).abs() <= 4 * error).all()
     assert (exact.grad.abs() > 4 * error).any()
-    assert (criterion._core.estimator.weight > 0) == (how != "draws alone")
+    assert (criterion.stats["surrogate/weight"] > 0) == (how != "draws alone")
 
 
 def test_the_gradient_of_a_list_of_two_is_the_chance_s():
@@ -145,7 +146,7 @@ def test_the_gradient_of_a_list_of_two_is_the_chance_s():
 
 def truth(criterion, arguments, metric, draws=3000):
     """The gradient of a metric of batches' mean, by draws alone."""
-    estimator = criterion._core.estimator
+    estimator = core_of(criterion).estimator
     batch = criterion.task.read(*arguments)
     z, width = estimator._around(batch)
     noise = torch.randn(draws, *z.shape, generator=torch.Generator().manual_seed(1))
@@ -227,7 +228,7 @@ def test_values_that_come_later_follow_what_is_known():
         gradient = step(criterion, (logits[:, 1].detach().requires_grad_(), labels))[1]
         by_hand.run()
     assert gradient.any()
-    assert criterion._core.estimator.weight > 0.9
+    assert core_of(criterion).estimator.weight > 0.9
 
 
 def of_f1(**options):

@@ -5,11 +5,12 @@ differences where one small net for all of them tells most.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from ..._surrogate import Conditioned, EmbeddingDistance, embedding_net
+from ..._surrogate import conditioned, embedding_distance
 from .classes import Classes
 from .counts import Counts
 from .elements import Elements
@@ -27,9 +28,9 @@ MOST_CLASSES = 2048
 class Numbers(nn.Module):
     """A surrogate of the papers' kind, shown predictions and targets as numbers."""
 
-    def __init__(self, surrogate: nn.Module):
+    def __init__(self, build: Callable[[Tensor, Tensor], nn.Module], z: Tensor, y: Tensor):
         super().__init__()
-        self.surrogate = surrogate
+        self.surrogate = build(z, _as_numbers(y, z))
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         """Values `(batch,)`."""
@@ -40,32 +41,15 @@ def _as_numbers(y: Tensor, z: Tensor) -> Tensor:
     return (y[:, None] if y.ndim == 1 else y).to(z)
 
 
-def _embedding(z: Tensor, y: Tensor) -> nn.Module:
-    y = _as_numbers(y, z)
-    if z.shape[1:] == y.shape[1:]:
-        return Numbers(EmbeddingDistance(embedding_net(torch.cat([z, y]))))
-    return Numbers(EmbeddingDistance(embedding_net(z), embedding_net(y)))
-
-
-def _conditioned(z: Tensor, y: Tensor) -> nn.Module:
-    y = _as_numbers(y, z)
-    if z.shape != y.shape:
-        raise ValueError(
-            f"surrogate='conditioned' needs predictions and targets of one shape; they are "
-            f"{tuple(z.shape[1:])} and {tuple(y.shape[1:])}"
-        )
-    return Numbers(Conditioned(embedding_net(torch.cat([z - y, y], 1))))
-
-
 BUILDERS: dict[str, Callable[[Tensor, Tensor], nn.Module]] = {
     "pair": Pair,
     "elements": Elements,
-    "lists": lambda z, y: Elements(z, y, ranks=True),
+    "lists": partial(Elements, ranks=True),
     "classes": Classes,
     "counts": Counts,
     "maps": Maps,
-    "embedding": _embedding,
-    "conditioned": _conditioned,
+    "embedding": partial(Numbers, embedding_distance),
+    "conditioned": partial(Numbers, conditioned),
 }
 NAMES = tuple(BUILDERS)
 

@@ -1,6 +1,6 @@
 """What reading one character does to a column, with neighbouring columns as a Markov chain.
 
-As `_column_steps`, with unit costs, but a column is kept as the probabilities of the pair of steps
+As `column_steps`, with unit costs, but a column is kept as the probabilities of the pair of steps
 at its left neighbour and at itself, `(h left, h)`: given the step at its left neighbour, it is
 independent of all columns before that one. What comes from the left is the pair `(v, h)` of the
 left neighbour, from which `(h', v')` there follow.
@@ -41,7 +41,7 @@ def _ways() -> Tensor:
 
 
 class ChainedStep:
-    """The step where every error costs 1, of pairs; as `_column_steps.ColumnStep`."""
+    """The step where every error costs 1, of pairs; as `column_steps.ColumnStep`."""
 
     channels = 9
     # Left of the first column, h is taken for -1, so that it stays so, with v = 1 to its right.

@@ -1,6 +1,6 @@
 """One character's way through the columns of the edit-distance table, compiled (needs Numba).
 
-As `_chained_step`, in float32: a row is the probabilities of pairs of neighbouring steps, `(h left
+As `chained_step`, in float32: a row is the probabilities of pairs of neighbouring steps, `(h left
 of it, h)`, nine a column. Nine numbers are named by the signs of a pair, and three by one sign: m,
 z and p for -1, 0 and 1.
 """

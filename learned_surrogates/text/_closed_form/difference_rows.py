@@ -3,7 +3,7 @@
 A *state* is what the frame before has read: one of the target's distinct characters, any other
 one, or nothing. For each state and each column of the target, the row's step there is a
 distribution, jointly with the state. Given the state, columns are taken as independent
-(`_column_steps`) or as a Markov chain (`_chained_step`), which is the one approximation. A frame
+(`column_steps`) or as a Markov chain (`chained_step`), which is the one approximation. A frame
 that reads character k from any other state takes their mixture through the columns, left to right;
 one that goes on with k leaves its state as it is; and one that reads nothing gathers all of them.
 

@@ -1,6 +1,6 @@
 """The passes over frames and columns, compiled for the CPU (needs Numba).
 
-Sample by sample and in float32, as `_difference_rows` has them with `_chained_step`; but they take
+Sample by sample and in float32, as `difference_rows` has them with `chained_step`; but they take
 the outputs themselves, for a chain needs no masses: the pairs of the first column are the mass.
 
 Only characters that a frame may read have a state. Those that have next to nothing of what frames
@@ -17,12 +17,6 @@ from .column_kernels import ONE, PAIRS, ZERO, back_through, compiled, through
 KEPT = 2**22
 # Of what a frame gives to all but its most probable one, or frames do on average.
 LEAST_SHARE = 1e-4
-
-
-@compiled
-def _add(into, row):
-    for i in range(len(row)):
-        into[i] += row[i]
 
 
 @compiled
@@ -96,13 +90,13 @@ def _forward(u, after, before, now, special, again, spelt, columns, ctc, mix, ca
         if before[k] > ZERO:
             if ctc and now[k] > ZERO:
                 _set(mix[k], ONE, total)
-            _add(total, u[k])
+            _add_times(total, ONE, u[k])
     if ctc:
         for k in range(last, -1, -1):
             if before[k] > ZERO:
                 if now[k] > ZERO:
-                    _add(mix[k], behind)
-                _add(behind, u[k])
+                    _add_times(mix[k], ONE, behind)
+                _add_times(behind, ONE, u[k])
     read = ZERO
     for k in range(nothing):
         if now[k] == ZERO:
@@ -119,7 +113,7 @@ def _forward(u, after, before, now, special, again, spelt, columns, ctc, mix, ca
         through(source, k, spelt, columns, now[k], after[k], carry[k])
     _set(after[nothing], special, total)
     if not ctc:
-        _add(after[nothing], u[nothing])
+        _add_times(after[nothing], ONE, u[nothing])
     return read
 
 
@@ -143,7 +137,7 @@ def _backward(
         d_mix[k, :3] += now[k]
         # All that comes after is as many times what it is of.
         d_now[k] = source[0] + source[1] + source[2] + _dot(after[k], d_after[k]) / now[k]
-        _add(d_total, d_mix[k])
+        _add_times(d_total, ONE, d_mix[k])
         if ctc and k == last and before[k] > ZERO:
             d_again = now[k] * _dot(u[k], d_after[k]) - _dot(u[k], d_mix[k])
     for k in range(nothing):
@@ -288,10 +282,7 @@ def run(
     """The expected distances, `(batch,)`, and their gradients, zero if none is asked for.
 
     Args:
-        characters: as `_frame_moves.Outputs` has them, but `(batch, time, characters)`.
-        special: so, `(batch, time)`.
-        again: so.
-        present: so.
+        characters, special, again, present: as `frame_moves.Outputs` has them, the batch first.
         spelt: the state of each column's character, `(batch, columns)`.
         counts: of distinct characters.
         lengths: of the targets.

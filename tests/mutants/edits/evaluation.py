@@ -55,8 +55,8 @@ EDITS = [
         "_evaluation/measurement.py",
         WORKERS + " measured/test_bounded.py measured/test_calls.py",
         (
-            "same_outputs([outcome.errors for outcome in outcomes])",
-            "same_outputs([outcome.errors for outcome in outcomes[::-1]])",
+            "same_outputs([outcome.errors for _, outcome in outcomes])",
+            "same_outputs([outcome.errors for _, outcome in outcomes[::-1]])",
         ),
         ("known.new_full((batch,), torch.nan)", "known.new_full((batch,), 0.0)"),
         (

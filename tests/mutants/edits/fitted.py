@@ -10,10 +10,10 @@ EDITS = [
         "_fitted/core.py",
         CALLS,
         ("learning and (len(batch.target) > 0 or self.sync.active)", "learning"),
-        ("with learner.unchanged_by(not learning):", "with learner.unchanged_by(False):"),
+        ("with nullcontext() if learning else learner.unchanged():", "with nullcontext():"),
         (
             "with learner.unchanged_by_errors():\n                evaluation",
-            "with learner.unchanged_by(False):\n                evaluation",
+            "with nullcontext():\n                evaluation",
         ),
         ("base is not None and self.base_share:", "base is not None:"),
         ("learner.calls += 1", "pass"),

@@ -164,6 +164,10 @@ EDITS = [
         ("gradient = gradient.where(batch.per_sample(finite, gradient.ndim), torch.nan)", "pass"),
         ("self.random.manual_seed(CHECKED)", "pass"),
         ("self.sync.agreed = False", "pass", "where one process loads, `agreed` is False already"),
+    ),
+    *of(
+        "_measured/rollback.py",
+        UNBIASED,
         ("queue.lost, record.silent_calls = before[1:]", "pass"),
         ("self.random.set_state(before[0])", "pass"),
     ),

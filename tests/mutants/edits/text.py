@@ -29,7 +29,7 @@ EDITS = [
         ("> (1 - READS) * characters", "< (1 - READS) * characters"),
         ("float(self.control.r2[1]) >= AKIN", "float(self.control.r2[0]) >= AKIN"),
         ("return self.task.base_weight if akin else 0.0", "return self.task.base_weight"),
-        ("if task.measured and not known", "if not known"),
+        ("if self.measured and not known", "if not known"),
     ),
     *of(
         "text/_edit_distance.py",

@@ -1,27 +1,16 @@
-"""The metric of a set under Gaussian noise, where the means of what it is made of are known."""
+"""What is known of draws around sets, and the gradient that they tell with it."""
 
 from abc import ABC, abstractmethod
-from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .._estimator import Draws, KnownDraws
+from .._estimator import Draws
 from .._evaluation.measurement import Measurement
-from .._learning.sync import Sync
-from .._metric.metric import Metric
-from .._recipe import Recipe
+from .._measured.draws import half_differences
 from .._support.transfer import send
-from .draws import half_differences
-from .regressed import Regressed
-
-if TYPE_CHECKING:
-    from .._sets.task import SetBatch, SetTask
-
-# Differences without a column in which each column is doubted.
-DOUBT = 1.0
 
 
 class Parts(ABC):
@@ -144,98 +133,3 @@ class SetDraws(Draws):
         rest = torch.where(stands_for > 0, correction * stands_for * rest, 0.0) / len(rest)
         gradient = torch.einsum("pb,pb...->b...", send(rest, self.noise), self.noise) / self.width
         return gradient if self._told is None else gradient + self._told
-
-
-class PartlyKnown(Regressed[Any]):
-    r"""Measures the gradient of :math:`E[e(z + w \epsilon, y)]` of sets, :math:`\epsilon` normal.
-
-    At antithetic pairs, with what is known of sets as control variates (see `Known`). Where the
-    metric's mean has a closed form, that is followed, and nothing is drawn unless asked for.
-
-    Args:
-        task: makes sets of predictions, and knows their parts.
-        metric: what is measured, unless its mean has a closed form.
-        learns: whether what is known is used.
-        recipe, sync, random: as `Regressed` takes them.
-    """
-
-    unit = "draws a set"
-
-    def __init__(
-        self,
-        task: "SetTask[Any]",
-        metric: Metric,
-        recipe: Recipe,
-        sync: Sync,
-        random: torch.Generator,
-        *,
-        learns: bool,
-    ):
-        columns = task.columns if learns else 0
-        doubt = torch.full((columns,), DOUBT, dtype=torch.float64, device="cpu")
-        super().__init__(doubt, recipe, sync, random)
-        self.task = task
-        self.metric = metric
-        self.known_of = task.known
-
-    def draw(self, batch: "SetBatch", count: int, *, follow: bool) -> Draws:
-        z, width = self._around(batch)
-        if not count:
-            return self._known_draws(batch, z, width)
-        noise = self._noise(batch, (count // 2, *z.shape), self.random)
-        drawn = [z + sign * each.to(z) * width for each in noise for sign in (1, -1)]
-        known = Known(self.task.parts(batch, z, width), z) if self.learns else None
-        columns = torch.zeros(*noise.shape[:2], 0, dtype=torch.float32, device="cpu")
-        if known is not None:
-            columns = known.columns(drawn).float().cpu()
-        pairs = [self.task.decode(replace(batch, prediction=each)) for each in drawn]
-        weights, share = self.regression.weights, self.weight
-        return SetDraws(pairs, noise, width.float(), known, columns, share * weights, share)
-
-    def _known_draws(self, batch: "SetBatch", z: Tensor, width: Tensor) -> KnownDraws:
-        closed_form = self.task.closed_form(self.metric)
-        assert closed_form is not None
-        with torch.enable_grad():
-            z = z.requires_grad_()
-            values = closed_form(batch, z, width)
-            (gradient,) = torch.autograd.grad(values.sum(), z)
-        return KnownDraws(values.detach().float(), gradient.float())
-
-    def sample_with_score(
-        self, batch: "SetBatch", random: torch.Generator
-    ) -> tuple[Any, Any, Tensor]:
-        z, width = self._around(batch)
-        noise = self._noise(batch, z.shape, random)
-        predictions, targets = self.task.decode(replace(batch, prediction=z + noise.to(z) * width))
-        return predictions, targets, noise / width.float()
-
-    def differences(self, values: Tensor) -> Tensor:
-        return half_differences(values)
-
-    def finite(self, batch: "SetBatch") -> Tensor:
-        return self.task.present_part(batch.prediction.detach(), batch).flatten(1).isfinite().all(1)
-
-    def responses(self, measured: Measurement) -> Tensor:
-        return half_differences(measured.by_sample[:, measured.usable])
-
-    def _around(self, batch: "SetBatch") -> tuple[Tensor, Tensor]:
-        """Predictions in 32 or 64 bits, 0 where nothing is present, and the noise's width."""
-        z = batch.prediction.detach()
-        z = self.task.present_part(z.to(torch.promote_types(z.dtype, torch.float32)), batch)
-        return z, self.task.width(z, batch)
-
-    def _noise(self, batch: "SetBatch", shape: tuple[int, ...], random: torch.Generator) -> Tensor:
-        noise = torch.randn(shape, generator=random, dtype=torch.float32, device="cpu")
-        return self.task.present_part(send(noise, batch.prediction), batch)
-
-    # What is told
-
-    @property
-    def silent_advice(self) -> str:
-        return f"the noise may be too small: give {self.task!r} a larger noise="
-
-    def describe(self) -> list[str]:
-        if self.follows:
-            return ["expected metric: known in closed form, followed from the first call"]
-        known = self.task.known if self.learns else "nothing, measured only"
-        return [f"draws: {self.recipe.draws} a set", f"known of them: {known}"]

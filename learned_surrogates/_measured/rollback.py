@@ -1,0 +1,71 @@
+"""What leaves no trace: a call that only looks, and one that raises."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from .._estimator import Estimator
+from .._evaluation.queue import Queue
+from .._learning.sync import Sync
+from .record import Record
+
+
+class Rollback:
+    """Sets random stream and figures back to what they were before.
+
+    Args:
+        sync: the processes that learn together.
+        random: the random stream.
+        queue: counts samples that are lost.
+        record: counts calls without any difference.
+        estimator: what its draws change.
+    """
+
+    def __init__(
+        self,
+        sync: Sync,
+        random: torch.Generator,
+        queue: Queue,
+        record: Record,
+        estimator: Estimator[Any],
+    ):
+        self.sync = sync
+        self.random = random
+        self.queue = queue
+        self.record = record
+        self.estimator = estimator
+
+    @contextmanager
+    def always(self) -> Iterator[None]:
+        """A context after which all is as it was."""
+        go_back = self._way_back()
+        try:
+            yield
+        finally:
+            go_back()
+
+    @contextmanager
+    def on_error(self) -> Iterator[None]:
+        """A context after whose errors all is as it was."""
+        go_back = self._way_back()
+        try:
+            yield
+        except BaseException:
+            # What several processes have agreed on stands.
+            if not self.sync.active:
+                go_back()
+            raise
+
+    def _way_back(self) -> Callable[[], None]:
+        queue, record = self.queue, self.record
+        before = self.random.get_state(), queue.lost, record.silent_calls
+        looked = self.estimator.look()
+
+        def go_back() -> None:
+            self.random.set_state(before[0])
+            queue.lost, record.silent_calls = before[1:]
+            self.estimator.restore(looked)
+
+        return go_back
