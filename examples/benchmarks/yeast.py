@@ -197,6 +197,7 @@ def main() -> None:
     """Train, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
+    add("--metrics", nargs="+", choices=list(METRICS), default=list(METRICS))
     add("--seeds", type=int, default=5)
     add("--before", type=int, default=200, help="steps of cross-entropy to the checkpoint")
     add("--steps", type=int, default=60, help="steps of each loss from there")
@@ -210,7 +211,8 @@ def main() -> None:
         model = perceptron(FEATURES, 64, LABELS)
         settings = {"steps": options.before, "rate": 3e-3, "seed": seed}
         checkpoints.append(train(model, splits(seed)["train"], entropy, **settings))
-    found = []
+    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    found = [row for row in found if row["metric"] not in options.metrics]
 
     def show(metric: str, method: str, test: list[float], rate: float | None = None) -> None:
         found.append({"metric": metric, "method": method, "rate": rate, "test": test})
@@ -219,7 +221,8 @@ def main() -> None:
         print(f"{metric} {method:24} {mean:.4f} ± {spread:.4f}  {rate or ''}", flush=True)
         RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 
-    for name, metric in METRICS.items():
+    for name in options.metrics:
+        metric = METRICS[name]
         show(name, "checkpoint", scores(metric, checkpoints, "test"))
         for method, make in LOSSES[name].items():
             tried = {
