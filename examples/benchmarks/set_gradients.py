@@ -60,6 +60,14 @@ def one_minus_macro_f1(said: Tensor, true: Tensor) -> Tensor:
     return torch.stack(each).mean(0)
 
 
+def one_minus_kappa(said: Tensor, true: Tensor, power: int) -> Tensor:
+    """Of five grades: one minus Cohen's kappa, weighted by distances to this power."""
+    grades = torch.arange(5)
+    far = (grades[:, None] - grades).abs().float() ** power
+    by_chance = far[said[:, :, None], true[:, None]].mean((1, 2))
+    return far[said, true].mean(1) / by_chance.clamp(min=1e-9)
+
+
 def one_minus_mcc(said: Tensor, true: Tensor) -> Tensor:
     said, true = said.double(), true.double()
     said, true = (part - part.mean(1, keepdim=True) for part in (said, true))
@@ -79,6 +87,8 @@ METRICS: dict[str, tuple[str, Callable[[Tensor, Tensor], Tensor]]] = {
     "1 - F2": ("marks", functools.partial(one_minus_f, beta=2.0)),
     "1 - MCC": ("marks", one_minus_mcc),
     "1 - macro F1 of 5": ("classes", one_minus_macro_f1),
+    "1 - linear kappa": ("grades", functools.partial(one_minus_kappa, power=1)),
+    "1 - quadratic kappa": ("grades", functools.partial(one_minus_kappa, power=2)),
 }
 
 
@@ -87,7 +97,7 @@ class Problem:
 
     def __init__(self, kind: str, seed: int = 0):
         self.kind, self.random = kind, torch.Generator().manual_seed(seed)
-        self.items = {"mask": 256, "marks": 64, "classes": 64}.get(kind, 100)
+        self.items = {"mask": 256, "marks": 64, "classes": 64, "grades": 64}.get(kind, 100)
         self.direction = torch.randn(FEATURES, 5, generator=self.random)
         inputs, wanted = self._items()
         inputs, wanted = inputs.flatten(0, 1), wanted.flatten(0, 1).float()
@@ -95,10 +105,16 @@ class Problem:
         told, true = inputs @ self.weights, wanted > wanted.mean(0)
         # The threshold is half way between what a yes and a no get.
         self.bias = -(told[true].mean() + told[~true].mean()) / 2
+        if kind == "grades":
+            # Which logit is the highest depends on a number by thresholds half way between grades.
+            grades = torch.arange(5.0)
+            worth = torch.linalg.lstsq(inputs, wanted @ grades[:, None] - 2).solution
+            self.weights, self.bias = 3 * worth * grades, 3 * (2 - grades / 2) * grades
         self.task = {
             "mask": segmentation.Masks(),
             "marks": classification.Sets(size=64),
             "classes": classification.Sets(size=64),
+            "grades": classification.Sets(size=64),
         }.get(kind, ranking.Lists())
 
     def _items(self) -> tuple[Tensor, Tensor]:
@@ -108,6 +124,9 @@ class Problem:
         worth = worth + 0.7 * torch.randn(worth.shape, generator=self.random)
         if self.kind == "classes":
             return inputs, one_hot(worth.argmax(2), 5)
+        if self.kind == "grades":
+            grades = (1.2 * worth[..., 0] + 2).round().long().clamp(0, 4)
+            return inputs, one_hot(grades, 5)
         if self.kind == "graded list":
             return inputs, (1.5 * worth[..., :1].exp()).floor().clamp(0, 4)
         if self.kind == "list of numbers":
@@ -128,7 +147,7 @@ class Problem:
         """Features, predictions, targets, as the loss is called."""
         inputs, wanted = self._items()
         z = inputs @ self.weights + self.bias
-        if self.kind == "classes":
+        if self.kind in ("classes", "grades"):
             return inputs, z.flatten(0, 1), wanted.argmax(2).flatten()
         if self.kind == "mask":
             return inputs, z.view(SETS, 1, 16, 16), wanted.view(SETS, 1, 16, 16).float()

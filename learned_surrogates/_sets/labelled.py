@@ -36,6 +36,8 @@ class LabelledSets(SetTask[LabelledBatch]):
     """
 
     known = "hits and claims"
+    #: What is known of a draw.
+    made_of: type[Hits] = Hits
 
     def __init__(self, *, noise: float, threshold: float):
         super().__init__(noise=noise)
@@ -56,7 +58,7 @@ class LabelledSets(SetTask[LabelledBatch]):
         marked = (laid_out(target) > 0) & present
         zones = self.zones(marked, batch) & present
         threshold = None if batch.exclusive else self.threshold
-        return Hits(laid_out, marked, zones, width, threshold)
+        return self.made_of(laid_out, marked, zones, width, threshold)
 
     def zones(self, marked: Tensor, batch: LabelledBatch) -> Tensor:
         """Which items are counted together, `(sets, zones, items)`, bool."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .._batch import lasting
-from .._sets.hits import Hits
+from .._sets.distances import Distances
 from .._sets.labelled import (
     LabelledBatch,
     LabelledSets,
@@ -37,8 +37,9 @@ class Sets(LabelledSets):
     labels on the CPU, predicted and true, as scikit-learn and torchmetrics take them: `(n,)`
     classes or marks, or `(n, labels)` marks, int64. What is followed is the metric's mean under
     Gaussian noise on the logits, measured at several draws a set. Of draws, the means of hits and
-    claims of each class are known exactly; what the metric has in common with scores of them
-    (accuracy, precision, recall, F1, correlation) takes no noise into the gradient.
+    claims of each class are known exactly, and of distances from the true class; what the metric
+    has in common with scores of them (accuracy, precision, recall, F1, correlation, weighted kappa)
+    takes no noise into the gradient.
 
     The metric of a set depends on how many it has: F1 of 64 is not that of a test set.
 
@@ -69,7 +70,8 @@ class Sets(LabelledSets):
         torch.Size([64])
     """
 
-    columns = Hits.columns
+    made_of = Distances
+    columns = Distances.columns
     # There are few sets in a call.
     draws = 8
 

@@ -65,6 +65,15 @@ def test_every_method_of_the_digits_learns_a_step():
         assert 0 <= model.accuracy(images.flatten(1), labels) <= 100
 
 
+def test_a_share_of_scenes_has_the_mask_of_the_one_before():
+    images, masks = torch.zeros(400, 1, 2, 2), torch.arange(400.0).view(-1, 1, 1, 1)
+    same, changed = digit_masks.with_wrong((images, masks), 0.3)
+    assert same is images
+    wrong = (changed != masks).flatten()
+    assert 0.2 < wrong.float().mean() < 0.4
+    assert torch.equal(changed[wrong], (masks[wrong] - 1) % 400)
+
+
 def test_scenes_have_a_digit_and_its_mask():
     digits = torch.from_numpy(load_digits().images[:50]).float() / 16
     images, masks = digit_masks.scenes(digits, 20, seed=0)

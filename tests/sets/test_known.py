@@ -119,7 +119,9 @@ def test_the_gradient_is_that_of_the_mean_f1(how):
     criterion = LearnedSurrogateLoss(f1, task=task, draws=2, **BETTER, **options.get(how, {}))
     if how == "wrong weights":
         core = core_of(criterion).estimator
-        core.regression.solve = lambda: core.regression.weights.copy_(torch.linspace(-1, 1, 8))
+        core.regression.solve = lambda: core.regression.weights.copy_(
+            torch.linspace(-1, 1, task.columns)
+        )
         core.control.take = lambda *_: None
         core.control.sums = torch.ones(1, 3)
     arguments = z.repeat(sets), true.repeat(sets)
