@@ -1,0 +1,37 @@
+"""A study's runs: one JSON file, a run a line, that grows run by run."""
+
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+
+
+def read(results: Path) -> list[Row]:
+    """The runs that a results file has."""
+    rows: list[Row] = json.loads(results.read_text()) if results.exists() else []
+    return rows
+
+
+def append(results: Path, row: Row) -> None:
+    """Writes one more run down."""
+    rows = [*read(results), row]
+    results.parent.mkdir(parents=True, exist_ok=True)
+    results.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
+
+
+def at_best_rate(rows: Sequence[Row]) -> list[Row]:
+    """Of one method's runs, those at the rate that was the first seed's best on validation."""
+    first = [row for row in rows if row["seed"] == 0]
+    rate = min(first, key=lambda row: row["validation"])["rate"]
+    return sorted((row for row in rows if row["rate"] == rate), key=lambda row: row["seed"])
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    """Mean, and standard deviation if there are several."""
+    mean = f"{statistics.mean(values):.{digits}f}"
+    if len(values) == 1:
+        return mean
+    return f"{mean} \u00b1 {statistics.stdev(values):.{digits}f}"
