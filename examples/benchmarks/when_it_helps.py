@@ -35,16 +35,15 @@ each model is also scored with the bias that serves it best on the validation wo
 A method's learning rate is the one with the lowest mean error on the validation words for the first
 seed; the other seeds run at that rate alone. Test words, in the training's fonts ("familiar") and
 in fonts of their own, are read once a run, and only to be written down. Runs that the results file
-already has are not made again: begin another one when the package changes.
+already has are not made again: begin another one when the package changes. From the committed one,
+when_it_helps_page.py writes the tables of the page.
 
 Example:
     python examples/benchmarks/when_it_helps.py --regime noisy --head ctc --seeds 5
-    python examples/benchmarks/when_it_helps.py --table
+    python examples/benchmarks/when_it_helps_page.py
 """
 
 import argparse
-import json
-import statistics
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -63,7 +62,6 @@ from lib.post_tuning import (
     BATCH,
     Objective,
     base_loss,
-    optimizer_state,
     post_tune,
     surrogate_arguments,
     surrogate_objective,
@@ -74,11 +72,13 @@ from lib.rival_losses import (
     smoothed_cross_entropy,
     weighted_cross_entropy,
 )
+from lib.runs import Row, append, read
 from lib.scoring import predict, scores
 from lib.soft_edit_distance import soft_edit_distance
 from lib.weights import CHECKPOINTS
 from lib.word_images import WordImages
 
+RESULTS = Path(__file__).parent / "results" / "when_it_helps.json"
 # Arguments of the loss that are not its defaults.
 SETTINGS: dict[str, dict[str, Any]] = {
     "surrogate": {},
@@ -133,19 +133,15 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--table", action="store_true", help="print what the results file has, and run nothing")
     add("--regime", choices=list(METRICS), default="noisy")
     add("--head", choices=["ctc", "characters"], default="characters")
     add("--methods", nargs="+", choices=METHODS, default=["proxy", "surrogate", "mwer16"])
     add("--steps", type=int, default=600)
-    add("--batch", type=int, default=BATCH)
-    add("--frozen-norm", action="store_true", help="keep batch normalisation's statistics")
-    add("--kept-state", action="store_true", help="AdamW's, as training would have left it")
     add("--seeds", type=int, default=5)
     add("--rates", type=float, nargs="+", default=[1e-4, 3e-4, 1e-3])
     add("--test-images", type=int, default=3000)
     add("--threads", type=int, default=1)
-    add("--results", type=Path, default=Path("runs/when_it_helps.jsonl"))
+    add("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     for method in options.methods:
         if options.head == "ctc" and method.endswith(("smoothing", "weighted", *PUBLISHED)):
@@ -170,76 +166,59 @@ class Study:
             ),
             "test": WordImages("test", EVALUATION_SEED).batch(options.test_images),
         }
-        self.done = read(options.results)
 
     def run(self) -> None:
         """All methods: rates on the first seed, then the other seeds at the best one."""
         self.row("checkpoint", 0.0, 0)
         for method in self.options.methods:
-            tried = {rate: self.row(method, rate, 0) for rate in self.options.rates}
-            best = min(tried, key=lambda rate: tried[rate]["validation"]["error"])
+            tried = {rate: self.row(method, rate, 0)["validation"] for rate in self.options.rates}
+            best = min(tried, key=tried.__getitem__)
             for seed in range(1, self.options.seeds):
                 self.row(method, best, seed)
 
-    def row(self, method: str, rate: float, seed: int) -> dict[str, Any]:
+    def row(self, method: str, rate: float, seed: int) -> Row:
         """One run's figures, from the results file if it has them."""
         key = {
             "regime": self.regime,
             "head": self.head,
+            "steps": self.options.steps,
             "method": method,
             "rate": rate,
             "seed": seed,
-            "steps": self.options.steps,
-            "batch": self.options.batch,
-            "frozen_norm": self.options.frozen_norm,
-            "kept_state": self.options.kept_state,
         }
-        for row in self.done:
+        for row in read(self.options.results):
             if all(row[name] == value for name, value in key.items()):
                 return row
         row = key | self.tuned(method, rate, seed)
-        self.done.append(row)
-        self.options.results.parent.mkdir(parents=True, exist_ok=True)
-        with self.options.results.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        error = row["validation"]["error"]
-        print(f"{method} {rate:g} seed {seed}: validation {error:.4f}", flush=True)
+        append(self.options.results, row)
+        print(f"{method} {rate:g} seed {seed}: validation {row['validation']:.4f}", flush=True)
         return row
 
     def tuned(self, method: str, rate: float, seed: int) -> dict[str, Any]:
         """Trains and scores."""
         model = load(self.checkpoint)
         if method == "checkpoint":
-            return self.figures(model) | {"seconds": 0.0}
+            return self.figures(model)
         torch.manual_seed(seed)
-        objective, criterion = self.objective(method, seed)
-        state = None
-        if self.options.kept_state:
-            earlier = WordImages("train", 2000 + seed, self.noise)
-            state = optimizer_state(model, proxy_loss(self.head), earlier)
         run = post_tune(
             model,
-            objective,
+            self.objective(method, seed),
             WordImages("train", 1000 + seed, 0.0 if method == "ceiling" else self.noise),
             self.splits["validation"],
             steps=self.options.steps,
             rate=rate,
             evaluate_every=self.options.steps,
-            batch=self.options.batch,
-            frozen_norm=self.options.frozen_norm,
-            state=state,
         )
-        stats = {} if criterion is None else criterion.stats
-        return self.figures(run.model) | {"seconds": run.seconds, "stats": stats}
+        return self.figures(run.model)
 
-    def objective(self, method: str, seed: int) -> tuple[Objective, LearnedSurrogateLoss | None]:
+    def objective(self, method: str, seed: int) -> Objective:
         """The method's loss of a batch, `(output, labels) -> ()`."""
         proxy = proxy_loss(self.head)
         if method in ("proxy", "ceiling"):
-            return proxy, None
+            return proxy
         if method in RIVALS:
             rival = RIVALS[method](self.head)
-            return lambda *args: rival(*surrogate_arguments(*args, self.head)), None
+            return lambda *args: rival(*surrogate_arguments(*args, self.head))
         risk = HALVED.get(method, method)
         if risk in RISKS or risk in SOFT:
             of_metric = partial(RISKS[risk], metric=self.metric) if risk in RISKS else SOFT[risk]
@@ -250,7 +229,7 @@ class Study:
                 base = proxy(output, labels)
                 return blend(loss, base, output) if blend else loss + MWER_PROXY * base
 
-            return risked, None
+            return risked
         task = text.CTC(ALPHABET) if self.head == "ctc" else text.PerPosition(ALPHABET)
         if method in PUBLISHED:
             words = {"words": WordImages("train", seed).words} if method == "ls-ed" else {}
@@ -282,15 +261,16 @@ class Study:
                 rival = RIVALS[BLENDS[method]](self.head)
                 arguments = {"base_loss": rival, "base_weight": 0.5}
             criterion = LearnedSurrogateLoss(self.metric, task=task, seed=seed, **arguments)
-        return surrogate_objective(criterion, self.head, 0.0), criterion
+        return surrogate_objective(criterion, self.head, 0.0)
 
     def figures(self, model: Recogniser) -> dict[str, Any]:
-        """Scores on all splits; `error` is the metric's mean."""
-        figures = {}
+        """The metric's mean on all splits, and the share of words that are right in new fonts."""
+        figures: dict[str, Any] = {}
         for split, (images, labels) in self.splits.items():
             texts = predict(model, images)
-            error = float(self.metric(texts, labels).mean())
-            figures[split] = scores(texts, labels) | {"error": error}
+            figures[split] = round(float(self.metric(texts, labels).mean()), 5)
+            if split == "test":
+                figures["accuracy"] = round(scores(texts, labels)["accuracy"], 5)
         if self.regime in BIASED:
             figures |= self.biased(model)
         return figures
@@ -313,83 +293,11 @@ class Study:
         return {"bias": best, "with bias": {split: e[best] for split, e in errors.items()}}
 
 
-def read(results: Path) -> list[dict[str, Any]]:
-    """The runs that a results file has."""
-    if not results.exists():
-        return []
-    rows = map(json.loads, results.read_text().splitlines())
-    return [{"kept_state": False} | row for row in rows]
-
-
-def table(rows: list[dict[str, Any]]) -> str:
-    """Mean and standard deviation over the seeds, each method at its best rate."""
-    of_fonts = "error | against proxy | seeds better | with bias | accuracy |"
-    lines = [
-        "| regime | head | steps | batch | norm | state | method | rate | seeds | ms a step | "
-        f"familiar fonts: {of_fonts} new fonts: {of_fonts}",
-        "|---" * 20 + "|",
-    ]
-    for of_kind in dict.fromkeys(map(kind, rows)):
-        here = [row for row in rows if kind(row) == of_kind]
-        methods = dict.fromkeys(row["method"] for row in here)
-        best = {method: at_best_rate(here, method) for method in methods}
-        for method, runs in best.items():
-            pace = statistics.mean(1000 * run["seconds"] / run["steps"] for run in runs)
-            settings = " | ".join(map(str, of_kind))
-            line = f"| {settings} | {method} | {runs[0]['rate']:g} | {len(runs)} |"
-            line += f" {pace:.0f} |"
-            for split in SPLITS[1:]:
-                line += cells(runs, best.get("proxy", []), split)
-            lines.append(line)
-    return "\n".join(lines)
-
-
-def kind(row: dict[str, Any]) -> tuple[str, str, int, int, str, str]:
-    """What rows must share to be compared."""
-    norm = "frozen" if row["frozen_norm"] else ""
-    state = "kept" if row["kept_state"] else ""
-    return row["regime"], row["head"], row["steps"], row["batch"], norm, state
-
-
-def cells(runs: list[dict[str, Any]], proxy: list[dict[str, Any]], split: str) -> str:
-    """A method's figures on one split; the changes are of the seeds that both have."""
-    control = {run["seed"]: run[split]["error"] for run in proxy}
-    shared = [run for run in runs if run["seed"] in control]
-    change, better = "", ""
-    if runs[0]["method"] not in ("proxy", "checkpoint") and shared:
-        own = statistics.mean(run[split]["error"] for run in shared)
-        other = statistics.mean(control[run["seed"]] for run in shared)
-        wins = sum(run[split]["error"] < control[run["seed"]] for run in shared)
-        change, better = f"{own / other - 1:+.1%}", f"{wins} of {len(shared)}"
-    biased = [run["with bias"][split] for run in runs if "with bias" in run]
-    accuracy = statistics.mean(run[split]["accuracy"] for run in runs)
-    return (
-        f" {spread([run[split]['error'] for run in runs])} | {change} | {better} | "
-        f"{spread(biased) if biased else ''} | {accuracy:.1%} |"
-    )
-
-
-def at_best_rate(rows: list[dict[str, Any]], method: str) -> list[dict[str, Any]]:
-    """A method's runs at the rate that was chosen: the first seed's best on validation words."""
-    own = [row for row in rows if row["method"] == method]
-    first = [row for row in own if row["seed"] == 0]
-    rate = min(first, key=lambda row: row["validation"]["error"])["rate"]
-    return [row for row in own if row["rate"] == rate]
-
-
-def spread(values: list[float]) -> str:
-    """Mean, and standard deviation if there are several."""
-    mean = f"{statistics.mean(values):.4f}"
-    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.4f}"
-
-
 def main() -> None:
-    """Run, and print the table."""
+    """Run what the results lack."""
     options = parse()
     torch.set_num_threads(options.threads)
-    if not options.table:
-        Study(options).run()
-    print(table(read(options.results)))
+    Study(options).run()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
 """Post-tuning: further steps from a checkpoint, with one loss or another."""
 
-import copy
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,21 +64,15 @@ def surrogate_objective(
     return objective
 
 
-def stepper(
-    model: nn.Module, steps: int, rate: float, state: Mapping[int, Any] | None = None
-) -> Callable[[Tensor], None]:
+def stepper(model: nn.Module, steps: int, rate: float) -> Callable[[Tensor], None]:
     """What makes a step on a loss: AdamW, a short linear rise, a cosine to zero.
 
     Args:
         model: is changed.
         steps: there will be.
         rate: highest learning rate.
-        state: the optimizer's from earlier training; None is a fresh one.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
-    if state is not None:
-        # Loaded, it would be written to.
-        optimizer.load_state_dict(optimizer.state_dict() | {"state": copy.deepcopy(state)})
     rise = min(WARM_UP_STEPS, max(1, steps // 10))
     schedule = torch.optim.lr_scheduler.SequentialLR(
         optimizer,
@@ -109,9 +102,6 @@ def post_tune(
     steps: int,
     rate: float,
     evaluate_every: int,
-    batch: int = BATCH,
-    frozen_norm: bool = False,
-    state: Mapping[int, Any] | None = None,
     after_step: Callable[[int], Any] = lambda step: None,
 ) -> Run:
     """Trains for some steps, of a `stepper`.
@@ -119,23 +109,20 @@ def post_tune(
     Args:
         model: is changed.
         objective: `(output, labels) -> ()`.
-        stream: training images.
+        stream: training images, `BATCH` a step.
         validation: images and labels to score on the way.
         steps: how many.
         rate: highest learning rate.
         evaluate_every: steps between two scores.
-        batch: images a step.
-        frozen_norm: whether batch normalisation keeps the checkpoint's means and variances.
-        state: the optimizer's from earlier training; None is a fresh one.
         after_step: called with each step's number, from 1.
     """
-    step_by = stepper(model, steps, rate, state)
+    step_by = stepper(model, steps, rate)
     run = Run(model)
     run.history.append((0, scores(predict(model, validation[0]), validation[1])))
     for step in range(1, steps + 1):
-        train(model, frozen_norm)
+        model.train()
         start = time.perf_counter()
-        images, labels = stream.batch(batch)
+        images, labels = stream.batch(BATCH)
         loss = objective(model(images), labels)
         step_by(loss)
         run.seconds += time.perf_counter() - start
@@ -143,35 +130,3 @@ def post_tune(
         if step % evaluate_every == 0 or step == steps:
             run.history.append((step, scores(predict(model, validation[0]), validation[1])))
     return run
-
-
-def optimizer_state(
-    model: Recogniser, objective: Objective, stream: WordImages, steps: int = 300
-) -> Mapping[int, Any]:
-    """AdamW's state as training would have left it: its running means over steps on the spot.
-
-    Args:
-        model: stays as it is.
-        objective: that has trained it, `(output, labels) -> ()`.
-        stream: training images.
-        steps: how many.
-    """
-    model = copy.deepcopy(model).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0)
-    for _ in range(steps):
-        images, labels = stream.batch(BATCH)
-        optimizer.zero_grad()
-        objective(model(images), labels).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), LARGEST_NORM)
-        optimizer.step()
-    optimizer.zero_grad()
-    state: Mapping[int, Any] = optimizer.state_dict()["state"]
-    return state
-
-
-def train(model: nn.Module, frozen_norm: bool) -> None:
-    """Training mode, but for batch normalisation if that is frozen."""
-    model.train()
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.train(not frozen_norm)
