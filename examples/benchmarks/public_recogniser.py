@@ -23,12 +23,10 @@ Example:
 
 import argparse
 import json
-import statistics
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +38,7 @@ from learned_surrogates import LearnedSurrogateLoss, text
 from lib.onnx_recogniser.recogniser import FRAME, HEIGHT, Recogniser, path
 from lib.onnx_recogniser.sets import KINDS, Labelled, load, training
 from lib.post_tuning import stepper
+from lib.runs import Row, append, at_best_rate, read, spread
 
 RESULTS = Path(__file__).parent / "results" / "public_recogniser.json"
 BATCH = 16
@@ -48,7 +47,6 @@ LABELS, LOSSES = ("clean", "edits", "readings", "agreed"), ("proxy", "surrogate"
 TOLERANCE = 1e-5
 # Images of the gradient check.
 CHECKED = 256
-Row = dict[str, Any]
 
 
 def parse() -> argparse.Namespace:
@@ -111,14 +109,12 @@ class Study:
 
     def row(self, key: Row) -> Row:
         """One run's figures, from the results if they have them."""
-        rows = read(self.options.results)
-        for row in rows:
+        for row in read(self.options.results):
             if all(row[name] == value for name, value in key.items()):
                 return row
         model, seconds = self.trained(key["loss"], key["rate"], key["seed"])
         row = key | {split: self.error(model, judged) for split, judged in self.judged.items()}
-        rows.append(row | {"seconds": round(seconds, 1)})
-        write(self.options.results, rows)
+        append(self.options.results, row | {"seconds": round(seconds, 1)})
         print(json.dumps(row), flush=True)
         return row
 
@@ -182,18 +178,6 @@ def batches(count: int, steps: int, seed: int) -> Iterator[list[int]]:
         yield chosen
 
 
-def read(results: Path) -> list[Row]:
-    """The runs that a results file has."""
-    rows: list[Row] = json.loads(results.read_text()) if results.exists() else []
-    return rows
-
-
-def write(results: Path, rows: list[Row]) -> None:
-    """A run a line."""
-    results.parent.mkdir(parents=True, exist_ok=True)
-    results.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
-
-
 def table(rows: list[Row]) -> str:
     """Test error of each loss at its best rate, mean and standard deviation over the seeds."""
     lines = [
@@ -206,13 +190,13 @@ def table(rows: list[Row]) -> str:
             for row in rows
             if (row["kind"], row["labels"], row["steps"]) == (kind, labels, steps)
         ]
-        best = {loss: at_best_rate(here, loss) for loss in dict.fromkeys(r["loss"] for r in here)}
+        losses = dict.fromkeys(row["loss"] for row in here)
+        best = {loss: at_best_rate([r for r in here if r["loss"] == loss]) for loss in losses}
         proxy = {row["seed"]: row["test"] for row in best.get("proxy", [])}
         for loss, runs in best.items():
-            errors = [100 * row["test"] for row in runs]
-            spread = f" ± {statistics.stdev(errors):.2f}" if len(errors) > 1 else ""
+            errors = spread([100 * row["test"] for row in runs], 2)
             line = f"| {kind} | {labels} | {steps} | {loss} | {runs[0]['rate']:g} | {len(runs)} |"
-            line += f" {statistics.mean(errors):.2f}{spread} % |"
+            line += f" {errors} % |"
             shared = [row for row in runs if row["seed"] in proxy and loss in LOSSES[1:]]
             if shared:
                 own = sum(row["test"] for row in shared)
@@ -223,14 +207,6 @@ def table(rows: list[Row]) -> str:
                 line += " | |"
             lines.append(line)
     return "\n".join(lines)
-
-
-def at_best_rate(rows: list[Row], loss: str) -> list[Row]:
-    """A loss's runs at the rate that was the first seed's best on validation images."""
-    own = [row for row in rows if row["loss"] == loss]
-    first = [row for row in own if row["seed"] == 0]
-    rate = min(first, key=lambda row: row["validation"])["rate"]
-    return [row for row in own if row["rate"] == rate]
 
 
 def main() -> None:
