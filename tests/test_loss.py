@@ -402,6 +402,17 @@ def test_a_surrogate_that_returns_a_wrong_shape_is_named():
         make_loss(surrogate=PerFeature())(*make_arguments())
 
 
+@pytest.mark.parametrize("case", ["tensors", "measured"])
+def test_a_surrogate_without_a_gradient_is_named(case):
+    class Detached(nn.Module):
+        def forward(self, z, y):
+            return (z - y).abs().sum(-1).detach()
+
+    criterion = make_loss(case, surrogate=Detached())
+    with pytest.raises(ValueError, match="values have no gradient with respect to z"):
+        train(criterion, case, range(100))
+
+
 def test_repr_tells_metric_task_and_replay():
     criterion = make_loss("ctc", capacity=50)
     before = repr(criterion)

@@ -148,10 +148,20 @@ def value(surrogate: nn.Module, z: Tensor, y: Tensor) -> Tensor:
             f"y {tuple(y.shape)}, as the task's represent and expand give them"
         )
         raise
+    return surrogate_value(found, z)
+
+
+def surrogate_value(found: Any, z: Tensor) -> Tensor:
+    """What a surrogate returned, if it is `(batch,)` and has a gradient where one is asked for."""
     if not isinstance(found, Tensor) or found.shape != z.shape[:1]:
         raise (ValueError if isinstance(found, Tensor) else TypeError)(
             f"the surrogate must return one value a sample, shape {tuple(z.shape[:1])}; it "
             f"returned {described(found)}"
+        )
+    if torch.is_grad_enabled() and z.requires_grad and not found.requires_grad:
+        raise ValueError(
+            "the surrogate's values have no gradient with respect to z, which is what is asked of "
+            "it: it must not detach them, nor compute under no_grad"
         )
     return found
 

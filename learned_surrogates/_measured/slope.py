@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from .._contract import hooks
 from .._learning.gradient_step import apply_gradients, seeded
 from .._learning.sync import Sync
 from .._support.isolated import isolated
@@ -278,11 +279,7 @@ class Slope:
     def _slope(self, form: nn.Module, z: Tensor, y: Tensor, *, create_graph: bool) -> Tensor:
         dtype = next((p.dtype for p in form.parameters() if p.is_floating_point()), z.dtype)
         value = form(z.to(dtype), y.to(dtype) if y.is_floating_point() else y)
-        if value.shape != z.shape[:1]:
-            raise ValueError(
-                f"the surrogate must return one value a sample, shape {tuple(z.shape[:1])}; it "
-                f"returned {tuple(value.shape)}"
-            )
+        value = hooks.surrogate_value(value, z)
         (slope,) = torch.autograd.grad(
             self.scale * value.sum(), z, create_graph=create_graph, materialize_grads=True
         )

@@ -103,6 +103,11 @@ class Sets(LabelledSets):
         target = lasting(targets).to(logits.device)
         if exclusive:
             check_classes(target, logits.shape[1])
+            if self.threshold:
+                raise ValueError(
+                    f"threshold={self.threshold:g} is for marks; of exclusive classes the highest "
+                    "logit says which: leave it out"
+                )
         else:
             check_marks(target)
         rows = len(logits)

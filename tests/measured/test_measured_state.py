@@ -93,7 +93,7 @@ def saved_state(**options):
     return snapshot(criterion)
 
 
-KEYS = [key for key in saved_state() if not re.search(r"net\.[2-9]\.", key)]
+KEYS = sorted(key for key in saved_state() if not re.search(r"net\.[2-9]\.", key))
 
 
 def loaded_with_fault(state, fault, **options):

@@ -299,6 +299,12 @@ SCORES, MARKS = torch.randn(4, 5, requires_grad=True), torch.ones(4, 5)
             ValueError,
             "from 0 to 4; some are 5",
         ),
+        (
+            classification.Sets(threshold=0.5),
+            (SCORES, torch.arange(4)),
+            ValueError,
+            "threshold=0.5 is for marks",
+        ),
         (classification.Sets(), (SCORES > 0, MARKS), TypeError, "before any argmax or threshold"),
         (segmentation.Masks(), (SCORES, MARKS), ValueError, "logits must be"),
         (segmentation.Masks(), (SCORES[:, None, :, None], [1]), TypeError, "must be a tensor"),
