@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 DOCS = Path(__file__).parents[1]
-STUDY = DOCS.parent / "examples" / "benchmarks" / "results" / "any_metric"
+RESULTS = DOCS.parent / "examples" / "benchmarks" / "results"
+STUDY, TEXT = RESULTS / "any_metric", RESULTS / "when_it_helps.json"
 BATCH, STEPS = 64, 600
 # Problems by what is judged, as examples/user_metrics has them.
 KINDS = {
@@ -72,12 +73,22 @@ def figure_of(cell: str) -> Figure:
 
 
 def recognisers() -> dict[str, dict[str, tuple[Figure, Figure]]]:
-    """By head: fonts -> edit distance with the proxy, and with the loss as it is now."""
-    rows = [row for row in table("when-it-helps.md", "| metric, head |") if row[3] == "5"]
+    """By head: fonts -> edit distance with the proxy, and with the loss, labels with errors."""
+    rows = json.loads(TEXT.read_text())
+
+    def figure(head: str, method: str, split: str) -> Figure:
+        key = ("noisy", head, STEPS, method)
+        found = [
+            row[split]
+            for row in rows
+            if (row["regime"], row["head"], row["steps"], row["method"]) == key
+        ]
+        return Figure(statistics.mean(found), statistics.stdev(found))
+
     return {
-        proxy[0].removeprefix("edit distance, "): {
-            "familiar fonts": (figure_of(proxy[4]), figure_of(mine[4])),
-            "new fonts": (figure_of(proxy[6]), figure_of(mine[6])),
+        name: {
+            fonts: (figure(head, "proxy", split), figure(head, "surrogate", split))
+            for fonts, split in (("familiar fonts", "familiar"), ("new fonts", "test"))
         }
-        for proxy, mine in zip(rows[::2], rows[1::2])
+        for name, head in (("one softmax per position", "characters"), ("CTC", "ctc"))
     }
