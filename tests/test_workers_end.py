@@ -56,7 +56,7 @@ def call(criterion):
 
 
 def process_of(criterion):
-    made = core_of(criterion).oracle.queue.pool._made[0].executor
+    made = criterion._core.oracle.queue.pool._made[0].executor
     return next(iter(made._processes.values()))
 
 
@@ -75,7 +75,7 @@ if __name__ == "__main__":
     timed, deleted, left = loss(timeout=900), loss(), loss()
     for criterion in (timed, deleted, left):
         call(criterion)
-    process, made = process_of(timed), core_of(timed).oracle.queue.pool._made[0]
+    process, made = process_of(timed), timed._core.oracle.queue.pool._made[0]
     made.under_way = dict.fromkeys(made.under_way, 0.0)  # the time is up
     wait_for_the_end_of(process)
     process = process_of(deleted)
@@ -105,10 +105,10 @@ if __name__ == "__main__":
             call(criterion)
     except KeyboardInterrupt:
         caught.set()
-        calls = core_of(criterion).record.calls
+        calls = criterion._core.record.calls
         for _ in range(3):
             call(criterion)
-        assert core_of(criterion).record.calls == calls + 3
+        assert criterion._core.record.calls == calls + 3
         assert criterion.stats["metric/lost"] == 0
         print("went on")
 """
