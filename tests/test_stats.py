@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from learned_surrogates._fitted.agreement import agreement
+from learned_surrogates._fitted.goodness_of_fit import goodness_of_fit
 
 numbers = st.integers(-3, 3).map(float)
 
@@ -26,14 +26,14 @@ def plain_spearman(a, b):
 @given(st.lists(st.tuples(numbers, numbers), min_size=2, max_size=12))
 def test_rank_correlation_is_spearmans_with_ties(pairs):
     values, errors = [v for v, _ in pairs], [e for _, e in pairs]
-    actual = agreement(torch.tensor(values), torch.tensor(errors))["surrogate/spearman"]
+    actual = goodness_of_fit(torch.tensor(values), torch.tensor(errors))["surrogate/spearman"]
     assert actual == pytest.approx(plain_spearman(values, errors), nan_ok=True, abs=1e-9)
 
 
 @given(st.lists(st.tuples(numbers, numbers), min_size=1, max_size=12))
 def test_errors_are_those_of_a_plain_computation(pairs):
     values, errors = [v for v, _ in pairs], [e for _, e in pairs]
-    actual = agreement(torch.tensor(values), torch.tensor(errors))
+    actual = goodness_of_fit(torch.tensor(values), torch.tensor(errors))
     absolute = sum(abs(v - e) for v, e in pairs) / len(pairs)
     assert actual["surrogate/mae"] == pytest.approx(absolute)
     mean = sum(errors) / len(errors)
@@ -49,14 +49,14 @@ def test_noise_of_the_errors_is_not_the_surrogates_fault():
     truth = 3 * torch.rand(20_000, generator=random)
     values = truth + 0.3 * torch.randn(20_000, generator=random)
     errors = truth + 0.8 * torch.randn(20_000, generator=random)
-    relative = agreement(values, errors, torch.full((20_000,), 0.8**2))["surrogate/nrmse"]
+    relative = goodness_of_fit(values, errors, torch.full((20_000,), 0.8**2))["surrogate/nrmse"]
     assert relative == pytest.approx(0.3 / truth.std().item(), abs=0.03)
-    assert agreement(values, errors)["surrogate/nrmse"] > 2 * relative
+    assert goodness_of_fit(values, errors)["surrogate/nrmse"] > 2 * relative
 
 
 def test_a_perfect_surrogate():
     errors = torch.tensor([0.0, 1.0, 5.0])
-    assert agreement(errors, errors) == {
+    assert goodness_of_fit(errors, errors) == {
         "surrogate/mae": 0.0,
         "surrogate/nrmse": 0.0,
         "surrogate/spearman": pytest.approx(1.0),
@@ -65,7 +65,7 @@ def test_a_perfect_surrogate():
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_too_few_samples_give_nan(count):
-    figures = agreement(torch.ones(count), torch.ones(count))
+    figures = goodness_of_fit(torch.ones(count), torch.ones(count))
     assert math.isnan(figures["surrogate/nrmse"])
     assert math.isnan(figures["surrogate/spearman"])
     assert math.isnan(figures["surrogate/mae"]) == (count == 0)

@@ -218,9 +218,9 @@ def main() -> None:
             for label, criterion in losses.items()
         }
         columns["truth"] = cosines(first, second, inputs)
-        r2 = losses["one call"]._core.estimator.r2
+        r2 = losses["one call"].stats["surrogate/r2"]
         row = "   ".join(f"{label} {value}" for label, value in columns.items())
-        learned = nets._core.estimator.r2
+        learned = nets.stats["surrogate/r2"]
         print(f"{name:22} R2 {r2:.3f}   {row}   nets {learned:.3f}", flush=True)
 
 

@@ -15,7 +15,7 @@ from .._learning.sync import Sync
 from .._support.isolated import isolated
 from .._support.transfer import send
 from .._support.warnings import warn
-from .agreement import agreement
+from .goodness_of_fit import goodness_of_fit
 from .net import Net
 from .objective import objective
 from .pairs import Pairs
@@ -229,7 +229,7 @@ class Learner:
             "surrogate/warming_up": self.warming_up,
             "replay/size": self.pairs.replay.size,
             "metric/mean": self.pairs.metric_mean,
-            **agreement(*(self.pairs.unseen.oldest_first() or self._on_generated())),
+            **goodness_of_fit(*(self.pairs.unseen.oldest_first() or self._on_generated())),
             "surrogate/penalty": float(self.penalty),
             "filter/keep_rate": float(self.keep_rate),
             "surrogate/seconds": self.update_seconds,

@@ -41,6 +41,8 @@ REVERSED = (
 )
 # How far an error may fall below zero by rounding, relative to the metric's value.
 ROUNDING = 1e-5
+#: What was raised, by the sample that raised it.
+Causes = dict[int, Exception]
 
 
 class Metric:
@@ -142,66 +144,63 @@ class Metric:
         """
         count = len(targets)
         if not count:
-            return torch.zeros(0, dtype=torch.float64, device="cpu"), torch.zeros(
-                0, dtype=torch.bool, device="cpu"
-            )
-        known, refusal, form = self.form, None, self.form
-        if form is None:
-            finding = find_form(self.function, self.name, predictions, targets)
-            form, refusal, self.word = finding.form, finding.refusal, finding.word
-            self.form = form if finding.settled else None
-        values, causes = self._evaluate(form, predictions, targets, count)
-        if form.takes == "batch" and form.watched and count > 1 and not causes:
-            changed = coupling(self.function, predictions, targets, values)
-            if changed is not None:
-                self.word = COUPLED.format(self.name, *changed)
-                self.form = form = Form("one")
-                values, causes = self._evaluate(form, predictions, targets, count)
-            elif self.form is not None:
-                self.form = replace(form, watched=0 if told(values) else form.watched - 1)
-        if known is None and causes:
-            # A failing metric does not tell which form it has: ask again at the next call.
-            self.form = None
-            whole = fault_of_all(self.function, predictions, targets, causes.get(0))
-            if whole is not None:
-                causes, refusal = dict.fromkeys(range(count), whole), None
-            said = refusal if isinstance(refusal, ReturnedError) else f"had raised {refusal!r}"
-            for cause in causes.values() if refusal else ():
-                cause.add_note(f"Called with a batch, it {said}")
-        elif form.takes != "batch" and form.watched and count > 1:
-            self._watch(form, predictions, targets, values)
+            nothing = torch.zeros(0, dtype=torch.float64, device="cpu")
+            return nothing, nothing.bool()
+        values, causes = self._call(predictions, targets, count)
         errors = self.best - values if self.higher_is_better else values - self.best
-        size = values.abs()
-        slack = ROUNDING * (1 + size + abs(self.best))
-        # What is not a number compares as false.
-        fine = (size < math.inf) & (errors >= -slack)
-        blamed = None if self.on_error == "skip" or fine.all() else self._blamed(fine, predictions)
-        if not fine.all():
-            self.trouble = self._trouble(fine, predictions, values, causes)
-        if blamed is not None:
-            place, sample = blamed, blamed[0]
+        slack = ROUNDING * (1 + values.abs() + abs(self.best))
+        fine = values.isfinite() & (errors >= -slack)
+        if not fine.all() and (blamed := self._blamed(fine, predictions, values, causes)):
+            sample = blamed[0]
             position = sample if positions is None else positions[sample]
             which = f"sample {position} of {batch or count}"
             if len(causes) == count > 1 and len(set(map(id, causes.values()))) == 1:
                 which = f"of all {count} samples"
             pair = predictions[sample], targets[sample]
-            self._raise(which, float(values[place]), causes.get(sample), *pair)
+            self._raise(which, float(values[blamed]), causes.get(sample), *pair)
         return errors.clamp(min=0), fine.flatten(1).all(1) if fine.ndim > 1 else fine
 
     def value(self, errors: Tensor) -> Tensor:
         """Errors, turned back into the metric's own values."""
         return self.best - errors if self.higher_is_better else self.best + errors
 
-    def _blamed(self, fine: Tensor, predictions: Any) -> tuple[int, ...] | None:
-        """Where the first value is missing that the metric owes; None where it owes none."""
-        places = [tuple(place) for place in (~fine).nonzero().tolist()]
-        return next((place for place in places if not _is_wild(predictions[place[0]])), None)
+    def _call(self, predictions: Any, targets: Any, count: int) -> tuple[Tensor, Causes]:
+        """As `_evaluate`, in the form that is known; where none is, in one that is found."""
+        known, refusal, form = self.form, None, self.form
+        if form is None:
+            finding = find_form(self.function, self.name, predictions, targets)
+            form, refusal, self.word = finding.form, finding.refusal, finding.word
+            self.form = form if finding.settled else None
+        values, causes = self._evaluate(form, predictions, targets)
+        if form.takes == "batch" and form.watched and count > 1 and not causes:
+            if (changed := coupling(self.function, predictions, targets, values)) is not None:
+                self.word = COUPLED.format(self.name, *changed)
+                self.form = form = Form("one")
+                values, causes = self._evaluate(form, predictions, targets)
+            elif self.form is not None:
+                self.form = replace(form, watched=0 if told(values) else form.watched - 1)
+        if known is None and causes:
+            # A failing metric does not tell which form it has: ask again at the next call.
+            self.form = None
+            causes = self._explained(causes, refusal, predictions, targets)
+        elif form.takes != "batch" and form.watched and count > 1:
+            self._watch(form, predictions, targets, values)
+        return values, causes
 
-    def _evaluate(
-        self, form: Form, predictions: Any, targets: Any, count: int
-    ) -> tuple[Tensor, dict[int, Exception]]:
+    def _explained(
+        self, causes: Causes, refusal: Exception | None, predictions: Any, targets: Any
+    ) -> Causes:
+        """Causes where no form is known: one for all samples, or each with what a batch did."""
+        if (whole := fault_of_all(self.function, predictions, targets, causes.get(0))) is not None:
+            return dict.fromkeys(range(len(targets)), whole)
+        said = refusal if isinstance(refusal, ReturnedError) else f"had raised {refusal!r}"
+        for cause in causes.values() if refusal else ():
+            cause.add_note(f"Called with a batch, it {said}")
+        return causes
+
+    def _evaluate(self, form: Form, predictions: Any, targets: Any) -> tuple[Tensor, Causes]:
         """Values (NaN where there is none), and what was raised by which sample."""
-        batched, shape = form.takes == "batch", shape_of_samples(predictions)
+        batched, shape, count = form.takes == "batch", shape_of_samples(predictions), len(targets)
         whole: Exception | None = None
         if batched:
             try:
@@ -210,7 +209,7 @@ class Metric:
                 whole = error
         returned = isinstance(whole, ReturnedError)
         found: list[Tensor | None] = [None] * count
-        causes: dict[int, Exception] = {}
+        causes: Causes = {}
         for sample in range(count):
             part = sample if form.takes == "sample" else slice(sample, sample + 1)
             try:
@@ -243,14 +242,24 @@ class Metric:
         if whole is not None and len(known) > 1:
             mean, total = math.fsum(known) / len(known), math.fsum(known)
             if not (same(whole, mean) or same(whole, total)):
-                self.word = self.word or CALLED_ALONE.format(
-                    self.name, whole, mean, MEANT[form.takes]
-                )
+                parts = self.name, whole, mean, MEANT[form.takes]
+                self.word = self.word or CALLED_ALONE.format(*parts)
             elif not varies(known):
                 # Of samples that are all alike, most scores are the mean.
                 self.form = self.form and replace(form, watched=form.watched - 1)
                 return
         self.form = self.form and replace(form, watched=0)
+
+    def _blamed(
+        self, fine: Tensor, predictions: Any, values: Tensor, causes: Causes
+    ) -> tuple[int, ...] | None:
+        """Where the first value is missing that the metric owes; keeps what the first met with."""
+        first, *_ = places = [tuple(place) for place in (~fine).nonzero().tolist()]
+        value, cause = float(values[first]), causes.get(first[0])
+        wild = _is_wild(predictions[first[0]])
+        self.trouble = "got a prediction that is not finite" if wild else self._what(value, cause)
+        owed = (place for place in places if not _is_wild(predictions[place[0]]))
+        return None if self.on_error == "skip" else next(owed, None)
 
     def _raise(
         self, which: str, value: float, cause: Exception | None, prediction: Any, target: Any
@@ -264,15 +273,6 @@ class Metric:
             f"metric {self.name!r} {what} ({which}; prediction {described(prediction)}, target "
             f"{described(target)}). {METRIC_HELP}{called}"
         ) from cause
-
-    def _trouble(
-        self, fine: Tensor, predictions: Any, values: Tensor, causes: dict[int, Exception]
-    ) -> str:
-        """What happened to the first sample without an error."""
-        place = tuple((~fine).nonzero()[0].tolist())
-        if _is_wild(predictions[place[0]]):
-            return "got a prediction that is not finite"
-        return self._what(float(values[place]), causes.get(place[0]))
 
     def _what(self, value: float, cause: Exception | None) -> str:
         """Why a sample has no error."""

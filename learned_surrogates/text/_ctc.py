@@ -12,14 +12,9 @@ from torch import Tensor
 from .._support.transfer import send
 from ._alignment import Labels, extend, fit_to_frames, force_align, spread_evenly
 from ._alphabet import Alphabet, kept_rows
+from ._ctc_labels import read_labels, read_lengths
 from ._readings import ReadingTask
-from ._text_task import (
-    TextBatch,
-    as_integers,
-    check_classes,
-    check_output,
-    padded,
-)
+from ._text_task import TextBatch, as_integers, check_output, padded
 
 # In the place of log 0 when a generated text, which is certain of itself, is aligned.
 LEAST_PROBABILITY = 1e-6
@@ -98,13 +93,18 @@ class CTC(ReadingTask):
         time, batch = frames_first.shape[:2]
         if not time:
             raise ValueError(f"log_probs has no frames: its shape is {tuple(log_probs.shape)}")
-        frames = self._lengths("input_lengths", input_lengths, batch, time)
-        labels = self._labels(as_integers("targets", targets), target_lengths, batch)
-        present = torch.arange(time, device="cpu") < torch.from_numpy(frames)[:, None]
+        frames = read_lengths("input_lengths", input_lengths, batch, time)
+        classes = as_integers("targets", targets)
+        if batch == 1 and classes.ndim == 1:  # padded, without the batch
+            classes = classes[None]
+        labels = read_labels(
+            classes, target_lengths, batch, self.alphabet.classes, self.alphabet.special
+        )
+        present = torch.arange(time, device="cpu") < frames[:, None]
         return TextBatch(
             prediction=log_probs,
             logits=self.logits(log_probs.detach()),
-            target=send(self._target(frames_first, labels, frames), log_probs.device),
+            target=send(self._target(frames_first, labels, frames.numpy()), log_probs.device),
             batch_dim=1 if batched else None,
             present=send(present, log_probs.device),
             texts=[self.alphabet.decode(text) for text in labels],
@@ -175,44 +175,3 @@ class CTC(ReadingTask):
         scores = of_states.nan_to_num(0.0, 0.0, -1e4).clamp(-LARGEST_SCORE, LARGEST_SCORE)
         counts = np.array([len(text) for text in labels], dtype=np.int64)
         return force_align(scores.cpu().numpy(), extended, counts, frames)
-
-    def _lengths(self, name: str, lengths: Any, batch: int, most: int) -> NDArray[np.int64]:
-        values = as_integers(name, lengths).reshape(-1).numpy()
-        if len(values) != batch:
-            raise ValueError(f"{name} has {len(values)} entries for a batch of {batch}")
-        if batch and not 0 <= values.min() <= values.max() <= most:
-            sample = int(np.argmax((values < 0) | (values > most)))
-            raise ValueError(
-                f"{name} of sample {sample} is {values[sample]}; it must be in 0..{most}"
-            )
-        return values
-
-    def _labels(self, targets: Tensor, target_lengths: Any, batch: int) -> Labels:
-        """Each sample's class indices, from padded or concatenated targets."""
-        if targets.ndim == 2 or (targets.ndim == 1 and batch == 1):
-            rows = targets.reshape(batch, -1) if targets.ndim == 1 else targets
-            if len(rows) != batch:
-                raise ValueError(f"targets have {len(rows)} rows for a batch of {batch}")
-            counts = self._lengths("target_lengths", target_lengths, batch, rows.shape[1])
-            labels = [row[:n] for row, n in zip(rows.tolist(), counts.tolist(), strict=True)]
-        elif targets.ndim == 1:
-            counts = self._lengths("target_lengths", target_lengths, batch, len(targets))
-            if counts.sum() != len(targets):
-                raise ValueError(
-                    f"concatenated targets have {len(targets)} entries and target_lengths add up "
-                    f"to {counts.sum()}"
-                )
-            labels = [part.tolist() for part in targets.split(counts.tolist())]
-        else:
-            raise ValueError(
-                "targets must be padded, (batch, length), or concatenated, (sum of lengths,); "
-                f"their shape is {tuple(targets.shape)}"
-            )
-        for sample, text in enumerate(labels):
-            check_classes("targets", sample, text, self.alphabet)
-            if self.alphabet.special in text:
-                raise ValueError(
-                    f"targets of sample {sample} have the blank, class {self.alphabet.special}, "
-                    "within its target length: targets are spelt without it"
-                )
-        return labels

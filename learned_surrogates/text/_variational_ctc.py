@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._support.checks import check_choice, check_dense, check_number
-from ._text_task import as_integers
+from ._ctc_labels import read_labels, read_lengths
+from ._text_task import as_integers, padded
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -117,9 +118,13 @@ class VariationalCTC(nn.Module):
         """
         self._check(features)
         time, batch = features.shape[:2]
-        frames = _lengths("input_lengths", input_lengths, batch, time)
-        labels, lengths = self._labels(as_integers("targets", targets), target_lengths, batch)
-        labels = labels.to(features.device)
+        frames = read_lengths("input_lengths", input_lengths, batch, time)
+        texts = read_labels(
+            as_integers("targets", targets), target_lengths, batch, self.classes, self.blank
+        )
+        lengths = torch.tensor([len(text) for text in texts], dtype=torch.int64, device="cpu")
+        # Blanks behind the labels; room for one where all are empty.
+        labels = torch.from_numpy(padded(texts, 1, self.blank)).to(features.device)
         with torch.autocast(features.device.type, enabled=False):
             features = features.to(self.prior.weight.dtype)
             prior = _wide(self.prior(features).squeeze(2))
@@ -177,38 +182,6 @@ class VariationalCTC(nn.Module):
                 "it with the model, before the optimizer is made"
             )
 
-    def _labels(self, targets: Tensor, counts: Any, batch: int) -> tuple[Tensor, Tensor]:
-        """Labels, blanks behind them, `(batch, length)`, and their lengths, on the CPU."""
-        if targets.ndim == 2:
-            if len(targets) != batch:
-                raise ValueError(f"targets have {len(targets)} rows for a batch of {batch}")
-            lengths = _lengths("target_lengths", counts, batch, targets.shape[1])
-            rows = [row[:n] for row, n in zip(targets, lengths.tolist(), strict=True)]
-        elif targets.ndim == 1:
-            lengths = _lengths("target_lengths", counts, batch, len(targets))
-            if lengths.sum() != len(targets):
-                raise ValueError(
-                    f"concatenated targets have {len(targets)} entries and target_lengths add up "
-                    f"to {lengths.sum()}"
-                )
-            rows = list(targets.split(lengths.tolist()))
-        else:
-            raise ValueError(
-                "targets must be padded, (batch, length), or concatenated, (sum of lengths,); "
-                f"their shape is {tuple(targets.shape)}"
-            )
-        for sample, row in enumerate(rows):
-            wrong = row[(row < 0) | (row >= self.classes) | (row == self.blank)]
-            if len(wrong):
-                raise ValueError(
-                    f"targets of sample {sample} have class {wrong[0]}; a label has classes of "
-                    f"0..{self.classes - 1}, without the blank, {self.blank}"
-                )
-        labels = torch.full((batch, max([1, *map(len, rows)])), self.blank, device="cpu")
-        for label, row in zip(labels, rows, strict=True):
-            label[: len(row)] = row
-        return labels, lengths
-
 
 class _Posterior(nn.Module):
     """Eq. 8: logits of the blank, which knows which characters there are, not where."""
@@ -238,15 +211,3 @@ def _divergence(logits: Tensor, other: Tensor) -> Tensor:
 def _wide(values: Tensor) -> Tensor:
     """In float32, if not in float64."""
     return values if values.dtype == torch.float64 else values.float()
-
-
-def _lengths(name: str, lengths: Any, batch: int, most: int) -> Tensor:
-    """`(batch,)` integers on the CPU, within 0 to the most."""
-    values = as_integers(name, lengths).reshape(-1)
-    if len(values) != batch:
-        raise ValueError(f"{name} has {len(values)} entries for a batch of {batch}")
-    bad = (values < 0) | (values > most)
-    if bad.any():
-        sample = int(bad.nonzero()[0])
-        raise ValueError(f"{name} of sample {sample} is {values[sample]}; it must be in 0..{most}")
-    return values

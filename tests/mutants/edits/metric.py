@@ -24,7 +24,7 @@ EDITS = [
             "and not _is_wild(predictions[sample]):\n                    break",
             ":\n                    break",
         ),
-        ("if not _is_wild(predictions[place[0]])), None)", "if place), None)"),
+        ("for place in places if not _is_wild(predictions[place[0]]))", "for place in places)"),
         ("values.fill_(torch.nan)", "pass"),
     ),
     *of(

@@ -4,7 +4,9 @@ import torch
 from torch import Tensor
 
 
-def agreement(values: Tensor, errors: Tensor, noise: Tensor | None = None) -> dict[str, float]:
+def goodness_of_fit(
+    values: Tensor, errors: Tensor, noise: Tensor | None = None
+) -> dict[str, float]:
     """Compares surrogate values with the true errors, `(samples,)` each.
 
     Args:
