@@ -21,9 +21,9 @@ MOST = 10.0
 # So many are taken as alike, whatever their spreads.
 FEW = 32
 BEYOND = (
-    "predictions are as {size} as {largest:.0e}, whose square float32 has no room for: noise as wide "
-    "as a share of what they vary by cannot be made, and there is no gradient to follow. Scale them "
-    "to the order of 1, and within the metric back"
+    "predictions are as {size} as {largest:.0e}, whose square float32 has no room for: noise as "
+    "wide as a share of what they vary by cannot be made, and there is no gradient to follow. "
+    "Scale them to the order of 1, and within the metric back"
 )
 
 
