@@ -42,14 +42,17 @@ def _of_classes(prediction: Tensor, targets: Tensor) -> list[Tensor]:
         return []
     if targets.shape == (len(targets), 1):
         targets = targets[:, 0]
-    dims = [dim for dim in (1, -1) if _without(prediction.shape, dim) == targets.shape]
-    if not dims:
-        return []
-    classes = prediction.shape[dims[0]]
-    # Whatever stands for a target that does not count is as good as any class.
-    one_hot = F.one_hot(targets.long().clamp(0, classes - 1), classes).movedim(-1, dims[0])
-    one_hot = one_hot.to(torch.promote_types(prediction.dtype, torch.float32))
-    return [one_hot, one_hot.logit(LEAST)]
+    found = []
+    # Where classes may lie along either, the metric's values tell which.
+    for dim in sorted({1, prediction.ndim - 1}):
+        if _without(prediction.shape, dim) != targets.shape:
+            continue
+        classes = prediction.shape[dim]
+        # Whatever stands for a target that does not count is as good as any class.
+        one_hot = F.one_hot(targets.long().clamp(0, classes - 1), classes).movedim(-1, dim)
+        one_hot = one_hot.to(torch.promote_types(prediction.dtype, torch.float32))
+        found += [one_hot, one_hot.logit(LEAST)]
+    return found
 
 
 def _without(shape: torch.Size, dim: int) -> tuple[int, ...]:

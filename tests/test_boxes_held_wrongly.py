@@ -119,3 +119,11 @@ def test_a_metric_by_shapely_trains_on_corners_that_cross():
     criterion(crossing, target).backward()
     assert crossing.grad.isfinite().all()
     assert criterion.stats["metric/mean"] == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("bad", [-0.5, torch.nan])
+def test_a_weight_that_would_lead_away_from_the_target_is_refused(bad):
+    criterion = LearnedSurrogateLoss(boxes.rotated_iou, task=boxes.Rotated())
+    pred = torch.tensor([[4.0, 4.0, 3.0, 2.0, 0.1]]).repeat(3, 1).requires_grad_()
+    with pytest.raises(ValueError, match=r"weight of sample 1 is (-0\.5|nan): it must not be"):
+        criterion(pred, pred.detach() + 0.1, torch.tensor([1.0, bad, 0.0]))

@@ -36,6 +36,19 @@ def test_a_forgotten_direction_is_doubted(metric, options):
     assert len(caught) == 1
 
 
+@pytest.mark.parametrize("dim", [1, 2])
+def test_where_classes_may_lie_along_either_dimension_the_better_one_counts(dim):
+    def wrong(scores, classes):
+        return (scores.argmax(dim) != classes).float().mean(1)
+
+    random = torch.Generator().manual_seed(0)
+    classes = torch.rand(32, 6, generator=random).argsort(1)
+    right = nn.functional.one_hot(classes, 6).float().movedim(-1, dim)
+    # Mostly right, and so better than the targets along the other dimension.
+    scores = (right + 0.3 * torch.randn(right.shape, generator=random)).requires_grad_()
+    LearnedSurrogateLoss(wrong)(scores, classes)
+
+
 @pytest.mark.parametrize(
     ("options", "why"),
     [

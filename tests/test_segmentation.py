@@ -87,6 +87,24 @@ def test_counts_of_classes_are_those_of_loops_without_what_is_ignored():
             assert found[image, k].tolist() == expected
 
 
+def test_what_is_not_a_number_is_wrong():
+    logits, masks = images()
+    wrong = torch.where(masks, -1.0, 1.0)
+    wild = torch.rand(logits.shape, generator=torch.Generator().manual_seed(1)) < 0.3
+    assert torch.equal(
+        counts(logits.masked_fill(wild, torch.nan), masks),
+        counts(torch.where(wild, wrong, logits), masks),
+    )
+    assert iou(torch.full((1, 9), torch.nan), torch.zeros(1, 9)) == 0
+    scores, targets = class_maps()
+    assert (iou(torch.full_like(scores, torch.nan), targets, classes=4) == 0).all()
+    whole = counts(scores[..., 1:], targets[..., 1:], classes=4, ignore_index=2)
+    scores[:, 1, :, 0] = torch.nan  # of one class in each
+    found = counts(scores, targets, classes=4, ignore_index=2)
+    assert torch.equal(found[..., 0], whole[..., 0])
+    assert torch.equal(found[..., [0, 2]].sum((1, 2)), (targets != 2).sum((1, 2)))
+
+
 def test_batches_put_together_are_the_data_set():
     scores, targets = class_maps()
     parts = [counts(scores[i : i + 2], targets[i : i + 2], classes=4) for i in range(0, 5, 2)]

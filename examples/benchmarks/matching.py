@@ -132,10 +132,7 @@ def mean_of(loss: Callable[..., Tensor]) -> Callable[[int], Objective]:
 
 
 def learned(metric: Callable[..., Tensor], seed: int, width: float | None = None) -> Objective:
-    # Said, as targets in the place of scores (n, n) could be rows or columns.
-    return LearnedSurrogateLoss(
-        metric, higher_is_better=False, task=Tensors(smoothing=width), seed=seed
-    )
+    return LearnedSurrogateLoss(metric, task=Tensors(smoothing=width), seed=seed)
 
 
 # By method, what to choose from: functions of a seed that make a loss.

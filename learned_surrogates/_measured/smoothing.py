@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .._support.moderate import moderate
+from .._support.warnings import warn
 
 # Of the smaller of the outputs' spread and the errors'. Between half of it and twice it hardly
 # matters; four times it can ruin a model.
@@ -19,6 +20,11 @@ ALIKE = 10.0
 MOST = 10.0
 # So many are taken as alike, whatever their spreads.
 FEW = 32
+BEYOND = (
+    "predictions are as {size} as {largest:.0e}, whose square float32 has no room for: noise as "
+    "wide as a share of what they vary by cannot be made, and there is no gradient to follow. "
+    "Scale them to the order of 1, and within the metric back"
+)
 
 
 class Smoothing:
@@ -52,6 +58,8 @@ class Smoothing:
         # Before it is rounded: of times in seconds, float32 has no digits left for an error.
         error = z - target.to(z) if alike else torch.zeros_like(z)
         finite = moderate(z) & moderate(error)
+        if self.moments is None and len(z):
+            _check_size(z, error, finite)
         if self.moments is not None and self.moments.shape[1:] == z.shape[1:]:
             z, error = _bounded(z, self.moments[:2]), _bounded(error, self.moments[2:])
         new = torch.cat([_moments(z, finite), _moments(error, finite)])
@@ -96,6 +104,15 @@ class Smoothing:
     def to(self, device: torch.device) -> None:
         self._width = None
         self.moments = None if self.moments is None else self.moments.to(device)
+
+
+def _check_size(z: Tensor, error: Tensor, finite: Tensor) -> None:
+    """Warns of first predictions that are too large or small for variances in float32."""
+    largest = torch.maximum(z.abs().amax(), error.abs().amax())
+    too_large = ~finite.any() & z.isfinite().all()
+    too_small = (largest > 0) & (largest.float().square() < torch.finfo(torch.float32).tiny)
+    if too_large | too_small:
+        warn(BEYOND.format(size="large" if too_large else "small", largest=largest.item()))
 
 
 def _rule(moments: Tensor) -> Tensor:

@@ -158,7 +158,16 @@ class BoxTask(Task[BoxBatch]):
             weight = self._weights(weight, pred)
             # Negatives carry a weight of zero, and a target that means nothing.
             kept = weight != 0
-            if kept.all():
+            bad = ~(weight >= 0)
+            # Read together, as each would wait for the device.
+            all_kept, any_bad = torch.stack([kept.all(), bad.any()]).tolist()
+            if any_bad:
+                sample = int(bad.nonzero()[0])
+                raise ValueError(
+                    f"weight of sample {sample} is {weight[sample].item():g}: it must not be "
+                    "negative or NaN"
+                )
+            if all_kept:
                 kept = None
             else:
                 pred, stored, weight = pred[kept], stored[kept.to(stored.device)], weight[kept]

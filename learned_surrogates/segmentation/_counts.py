@@ -18,6 +18,8 @@ def counts(
 ) -> Tensor:
     """True positives, false positives and false negatives of each image, in pixels.
 
+    A logit that is not a number, and a pixel with such a score, is wrong, whatever is true there.
+
     Args:
         predictions: masks or logits `(images, ...)`: what is above 0 is foreground. Probabilities
             will not do, as all are above 0. With `classes`, class maps `(images, ...)` of integers,
@@ -56,7 +58,9 @@ def counts(
             f"scores of classes and class maps: then give classes={predictions.shape[1]}"
         )
     check_masks(predictions, targets)
-    said, true = (predictions > 0).flatten(1), (targets > 0).flatten(1)
+    true = targets > 0
+    said = torch.where(true, predictions > 0, ~(predictions <= 0)).flatten(1)
+    true = true.flatten(1)
     return torch.stack([(said & true).sum(1), (said & ~true).sum(1), (~said & true).sum(1)], 1)
 
 
@@ -123,14 +127,17 @@ def _of_classes(
     predictions: Tensor, targets: Tensor, classes: int, ignore_index: int | None
 ) -> Tensor:
     check_number("classes", classes, 1)
+    wild = torch.zeros_like(targets, dtype=torch.bool)
     if predictions.ndim == targets.ndim + 1 and predictions.shape[1] == classes:
-        predictions = predictions.argmax(1)
+        wild, predictions = predictions.isnan().any(1), predictions.argmax(1)
     if predictions.shape != targets.shape:
         raise ValueError(
             "predictions must be class maps of the targets' shape, or scores (images, "
             f"{classes}, ...); shapes are {tuple(predictions.shape)} and {tuple(targets.shape)}"
         )
-    said, true = predictions.flatten(1).long(), targets.flatten(1).long()
+    targets = targets.long()
+    said = torch.where(wild, (targets + 1) % classes, predictions.long()).flatten(1)
+    true = targets.flatten(1)
     counted = torch.ones_like(true, dtype=torch.bool)
     if ignore_index is not None:
         counted = true != ignore_index

@@ -83,6 +83,25 @@ def test_what_does_not_vary_has_an_answer(z, target):
     assert found.isfinite().all() and (found > 0).all()
 
 
+@pytest.mark.parametrize(("scale", "size"), [(1e30, "large"), (1e-30, "small")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_float32_cannot_square_is_named_once(scale, size, dtype):
+    criterion = LearnedSurrogateLoss(lambda p, t: (p - t).abs().sum(-1) / scale)
+    target = scale * torch.randn(8, 3, dtype=dtype)
+    prediction = (scale * torch.randn(8, 3, dtype=dtype)).requires_grad_()
+    with pytest.warns(UserWarning, match=f"as {size} as .e[+-](30|29).*Scale them") as caught:
+        criterion(prediction, target)
+        criterion(prediction, target)
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize("scale", [1e17, 1e-17])
+def test_what_it_can_square_is_followed(scale):
+    assert width(scale * torch.randn(4000, 5), None).mean() == pytest.approx(
+        scale * SHARE, rel=0.05
+    )
+
+
 def test_wild_samples_are_left_out():
     z = torch.randn(500, 3)
     clean = width(z, None)
