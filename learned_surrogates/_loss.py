@@ -34,7 +34,7 @@ from ._support.checks import check_choice, check_number
 from ._support.isolated import never_compiled
 from ._support.processes import Lock, Stream, one_at_a_time
 from ._support.warnings import warn
-from ._task import Task, as_call
+from ._task import Task, as_call, check_is_task
 from ._tensors import Tensors
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ class LearnedSurrogateLoss(SavedWhole):
         super().__init__()
         self._lock = Lock()
         task = Tensors() if task is None else task
-        hooks.check_is_task(task)
+        check_is_task(task)
         if base_loss is not None:
             check_base_loss(base_loss)
         if base_loss is None and base_weight is not None:

@@ -213,6 +213,19 @@ class Task(ABC, Generic[BatchType]):
         return None
 
 
+def check_is_task(task: object) -> None:
+    """Checks that a task is one.
+
+    Raises:
+        TypeError: it is something else, such as its class.
+    """
+    if not isinstance(task, Task):
+        raise TypeError(
+            f"task must be a Task such as text.CTC(alphabet); got {task!r}"
+            + (", the class itself: call it" if isinstance(task, type) else "")
+        )
+
+
 def as_call(arguments: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """What the loss would be called with, a tuple or a dict, each of the arguments `plain`.
 

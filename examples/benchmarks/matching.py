@@ -32,12 +32,10 @@ import argparse
 import functools
 import itertools
 import json
-import statistics
 import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +44,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from learned_surrogates import LearnedSurrogateLoss, Tensors
 from lib.assignment import assigned, blackbox_assignment, sinkhorn
+from lib.runs import Row, read, spread, write
 from user_metrics.methods import Objective
 from user_metrics.problem import Problem, Splits, cross_entropy, generator, perceptron, split
 from user_metrics.score_function import ScoreFunction
@@ -57,7 +56,6 @@ KEYPOINTS, APPEARANCE, FEATURES = 10, 6, 16
 STRENGTHS = (2.0 * BATCH, 10.0 * BATCH, 80.0 * BATCH)
 MARGIN = 1.0
 WRONG = 0.3
-Row = dict[str, Any]
 
 
 def views(wrong: float) -> Splits:
@@ -216,11 +214,8 @@ def table(found: list[Row]) -> str:
     """Markdown: mean and standard deviation of the test's metric over the seeds, in per cent."""
     lines = ["| loss | " + " | ".join(PROBLEMS) + " |", "|---" * (1 + len(PROBLEMS)) + "|"]
     for method in ("checkpoint", *METHODS):
-        cells = []
-        for row in (row for row in found if row["method"] == method):
-            values = [100 * value for value in row["test"]]
-            spread = statistics.stdev(values) if values[1:] else 0.0
-            cells.append(f"{statistics.mean(values):.2f} ± {spread:.2f}")
+        own = (row for row in found if row["method"] == method)
+        cells = [spread([100 * value for value in row["test"]], 2) for row in own]
         lines.append(f"| {method} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -239,9 +234,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     if not options.table:
-        lines = ",\n".join(map(json.dumps, run(options)))
-        options.results.write_text(f"[\n{lines}\n]\n")
-    print(table(json.loads(options.results.read_text())))
+        write(options.results, run(options))
+    print(table(read(options.results)))
 
 
 if __name__ == "__main__":

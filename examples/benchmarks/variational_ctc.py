@@ -24,12 +24,10 @@ Example:
 
 import argparse
 import json
-import statistics
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +40,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from learned_surrogates import text
 from lib.post_tuning import BATCH, stepper
 from lib.recogniser import ALPHABET, CLASSES, Recogniser, encode_targets, load, read
+from lib.runs import Row, append, at_best_rate, read as read_runs, spread
 from lib.weights import CHECKPOINTS
 from lib.word_images import Split, WordImages
 
@@ -50,7 +49,6 @@ RESULTS = Path(__file__).parent / "results" / "variational_ctc.json"
 EVALUATION_SEED = 2020
 TRAINING_WORDS = 6400
 PRECISION = 0.98
-Row = dict[str, Any]
 
 
 class PlainCTC(nn.Module):
@@ -163,7 +161,7 @@ class Study:
     """The runs, on the same words; those that the results have are not made again."""
 
     def __init__(self, options: argparse.Namespace):
-        self.options, self.rows = options, stored(options.results)
+        self.options, self.rows = options, read_runs(options.results)
         self.train = columns_of("train", TRAINING_WORDS, options.layers)
         self.validation = columns_of("validation", 1000, options.layers)
         self.test = columns_of("test", options.test_words, options.layers)
@@ -189,13 +187,7 @@ class Study:
             row[name] = rounded(figures(model.log_probs(columns), labels))
         print(json.dumps(row), flush=True)
         self.rows.append(row)
-        lines = ",\n".join(map(json.dumps, self.rows))
-        options.results.write_text(f"[\n{lines}\n]\n")
-
-
-def stored(results: Path) -> list[Row]:
-    """The runs that a results file has."""
-    return json.loads(results.read_text()) if results.exists() else []
+        append(options.results, row)
 
 
 def rounded(found: Row) -> Row:
@@ -205,9 +197,7 @@ def rounded(found: Row) -> Row:
 def best(rows: list[Row], method: str, layers: int) -> list[Row]:
     """The seeds' runs at the method's best rate, by the first seed's on validation."""
     of_method = [row for row in rows if (row["method"], row["layers"]) == (method, layers)]
-    first = [row for row in of_method if row["seed"] == 0]
-    rate = min(first, key=lambda row: row["validation"]["distance"])["rate"]
-    return [row for row in of_method if row["rate"] == rate]
+    return at_best_rate(of_method, lambda row: row["validation"]["distance"])
 
 
 def table(rows: list[Row], layers: int) -> str:
@@ -218,10 +208,8 @@ def table(rows: list[Row], layers: int) -> str:
         runs = best(rows, method, layers)
         cells = [f"{runs[0]['rate']:g}"]
         for column in columns:
-            values = [row["test"][column] for row in runs]
             scale, digits = (1, 3) if column == "distance" else (100, 1)
-            mean, spread = statistics.mean(values), statistics.stdev(values) if values[1:] else 0
-            cells.append(f"{scale * mean:.{digits}f} ± {scale * spread:.{digits}f}")
+            cells.append(spread([scale * row["test"][column] for row in runs], digits))
         lines.append(f"| {method} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -242,7 +230,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if not options.table:
         Study(options).run()
-    print(table(stored(options.results), options.layers))
+    print(table(read_runs(options.results), options.layers))
 
 
 if __name__ == "__main__":

@@ -18,9 +18,7 @@ import argparse
 import copy
 import csv
 import gzip
-import json
 import math
-import statistics
 import sys
 import warnings
 from collections.abc import Callable
@@ -36,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from learned_surrogates import LearnedSurrogateLoss, classification, ranking
 from lib.rivals import rival
+from lib.runs import read, spread, write
 from user_metrics.lists import one_minus_average_precision
 from user_metrics.problem import Metric, perceptron
 
@@ -211,15 +210,14 @@ def main() -> None:
         model = perceptron(FEATURES, 64, LABELS)
         settings = {"steps": options.before, "rate": 3e-3, "seed": seed}
         checkpoints.append(train(model, splits(seed)["train"], entropy, **settings))
-    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    found = [row for row in found if row["metric"] not in options.metrics]
+    again = [(metric, options.steps) for metric in options.metrics]
+    found = [row for row in read(RESULTS) if (row["metric"], row["steps"]) not in again]
 
     def show(metric: str, method: str, test: list[float], rate: float | None = None) -> None:
-        found.append({"metric": metric, "method": method, "rate": rate, "test": test})
-        spread = statistics.stdev(test) if len(test) > 1 else 0.0
-        mean = statistics.mean(test)
-        print(f"{metric} {method:24} {mean:.4f} ± {spread:.4f}  {rate or ''}", flush=True)
-        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+        key = {"metric": metric, "steps": options.steps, "method": method, "rate": rate}
+        found.append(key | {"test": test})
+        print(f"{metric} {method:24} {spread(test, 4)}  {rate or ''}", flush=True)
+        write(RESULTS, found)
 
     for name in options.metrics:
         metric = METRICS[name]

@@ -2,7 +2,8 @@
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,25 @@ def read(results: Path) -> list[Row]:
 
 def append(results: Path, row: Row) -> None:
     """Writes one more run down."""
-    rows = [*read(results), row]
+    write(results, [*read(results), row])
+
+
+def write(results: Path, rows: Sequence[Row]) -> None:
+    """Writes all runs down, in place of what was there."""
     results.parent.mkdir(parents=True, exist_ok=True)
     results.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
 
 
-def at_best_rate(rows: Sequence[Row]) -> list[Row]:
-    """Of one method's runs, those at the rate that was the first seed's best on validation."""
-    first = [row for row in rows if row["seed"] == 0]
-    rate = min(first, key=lambda row: row["validation"])["rate"]
+def at_best_rate(
+    rows: Sequence[Row], error: Callable[[Row], float] = itemgetter("validation")
+) -> list[Row]:
+    """Of one method's runs, those at the rate that was the first seed's best on validation.
+
+    Args:
+        rows: the runs.
+        error: of a run on validation, lower is better.
+    """
+    rate = min((row for row in rows if row["seed"] == 0), key=error)["rate"]
     return sorted((row for row in rows if row["rate"] == rate), key=lambda row: row["seed"])
 
 

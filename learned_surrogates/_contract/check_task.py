@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from .._task import Task
-from . import contracts as of_metric, hooks, representation as of_surrogate
+from .._task import Task, check_is_task
+from . import contracts as of_metric, representation as of_surrogate
 from .call import Call, NotAsked
 
 #: In the order in which they are asked.
@@ -111,7 +111,7 @@ def check_task(task: Task[Any], /, *args: Any, **kwargs: Any) -> TaskCheck:
         >>> check.failed
         ()
     """
-    hooks.check_is_task(task)
+    check_is_task(task)
     call = Call(task, args, kwargs)
     with suppress(Exception):  # what cannot be copied is a contract's to say
         call.settings = copy.deepcopy(vars(task))

@@ -240,15 +240,6 @@ def reduce(batch: Batch, values: Tensor, reduction: str) -> Tensor:
     return loss
 
 
-def check_is_task(task: object) -> None:
-    """Raises a TypeError of what is no task, but its class, say."""
-    if not isinstance(task, Task):
-        raise TypeError(
-            f"task must be a Task such as text.CTC(alphabet); got {task!r}"
-            + (", the class itself: call it" if isinstance(task, type) else "")
-        )
-
-
 def check_settings(task: Task[Any]) -> None:
     """Checks what a task says of itself by its attributes.
 
