@@ -674,6 +674,29 @@ def test_asynchronously_steps_without_the_generators_pairs_take_local_ones_alone
     assert len(drawn[-1][0]) == 16
 
 
+def test_after_a_piece_is_lost_errors_belong_to_their_own_generated_pairs():
+    def generator(count, rng):
+        return torch.from_numpy(rng.normal(size=(count, 3))), torch.zeros(count, 3)
+
+    by_hand = ByHand()
+    submit = by_hand.submit
+
+    def submit_and_run_all_but_the_second(*arguments):
+        future = submit(*arguments)
+        if len(by_hand.given) != 2:
+            by_hand.run(len(by_hand.given) - 1)
+        return future
+
+    by_hand.submit = submit_and_run_all_but_the_second
+    workers = Workers(by_hand, lag=0, chunk_size=2, timeout=0.01)
+    criterion = make_loss(
+        generator=generator, batched=True, executor=workers, on_metric_error="skip"
+    )
+    z, target, errors = core_of(criterion).pairs.generate(8)
+    assert len(z) == len(target) == 6
+    assert_identical(errors, l1(z, target).to(errors))
+
+
 @pytest.mark.parametrize("lag", [None, 2])
 def test_warm_up_is_the_same_and_in_parallel(lag):
     """Without draws, which would be drawn ahead."""
