@@ -156,7 +156,8 @@ EDITS = [
     ),
     *of(
         "_measured/core.py",
-        UNBIASED + " measured/test_learned.py measured/test_quality.py",
+        UNBIASED + " measured/test_learned.py measured/test_quality.py"
+        " test_threads_and_processes.py",
         ("if not learning:\n                with", "if learning is None:\n                with"),
         ("gradient + (1 - weight) * base()", "gradient + base()"),
         ("if base is None or weight == 1:", "if base is None:"),
