@@ -19,6 +19,15 @@ def snippets_of(page):
     return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
+def assert_it_prints_what_the_page_says(page, snippet, printed):
+    """Its figures, a line each, are those of the sentence that begins with "It prints"."""
+    _, after = page.read_text().split(snippet + "```\n", 1)
+    if after.lstrip().startswith("It prints"):
+        found = [float(x) for x in re.findall(r"^[\w ]+: (\d+\.\d+)$", printed, re.MULTILINE)]
+        said = [float(x) for x in re.findall(r"\d+\.\d+", after)]
+        assert found == pytest.approx(said[: len(found)], rel=0.03)
+
+
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
 @pytest.mark.filterwarnings("ignore:.*number of training batches")
 @pytest.mark.filterwarnings("ignore:torch.distributed is (disabled|unavailable)")
@@ -34,6 +43,7 @@ def test_snippets_run(page, capsys, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "page", module)
     for snippet in snippets_of(page)[APART.get(page.name, 0) :]:
         exec(compile(snippet, str(page), "exec"), vars(module))
+        assert_it_prints_what_the_page_says(page, snippet, capsys.readouterr().out)
 
 
 def test_the_tables_of_promises_name_tests_that_exist():
@@ -61,7 +71,9 @@ def test_the_quickstart_learns(capsys, tmp_path, monkeypatch):
     namespace = {}
     for snippet in snippets_of(PAGES[0])[: APART["README.md"]]:
         exec(snippet, namespace)
-    assert "lowers the error." in capsys.readouterr().out
+        printed = capsys.readouterr().out
+        assert_it_prints_what_the_page_says(PAGES[0], snippet, printed)
+    assert "lowers the error." in printed
     task, model = namespace["surrogate"].task, namespace["model"]
     distances = []
     for _ in range(30):
