@@ -1,5 +1,6 @@
 """Every Python snippet of the README and the docs runs, page by page."""
 
+import ast
 import re
 import sys
 import types
@@ -58,6 +59,34 @@ def test_the_tables_of_promises_name_tests_that_exist():
                 assert file, f"{name}: of which file?"
                 source = (ROOT / "tests" / file).read_text()
                 assert not name or f"def {name}(" in source, f"{name} is not in {file}"
+
+
+# Messages of PyTorch, Transformers and Lightning that the page explains, too.
+OF_OTHERS = (
+    "Size mismatch between saved",
+    "Missing key(s)",
+    "Trying to backward through the graph a second time",
+    "The size of tensor a must match the size of tensor b",
+    "You must specify exactly one of input_ids or inputs_embeds",
+    "Attribute 'criterion' is an instance of nn.Module",
+)
+
+
+def test_the_messages_that_troubleshooting_explains_are_those_of_the_package():
+    texts = [*OF_OTHERS]
+    for path in (ROOT / "learned_surrogates").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+    page = " ".join((ROOT / "docs" / "troubleshooting.md").read_text().split())
+    pieces = [
+        piece.strip(" ,.`")
+        for bold in re.findall(r"\*\*([^*]*\"[^*]*)\*\*", page)
+        for quoted in re.findall(r'"(.*?)"', bold)
+        for piece in re.split(r"\.\.\.|\d+|_extra_state", quoted)
+    ]
+    assert len(pieces) > 25
+    assert [piece for piece in pieces if not any(piece in text for text in texts)] == []
 
 
 def test_pages_are_found():
