@@ -7,6 +7,7 @@ import types
 from pathlib import Path
 
 import pytest
+from conftest import CASES, MEASURED, make_loss, train
 
 from learned_surrogates import text
 
@@ -59,6 +60,18 @@ def test_the_tables_of_promises_name_tests_that_exist():
                 assert file, f"{name}: of which file?"
                 source = (ROOT / "tests" / file).read_text()
                 assert not name or f"def {name}(" in source, f"{name} is not in {file}"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_page_of_stats_has_the_keys_that_there_are(case):
+    page = (ROOT / "docs" / "stats.md").read_text().split("\n## ")[1:]
+    always, measured, of_values = (set(re.findall(r"^\| `(\S+)`", part, re.M)) for part in page)
+    expected = always | (measured if case in MEASURED else of_values)
+    expected -= set() if case == "measured" else {"gradient/smoothing"}
+    criterion = make_loss(case)
+    assert set(criterion.stats) == expected
+    train(criterion, case, range(2))
+    assert set(criterion.stats) == expected
 
 
 # Messages of PyTorch, Transformers and Lightning that the page explains, too.
