@@ -72,4 +72,23 @@ EDITS = [
         ('learner.pairs.random.set_state(state["random"].cpu())', "pass"),
         ("learner.sync.agreed = False", "pass"),
     ),
+    *of(
+        "_fitted/pairs.py",
+        "test_value_core.py test_filter.py test_loss.py test_workers.py",
+        ("measured.usable & values.isfinite().cpu()", "measured.usable"),
+        ("self.skipped += int((~kept).sum())", "pass"),
+        ("parts = measured.of(z),", "parts = z[: len(measured.errors)],"),
+        ("measured.of(target), measured.errors", "target[: len(measured.errors)], measured.errors"),
+        ("self.skipped += int((~measured.usable).sum())", "pass"),
+        ('if self.recipe.data != "local":', 'if self.recipe.data == "global":'),
+    ),
+    *of(
+        "_base_loss.py",
+        "test_base_gradient.py test_base_loss.py",
+        ("value.flatten(1).mean(1)", "value.flatten(1).sum(1)"),
+        ("torch.where(weights > 0, 1 / weights, 0.0)", "torch.ones_like(weights)"),
+        ("gradient.where(~original.detach().isneginf(), 0.0)", "gradient"),
+        ("prediction.isnan() | prediction.isposinf()", "prediction.isposinf()"),
+        ("prediction.float() if half else prediction", "prediction"),
+    ),
 ]
