@@ -25,10 +25,6 @@ EDITS = [
         ),
         ("score = deviations / width.square()", "score = deviations / width"),
         ("(differences[..., None] * score).mean(0)", "(differences[..., None] * score).sum(0)"),
-        (
-            "known.where(measured.usable[:, None], 0.0)",
-            "known.where(measured.usable[:, None], 1.0)",
-        ),
         ("stands_for * (size / len(chosen))", "stands_for * (len(chosen) / size)"),
         ("stands_for = measured.usable.float()", "stands_for = torch.ones(len(measured.usable))"),
         ("weights = correction * send", "weights = send"),
