@@ -453,6 +453,26 @@ def test_what_was_not_in_an_executor_that_broke_is_no_suspect():
     assert_replayed(criterion, batches[:3])
 
 
+def test_what_nobody_awaits_any_more_is_not_sent_again():
+    made = []
+
+    def make():
+        made.append(ByHand())
+        return made[-1]
+
+    criterion = make_loss(executor=make)
+    batches = [make_arguments(seed=seed) for seed in range(4)]
+    for batch in batches[:2]:
+        step(criterion, batch)
+    criterion.load_state_dict(make_loss().state_dict())
+    made[0].break_down()
+    step(criterion, batches[2])
+    made[1].run()
+    step(criterion, batches[3])
+    assert_replayed(criterion, batches[2:3])
+    assert len(made[1].given) == 2
+
+
 def test_an_executor_that_never_takes_anything_is_given_up():
     def make():
         executor = ByHand()
