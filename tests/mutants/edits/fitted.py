@@ -73,6 +73,11 @@ EDITS = [
         ("learner.sync.agreed = False", "pass"),
     ),
     *of(
+        "_fitted/learner.py",
+        "fuzz/test_operations.py",
+        ("self.pairs.queue.lost = lost", "pass"),
+    ),
+    *of(
         "_fitted/pairs.py",
         "test_value_core.py test_filter.py test_loss.py test_workers.py",
         ("measured.usable & values.isfinite().cpu()", "measured.usable"),
