@@ -6,7 +6,7 @@ import hypothesis
 import pytest
 import torch
 from grouped_arguments import grouped
-from ranks import Ranks
+from ranks import kept
 from torch import Tensor
 
 from learned_surrogates import LearnedSurrogateLoss, Tensors, boxes, text
@@ -159,7 +159,5 @@ def _kept_ranks():
 
 @pytest.fixture
 def ranks(_kept_ranks):
-    """Two processes of one gloo group; started anew after a test that lost them."""
-    if "two" not in _kept_ranks or not _kept_ranks["two"].alive:
-        _kept_ranks["two"] = Ranks(2)
-    return _kept_ranks["two"]
+    """Two processes of one gloo group."""
+    return kept(_kept_ranks, 2)

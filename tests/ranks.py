@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-TIMEOUT = 60
+# Seconds until a process has imported what it needs, for an answer, and for an exchange.
+START, TIMEOUT, EXCHANGE = 600, 240, 30
 
 
 class Ranks:
@@ -30,6 +31,11 @@ class Ranks:
             theirs.close()
             self.pipes.append(ours)
             self.processes.append(process)
+        # They meet once all are there: on a busy machine, one may come minutes after another.
+        for rank in range(world):
+            self.result(rank, START)
+        for pipe in self.pipes:
+            pipe.send_bytes(b"go")
 
     def __call__(self, function, *arguments, timeout=TIMEOUT):
         self.send(function, *arguments)
@@ -61,15 +67,24 @@ class Ranks:
             process.join()
 
 
+def kept(started: dict[int, Ranks], world: int) -> Ranks:
+    """As many processes, of those that were started; anew after a test that lost some."""
+    if world not in started or not started[world].alive:
+        started[world] = Ranks(world)
+    return started[world]
+
+
 def _serve(pipe, rank, world, meeting):
     torch.set_num_threads(1)
     warnings.simplefilter("error")
+    pipe.send_bytes(pickle.dumps("here"))
+    pipe.recv_bytes()
     dist.init_process_group(
         "gloo",
         init_method=f"file://{meeting}",
         rank=rank,
         world_size=world,
-        timeout=datetime.timedelta(seconds=TIMEOUT / 2),
+        timeout=datetime.timedelta(seconds=EXCHANGE),
     )
     while True:
         try:

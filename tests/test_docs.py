@@ -1,11 +1,13 @@
 """Every Python snippet of the README and the docs runs, page by page."""
 
+import ast
 import re
 import sys
 import types
 from pathlib import Path
 
 import pytest
+from conftest import CASES, MEASURED, make_loss, train
 
 from learned_surrogates import text
 
@@ -17,6 +19,15 @@ APART = {"README.md": 2, "distributed.md": 1}
 
 def snippets_of(page):
     return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def assert_it_prints_what_the_page_says(page, snippet, printed):
+    """Its figures, a line each, are those of the sentence that begins with "It prints"."""
+    _, after = page.read_text().split(snippet + "```\n", 1)
+    if after.lstrip().startswith("It prints"):
+        found = [float(x) for x in re.findall(r"^[\w ]+: (\d+\.\d+)$", printed, re.MULTILINE)]
+        said = [float(x) for x in re.findall(r"\d+\.\d+", after)]
+        assert found == pytest.approx(said[: len(found)], rel=0.03)
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
@@ -34,15 +45,61 @@ def test_snippets_run(page, capsys, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "page", module)
     for snippet in snippets_of(page)[APART.get(page.name, 0) :]:
         exec(compile(snippet, str(page), "exec"), vars(module))
+        assert_it_prints_what_the_page_says(page, snippet, capsys.readouterr().out)
 
 
-def test_the_table_of_promises_names_tests_that_exist():
-    page = (ROOT / "docs" / "promises.md").read_text()
-    sources = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
-    for name in re.findall(r"`(test_\w+)`", page):
-        assert f"def {name}(" in sources, name
-    for file in re.findall(r"`([\w/]+\.py)`", page):
-        assert (ROOT / "tests" / file).is_file(), file
+def test_the_tables_of_promises_name_tests_that_exist():
+    """Each in the file that is named before it, in its row or at the head of its table."""
+    for block in (ROOT / "docs" / "promises.md").read_text().split("\n\n"):
+        head, *rows = block.splitlines() if block.startswith("|") else ["", block]
+        of_table = re.search(r"`([\w/]+\.py)`", head)
+        for row in rows:
+            file = of_table[1] if of_table else None
+            for other, name in re.findall(r"`(?:([\w/]+\.py)|(test_\w+))`", row):
+                file = other or file
+                assert file, f"{name}: of which file?"
+                source = (ROOT / "tests" / file).read_text()
+                assert not name or f"def {name}(" in source, f"{name} is not in {file}"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_page_of_stats_has_the_keys_that_there_are(case):
+    page = (ROOT / "docs" / "stats.md").read_text().split("\n## ")[1:]
+    always, measured, of_values = (set(re.findall(r"^\| `(\S+)`", part, re.M)) for part in page)
+    expected = always | (measured if case in MEASURED else of_values)
+    expected -= set() if case == "measured" else {"gradient/smoothing"}
+    criterion = make_loss(case)
+    assert set(criterion.stats) == expected
+    train(criterion, case, range(2))
+    assert set(criterion.stats) == expected
+
+
+# Messages of PyTorch, Transformers and Lightning that the page explains, too.
+OF_OTHERS = (
+    "Size mismatch between saved",
+    "Missing key(s)",
+    "Trying to backward through the graph a second time",
+    "The size of tensor a must match the size of tensor b",
+    "You must specify exactly one of input_ids or inputs_embeds",
+    "Attribute 'criterion' is an instance of nn.Module",
+)
+
+
+def test_the_messages_that_troubleshooting_explains_are_those_of_the_package():
+    texts = [*OF_OTHERS]
+    for path in (ROOT / "learned_surrogates").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+    page = " ".join((ROOT / "docs" / "troubleshooting.md").read_text().split())
+    pieces = [
+        piece.strip(" ,.`")
+        for bold in re.findall(r"\*\*([^*]*\"[^*]*)\*\*", page)
+        for quoted in re.findall(r'"(.*?)"', bold)
+        for piece in re.split(r"\.\.\.|\d+|_extra_state", quoted)
+    ]
+    assert len(pieces) > 25
+    assert [piece for piece in pieces if not any(piece in text for text in texts)] == []
 
 
 def test_pages_are_found():
@@ -56,7 +113,9 @@ def test_the_quickstart_learns(capsys, tmp_path, monkeypatch):
     namespace = {}
     for snippet in snippets_of(PAGES[0])[: APART["README.md"]]:
         exec(snippet, namespace)
-    assert "lowers the error." in capsys.readouterr().out
+        printed = capsys.readouterr().out
+        assert_it_prints_what_the_page_says(PAGES[0], snippet, printed)
+    assert "lowers the error." in printed
     task, model = namespace["surrogate"].task, namespace["model"]
     distances = []
     for _ in range(30):

@@ -40,6 +40,20 @@ def test_samples_beyond_the_threshold_give_no_gradient(threshold, kept):
     assert filtered.stats["filter/keep_rate"] == pytest.approx(sum(kept) / 3)
 
 
+def test_a_gradient_that_is_left_out_has_no_part_even_if_it_is_no_number():
+    class Steep(Known):
+        def forward(self, z, y):
+            # Of a root at 0, even none at all has no gradient.
+            return super().forward(z, y) + 0 * (z - y).abs().sum(-1).sqrt()
+
+    prediction, target = arguments()
+    prediction.data[0] = target[0]
+    _, whole = step(known_loss(surrogate=Steep()), (prediction, target))
+    assert whole.isfinite().all(1).tolist() == [False, True, True]
+    _, gradient = step(known_loss(surrogate=Steep(), filter=0.4), (prediction, target))
+    assert_identical(gradient, torch.stack([0 * whole[1], whole[1], 0 * whole[2]]))
+
+
 @pytest.mark.parametrize("case", ["ctc", "characters"])
 def test_the_filter_is_over_the_batch_dimension(case):
     """With a threshold in the middle of the errors, whole samples keep or lose their gradient."""

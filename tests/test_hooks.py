@@ -123,3 +123,10 @@ def test_surrogates_are_a_tuple_of_names(names, monkeypatch):
     monkeypatch.setattr(Tags, "surrogates", names)
     with pytest.raises(TypeError, match=r"Tags.surrogates must be a tuple of names"):
         hooks.check_settings(TASK)
+
+
+@pytest.mark.parametrize("shape", [(6, 1), (1, 6), (5,), ()])
+def test_a_surrogate_has_one_number_a_sample(shape):
+    with pytest.raises(ValueError, match=r"one value a sample, shape \(6,\); it returned .*tensor"):
+        hooks.surrogate_value(torch.zeros(shape), torch.zeros(6, 2))
+    assert hooks.surrogate_value(torch.zeros(6), torch.zeros(6, 2)).shape == (6,)

@@ -211,6 +211,19 @@ def test_a_surrogate_of_values_is_not_made_before_its_size_is_known_to_be_true(m
     assert {p.device.type for p in made[-1].parameters()} == {"cpu"}
 
 
+@pytest.mark.parametrize("size", [-3, 2**62])
+@pytest.mark.parametrize("key", ["z_shape", "target_shape"])
+@pytest.mark.parametrize("case", ["tensors", "ctc"])
+def test_a_size_of_which_there_is_no_surrogate_is_refused(case, key, size):
+    """PyTorch has its own errors for it, which name neither the loss nor that nothing changed."""
+    criterion, fresh = make_loss(case), make_loss(case)
+    train(criterion, case, range(2))
+    state, before = snapshot(criterion), snapshot(fresh)
+    with pytest.raises(RuntimeError, match=r"cannot be made: \S.*\n.*nothing was"):
+        fresh.load_state_dict({**state, key: torch.full_like(state[key], size)})
+    assert_identical(snapshot(fresh), before)
+
+
 @pytest.mark.parametrize("key", ["z_shape", "target_shape"])
 @pytest.mark.parametrize("surrogate", ["pair", "elements"])
 def test_a_size_is_believed_only_where_the_rest_of_the_state_has_it(key, surrogate, monkeypatch):

@@ -335,6 +335,11 @@ def test_word_pieces(make):
         task.alphabet.encode("abz")
 
 
+def test_what_folds_to_nothing_is_one_but_not_the_special_symbol():
+    fold = lambda character: character.lower().strip("'-")  # noqa: E731
+    assert text.CTC("aA'-b").alphabet.folded(fold) == [0, 1, 1, 3, 3, 5]
+
+
 @pytest.mark.parametrize("make", [text.CTC, text.PerPosition])
 @pytest.mark.parametrize("fold", ["lower", lambda character: 1])
 def test_a_wrong_fold_is_refused(make, fold):

@@ -453,6 +453,26 @@ def test_what_was_not_in_an_executor_that_broke_is_no_suspect():
     assert_replayed(criterion, batches[:3])
 
 
+def test_what_nobody_awaits_any_more_is_not_sent_again():
+    made = []
+
+    def make():
+        made.append(ByHand())
+        return made[-1]
+
+    criterion = make_loss(executor=make)
+    batches = [make_arguments(seed=seed) for seed in range(4)]
+    for batch in batches[:2]:
+        step(criterion, batch)
+    criterion.load_state_dict(make_loss().state_dict())
+    made[0].break_down()
+    step(criterion, batches[2])
+    made[1].run()
+    step(criterion, batches[3])
+    assert_replayed(criterion, batches[2:3])
+    assert len(made[1].given) == 2
+
+
 def test_an_executor_that_never_takes_anything_is_given_up():
     def make():
         executor = ByHand()
@@ -672,6 +692,29 @@ def test_asynchronously_steps_without_the_generators_pairs_take_local_ones_alone
     by_hand.run(1)
     step(criterion, make_arguments("boxes", seed=2))
     assert len(drawn[-1][0]) == 16
+
+
+def test_after_a_piece_is_lost_errors_belong_to_their_own_generated_pairs():
+    def generator(count, rng):
+        return torch.from_numpy(rng.normal(size=(count, 3))), torch.zeros(count, 3)
+
+    by_hand = ByHand()
+    submit = by_hand.submit
+
+    def submit_and_run_all_but_the_second(*arguments):
+        future = submit(*arguments)
+        if len(by_hand.given) != 2:
+            by_hand.run(len(by_hand.given) - 1)
+        return future
+
+    by_hand.submit = submit_and_run_all_but_the_second
+    workers = Workers(by_hand, lag=0, chunk_size=2, timeout=0.01)
+    criterion = make_loss(
+        generator=generator, batched=True, executor=workers, on_metric_error="skip"
+    )
+    z, target, errors = core_of(criterion).pairs.generate(8)
+    assert len(z) == len(target) == 6
+    assert_identical(errors, l1(z, target).to(errors))
 
 
 @pytest.mark.parametrize("lag", [None, 2])

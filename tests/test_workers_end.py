@@ -278,7 +278,8 @@ def test_what_the_parent_awaits_is_sent_anew_in_a_fork(monkeypatch):
 
 
 def test_only_workers_of_ones_own_ignore_ctrl_c():
-    before = signal.getsignal(signal.SIGINT)
+    # What a shell starts in the background ignores it anyhow.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     by_hand, given = ByHand(), ByHand()
     criterion = make_loss(executor=lambda: by_hand)
     other = make_loss(executor=given)
@@ -286,7 +287,7 @@ def test_only_workers_of_ones_own_ignore_ctrl_c():
         step(each, make_arguments())
         executor.run()
         step(each, make_arguments(seed=1))
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
     assert given.given[0][2][2:] == ()
 
 

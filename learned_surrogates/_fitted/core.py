@@ -105,7 +105,8 @@ class ValueCore(Core):
             if gradient is not None:
                 if evaluation is not None and self.recipe.filter is not None:
                     factors = learner.kept(self.recipe.filter, value, evaluation.known())
-                    gradient = gradient * batch.per_sample(factors.to(gradient), gradient.ndim)
+                    factors = batch.per_sample(factors.to(gradient), gradient.ndim)
+                    gradient = torch.where(factors == 0, 0.0, gradient * factors)
                 gradient = self._followed(gradient, of_base)
         return value, gradient, learning and learner.learn()
 

@@ -100,14 +100,16 @@ class Learner:
 
     @contextmanager
     def unchanged_by_errors(self) -> Iterator[None]:
-        """A context whose errors leave random stream and surrogate as they were."""
+        """A context whose errors leave random stream, surrogate and figures as they were."""
         random, built = self.pairs.random.get_state(), self.net.built
+        lost = self.pairs.queue.lost
         try:
             yield
         except BaseException:
             # What several processes have agreed on stands.
             if not self.sync.active:
                 self.pairs.random.set_state(random)
+                self.pairs.queue.lost = lost
                 if not built:
                     self.forget()
             raise

@@ -66,7 +66,6 @@ def measured_gradient(
     outputs = measured.values.shape[2:]
     count = max(1, outputs.numel())
     known = half_differences(measured.values).float().reshape(pairs, -1, count)
-    known = known.where(measured.usable[:, None], 0.0)
     stands_for = measured.usable.float()
     if measured.positions is not None:
         chosen = measured.positions

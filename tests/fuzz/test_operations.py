@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import assert_identical, l1, make_arguments, make_loss, snapshot, step
 from executors import Pickling
-from within import slope_of
+from within import surrogates
 
 from learned_surrogates import MetricError, Workers
 from learned_surrogates._state.packed import unpack
@@ -30,12 +30,12 @@ def metric(prediction, target):
 class Run:
     """A loss to which things happen, beside one to which only the good calls do."""
 
-    def __init__(self, seed, executor):
-        self.options = {"metric": metric, "batched": True, "every": 2}
-        self.straight = make_loss("measured", **self.options)
+    def __init__(self, seed, executor, case):
+        self.case, self.options = case, {"metric": metric, "batched": True, "every": 2}
+        self.straight = make_loss(case, **self.options)
         if executor is not None:
             self.options["executor"] = Workers(executor, lag=0, chunk_size=2)
-        self.criterion = make_loss("measured", **self.options)
+        self.criterion = make_loss(case, **self.options)
         self.random = torch.Generator().manual_seed(seed)
         self.calls = 0
 
@@ -80,7 +80,7 @@ class Run:
         file = io.BytesIO()
         torch.save(self.criterion.state_dict(), file)
         file.seek(0)
-        self.criterion = make_loss("measured", seed=self.draw(9), **self.options)
+        self.criterion = make_loss(self.case, seed=self.draw(9), **self.options)
         if self.draw(2):
             self.criterion(*self.batch())
         self.criterion.load_state_dict(torch.load(file, weights_only=True))
@@ -124,8 +124,8 @@ OTHERS = (
 )
 
 
-def operate(seed, count, executor, others=OTHERS):
-    run = Run(seed, executor)
+def operate(seed, count, executor, case, others=OTHERS):
+    run = Run(seed, executor, case)
     for _ in range(count):
         operations = GOOD + others
         getattr(run, operations[run.draw(len(operations))])()
@@ -133,15 +133,22 @@ def operate(seed, count, executor, others=OTHERS):
     return run
 
 
-@pytest.mark.parametrize("executor", [None, Pickling()], ids=["inline", "pickled"])
-def test_whatever_happens_between_calls(executor):
-    run = operate(0, 40, executor)
-    assert slope_of(run.straight).forms
+EXECUTORS = pytest.mark.parametrize("executor", [None, Pickling()], ids=["inline", "pickled"])
+# A gradient that is measured, and a surrogate that is fitted to values.
+CASES = pytest.mark.parametrize("case", ["measured", "tensors"])
+
+
+@EXECUTORS
+@CASES
+def test_whatever_happens_between_calls(executor, case):
+    run = operate(0, 40, executor, case)
+    assert surrogates(run.straight)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("executor", [None, Pickling()], ids=["inline", "pickled"])
+@EXECUTORS
+@CASES
 @pytest.mark.parametrize("seed", range(4))
-def test_thousands_of_operations(executor, seed):
+def test_thousands_of_operations(executor, case, seed):
     others = (*OTHERS, "fork") if hasattr(os, "fork") else OTHERS
-    operate(10 + seed, 300, executor, others)
+    operate(10 + seed, 300, executor, case, others)

@@ -2,18 +2,16 @@
 
 import pytest
 import torch
-from ranks import Ranks
+from ranks import kept
 from test_distributed import WRAPPERS, fit
 from test_sync import assert_same, fit_on_own_batches, fit_with_batches_of
 
 pytestmark = pytest.mark.long
 
 
-@pytest.fixture(scope="module")
-def four():
-    ranks = Ranks(4)
-    yield ranks
-    ranks.close()
+@pytest.fixture
+def four(_kept_ranks):
+    return kept(_kept_ranks, 4)
 
 
 @pytest.mark.parametrize("case", ["tensors", "ctc"])

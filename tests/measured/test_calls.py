@@ -63,6 +63,16 @@ def test_a_gradient_in_evaluation_mode_is_measured_as_ever():
     assert gradient.abs().sum() > 0
 
 
+def test_calls_that_learn_and_no_others_tell_how_wide_the_noise_is():
+    criterion = make_loss("measured")
+    for seed in range(3):
+        step(criterion, make_arguments(seed=seed))
+    with torch.no_grad():
+        criterion(*make_arguments())
+    step(criterion.eval(), make_arguments())
+    assert core_of(criterion).estimator.smoothing.calls == 3
+
+
 def test_values_of_metrics_where_higher_is_better_are_told_as_they_are():
     options = {"higher_is_better": True, "best": 5.0}
     metric = Counting(lambda z, y: 5 - l1(z, y))

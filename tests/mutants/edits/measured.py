@@ -25,10 +25,6 @@ EDITS = [
         ),
         ("score = deviations / width.square()", "score = deviations / width"),
         ("(differences[..., None] * score).mean(0)", "(differences[..., None] * score).sum(0)"),
-        (
-            "known.where(measured.usable[:, None], 0.0)",
-            "known.where(measured.usable[:, None], 1.0)",
-        ),
         ("stands_for * (size / len(chosen))", "stands_for * (len(chosen) / size)"),
         ("stands_for = measured.usable.float()", "stands_for = torch.ones(len(measured.usable))"),
         ("weights = correction * send", "weights = send"),
@@ -156,7 +152,8 @@ EDITS = [
     ),
     *of(
         "_measured/core.py",
-        UNBIASED + " measured/test_learned.py measured/test_quality.py",
+        UNBIASED + " measured/test_learned.py measured/test_quality.py"
+        " test_threads_and_processes.py",
         ("if not learning:\n                with", "if learning is None:\n                with"),
         ("gradient + (1 - weight) * base()", "gradient + base()"),
         ("if base is None or weight == 1:", "if base is None:"),

@@ -59,7 +59,7 @@ EDITS = [
     ),
     *of(
         "_learning/history.py",
-        "test_stats.py measured/test_measured_state.py",
+        "test_history.py",
         ("self.rows = self.rows[::2]", "self.rows = self.rows[1:]"),
         ("self._every *= 2", "pass"),
         ("self._waiting = 0\n        self.rows", "self.rows"),
