@@ -7,7 +7,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from .error import CallingFormError
-from .parameters import takes_many
+from .parameters import takes_many, takes_texts
 from .probe import Answer, Pair, Probe, same, varies
 from .values import DIAGONAL, take
 
@@ -21,6 +21,11 @@ PAIRWISE = (
     "metric {0!r} gives one value for each prediction with each target. Return those of a "
     "prediction with its own target, the diagonal: metric=lambda predictions, targets: "
     "{0}(predictions, targets).diagonal()"
+)
+OF_TEXTS = (
+    "metric {!r} takes strings, by its parameters' annotations, and would get tensors: give the "
+    "loss a task that reads strings from a model's output, task=text.CTC(...) or "
+    "text.PerPosition(...)"
 )
 UNCLEAR = (
     "metric {!r} answers two texts, as lists of characters, and two lists of texts, but gives "
@@ -98,6 +103,8 @@ def find_form(function: Callable[..., Any], name: str, predictions: Any, targets
     Raises:
         CallingFormError: it is meant for neither, or nothing tells for which.
     """
+    if isinstance(predictions, Tensor) and takes_texts(function):
+        raise CallingFormError(OF_TEXTS.format(name))
     probe = Probe(function, predictions, targets)
     ones = [probe.batch(pair) for pair in probe.pairs]
     ends = (probe.pairs[0], ones[0]), (probe.pairs[-1], ones[-1])
@@ -157,7 +164,7 @@ def told(values: Tensor) -> bool:
 def _one_or_sample(probe: Probe, name: str, ones: list[Answer]) -> Finding:
     """How to call what takes no batches; `ones` is what it makes of each pair in a batch of one."""
     if all(answer.number is None for answer in ones):
-        return Finding(Form("sample"))
+        return Finding(Form("sample", watched=WATCHED))
     answers = [
         _Two(pair, one.number, probe.alone(pair).number) for pair, one in zip(probe.pairs, ones)
     ]

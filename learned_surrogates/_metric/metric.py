@@ -27,9 +27,8 @@ METRIC_HELP = (
 )
 PERCENT = " (best=100 for a percentage)"
 CALLED_ALONE = (
-    "metric {!r} makes one number of a whole batch, {:g} here, which is not the mean of its "
-    "samples', {:g}. It is called with one sample at a time, and that is what is learned. If that "
-    "is meant, {}"
+    "metric {!r} makes {}, which is not the mean of its samples', {:g}. It is called with one "
+    "sample at a time, and that is what is learned. If that is meant, {}"
 )
 MEANT = {
     "one": "return one number a sample, [metric([p], [t]) for p, t in zip(predictions, targets)]",
@@ -237,12 +236,12 @@ class Metric:
 
     def _watch(self, form: Form, predictions: Any, targets: Any, values: Tensor) -> None:
         """Has a word for what makes something else of a batch than its samples' mean or sum."""
-        whole = Answer(self.function, predictions, targets).number
+        whole = Answer(self.function, predictions, targets).mean
         known = values[values.isfinite()].tolist()
         if whole is not None and len(known) > 1:
             mean, total = math.fsum(known) / len(known), math.fsum(known)
-            if not (same(whole, mean) or same(whole, total)):
-                parts = self.name, whole, mean, MEANT[form.takes]
+            if not (same(whole[0], mean) or same(whole[0], total)):
+                parts = self.name, whole[1], mean, MEANT[form.takes]
                 self.word = self.word or CALLED_ALONE.format(*parts)
             elif not varies(known):
                 # Of samples that are all alike, most scores are the mean.
