@@ -29,7 +29,8 @@ def check_boxes(name: str, boxes: Tensor) -> None:
     if not boxes[sample].isfinite().all():
         raise ValueError(f"{box} is not finite")
     side = SIZES[boxes.shape[1]][int(sizes[sample, 0] >= 0)]
-    raise ValueError(f"{box} has a negative {side}")
+    hint = ": is it centre or corner, and size? See boxes.AxisAligned(form=)"
+    raise ValueError(f"{box} has a negative {side}{hint * (boxes.shape[1] == 4)}")
 
 
 def as_boxes(name: str, boxes: Any, numbers: Sequence[int] = tuple(FORMS)) -> Tensor:
