@@ -43,6 +43,10 @@ def test_the_table_of_promises_names_tests_that_exist():
         assert f"def {name}(" in sources, name
     for file in re.findall(r"`([\w/]+\.py)`", page):
         assert (ROOT / "tests" / file).is_file(), file
+    for file, names in re.findall(r"`([\w/]+\.py)`: ((?:`test_\w+`(?:, )?)+)", page):
+        source = (ROOT / "tests" / file).read_text()
+        for name in re.findall(r"\w+", names):
+            assert f"def {name}(" in source, (file, name)
 
 
 def test_pages_are_found():

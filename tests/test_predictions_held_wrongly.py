@@ -172,6 +172,15 @@ def test_a_softmax_along_another_dimension_is_doubted(case, dim, function):
         make_loss(case)(function(logits, dim), *rest)
 
 
+@pytest.mark.parametrize(("dim", "doubt"), [(0, "over the positions"), (2, "hold probabilities")])
+def test_the_closed_form_alone_doubts_what_it_gets_once(dim, doubt):
+    logits, *rest = make_arguments("ctc")
+    criterion = text.ExpectedEditDistance(make_loss("ctc").task)
+    with pytest.warns(UserWarning, match=doubt):
+        criterion(logits.softmax(dim), *rest)
+    criterion(logits.softmax(dim), *rest)
+
+
 def test_a_softmax_is_one_where_some_positions_are_padded_with_zeros():
     log_probs, *rest = handed_over("ctc", torch.softmax)
     with torch.no_grad():
