@@ -94,3 +94,54 @@ def test_a_sparse_result_is_what_it_stands_for():
     predictions = torch.eye(4)
     metric = lambda p, t: (p - t).sum(-1).to_sparse()  # noqa: E731
     assert evaluated(metric, predictions, torch.zeros(4, 4))[0] == [1, 1, 1, 1]
+
+
+def of_a_softmax(p, t):
+    return (p.softmax(-1) - t).abs()
+
+
+def of_the_best(p, t):
+    return (p == p.amax(-1, keepdim=True)).float()
+
+
+def of_neighbours(p, t):
+    return (p.cumsum(-1) - t).abs()
+
+
+def of_points(p, t):
+    return (p - t).norm(dim=-1)
+
+
+def by_chance(p, t):
+    return (p - t).abs() * torch.rand(p.shape, generator=CHANCE)
+
+
+CHANCE = torch.Generator().manual_seed(0)
+
+
+@pytest.mark.parametrize("metric", [of_a_softmax, of_the_best, of_neighbours])
+def test_outputs_that_change_each_others_values_get_a_word(metric):
+    """Each output's noise is credited with that output's value alone."""
+    predictions, targets = torch.randn(2, 16, 5, generator=CHANCE)
+    values, word = evaluated(metric, predictions, targets)
+    torch.testing.assert_close(torch.tensor(values), metric(predictions, targets))
+    assert "where the sample's other outputs change" in word
+    told = Metric(metric, True, 1000.0, True, "raise")
+    told(predictions, targets)
+    assert told.word is None
+
+
+@pytest.mark.parametrize(
+    ("metric", "shape"),
+    [
+        (lambda p, t: (p - t).abs(), (5,)),
+        (of_points, (4, 2)),
+        (by_chance, (5,)),
+        (lambda p, t: of_the_best(p, t)[..., 0], (4, 2)),
+    ],
+)
+def test_outputs_with_values_of_their_own_need_no_word(metric, shape):
+    metric = Metric(metric, True, 1000.0, None, "raise")
+    for _ in range(12):
+        metric(*torch.randn(2, 16, *shape, generator=CHANCE))
+    assert metric.word is None

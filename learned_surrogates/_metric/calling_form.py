@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from .error import CallingFormError
@@ -39,6 +40,11 @@ LISTS = (
 COUPLED = (
     "metric {!r} gives a sample another value where others are in its batch ({:g}, not {:g}), as "
     "if it were normalised by all of them. It is called with one sample at a time"
+)
+CROSSED = (
+    "metric {!r} gives an output another value where the sample's other outputs change ({:g}, not "
+    "{:g}), and what one output does to another's value is left out of the gradient: return one "
+    "value a sample, their mean. If it is meant, say batched=True"
 )
 
 
@@ -146,6 +152,35 @@ def coupling(
             continue
         if same(first, again):  # else it is a matter of chance
             return together, first
+    return None
+
+
+def crosstalk(
+    function: Callable[..., Any], predictions: Any, targets: Any, values: Tensor
+) -> tuple[float, float] | None:
+    """An output's value where its neighbours are another sample's, and as it is, if they differ.
+
+    Args:
+        function: a metric of batches.
+        predictions: a batch of them.
+        targets: as many.
+        values: what it makes of them, `(batch, outputs, ...)`; None is told of `(batch,)`.
+    """
+    outputs = values.shape[1:]
+    if outputs.numel() < 2 or not isinstance(predictions, Tensor):
+        return None
+    kept = (torch.arange(outputs.numel(), device="cpu") % 2 == 0).view(outputs)
+    own = kept.view(*outputs, *[1] * (predictions.ndim - values.ndim)).to(predictions.device)
+    mixed = Answer(function, predictions.where(own, predictions.roll(1, 0)), targets)
+    crossed = mixed.values(len(targets))
+    if crossed is None or crossed.shape != values.shape:
+        return None
+    for one, other in zip(crossed[:, kept].flatten().tolist(), values[:, kept].flatten().tolist()):
+        if not same(one, other):
+            again = Answer(function, predictions, targets).values(len(targets))
+            # Else it is a matter of chance.
+            unchanged = again is not None and again.equal(values)
+            return (one, other) if unchanged else None
     return None
 
 

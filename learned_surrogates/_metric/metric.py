@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .._support.checks import check_callable
 from .._support.warnings import warn
-from .calling_form import COUPLED, Form, coupling, find_form, told
+from .calling_form import COUPLED, CROSSED, Form, coupling, crosstalk, find_form, told
 from .error import MetricError as MetricError, ReturnedError
 from .objects import refuse_what_accumulates
 from .parameters import Reversed, first_two, is_reversed
@@ -176,6 +176,9 @@ class Metric:
                 self.word = COUPLED.format(self.name, *changed)
                 self.form = form = Form("one")
                 values, causes = self._evaluate(form, predictions, targets)
+            elif (crossed := crosstalk(self.function, predictions, targets, values)) is not None:
+                self.word = CROSSED.format(self.name, *crossed)
+                self.form = form = Form("batch")
             elif self.form is not None:
                 self.form = replace(form, watched=0 if told(values) else form.watched - 1)
         if known is None and causes:
