@@ -28,8 +28,8 @@ TARGETS = {
 }
 # What the metric needs at each evaluation: the texts, or its values, which it computed there.
 METRIC = {
-    "tensors": {"values._as_numbers": 1},
-    "boxes": {"values._as_numbers": 1, "_check.check_boxes": 2},
+    "tensors": {"values.as_numbers": 1},
+    "boxes": {"values.as_numbers": 1, "_check.check_boxes": 2},
     "ctc": {"_text_task.decode": 1},
     "characters": {"_text_task.decode": 1},
 }

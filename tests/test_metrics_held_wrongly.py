@@ -2,13 +2,16 @@
 
 import functools
 import pickle
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from conftest import assert_identical, learned, make_loss, train
 from rapidfuzz.distance import Levenshtein
+from torch import nn
 from torchmetrics.classification import BinaryF1Score
+from torchmetrics.functional.text import char_error_rate
 from torchmetrics.text import CharErrorRate, WordInfoLost
 
 from learned_surrogates import LearnedSurrogateLoss, MetricError, text
@@ -96,12 +99,18 @@ ORDERS = {
     "expected, actual": True,
     "actual, predicted": True,
     "target, output": True,
+    "observed, simulated": True,
+    "obs, x": True,
+    "solution, submission": True,
+    "clean, denoised": True,
     "preds, target": False,
     "predicted_labels, labels": False,
     "y_pred, y_true": False,
     "input, target": False,
     "predictions, references": False,
     "hypotheses, reference": False,
+    "forecast, observation": False,
+    "observed, expected": False,
     "actual, expected": False,
     "predicted, actual": False,
     "s1, s2": False,
@@ -120,6 +129,36 @@ def test_the_names_of_parameters_tell_their_order(names):
     assert is_reversed(function) == ORDERS[names]
     assert is_reversed(functools.partial(eval(f"lambda rate, {names}: 1"), 16000)) == ORDERS[names]
     assert not is_reversed(eval(f"lambda {names.partition(',')[0]}: 1"))
+
+
+class Excess(nn.Module):
+    def forward(self, target, prediction):
+        return (prediction - target).clamp(min=0).mean(-1)
+
+
+def excess(y_true, y_pred):
+    return Excess()(y_true, y_pred)
+
+
+@functools.wraps(excess)
+def logged(*args, **kwargs):
+    return excess(*args, **kwargs)
+
+
+@functools.wraps(excess)
+def turned(p, t):
+    return excess(t, p)
+
+
+@pytest.mark.parametrize("metric", [Excess(), logged, turned])
+def test_a_module_and_what_is_wrapped_get_what_they_take(metric):
+    """A wrapper that has turned the order by itself says so by its own parameters."""
+    predictions, targets = torch.randn(2, 4, 3).unbind()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        values, _ = Metric(metric, None, None, None, "raise")(predictions, targets)
+    assert values.tolist() == pytest.approx((predictions - targets).clamp(min=0).mean(-1).tolist())
+    assert len(caught) == (metric is not turned)
 
 
 def test_what_takes_the_target_first_keeps_its_direction_and_travels():
@@ -158,5 +197,18 @@ def test_an_edit_distance_of_what_are_no_strings_is_refused(metric, kind):
 
 def test_an_edit_distance_without_a_task_says_what_it_lacks():
     criterion = LearnedSurrogateLoss(text.edit_distance)
-    with pytest.raises(MetricError, match=r"must be strings.*task=text\.CTC"):
+    with pytest.raises(MetricError, match=r"takes strings.*task=text\.CTC"):
         criterion(torch.randn(4, 3, requires_grad=True), torch.randn(4, 3))
+
+
+@pytest.mark.parametrize("metric", [char_error_rate, functools.partial(char_error_rate)])
+def test_what_is_annotated_as_of_texts_gets_no_tensors(metric):
+    """Of a tensor's own characters, all is wrong, whatever the model does."""
+    with pytest.raises(MetricError, match=r"takes strings.*task=text\.CTC"):
+        LearnedSurrogateLoss(metric)(torch.randn(4, 3, requires_grad=True), torch.randn(4, 3))
+
+    def of_a_tensor_and_a_name(prediction: torch.Tensor, target: str) -> float:
+        return float(prediction.abs().sum()) * len(target)
+
+    criterion = LearnedSurrogateLoss(of_a_tensor_and_a_name, higher_is_better=False)
+    criterion(torch.randn(2, 3, requires_grad=True), ["a", "bc"])

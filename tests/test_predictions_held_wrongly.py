@@ -2,6 +2,7 @@
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from conftest import CLASSES, make_arguments, make_loss
@@ -62,6 +63,7 @@ def test_logits_and_their_log_softmax_are_not_doubted(case, function):
             make_loss(case, base_loss=nn.CTCLoss(zero_infinity=True))(prediction, *rest)
 
 
+@pytest.mark.filterwarnings("ignore:.*is wrong about such scores")
 @pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), nn.NLLLoss(), functional.cross_entropy])
 def test_a_cross_entropy_beside_classes_last_is_refused(loss):
     """Where there are as many positions as classes, it would take one for the other."""
@@ -155,3 +157,77 @@ def test_a_decode_that_is_none_is_named():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         text.CTC(["[GO]", "a"], decode=str)
+
+
+OTHER_DIMS = {("ctc", 0): "positions", ("ctc", 1): "batch"}
+OTHER_DIMS |= {("characters", 2): "positions", ("characters", 0): "batch"}
+
+
+@pytest.mark.parametrize("function", [torch.softmax, torch.log_softmax])
+@pytest.mark.parametrize(("case", "dim"), OTHER_DIMS)
+def test_a_softmax_along_another_dimension_is_doubted(case, dim, function):
+    logits, *rest = make_arguments(case)
+    classes = r"classes are in dimension -?1"
+    with pytest.warns(UserWarning, match=f"over the {OTHER_DIMS[case, dim]}.*{classes}"):
+        make_loss(case)(function(logits, dim), *rest)
+
+
+@pytest.mark.parametrize(("dim", "doubt"), [(0, "over the positions"), (2, "hold probabilities")])
+def test_the_closed_form_alone_doubts_what_it_gets_once(dim, doubt):
+    logits, *rest = make_arguments("ctc")
+    criterion = text.ExpectedEditDistance(make_loss("ctc").task)
+    with pytest.warns(UserWarning, match=doubt):
+        criterion(logits.softmax(dim), *rest)
+    criterion(logits.softmax(dim), *rest)
+
+
+def test_a_softmax_is_one_where_some_positions_are_padded_with_zeros():
+    log_probs, *rest = handed_over("ctc", torch.softmax)
+    with torch.no_grad():
+        log_probs[-2:] = 0
+    with pytest.warns(UserWarning, match="seems to hold probabilities"):
+        make_loss("ctc")(log_probs, *rest)
+
+
+@pytest.mark.parametrize("base_loss", [nn.NLLLoss(), functional.nll_loss])
+def test_logits_beside_a_likelihood_of_logarithms_are_doubted(base_loss):
+    logits, *rest = make_arguments("characters")
+    with pytest.warns(UserWarning, match=r"wrong about such scores.*input\.log_softmax\(1\)"):
+        make_loss("characters", base_loss=base_loss)(logits, *rest)
+
+
+def test_targets_that_all_begin_with_the_end_symbol_are_doubted():
+    """As where one symbol starts and ends a text: all would be empty."""
+    targets = torch.tensor([[0, 1, 2, 0], [0, 3, 0, 0]])
+    criterion = LearnedSurrogateLoss(text.edit_distance, task=text.PerPosition("abc"))
+    logits = torch.randn(2, 4, 4, requires_grad=True)
+    with pytest.warns(UserWarning, match=r"all targets begin with the end symbol, class 0"):
+        criterion(logits, targets)
+    for some in (torch.tensor([[0, 1, 2, 0], [3, 0, 0, 0]]), torch.tensor([[0, 0, 0, 0]] * 2)):
+        LearnedSurrogateLoss(text.edit_distance, task=text.PerPosition("abc"))(logits, some)
+
+
+def test_frames_that_are_too_few_for_all_targets_are_doubted():
+    log_probs = torch.randn(9, 2, 4).log_softmax(-1).requires_grad_()
+    targets = torch.tensor([[1, 2, 3], [1, 2, 0]])
+    criterion = LearnedSurrogateLoss(text.edit_distance, task=text.CTC("abc"))
+    with pytest.warns(UserWarning, match=r"less than target_lengths for all samples, 1 and 3"):
+        criterion(log_probs, targets, [1, 1], [3, 2])
+    LearnedSurrogateLoss(text.edit_distance, task=text.CTC("abc"))(
+        log_probs, targets, [1, 2], [3, 2]
+    )
+
+
+@pytest.mark.parametrize("characters", [set("abc"), frozenset("ab"), {"a": 2, "b": 1}])
+def test_an_alphabet_without_an_order_is_refused(characters):
+    """Of a set, the order is another one in each process."""
+    with pytest.raises(TypeError, match=r"in the order of their classes.*sorted\(vocabulary"):
+        text.CTC(characters)
+
+
+@pytest.mark.parametrize("role", ["blank", "end"])
+def test_a_special_class_is_an_index(role):
+    make = {"blank": text.CTC, "end": text.PerPosition}[role]
+    assert type(make("ab", np.int64(2)).alphabet.special) is int
+    with pytest.raises(ValueError, match=f"{role} must be a class index.*got True"):
+        make("ab", True)

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from .error import CallingFormError
-from .parameters import takes_many
+from .parameters import takes_many, takes_texts
 from .probe import Answer, Pair, Probe, same, varies
 from .values import DIAGONAL, take
 
@@ -22,6 +23,11 @@ PAIRWISE = (
     "prediction with its own target, the diagonal: metric=lambda predictions, targets: "
     "{0}(predictions, targets).diagonal()"
 )
+OF_TEXTS = (
+    "metric {!r} takes strings, by its parameters' annotations, and would get tensors: give the "
+    "loss a task that reads strings from a model's output, task=text.CTC(...) or "
+    "text.PerPosition(...)"
+)
 UNCLEAR = (
     "metric {!r} answers two texts, as lists of characters, and two lists of texts, but gives "
     "{:g} for {!r} and {!r}, and {:g} for a list of each. Say batched=False if it is meant for a "
@@ -34,6 +40,11 @@ LISTS = (
 COUPLED = (
     "metric {!r} gives a sample another value where others are in its batch ({:g}, not {:g}), as "
     "if it were normalised by all of them. It is called with one sample at a time"
+)
+CROSSED = (
+    "metric {!r} gives an output another value where the sample's other outputs change ({:g}, not "
+    "{:g}), and what one output does to another's value is left out of the gradient: return one "
+    "value a sample, their mean. If it is meant, say batched=True"
 )
 
 
@@ -98,6 +109,8 @@ def find_form(function: Callable[..., Any], name: str, predictions: Any, targets
     Raises:
         CallingFormError: it is meant for neither, or nothing tells for which.
     """
+    if isinstance(predictions, Tensor) and takes_texts(function):
+        raise CallingFormError(OF_TEXTS.format(name))
     probe = Probe(function, predictions, targets)
     ones = [probe.batch(pair) for pair in probe.pairs]
     ends = (probe.pairs[0], ones[0]), (probe.pairs[-1], ones[-1])
@@ -142,6 +155,35 @@ def coupling(
     return None
 
 
+def crosstalk(
+    function: Callable[..., Any], predictions: Any, targets: Any, values: Tensor
+) -> tuple[float, float] | None:
+    """An output's value where its neighbours are another sample's, and as it is, if they differ.
+
+    Args:
+        function: a metric of batches.
+        predictions: a batch of them.
+        targets: as many.
+        values: what it makes of them, `(batch, outputs, ...)`; None is told of `(batch,)`.
+    """
+    outputs = values.shape[1:]
+    if outputs.numel() < 2 or not isinstance(predictions, Tensor):
+        return None
+    kept = (torch.arange(outputs.numel(), device="cpu") % 2 == 0).view(outputs)
+    own = kept.view(*outputs, *[1] * (predictions.ndim - values.ndim)).to(predictions.device)
+    mixed = Answer(function, predictions.where(own, predictions.roll(1, 0)), targets)
+    crossed = mixed.values(len(targets))
+    if crossed is None or crossed.shape != values.shape:
+        return None
+    for one, other in zip(crossed[:, kept].flatten().tolist(), values[:, kept].flatten().tolist()):
+        if not same(one, other):
+            again = Answer(function, predictions, targets).values(len(targets))
+            # Else it is a matter of chance.
+            unchanged = again is not None and again.equal(values)
+            return (one, other) if unchanged else None
+    return None
+
+
 def told(values: Tensor) -> bool:
     """Whether the values of a batch are different enough to tell how it is made of samples."""
     different: list[float] = []
@@ -157,7 +199,7 @@ def told(values: Tensor) -> bool:
 def _one_or_sample(probe: Probe, name: str, ones: list[Answer]) -> Finding:
     """How to call what takes no batches; `ones` is what it makes of each pair in a batch of one."""
     if all(answer.number is None for answer in ones):
-        return Finding(Form("sample"))
+        return Finding(Form("sample", watched=WATCHED))
     answers = [
         _Two(pair, one.number, probe.alone(pair).number) for pair, one in zip(probe.pairs, ones)
     ]

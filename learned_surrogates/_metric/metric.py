@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .._support.checks import check_callable
 from .._support.warnings import warn
-from .calling_form import COUPLED, Form, coupling, find_form, told
+from .calling_form import COUPLED, CROSSED, Form, coupling, crosstalk, find_form, told
 from .error import MetricError as MetricError, ReturnedError
 from .objects import refuse_what_accumulates
 from .parameters import Reversed, first_two, is_reversed
@@ -27,9 +27,8 @@ METRIC_HELP = (
 )
 PERCENT = " (best=100 for a percentage)"
 CALLED_ALONE = (
-    "metric {!r} makes one number of a whole batch, {:g} here, which is not the mean of its "
-    "samples', {:g}. It is called with one sample at a time, and that is what is learned. If that "
-    "is meant, {}"
+    "metric {!r} makes {}, which is not the mean of its samples', {:g}. It is called with one "
+    "sample at a time, and that is what is learned. If that is meant, {}"
 )
 MEANT = {
     "one": "return one number a sample, [metric([p], [t]) for p, t in zip(predictions, targets)]",
@@ -177,6 +176,9 @@ class Metric:
                 self.word = COUPLED.format(self.name, *changed)
                 self.form = form = Form("one")
                 values, causes = self._evaluate(form, predictions, targets)
+            elif (crossed := crosstalk(self.function, predictions, targets, values)) is not None:
+                self.word = CROSSED.format(self.name, *crossed)
+                self.form = form = Form("batch")
             elif self.form is not None:
                 self.form = replace(form, watched=0 if told(values) else form.watched - 1)
         if known is None and causes:
@@ -237,12 +239,12 @@ class Metric:
 
     def _watch(self, form: Form, predictions: Any, targets: Any, values: Tensor) -> None:
         """Has a word for what makes something else of a batch than its samples' mean or sum."""
-        whole = Answer(self.function, predictions, targets).number
+        whole = Answer(self.function, predictions, targets).mean
         known = values[values.isfinite()].tolist()
         if whole is not None and len(known) > 1:
             mean, total = math.fsum(known) / len(known), math.fsum(known)
-            if not (same(whole, mean) or same(whole, total)):
-                parts = self.name, whole, mean, MEANT[form.takes]
+            if not (same(whole[0], mean) or same(whole[0], total)):
+                parts = self.name, whole[1], mean, MEANT[form.takes]
                 self.word = self.word or CALLED_ALONE.format(*parts)
             elif not varies(known):
                 # Of samples that are all alike, most scores are the mean.

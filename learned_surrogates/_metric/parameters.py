@@ -5,19 +5,22 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from torch import nn
+
 # Parts of names, in the singular.
 PREDICTED = set(
     re.findall(
         r"\w+",
         "pred prediction predicted hyp hypothesis candidate cand output guess hat yhat logit "
-        "estimate estimated est decoded generated recognized recognised",
+        "estimate estimated est decoded generated recognized recognised simulated sim forecast "
+        "fcst submission reconstructed reconstruction denoised enhanced",
     )
 )
 TRUE = set(
     re.findall(
         r"\w+",
         "ref reference target tgt true truth gt gold golden label expected groundtruth correct "
-        "annotation",
+        "annotation observed obs observation clean",
     )
 )
 TEXT = {"s", "str", "string", "text", "word"}
@@ -49,6 +52,11 @@ def is_reversed(function: Callable[..., Any]) -> bool:
     return (first == TRUE and second != TRUE) or (second == PREDICTED and first != PREDICTED)
 
 
+def takes_texts(function: Callable[..., Any]) -> bool:
+    """Whether the prediction is annotated as a text, or as texts."""
+    return any(re.search(r"\bstr\b", _annotation(p)) for p in _first_two(function)[:1])
+
+
 def takes_many(function: Callable[..., Any]) -> bool | None:
     """Whether the signature speaks of lists of texts, or of a text; None if of neither."""
     parameters = _first_two(function)
@@ -68,13 +76,19 @@ def takes_many(function: Callable[..., Any]) -> bool | None:
 def _first_two(function: Callable[..., Any]) -> list[inspect.Parameter]:
     if isinstance(function, Reversed):
         return _first_two(function.function)[::-1]
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # a builtin need not have one
-        return []
+    # Of a module, `__call__` hides what `forward` takes.
+    called = function.forward if isinstance(function, nn.Module) else function
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    first = [parameter for parameter in parameters if parameter.kind in positional][:2]
-    return first if len(first) == 2 else []
+    # What is called is a wrapper; what it wraps tells only where that takes anything, `*args`.
+    for follow in (False, True):
+        try:
+            parameters = inspect.signature(called, follow_wrapped=follow).parameters.values()
+        except (TypeError, ValueError):  # a builtin need not have one
+            return []
+        first = [parameter for parameter in parameters if parameter.kind in positional][:2]
+        if len(first) == 2:
+            return first
+    return []
 
 
 def _annotation(parameter: inspect.Parameter) -> str:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .error import NoNumbers, ReturnedError
-from .values import as_values, ask, shape_of_samples
+from .values import as_numbers, as_values, ask, shape_of_samples
 
 # How far values may differ by rounding from batch to batch, relative to the larger one.
 ROUNDING = 1e-3
@@ -56,6 +56,19 @@ class Answer:
         except Exception:  # noqa: BLE001 - of whatever it has returned
             return None
         return number if math.isfinite(number) else None
+
+    @property
+    def mean(self) -> tuple[float, str] | None:
+        """The mean of all that it gives, and what that is in words; None if it is no number."""
+        try:
+            values = as_numbers(self._result)
+        except Exception:  # noqa: BLE001 - of whatever it has returned
+            return None
+        mean = values.mean().item()
+        what = "one number of a whole batch, {:g} here"
+        if values.numel() > 1:
+            what = f"values of shape {tuple(values.shape)} of a whole batch, {{:g}} in the mean"
+        return (mean, what.format(mean)) if math.isfinite(mean) else None
 
 
 class Probe:

@@ -17,6 +17,8 @@ DIAGONAL = (
 )
 
 NO_NUMBERS = "returned {}, where real numbers are expected"
+# As of torch.max along a dimension, or SciPy's statistic and p-value.
+SEVERAL = "returned {}, a tuple of several things, where one of them is expected"
 # Of values for each place, where classes are in the second dimension.
 CLASSES_LAST = (
     ": a value for each place of predictions whose classes are in dimension 1? Hand the loss "
@@ -43,7 +45,10 @@ def as_values(result: Any, count: int | None, sample_shape: tuple[int, ...] = ()
     Raises:
         ReturnedError: they are no numbers, or not so many.
     """
-    values = _as_numbers(result)
+    # Outputs of a sample come in a tensor, an array or a list.
+    if isinstance(result, tuple) and (type(result) is not tuple or len(result) != (count or 1)):
+        raise NoNumbers(SEVERAL.format(described(result)))
+    values = as_numbers(result)
     if count is None and values.numel() == 1:
         values = values.reshape(())
     elif count is not None and values.shape == (count, 1):
@@ -68,7 +73,7 @@ def as_values(result: Any, count: int | None, sample_shape: tuple[int, ...] = ()
     return values
 
 
-def _as_numbers(result: Any) -> Tensor:
+def as_numbers(result: Any) -> Tensor:
     """A metric's result as float64 on the CPU, of whatever shape.
 
     Raises:
@@ -78,7 +83,9 @@ def _as_numbers(result: Any) -> Tensor:
         if isinstance(result, (list, tuple)) and result and isinstance(result[0], Tensor):
             result = torch.stack(list(result))
         if isinstance(result, Tensor) and not result.is_complex():
-            return result.detach().to("cpu", torch.float64)
+            return result.detach().to_dense().to("cpu", torch.float64)
+        if isinstance(result, np.ma.MaskedArray):  # what is masked is no number
+            result = np.ma.filled(result.astype(np.float64), np.nan)
         array = np.asarray(result)
         if array.dtype.kind in "biuf":
             return torch.from_numpy(array.astype(np.float64))
@@ -91,7 +98,7 @@ def described(value: Any) -> str:
     """What a metric got or gave, in a few words."""
     if isinstance(value, Tensor):
         return f"{tuple(value.shape)} {str(value.dtype).removeprefix('torch.')}"
-    text = repr(value)
+    text = " ".join(repr(value).split())
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

@@ -7,8 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._support.checks import check_dense, check_number
+from .._support.warnings import warn
 from .hits import Hits, claims
 from .task import SetBatch, SetTask
+
+PROBABILITIES = (
+    "logits are all between 0 and 1: they seem to be probabilities, of which threshold=0 makes a "
+    "yes throughout. Give the model's output before its sigmoid, or threshold=0.5"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +65,17 @@ class LabelledSets(SetTask[LabelledBatch]):
         zones = self.zones(marked, batch) & present
         threshold = None if batch.exclusive else self.threshold
         return self.made_of(laid_out, marked, zones, width, threshold)
+
+    def warn_about(self, batch: LabelledBatch) -> bool:
+        logits = batch.prediction.detach()[batch.present.expand_as(batch.prediction)]
+        if not len(logits):
+            return False
+        within = bool(((logits >= 0) & (logits <= 1)).all())
+        # Zeros and ones are made by hand, for a test say.
+        between = bool(((logits > 0) & (logits < 1)).any())
+        if within and between and self.threshold == 0 and not batch.exclusive:
+            warn(PROBABILITIES)
+        return between or not within
 
     def zones(self, marked: Tensor, batch: LabelledBatch) -> Tensor:
         """Which items are counted together, `(sets, zones, items)`, bool."""

@@ -19,7 +19,8 @@ class AxisAligned(BoxTask):
 
     Args:
         form: "xyxy", two corners, as in torchvision and mmdetection; or "cxcywh", centre and size,
-            as in DETR. Of predictions and targets alike.
+            as in DETR. Of predictions and targets alike. COCO's corner and size must be converted:
+            one that is wider than far from the left looks like two corners.
         noise: standard deviation of the Gaussian noise that makes the loss's `draws`, in shares of
             the target's width and height, for each of the corners.
 

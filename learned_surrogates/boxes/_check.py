@@ -10,6 +10,10 @@ from .._support.checks import check_dense
 from ._geometry import FORMS
 
 SIZES = {4: ("width x2 - x1", "height y2 - y1"), 5: ("width", "height")}
+MEANT = {
+    4: "is it centre or corner, and size, or an offset",
+    5: "is it an offset that is still to be decoded to a box",
+}
 
 
 def check_boxes(name: str, boxes: Tensor) -> None:
@@ -29,7 +33,7 @@ def check_boxes(name: str, boxes: Tensor) -> None:
     if not boxes[sample].isfinite().all():
         raise ValueError(f"{box} is not finite")
     side = SIZES[boxes.shape[1]][int(sizes[sample, 0] >= 0)]
-    raise ValueError(f"{box} has a negative {side}")
+    raise ValueError(f"{box} has a negative {side}: {MEANT[boxes.shape[1]]}?")
 
 
 def as_boxes(name: str, boxes: Any, numbers: Sequence[int] = tuple(FORMS)) -> Tensor:

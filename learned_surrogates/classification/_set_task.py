@@ -1,11 +1,16 @@
 """Any metric of the labels of a batch."""
 
+import re
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._batch import lasting
+from .._learning.sync import Sync
+from .._metric.metric import Metric
+from .._metric.parameters import first_two
+from .._recipe import Recipe
 from .._sets.distances import Distances
 from .._sets.labelled import (
     LabelledBatch,
@@ -14,8 +19,16 @@ from .._sets.labelled import (
     check_logits,
     check_marks,
 )
+from .._sets.task import PartlyKnown
 from .._support.checks import check_number
+from .._support.warnings import warn
 
+# Of parameters of metrics that take scores, as scikit-learn's.
+SCORES = re.compile(r"scores?|prob(a|s|as|abilit(y|ies))?|logits?|confidences?")
+TAKES_SCORES = (
+    "metric {!r} takes {!r}, and gets labels: give classification.Sets(gives='scores') if it is a "
+    "metric of scores, such as the area under a curve"
+)
 LAYOUTS = (
     "logits must be (n, classes) with classes (n,), (n,) with marks (n,), or (n, labels) with "
     "marks (n, labels); shapes are {} and {}"
@@ -135,6 +148,19 @@ class Sets(LabelledSets):
 
     def perfect(self, batch: LabelledBatch) -> list[Any]:
         return [self.decode(batch)[1]] if self.gives == "labels" else []
+
+    def estimator(
+        self,
+        metric: Metric,
+        recipe: Recipe,
+        surrogate: str | nn.Module,
+        sync: Sync,
+        random: torch.Generator,
+    ) -> PartlyKnown[LabelledBatch]:
+        name = next(iter(first_two(metric.function)), "")
+        if self.gives == "labels" and any(map(SCORES.fullmatch, name.lower().split("_"))):
+            warn(TAKES_SCORES.format(metric.name, name))
+        return super().estimator(metric, recipe, surrogate, sync, random)
 
     def _sets(self, items: Tensor, batch: LabelledBatch) -> list[Tensor]:
         """Of each set what is present; of single marks without their dimension."""

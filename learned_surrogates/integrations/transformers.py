@@ -8,10 +8,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from .._loss import LearnedSurrogateLoss
+from .._support.warnings import warn
 
 NAME = "learned_surrogates"
+CAUSAL = (
+    "a causal language model's logits are of the next label each, and TrainerLoss hands both over "
+    "as they come: give arguments=lambda outputs, labels: (outputs.logits[:, :-1], labels[:, 1:])"
+)
 
 
 def _logits_and_labels(outputs: Any, labels: Any) -> tuple[Any, ...]:
@@ -94,6 +100,8 @@ class TrainerLoss(TrainerCallback):
     ) -> None:
         """Restores the loss where training is resumed, and reads what divides the loss."""
         self._rank = args.process_index
+        if self.arguments is _logits_and_labels and _is_causal(kwargs.get("model")):
+            warn(CAUSAL)
         copies = max(args.n_gpu, args.world_size) if args.average_tokens_across_devices else 1
         self._divisor = float(args.gradient_accumulation_steps * copies)
         if state.global_step and not self._restored:
@@ -107,6 +115,12 @@ class TrainerLoss(TrainerCallback):
         folder.mkdir(parents=True, exist_ok=True)
         state_dict = {key: tensor.cpu() for key, tensor in self.criterion.state_dict().items()}
         save_file(state_dict, folder / f"{NAME}-{args.process_index}.safetensors")
+
+
+def _is_causal(model: Any) -> bool:
+    """Whether a model's logits tell the next label, and not that of their own position."""
+    names = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+    return type(model).__name__ in names and not model.config.is_encoder_decoder
 
 
 def _folder(args: TrainingArguments, state: TrainerState) -> Path:

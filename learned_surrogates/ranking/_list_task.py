@@ -8,6 +8,7 @@ from torch import Tensor
 from .._batch import lasting
 from .._metric.metric import Metric
 from .._sets.task import ClosedForm, SetBatch, SetTask, deviation
+from .._support.warnings import warn
 from ._average_precision import average_precision_loss
 from ._lists import read_lists
 from ._metrics import average_precision, spearman
@@ -16,6 +17,16 @@ from ._spearman import spearman_loss
 
 # By metric: the loss that is one minus its mean under noise.
 CLOSED_FORMS = ((average_precision, average_precision_loss), (spearman, spearman_loss))
+
+
+PADDED = (
+    "targets are -1 at the end of lists, and not negative elsewhere: is that padding? Give mask=, "
+    "true where there is an item; else it counts as an item of little worth"
+)
+TURNED = (
+    "where mask is true, all targets of a list are the same, and elsewhere they are not: it must "
+    "be true where there is an item, and false for padding"
+)
 
 
 class Lists(SetTask[SetBatch]):
@@ -74,6 +85,18 @@ class Lists(SetTask[SetBatch]):
             shape=lists.shape,
         )
 
+    def warn_about(self, batch: SetBatch) -> bool:
+        target, present = batch.target, batch.present
+        if present.all():
+            # Marks of padding that stand behind the others, and nowhere else.
+            marks = target == -1
+            behind = marks.any() and not (marks[:, :-1] & ~marks[:, 1:]).any()
+            if behind and (target.where(~marks, 0) >= 0).all() and not marks.all(1).any():
+                warn(PADDED)
+        elif not _varies(target, present) and _varies(target, ~present):
+            warn(TURNED)
+        return True
+
     def decode(self, batch: SetBatch) -> tuple[list[Tensor], list[Tensor]]:
         present = batch.present.cpu()
         prediction = batch.prediction.detach()
@@ -98,6 +121,13 @@ class Lists(SetTask[SetBatch]):
                     z, batch.target, noise=self.noise, mask=batch.present, reduction="none"
                 )
         return None
+
+
+def _varies(targets: Tensor, counted: Tensor) -> bool:
+    """Whether any list has different targets among those that are counted, both `(lists, n)`."""
+    low = targets.where(counted, targets.amax()).amin(1)
+    high = targets.where(counted, targets.amin()).amax(1)
+    return bool((low < high).any())
 
 
 def _lists(rows: Tensor, present: Tensor) -> list[Tensor]:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from itertools import pairwise
 
 from torch import Tensor
@@ -29,7 +29,7 @@ class Alphabet:
             of bytes; None joins them.
 
     Raises:
-        TypeError: the characters are not strings, or `decode` cannot be called.
+        TypeError: the characters are not strings, or in no order; `decode` cannot be called.
         ValueError: no characters, one of them empty or there twice, or a class out of range.
     """
 
@@ -42,6 +42,12 @@ class Alphabet:
     ):
         if decode is not None and not callable(decode):
             raise TypeError(f"decode must be a function of class indices, or None; got {decode!r}")
+        if isinstance(characters, Set | Mapping):
+            raise TypeError(
+                "alphabet must be a string or a list of strings, in the order of their classes; a "
+                f"{type(characters).__name__} says nothing of these. Of a tokenizer's vocabulary: "
+                "sorted(vocabulary, key=vocabulary.get)"
+            )
         tokens = list(characters) if isinstance(characters, Iterable) else [characters]
         if not all(isinstance(token, str) for token in tokens):
             raise TypeError(f"alphabet must be a string or a list of strings; got {characters!r}")
@@ -50,13 +56,15 @@ class Alphabet:
         repeated = sorted(token for token, count in Counter(tokens).items() if count > 1)
         if repeated:
             raise ValueError(f"alphabet has {', '.join(map(repr, repeated))} more than once")
-        if not isinstance(special, int) or not 0 <= special <= len(tokens):
+        # True would be a mask where classes are indexed.
+        integer = hasattr(special, "__index__") and not isinstance(special, bool)
+        if not integer or not 0 <= special <= len(tokens):
             raise ValueError(
                 f"{role} must be a class index in 0..{len(tokens)}, as the {len(tokens)} "
                 f"characters take the other classes; got {special!r}"
             )
         self.characters = tokens
-        self.special = special
+        self.special = special = int(special)
         self.decoder = decode
         self.classes = len(tokens) + 1
         self._tokens = [*tokens[:special], "", *tokens[special:]]

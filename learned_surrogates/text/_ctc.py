@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .._support.transfer import send
+from .._support.warnings import warn
 from ._alignment import Labels, extend, fit_to_frames, force_align, spread_evenly
 from ._alphabet import Alphabet, kept_rows
 from ._ctc_labels import read_labels, read_lengths
@@ -20,6 +21,10 @@ from ._text_task import TextBatch, as_integers, check_output, padded
 LEAST_PROBABILITY = 1e-6
 # Of a frame, where targets are aligned.
 LARGEST_SCORE = 1e30
+TOO_SHORT = (
+    "input_lengths are less than target_lengths for all samples, {} and {} for the first: no "
+    "frames spell these targets. Are they counts of log_probs' frames, and in their place?"
+)
 
 
 class CTC(ReadingTask):
@@ -110,6 +115,12 @@ class CTC(ReadingTask):
             texts=[self.alphabet.decode(text) for text in labels],
             labels=labels,
         )
+
+    def warn_about(self, batch: TextBatch) -> bool:
+        frames = batch.present.sum(1).tolist()
+        if all(len(label) > count for label, count in zip(batch.labels, frames)):
+            warn(TOO_SHORT.format(frames[0], len(batch.labels[0])))
+        return super().warn_about(batch)
 
     def logits(self, prediction: Tensor) -> Tensor:
         frames_first = prediction if prediction.ndim == 3 else prediction[:, None]

@@ -122,6 +122,8 @@ class ExpectedEditDistance(nn.Module):
         whole = [cost // self._unit for cost in (self.insertion, self.deletion, least)]
         self._insertion = whole[0]
         self._step: ColumnStep = UNIT if whole == [1, 1, 1] else WholeNumberStep(*whole)
+        #: Whether a batch has told that it is what the task takes.
+        self._told = False
 
     def extra_repr(self) -> str:
         return (
@@ -144,6 +146,8 @@ class ExpectedEditDistance(nn.Module):
         """
         # A target is not laid out along the frames then.
         batch: Any = read(self.task.for_surrogate("none"), *plain_call(args, kwargs))
+        if not self._told:
+            self._told = self.task.warn_about(batch)
         batch = replace(batch, logits=self.task.logits(batch.prediction))
         return batch.reduce(self.of(batch), self.reduction)
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .._support.transfer import send
+from .._support.warnings import warn
 from ._alignment import Labels
 from ._alphabet import Alphabet, kept_rows
 from ._readings import ReadingTask
@@ -17,6 +18,11 @@ from ._text_task import (
     check_classes,
     check_output,
     padded,
+)
+
+STARTS = (
+    "all targets begin with the end symbol, class {end}, and have others behind it: a text ends at "
+    "its first one, so that all of these are empty. Leave a start symbol out of the targets"
 )
 
 
@@ -84,6 +90,10 @@ class PerPosition(ReadingTask):
     def __repr__(self) -> str:
         return f"PerPosition({len(self.alphabet)} characters, end={self.alphabet.special})"
 
+    @property
+    def class_dim(self) -> int:
+        return -1 if self.classes_last else 1
+
     def read(self, input: Tensor, target: Any) -> TextBatch:
         class_dim = -1 if self.classes_last else -2
         check_output("input", input, class_dim, self.alphabet.classes)
@@ -117,6 +127,7 @@ class PerPosition(ReadingTask):
                 f"target of shape {tuple(classes.shape[1:])} is one text, but has characters after "
                 "its end: is it a flattened batch? Keep the batch dimension, of input and target"
             )
+        more = (present & (classes != self.alphabet.special)).any(1)
         classes = classes.where(~ended, self.alphabet.special).where(present, -1)
         labels = self.labels(classes)
         return TextBatch(
@@ -127,7 +138,13 @@ class PerPosition(ReadingTask):
             present=send(present, input.device),
             texts=[self.alphabet.decode(text) for text in labels],
             labels=labels,
+            unread=not any(labels) and bool(len(more) and more.all()),
         )
+
+    def warn_about(self, batch: TextBatch) -> bool:
+        if batch.unread:
+            warn(STARTS.format(end=self.alphabet.special))
+        return super().warn_about(batch)
 
     def logits(self, prediction: Tensor) -> Tensor:
         prediction = prediction if prediction.ndim == 3 else prediction[None]

@@ -44,12 +44,14 @@ class TextBatch(Batch):
         present: which positions of each text count, `(batch, length)`, bool.
         texts: the targets.
         labels: their class indices.
+        unread: whether all targets end where they begin, though they have more behind that.
     """
 
     logits: Tensor
     present: Tensor
     texts: list[str]
     labels: Labels
+    unread: bool = False
 
     # All draws of a call are from the same distributions.
     @cached_property
@@ -102,6 +104,11 @@ class TextTask(Task[TextBatch]):
         self.folded = None if fold is None else torch.tensor(alphabet.folded(fold), device="cpu")
 
     @property
+    def class_dim(self) -> int:
+        """The dimension of that argument which has the classes."""
+        return -1
+
+    @property
     def penalty_weight(self) -> float:
         # The papers' is for the distance of two embeddings, in the probabilities.
         return 0.1 if self.surrogate == "embedding" else 0.0
@@ -143,7 +150,8 @@ class TextTask(Task[TextBatch]):
         return task
 
     def warn_about(self, batch: TextBatch) -> bool:
-        return doubt_scores(batch.logits, batch.present, self.prediction, self.base_loss)
+        name, dim = self.prediction, self.class_dim
+        return doubt_scores(batch.logits, batch.present, name, dim, self.base_loss)
 
     def represent(self, prediction: Tensor, batch: TextBatch) -> Tensor:
         present = batch.present[:, None]

@@ -134,10 +134,20 @@ TENSOR_SETS: dict[str, Score] = {
     "F1": lambda p, t: 2 * ((p > 0) & (t > 0)).sum() / ((p > 0).sum() + (t > 0).sum() + 1),
     "worst": lambda p, t: (p - t).abs().max(),
 }
+# Of each output, over all that there is: of a sample alone, over its outputs.
+TENSOR_OUTPUTS: dict[str, Score] = {
+    "mean": lambda p, t: (p - t).abs().mean(0),
+    "worst": lambda p, t: (p - t).abs().amax(0).numpy(),
+    "spread": lambda p, t: (p - t).square().sum(0) / (1 + t.square().sum(0)),
+}
 
 
 def of_tensors(chance: random.Random) -> Made:
-    kind = chance.choice(["sample", "batch", "coupled", "set", "batch of one"])
+    kind = chance.choice(["sample", "batch", "coupled", "set", "batch of one", "outputs"])
+    if kind == "outputs":
+        name = chance.choice(list(TENSOR_OUTPUTS))
+        score = TENSOR_OUTPUTS[name]
+        return Made(score, score, f"{name} of each output over all")
     if kind in ("set", "batch of one"):
         name = chance.choice(list(TENSOR_SETS))
         score = TENSOR_SETS[name]
@@ -185,6 +195,7 @@ SIGNATURES = [
     ("x: list[str], y: list[str]", "x, y", True),
     ("predictions, targets", "predictions, targets", True),
     ("references, hypotheses", "hypotheses, references", True),
+    ("observed, simulated", "simulated, observed", None),
 ]
 
 

@@ -251,3 +251,24 @@ def test_an_encoder_decoder_reads_what_its_collator_gives(tmp_path):
     mean = text.edit_distance(read, meant).mean()
     with torch.no_grad():
         assert criterion(logits, labels).item() == pytest.approx(mean)
+
+
+def test_a_causal_models_logits_are_those_of_the_next_label(tmp_path):
+    """Handed over as they come, each would be held against the label that it was given."""
+    from learned_surrogates.integrations.transformers import TrainerLoss
+
+    sizes = {"n_layer": 1, "n_head": 1, "n_embd": 8, "vocab_size": 10}
+    ends = {"bos_token_id": 0, "eos_token_id": 1}
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes, **ends))
+    task = text.PerPosition(["\ue000", *"abcdefgh"], end=1, classes_last=True)
+    criterion = LearnedSurrogateLoss(text.edit_distance, task=task)
+    begin = (
+        transformers.TrainingArguments(tmp_path, use_cpu=True),
+        transformers.TrainerState(),
+        None,
+    )
+    with pytest.warns(UserWarning, match=r"logits\[:, :-1\], labels\[:, 1:\]"):
+        TrainerLoss(criterion).on_train_begin(*begin, model=model)
+    shifted = TrainerLoss(criterion, arguments=lambda o, y: (o.logits[:, :-1], y[:, 1:]))
+    shifted.on_train_begin(*begin, model=model)
+    TrainerLoss(criterion).on_train_begin(*begin, model=small_t5())

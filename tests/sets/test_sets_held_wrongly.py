@@ -1,0 +1,106 @@
+"""Lists, labels and masks in another form than the one that is taken."""
+
+import warnings
+
+import pytest
+import torch
+from sklearn.metrics import brier_score_loss, f1_score, roc_auc_score
+
+from learned_surrogates import LearnedSurrogateLoss, classification, ranking, segmentation
+
+RANDOM = torch.Generator().manual_seed(0)
+SCORE = {"higher_is_better": True, "best": 1.0}
+
+
+def accuracy(said, true):
+    return (said == true).float().mean()
+
+
+def best_item(scores, targets):
+    return targets[scores.argmax()].float()
+
+
+MARKS = {
+    "labels": (classification.Sets, (40,)),
+    "several labels": (classification.Sets, (40, 3)),
+    "masks": (segmentation.Masks, (4, 1, 8, 8)),
+}
+
+
+@pytest.mark.parametrize("name", MARKS)
+def test_probabilities_in_the_place_of_logits_are_doubted(name):
+    """Above a threshold of 0, all are a yes."""
+    task, shape = MARKS[name]
+    logits = torch.randn(shape, generator=RANDOM)
+    true = logits + torch.randn(shape, generator=RANDOM) > 0
+    with pytest.warns(UserWarning, match=r"between 0 and 1.*threshold=0\.5"):
+        loss(accuracy, task())(logits.sigmoid().requires_grad_(), true)
+    loss(accuracy, task())(logits.requires_grad_(), true)
+    loss(accuracy, task(threshold=0.5))(logits.sigmoid(), true)
+
+
+def loss(metric, task):
+    return LearnedSurrogateLoss(metric, task=task, **SCORE)
+
+
+def test_a_softmax_of_exclusive_classes_says_the_same():
+    logits = torch.randn(40, 3, generator=RANDOM).softmax(1).requires_grad_()
+    loss(accuracy, classification.Sets())(logits, torch.arange(40) % 3)
+
+
+@pytest.mark.filterwarnings("ignore:.*the target comes first:UserWarning")
+def test_a_metric_of_scores_does_not_get_labels_without_a_word():
+    for metric, name in ((roc_auc_score, "y_score"), (brier_score_loss, "y_proba")):
+        with pytest.warns(UserWarning, match=rf"takes '{name}', and gets labels.*gives='scores'"):
+            loss(metric, classification.Sets())
+    loss(roc_auc_score, classification.Sets(gives="scores"))
+    loss(f1_score, classification.Sets())
+
+
+def test_padding_without_a_mask_is_doubted():
+    scores = torch.randn(3, 6, generator=RANDOM).requires_grad_()
+    targets = torch.tensor([[2, 0, 1, 1, -1, -1], [0, 1, 0, 2, 1, -1], [0, 1, 1, 0, 0, 2]])
+    with pytest.warns(UserWarning, match=r"-1 at the end of lists.*mask="):
+        lists()(scores, targets)
+    lists()(scores, targets, targets >= 0)
+    for meant in (targets.flip(1), targets.where(targets != 2, -2), targets * 0 - 1):
+        lists()(scores, meant)
+
+
+def test_a_mask_that_is_true_for_padding_is_doubted():
+    scores = torch.randn(2, 5, generator=RANDOM).requires_grad_()
+    targets = torch.tensor([[2, 0, 1, 0, 0], [0, 1, 0, 0, 0]])
+    padding = torch.arange(5).expand(2, 5) > 2
+    with pytest.warns(UserWarning, match=r"must be true where there is an item"):
+        lists()(scores, targets, padding)
+    for mask in (~padding, torch.ones_like(padding)):
+        lists()(scores, targets, mask)
+    lists()(scores, targets * 0, padding)
+
+
+def lists():
+    return LearnedSurrogateLoss(best_item, task=ranking.Lists(), higher_is_better=True, best=2.0)
+
+
+CALLS = {
+    "tensors": (None, torch.randn(4, 3)),
+    "lists": (ranking.Lists(), torch.randn(4, 3)),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_target_that_carries_the_gradient_is_refused(name):
+    task, targets = CALLS[name]
+    criterion = LearnedSurrogateLoss(
+        lambda p, t: (p - t).abs().mean(-1), task=task, higher_is_better=False
+    )
+    prediction = torch.randn(4, 3, requires_grad=True)
+    with pytest.raises(ValueError, match=r"are they swapped\?.*comes first"):
+        criterion(targets, prediction)
+    with torch.no_grad():
+        criterion(targets, prediction)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        criterion(prediction, targets)
+        criterion(prediction, targets.clone().requires_grad_())
+        criterion(targets, targets)
