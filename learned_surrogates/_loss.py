@@ -477,7 +477,7 @@ class LearnedSurrogateLoss(SavedWhole):
         return self
 
     def extra_repr(self) -> str:
-        return describe(self._core)
+        return describe(self._core, self.base_loss)
 
 
 def _progress_bar(steps: int) -> Iterable[int]:

@@ -53,6 +53,14 @@ def test_the_base_loss_has_the_share_that_it_is_given(share):
     expected = share * base_gradient(arguments) + (1 - share) * along_the_distance(arguments)
     torch.testing.assert_close(step(criterion, arguments)[1], expected)
     assert criterion.stats["base_loss/share"] == share
+    assert f"base loss: has {share:.0%} of the gradient" in repr(criterion)
+
+
+def test_the_repr_says_that_a_base_loss_leads_at_first_and_nothing_where_it_has_no_part():
+    criterion = known_loss()
+    assert "base loss: leads at first" in repr(criterion)
+    step(criterion, make_arguments(batch=32))
+    assert "base loss" not in repr(criterion)
 
 
 def test_without_a_base_loss_the_surrogates_gradient_is_as_it_is():

@@ -82,7 +82,8 @@ class GradientCheck:
         kind = "expected error" if self.expected else "error"
         head = "".join(f"{step:>19g}" for step in self.steps)
         lines = [
-            f"{kind} {self.error:.4g} on {self.samples} samples; how it changes after a step:",
+            f"{kind} {self.error:.4g} on {self.samples} samples; how it changes after "
+            "steps, in shares of a prediction's spread:",
             f"{'step':>12}{head}   cosine with the true gradient",
         ]
         for name, direction in self.directions.items():

@@ -1,5 +1,8 @@
 """What `print(criterion)` shows."""
 
+from collections.abc import Callable
+from typing import Any
+
 from .._core import Core
 from .._metric.skip import Skip
 
@@ -8,7 +11,7 @@ VALUES = ("prediction", "target", "error")
 DIFFERENCES = ("prediction", "target", "deviation", "difference")
 
 
-def describe(core: Core) -> str:
+def describe(core: Core, base_loss: Callable[..., Any] | None) -> str:
     """The lines of the loss's `repr`."""
     metric, replay, executor = core.oracle.metric, core.replay, core.recipe.executor
     held = "" if replay is None else f"{replay.size:,} of {replay.capacity:,} pairs"
@@ -24,6 +27,8 @@ def describe(core: Core) -> str:
     if executor is not None:
         lines.append(f"executor: {executor.waits}, {core.oracle.queue.samples_pending} waiting")
     lines += [f"task: {core.task!r}", *core.describe()]
+    if base_loss is not None:
+        lines += _part(core)
     recipe = core.recipe
     told = {"fit": recipe.fit, "replay": recipe.replay}
     changed = [f"{name}={value!r}" for name, value in told.items() if value != type(value)()]
@@ -32,3 +37,12 @@ def describe(core: Core) -> str:
     if changed:
         lines.append(f"arguments: {', '.join(changed)}")
     return "\n".join([*lines, f"replay: {held}"] if held else lines)
+
+
+def _part(core: Core) -> list[str]:
+    """How much of the gradient is the base loss's, while it has a part."""
+    stats = core.stats()
+    if not stats["calls"]:
+        return ["base loss: leads at first"]
+    share = stats["base_loss/share"]
+    return [f"base loss: has {share:.0%} of the gradient"] if share else []

@@ -57,7 +57,7 @@ def _page(stats: dict[str, Any], description: str, sections: list[Section], sent
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Learned surrogate</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{STYLE}</style><h1>How the learned surrogate does</h1>"
+        f"<style>{STYLE}</style><h1>How the loss does</h1>"
         f'<p class="verdict">{html.escape(sentence)}</p>{pictures}'
         f"<h2>Figures</h2><table>{rows}</table>"
         f"<h2>The loss</h2><pre>{html.escape(description)}</pre>"

@@ -1,4 +1,4 @@
-"""The study behind docs/text.md's table of confidences."""
+"""The study behind docs/confidence.md."""
 
 import itertools
 
