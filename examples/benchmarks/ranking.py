@@ -89,7 +89,7 @@ def of_rivals(loss: Callable[..., Tensor]) -> dict[str, Candidates]:
             loss, {s: functools.partial(torchsort_ranks, strength=s) for s in (0.1, 1.0)}
         ),
         "diffsort": with_sorters(
-            loss, {s: functools.partial(diffsort_ranks, steepness=s) for s in (5.0, 20.0)}
+            loss, {s: functools.partial(diffsort_ranks, steepness=s) for s in (10.0, 20.0)}
         ),
     }
 

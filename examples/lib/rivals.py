@@ -51,10 +51,19 @@ def torchsort_ranks(scores: Tensor, *, strength: float) -> Tensor:
 
 
 def diffsort_ranks(scores: Tensor, *, steepness: float) -> Tensor:
-    """Of an odd-even sorting network (Petersen et al., ICLR 2022), descending from 1."""
+    """Of an odd-even sorting network (Petersen et al., ICLR 2022), descending from 1.
+
+    Items are shuffled first: how far an item's rank is off, and its gradient with it, depends on
+    where it enters the network, which does not average out where places in a list have a meaning.
+    """
     places = torch.arange(1, scores.shape[1] + 1).to(scores)
-    _, permutations = _network(scores.shape[1], steepness)(-standardised(scores))
-    return permutations @ places
+    order = torch.rand(scores.shape, generator=_SHUFFLES).to(scores.device).argsort(1)
+    shuffled = standardised(scores).gather(1, order)
+    _, permutations = _network(scores.shape[1], steepness)(-shuffled)
+    return (permutations @ places).gather(1, order.argsort(1))
+
+
+_SHUFFLES = torch.Generator().manual_seed(0)
 
 
 @cache

@@ -6,6 +6,7 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import average_precision_score
 
 from benchmarks import digit_classification, digit_masks, word_retrieval
+from lib import digit_scenes
 
 
 def test_the_smooth_average_precision_nears_the_real_one():
@@ -67,7 +68,7 @@ def test_every_method_of_the_digits_learns_a_step():
 
 def test_a_share_of_scenes_has_the_mask_of_the_one_before():
     images, masks = torch.zeros(400, 1, 2, 2), torch.arange(400.0).view(-1, 1, 1, 1)
-    same, changed = digit_masks.with_wrong((images, masks), 0.3)
+    same, changed = digit_scenes.with_wrong((images, masks), 0.3)
     assert same is images
     wrong = (changed != masks).flatten()
     assert 0.2 < wrong.float().mean() < 0.4
@@ -76,13 +77,16 @@ def test_a_share_of_scenes_has_the_mask_of_the_one_before():
 
 def test_scenes_have_a_digit_and_its_mask():
     digits = torch.from_numpy(load_digits().images[:50]).float() / 16
-    images, masks = digit_masks.scenes(digits, 20, seed=0)
+    images, masks = digit_scenes.scenes(digits, 20, seed=0)
     assert images.shape == masks.shape == (20, 1, 32, 32)
     areas = masks.sum((1, 2, 3))
     assert (areas > 10).all()
     assert set(masks.unique().tolist()) == {0.0, 1.0}
     assert images[masks > 0].mean() > images[masks == 0].mean() + 0.3
-    assert digit_masks.Net()(images).shape == masks.shape
+    assert digit_scenes.Net()(images).shape == masks.shape
     # Logits of 0.5 in the mask and -2 elsewhere: any threshold between them is as good.
-    assert -2 <= digit_masks.best_threshold(2.5 * masks - 2, masks) < 0.5
-    assert 0.5 <= digit_masks.best_threshold(2.5 * masks + 0.4, masks) < 1.1
+    for moved, least, beyond in ((-2, -2, 0.5), (0.4, 0.5, 1.1)):
+        found = digit_masks.best_thresholds(2.5 * masks + moved, masks)
+        assert all(least <= threshold < beyond for threshold in found.values())
+    perfect = digit_masks.scores(2 * masks - 1, masks)
+    assert set(perfect.values()) == {100.0}

@@ -34,6 +34,15 @@ def test_sorters_of_other_packages_count_from_the_largest(package, sorter):
     assert scores.grad.isfinite().all()
 
 
+def test_the_place_in_a_list_does_not_pull_a_score():
+    """As it does in a sorting network whose items come in the order of the list."""
+    pytest.importorskip("diffsort")
+    scores = torch.randn(4000, 10, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    rivals.diffsort_ranks(scores, steepness=10.0).square().mean().backward()
+    by_place = scores.grad.mean(0) * 4000  # of lists that are drawn alike: none but by chance
+    assert by_place.abs().max() < 5 * scores.grad.std() * 4000 / 4000**0.5
+
+
 @pytest.mark.parametrize("name", digit_masks.RIVALS)
 def test_losses_of_masks_are_lower_where_masks_are_found(name):
     package = digit_masks.SMP if name.startswith("smp") else "monai"
