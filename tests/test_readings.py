@@ -139,7 +139,7 @@ def right_or_wrong_of(prediction, target):
 
 def test_what_is_not_an_edit_distance_is_learned_in_part():
     vowels_count_tenfold = text.WeightedEditDistance(characters={"ae": 10})
-    r2, of_distance = core_of(fitted(vowels_count_tenfold)).estimator.control.r2.tolist()
+    r2, of_distance, *_ = core_of(fitted(vowels_count_tenfold)).estimator.control.r2.tolist()
     assert of_distance + 0.05 < r2 < 1.0
     right_or_wrong = fitted(right_or_wrong_of).stats["surrogate/r2"]
     # Of such outputs hardly any is right.
@@ -223,6 +223,29 @@ def test_the_base_loss_has_no_part_where_the_metric_is_another(head):
     akin = fitted(lambda p, t: float(Levenshtein.distance(p, t)), head, calls=5, base_loss=base)
     core_of(akin).record.leading = False
     assert core_of(akin).base_share == 0.5
+
+
+def word_error_rate(prediction: str, target: str) -> float:
+    said, meant = ([word for word in line.split("|") if word] for line in (prediction, target))
+    return Levenshtein.distance(said, meant) / len(meant)
+
+
+def test_a_rate_of_words_of_ones_own_is_akin_to_the_base_loss():
+    """Though not to the edit distance: of lines of which hardly any word is right."""
+    task = text.PerPosition("abcde|")
+    base = nn.CrossEntropyLoss()
+    criterion = LearnedSurrogateLoss(word_error_rate, task=task, base_loss=base)
+    random = torch.Generator().manual_seed(0)
+    for _ in range(5):
+        target = torch.randint(1, 6, (64, 12), generator=random)
+        target[:, [3, 7]] = 6
+        noise = 2 * torch.randn(64, 7, 12, generator=random)
+        logits = 3 * nn.functional.one_hot(target, 7).transpose(1, 2) + noise
+        step(criterion, (logits.requires_grad_(), target))
+    _, characters, _, words, _ = core_of(criterion).estimator.control.r2.tolist()
+    assert characters < 0.8 <= words
+    core_of(criterion).record.leading = False
+    assert core_of(criterion).base_share == 0.5
 
 
 def test_where_values_come_later_what_is_known_is_followed():

@@ -30,7 +30,8 @@ class Regressed(Estimator[BatchType]):
 
     Args:
         doubt: of each column (see `Regression`); none where nothing is known.
-        beside: so many of the first columns whose own correlation is followed, too.
+        beside: so many functions, behind the columns of what is seen, of which no mean is known: how
+            they correlate with the metric is followed, too.
         recipe: how much is drawn, and how often the weights are solved for.
         sync: the processes that learn together.
         random: a generator on the CPU, the only source of chance.
@@ -55,7 +56,7 @@ class Regressed(Estimator[BatchType]):
         self.device = torch.device("cpu")
         self.updates = self.calls = 0
         self.regression = Regression(doubt)
-        #: Of all that is told and, after it, of single columns.
+        #: Of all that is told and, after it, of the functions beside it.
         self.control = ControlVariate(1 + beside, self.device)
 
     @property
@@ -69,17 +70,18 @@ class Regressed(Estimator[BatchType]):
 
     def observe(self, measured: Measurement, seen: Context) -> None:
         (columns,) = seen
-        if columns.shape[2]:
+        if self.learns:
             where = measured.of(torch.arange(columns.shape[1], device="cpu"))[measured.usable]
             rows = columns.cpu()[:, where].flatten(0, 1)
-            self._take_rows(rows, self.responses(measured).float().flatten())
+            count = len(self.regression.doubt)
+            differences = self.responses(measured).float().flatten()
+            self._take_rows(rows[:, :count], rows[:, count:], differences)
 
-    def _take_rows(self, columns: Tensor, differences: Tensor) -> None:
-        """Takes rows `(n, columns)` and the differences `(n,)` that were measured there."""
+    def _take_rows(self, columns: Tensor, beside: Tensor, differences: Tensor) -> None:
+        """Takes rows `(n, ...)` and the differences `(n,)` that were measured there."""
         if self.updates:
             told = columns @ self.regression.weights.float()
-            beside = len(self.control.weights) - 1
-            self.control.take(differences, torch.stack([told, *columns.T[:beside]]))
+            self.control.take(differences, torch.stack([told, *beside.T]))
         self.regression.take(columns, differences)
 
     def learn(self, *, every: bool) -> None:

@@ -16,11 +16,10 @@ from ._controls import FACTORS, Controls
 from ._expected_edit_distance import ExpectedEditDistance, expected_distances, known_distance
 from ._reading_draws import ReadingDraws, centred
 from ._text_task import TextBatch, TextTask
+from ._usual_metrics import AKIN, USUAL
 
 # Share of the targets' characters that a model must read right for the metric to lead it.
 READS = 0.5
-# Squared correlation with the edit distance from which a metric is akin to it.
-AKIN = 0.8
 
 
 class Readings(Regressed[TextBatch]):
@@ -35,7 +34,7 @@ class Readings(Regressed[TextBatch]):
         known: the metric's expected value in closed form; None where there is none.
         recipe: how much is drawn.
         learns: whether the controls are used.
-        akin: whether the usual loss leads to the metric.
+        akin: whether the usual loss is known to lead to the metric.
         sync: the processes that learn together.
         random: a generator on the CPU, the only source of chance.
     """
@@ -54,7 +53,7 @@ class Readings(Regressed[TextBatch]):
         akin: bool,
     ):
         doubt = Controls.doubt(task) if learns else torch.zeros(0, device="cpu")
-        super().__init__(doubt, recipe, sync, random, beside=min(1, len(doubt)))
+        super().__init__(doubt, recipe, sync, random, beside=len(USUAL) if learns else 0)
         self.task = task
         self.known = known
         self.akin = akin
@@ -105,7 +104,7 @@ class Readings(Regressed[TextBatch]):
 
     @property
     def base_weight(self) -> float:
-        akin = self.akin or (self.learns and float(self.control.r2[1]) >= AKIN)
+        akin = self.akin or (self.learns and float(self.control.r2[1:].max()) >= AKIN)
         return self.task.base_weight if akin else 0.0
 
     @property

@@ -27,7 +27,7 @@ EDITS = [
         "text/_readings.py",
         "test_readings.py test_draws.py test_loss.py",
         ("> (1 - READS) * characters", "< (1 - READS) * characters"),
-        ("float(self.control.r2[1]) >= AKIN", "float(self.control.r2[0]) >= AKIN"),
+        ("float(self.control.r2[1:].max()) >= AKIN", "float(self.control.r2[0]) >= AKIN"),
         ("return self.task.base_weight if akin else 0.0", "return self.task.base_weight"),
         ("if self.measured and not known", "if not known"),
     ),
