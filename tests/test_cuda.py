@@ -7,6 +7,9 @@ from conftest import CASES, assert_identical, make_arguments, make_loss, snapsho
 from torch import nn
 from within import core_of
 
+from learned_surrogates import text
+from learned_surrogates.text._closed_form import gpu_passes
+
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
@@ -217,3 +220,41 @@ def test_a_call_without_an_update_waits_once_beside_the_metric():
         criterion(prediction, target).backward()
     waits = [w for w in caught if "synchronizing CUDA operation" in str(w.message)]
     assert len(waits) <= 1, [(w.filename, w.lineno) for w in waits]
+
+
+@pytest.mark.parametrize("in_parts", [False, True])
+@pytest.mark.parametrize(
+    ("ctc", "letters"), [(True, 3), (True, 40), (True, 130), (False, 3), (False, 40)]
+)
+def test_the_expected_edit_distance_is_one_kernel(monkeypatch, ctc, letters, in_parts):
+    """The same as PyTorch's in float64, with up to a warp of characters, two and eight."""
+    rows = pytest.importorskip("learned_surrogates.text._closed_form.triton_rows")
+    if in_parts:
+        monkeypatch.setattr(rows, "KEPT", 1)
+    calls = []
+    run = rows.run
+    monkeypatch.setattr(rows, "run", lambda *given: calls.append(given) or run(*given))
+    random = torch.Generator().manual_seed(0)
+    alphabet = [chr(0x4E00 + i) for i in range(letters)]
+    task = text.CTC(alphabet) if ctc else text.PerPosition(alphabet, classes_last=True)
+    frames, lengths = 6 if ctc else letters + 1, [letters, 1, 0]
+    targets = torch.stack([torch.randperm(letters, generator=random) + 1 for _ in lengths])
+    logits = 2 * torch.randn(frames, 3, letters + 1, generator=random, dtype=torch.float64)
+    rest = targets, [frames, frames - 1, 2], lengths
+    if not ctc:
+        logits = logits.transpose(0, 1).contiguous()
+        padded = torch.zeros(3, frames, dtype=torch.long)
+        for row, label, length in zip(padded, targets, lengths):
+            row[:length] = label[:length]
+        padded[1, -1] = -100
+        rest = (padded,)
+    criterion = text.ExpectedEditDistance(task, reduction="none")
+    expected = step(criterion, (logits.requires_grad_(), *rest))
+    found = step(criterion, (logits.detach().float().cuda().requires_grad_(), *rest))
+    for one, other in zip(found, expected):
+        torch.testing.assert_close(one.cpu(), other.float(), rtol=1e-4, atol=1e-4)
+    assert len(calls[-1][0].special) == frames
+    assert not gpu_passes.failed_on
+    with torch.no_grad():
+        value = criterion(logits.float().cuda(), *rest)
+    torch.testing.assert_close(value, found[0], rtol=1e-5, atol=1e-5)

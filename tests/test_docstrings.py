@@ -6,8 +6,9 @@ import pytest
 
 import learned_surrogates
 
-# Numba is an extra.
+# Numba is an extra, and Triton comes with PyTorch for GPUs.
 NEEDS = {"row_kernels": "numba", "column_kernels": "numba"}
+NEEDS |= dict.fromkeys(("triton_columns", "triton_frames", "triton_rows"), "triton")
 PUBLIC = (
     learned_surrogates,
     learned_surrogates.text,

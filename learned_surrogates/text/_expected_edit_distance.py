@@ -47,16 +47,20 @@ class ExpectedEditDistance(nn.Module):
 
     On the CPU, in float32 and with costs of 1, the passes over the frames are compiled where Numba
     is installed (`pip install numba`), which takes some seconds at the first
-    call on a machine; elsewhere PyTorch runs them. `print(criterion)` says which. Two of PyTorch's
-    ways take the columns as independent, which is less near: on the CPU in float32, where a chain
-    would take five times as long, and with costs other than 1.
+    call on a machine. On a GPU, likewise, they are one kernel where Triton is installed, which
+    PyTorch brings for CUDA on Linux, and a target has at most 510 distinct characters. Elsewhere
+    PyTorch runs them. `print(criterion)` says which. Two of PyTorch's ways take the columns as
+    independent, which is less near: on the CPU in float32, where a chain would take five times as
+    long, and with costs other than 1.
 
     Time and memory are linear in the frames, in the classes, and in the target's length times the
     number of its distinct characters. Beside the outputs and their gradient, a call keeps a copy of
     the outputs until its gradient is computed, and twice as much during that. While it runs, it
     takes 16 MB compiled, or, for long lines, 144 bytes for each of `distinct characters * length *
     sqrt(frames)` of one sample; in PyTorch 50 MB, or 60 bytes for each of `batch * distinct
-    characters * length * sqrt(frames)`, of a chain 180.
+    characters * length * sqrt(frames)`, of a chain 180. The kernel takes 64 MB, or 108 bytes for
+    each of `batch * distinct characters * length * sqrt(frames)`, the distinct characters filled up
+    to a power of two.
 
     Args:
         task: `text.CTC(...)` or `text.PerPosition(...)`, as which the loss is called. Characters

@@ -76,23 +76,26 @@ class Once(torch.autograd.Function):
 def _forward(ctx: Any, logits: Tensor, problem: Problem) -> Tensor:
     dtype = logits.dtype if logits.dtype == torch.float64 else torch.float32
     others = logits.permute(2, 0, 1).softmax(2, dtype=dtype).contiguous()
-    outputs, overlap = _outputs(others, problem)
+    outputs, index, repeats = _outputs(others, problem)
     gradient = ctx.needs_input_grad[0]
     value, d_outputs = run(
         problem.step, problem.insertion, outputs, problem.spelling, problem.ctc, gradient
     )
     if d_outputs is not None:
         ctx.problem = problem
-        kept = others, outputs.characters, outputs.special, overlap
-        ctx.save_for_backward(logits, *kept, *d_outputs)
+        kept = others, outputs.characters, outputs.special, index, *repeats
+        ctx.save_for_backward(logits, *d_outputs, *kept)
     return value
 
 
-def _outputs(others: Tensor, problem: Problem) -> tuple[Outputs, Tensor]:
-    """The frames' probabilities, and the overlap of the others with those of the frame before.
+def _outputs(
+    others: Tensor, problem: Problem
+) -> tuple[Outputs, Tensor, tuple[()] | tuple[Tensor, Tensor]]:
+    """The frames' probabilities, the classes of their characters, and what repeats them in CTC.
 
     Leaves of `others`, the probabilities `(time, batch, classes)`, those of characters that the
-    target does not have: only of these are all classes needed.
+    target does not have: only of these are all classes needed. What repeats them is their overlap
+    with those of the frame before, and the product of the sums of both, of which it is a part.
     """
     spelling = problem.spelling
     present = problem.present.T
@@ -100,34 +103,37 @@ def _outputs(others: Tensor, problem: Problem) -> tuple[Outputs, Tensor]:
         others.masked_fill_(~present[..., None], 0)
     index = send(torch.from_numpy(spelling.classes), others.device).expand(len(others), -1, -1)
     special = others[..., spelling.special].clone()
-    own = torch.arange(index.shape[2], device="cpu") < torch.from_numpy(spelling.counts)[:, None]
-    of_target = others.gather(2, index) * send(own, others.device)
-    others.scatter_(2, index, 0)
+    # So it is for characters that a sample does not have, in the place of which it stands.
     others[..., spelling.special] = 0
+    of_target = others.gather(2, index)
+    others.scatter_(2, index, 0)
     rest = others.sum(2)
-    overlap = torch.zeros_like(rest)
     again = torch.zeros_like(rest)
+    repeats: tuple[()] | tuple[Tensor, Tensor] = ()
     if problem.ctc:
+        # Before the first frame, there is none.
+        overlap, both = again, torch.ones_like(rest)
         rows = others.flatten(0, 1)
         size = others.shape[1]
         before, after = rows[: len(rows) - size, :, None], rows[size:, None]
-        overlap[1:] = (after @ before).view(len(others) - 1, size)
-        both = rest[1:] * rest[:-1]
-        again[1:] = (overlap[1:] / both.clamp(min=LEAST_OTHER**2)).clamp_(max=1)
+        torch.bmm(after, before, out=overlap.view(-1, 1, 1)[size:])
+        torch.mul(rest[1:], rest[:-1], out=both[1:]).clamp_(min=LEAST_OTHER**2)
+        again, repeats = (overlap / both).clamp_(max=1), (overlap, both)
     characters = torch.cat([of_target, rest[..., None]], 2)
-    return Outputs(characters, special, again, present), overlap
+    return Outputs(characters, special, again, present), index, repeats
 
 
 def _d_logits(
     problem: Problem,
     d_values: Tensor,
-    others: Tensor,
-    characters: Tensor,
-    special: Tensor,
-    overlap: Tensor,
     d_characters: Tensor,
     d_special: Tensor,
     d_again: Tensor,
+    others: Tensor,
+    characters: Tensor,
+    special: Tensor,
+    index: Tensor,
+    *repeats: Tensor,
 ) -> Tensor:
     """The gradient of the logits, `(batch, classes, length)`.
 
@@ -138,25 +144,25 @@ def _d_logits(
 
     where s are the frames before and after t.
     """
-    spelling = problem.spelling
     # Only p enters what comes before the sum over classes: all else is a number for each frame.
-    mean = (characters * d_characters).sum(2) + special * d_special
+    mean = (characters * d_characters).sum(2).addcmul_(special, d_special)
     level = d_characters[..., -1] - mean
-    rest = characters[..., -1]
-    ratio = torch.zeros_like(rest)
-    if problem.ctc:
-        both = rest[1:] * rest[:-1]
-        ratio[1:] = (d_again[1:] / both).where(both > LEAST_OTHER**2, 0)
-        pull = ratio * overlap
-        pull[:-1] += pull[1:].clone()
-        level -= pull / rest.clamp(min=LEAST_OTHER)
-    d_logits = others * (level * d_values)[..., None]
-    if problem.ctc:
-        ratio *= d_values
-        d_logits[1:].addcmul_(others[1:] * ratio[1:, :, None], others[:-1])
-        d_logits[:-1].addcmul_(others[:-1] * ratio[1:, :, None], others[1:])
-    index = send(torch.from_numpy(spelling.classes), others.device).expand(len(others), -1, -1)
-    of_target = (d_characters - mean[..., None]) * characters * d_values[:, None]
+    if not problem.ctc:
+        d_logits = others * level.mul_(d_values)[..., None]
+    else:
+        overlap, both = repeats
+        ratio = d_again / both
+        pull, some = ratio * overlap, characters[..., -1].clamp(min=LEAST_OTHER)
+        level.addcdiv_(pull, some, value=-1)
+        level[:-1].addcdiv_(pull[1:], some[:-1], value=-1)
+        level *= d_values
+        ratio = ratio.mul_(d_values)[1:, :, None]
+        d_logits = level[..., None].repeat(1, 1, others.shape[2])
+        d_logits[1:].addcmul_(ratio, others[:-1])
+        d_logits[:-1].addcmul_(ratio, others[1:])
+        d_logits *= others
+    of_target = (d_characters - mean[..., None]).mul_(characters).mul_(d_values[:, None])
     d_logits.scatter_(2, index, of_target[..., :-1])
-    d_logits[..., spelling.special] = (d_special - mean) * special * d_values
+    of_special = (d_special - mean).mul_(special)
+    torch.mul(of_special, d_values, out=d_logits[..., problem.spelling.special])
     return d_logits.permute(1, 2, 0)

@@ -1,4 +1,4 @@
-"""Which way the table's rows are passed over: compiled by Numba where it is, else by PyTorch."""
+"""Which way the table's rows are passed over: compiled by Numba or Triton, or else by PyTorch."""
 
 import functools
 import importlib
@@ -9,12 +9,11 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from ..._support.transfer import send
 from ..._support.warnings import warn
+from . import gpu_passes, pytorch_passes
 from .chained_step import ChainedStep
 from .column_steps import ColumnStep, UnitStep
-from .difference_rows import Rows
-from .frame_moves import CTCMoves, Outputs, PositionMoves
+from .frame_moves import Outputs
 from .spelling import Spelling
 
 KERNELS = "learned_surrogates.text._closed_form.row_kernels"
@@ -34,8 +33,8 @@ def run(
 ) -> tuple[Tensor, Sequence[Tensor] | None]:
     """The expected distances, `(batch,)`, and their gradients by characters, special and again."""
     unit = isinstance(step, UnitStep)
-    # In float64 it is precision that is asked for, and a GPU mostly waits for its kernels; on the
-    # CPU in float32 a chain would take PyTorch five times as long.
+    # In float64 it is precision that is asked for; on the CPU in float32 a chain would take PyTorch
+    # five times as long.
     quick = outputs.special.device.type == "cpu" and outputs.special.dtype == torch.float32
     found = found_kernels() if unit and quick else None
     with flushed(outputs.special.device):
@@ -46,31 +45,11 @@ def run(
                 raise
             except Exception as error:  # noqa: BLE001 - there is no one class of them
                 give_up_kernels(error)
+        if unit and (passed := gpu_passes.run(outputs, spelling, ctc, gradient)) is not None:
+            return passed
         if unit and not quick:
             step = ChainedStep()
-        return _in_pytorch(step, insertion, outputs, spelling, ctc, gradient)
-
-
-def _in_pytorch(
-    step: ColumnStep,
-    insertion: int,
-    outputs: Outputs,
-    spelling: Spelling,
-    ctc: bool,
-    gradient: bool,
-) -> tuple[Tensor, Sequence[Tensor] | None]:
-    frames = CTCMoves(outputs) if ctc else PositionMoves(outputs)
-    device, characters = outputs.special.device, outputs.characters.shape[2]
-    of_column = send(torch.from_numpy(spelling.of_column.T.copy()), device)
-    match = of_column == torch.arange(characters, device=device)[:, None, None]
-    match = match.to(outputs.special)
-    exists = (of_column >= 0).to(match)
-    mean, d_moves = Rows(step, frames.moves, match, exists, ctc).run(gradient)
-    value = mean + insertion * frames.moves.gain.sum((0, 2))
-    if d_moves is None:
-        return value, None
-    d_gain, *rest = d_moves
-    return value, frames.backward(d_gain + insertion, *rest)
+        return pytorch_passes.run(step, insertion, outputs, spelling, ctc, gradient)
 
 
 def _compiled(
@@ -113,7 +92,8 @@ def way_of(step: ColumnStep) -> str:
     if not isinstance(step, UnitStep):
         return "PyTorch, columns independent"
     quick = "compiled by Numba" if found_kernels() else "columns independent"
-    return f"PyTorch, columns in a chain; on the CPU in float32 {quick}"
+    on_gpu = "on a GPU compiled by Triton, " if gpu_passes.may_run() else ""
+    return f"PyTorch, columns in a chain; {on_gpu}on the CPU in float32 {quick}"
 
 
 def found_kernels() -> ModuleType | None:
