@@ -154,8 +154,8 @@ class Estimator(ABC, Generic[BatchType]):
     @property
     @abstractmethod
     def r2(self) -> float:
-        """Share of the differences' variance that is told beforehand, of draws not yet learned
-        from; NaN before it is known."""
+        """Share of the draws' noise that is told beforehand, of draws not yet learned from; NaN
+        before it is known."""
 
     @property
     @abstractmethod

@@ -97,6 +97,8 @@ def summary(study: Comparison) -> list[str]:
         "16 calls against 2": ("package-16", "package-2"),
         "one value an output against one a sample, 2 calls each": ("package-outputs", "package-2"),
         "score function, 2 calls, against the proxy": ("score-2", "proxy"),
+        "group-relative, 2 calls, against the score function": ("group-2", "score-2"),
+        "group-relative, 16 calls, against the score function": ("group-16", "score-16"),
     }
     found = {text: compare(study, *methods) for text, methods in comparisons.items()}
     return [f"- {text}: {sentence}." for text, sentence in found.items() if sentence]

@@ -9,15 +9,15 @@ KNOWN_TEXT = "The metric's mean over random draws, in closed form: mean of each 
 WORTH_TEXT = (
     "Left: the metric of the draws around predictions, mean of each batch. Right: how many draws a "
     "sample would be needed for a gradient as quiet, had the surrogate not learned what the metric "
-    "mostly says: draws / (1 - R2), R2 the squared correlation of the surrogate's differences with "
-    "measured ones that it had not seen."
+    "mostly says: draws / (1 - R2), R2 the share of the draws' noise that it takes out of the "
+    "gradient, by draws that it had not seen."
 )
 
 
 SIGNAL_TEXT = (
-    "In the last layer's weights, where samples add up as they do in training: the length "
-    "of a step's mean over what it varies by from batch to batch; an optimizer averages over many "
-    "steps, so that a tenth is not bad."
+    "In the last layer's weights and biases, where samples add up as they do in training: the "
+    "length of a step's mean over what it varies by from batch to batch; an optimizer averages "
+    "over many steps, so that a tenth is not bad."
 )
 COSINE_TEXT = (
     " Right: the cosine of the base loss's gradient with the measured one, and twice its standard "

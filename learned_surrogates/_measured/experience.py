@@ -55,6 +55,7 @@ class Experience:
         measured: Measurement,
         z: Tensor,
         deviations: Tensor,
+        width: Tensor,
         slopes: Tensor | None,
         target: Tensor | None,
         slope: Slope,
@@ -66,6 +67,7 @@ class Experience:
             measured: what the metric said of draws around a batch.
             z: the batch's predictions, `(batch, *sample)`.
             deviations: of the draws, `(pairs, batch, *sample)`.
+            width: of the noise, to be broadcast to a sample.
             slopes: of the surrogate's forms at z, `(forms, batch, *sample)`.
             target: `(batch, ...)`; None if the surrogate cannot see it.
             slope: the surrogate.
@@ -97,7 +99,8 @@ class Experience:
         )
         if slopes is not None:
             by_sample = slopes.reshape(len(slopes), *samples.shape)
-            slope.take(rows[3], rows[2], _repeated(by_sample, pairs, 1))
+            squares = (deviations / width).square().reshape(len(rows[0]), -1).mean(1)
+            slope.take(rows[3], rows[2], _repeated(by_sample, pairs, 1), squares)
         if not slope.unsuited and slope.given != "none":
             self._remember(rows, random)
 

@@ -31,16 +31,16 @@ class GaussianDraws(Draws):
         self.target = tensor_of(batch)
         nothing = torch.zeros(0, device=noise.z.device)
         told = nothing if slopes is None else slopes
-        self.seen = noise.z, noise.deviations, told, batch.target
+        self.seen = noise.z, noise.deviations, noise.width, told, batch.target
         self._slope = None if slopes is None else slopes[estimator.slope.best]
-        self._weight = estimator.slope.weight
+        self._weight, self._confirmed = estimator.slope.weight, estimator.slope.confirmed
         self._outputs = estimator.experience.outputs
 
     def known_gradient(self) -> tuple[Tensor, float] | None:
         if self._slope is None:
             return None
         count = 1 if self._outputs is None else max(1, self._outputs.numel())
-        return self._weight * self._slope / count, float(self._weight)
+        return self._confirmed * self._slope / count, float(self._confirmed)
 
     def gradient(self, measured: Measurement, correction: float) -> Tensor:
         return measured_gradient(measured, self.noise, self._slope, self._weight, correction)
@@ -97,11 +97,12 @@ class Gaussian(Remembering):
         self.slope.try_out(*as_samples(draws.noise.z, draws.target, outputs))
 
     def observe(self, measured: Measurement, seen: Context) -> None:
-        z, deviations, slopes, target = seen
+        z, deviations, width, slopes, target = seen
         self.experience.observe(
             measured,
             z,
             deviations,
+            width,
             slopes if len(slopes) else None,
             target if target[:1].numel() else None,
             self.slope,
@@ -179,8 +180,7 @@ class Gaussian(Remembering):
             )
         return (
             f"The gradient is measured by {self.recipe.draws} draws a sample. The surrogate "
-            f"({self.slope.name}) tells {max(self.r2, 0):.0%} of how the metric differs between "
-            "draws"
+            f"({self.slope.name}) takes {max(self.r2, 0):.0%} of their noise away"
         )
 
     @property

@@ -193,7 +193,7 @@ class Remembering(Estimator[Any]):
         if made:
             forms = state.get("forms", torch.zeros((), device="cpu"))
             count = len(forms) if forms.ndim == 1 else ANY
-            shapes |= {"forms": (ANY,), "scale": (), "sums": (count, 3), "z_shape": (ANY,)}
+            shapes |= {"forms": (ANY,), "scale": (), "sums": (count, 5), "z_shape": (ANY,)}
             shapes |= {"target_shape": (ANY,)}
         return shapes
 

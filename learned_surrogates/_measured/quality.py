@@ -50,7 +50,7 @@ class Quality:
         try:
             found = in_weights(prediction, halves, last_layer(prediction))
         except RuntimeError:  # a graph that is gone through once only
-            found = in_weights(prediction.detach(), halves, None)
+            found = in_weights(prediction.detach(), halves, [])
         new = torch.stack([part[:: -(-len(part) // MOST_WEIGHTS)] for part in found])
         if not new.isfinite().all():
             return

@@ -77,13 +77,18 @@ class Slope:
 
     @property
     def r2(self) -> float:
-        """Share of the differences' variance that the followed form tells; NaN without one."""
+        """Share of the gradient's noise that the followed form takes away; NaN without one."""
         return float(self.control.r2[self.best]) if self.forms else float("nan")
 
     @property
     def weight(self) -> Tensor:
         """The control variate's coefficient c, `()`; 0 without a form."""
         return self.control.weights[self.best] if self.forms else torch.zeros_like(self.scale)
+
+    @property
+    def confirmed(self) -> Tensor:
+        """How far the followed form's slope is the gradient itself, `()`; 0 without one."""
+        return self.control.confirmed[self.best] if self.forms else torch.zeros_like(self.scale)
 
     @property
     def name(self) -> str:
@@ -167,7 +172,7 @@ class Slope:
     def _attach(self, forms: list[nn.Module], names: Sequence[str], shapes: Shapes) -> None:
         self.names, self.shapes, self.best, self.resting = list(names), shapes, 0, False
         self.forms = [form.to(self.device) for form in forms]
-        self.control = ControlVariate(len(names), self.device)
+        self.control = ControlVariate(len(names), self.device, shapes[0].numel())
         self.optimizer = self._optimizer()
 
     def slopes(self, z: Tensor, y: Tensor) -> Tensor:
@@ -177,17 +182,20 @@ class Slope:
             found = [self._slope(form, z, y, create_graph=False) for form in self.forms]
         return torch.stack([slope.detach() for slope in found])
 
-    def take(self, differences: Tensor, deviations: Tensor, slopes: Tensor) -> None:
+    def take(
+        self, differences: Tensor, deviations: Tensor, slopes: Tensor, squares: Tensor
+    ) -> None:
         """Judges the forms by differences `(n,)` that they were not fitted to.
 
         Args:
             differences: d, `(n,)`.
             deviations: `(n, ...)`.
             slopes: of the forms at the predictions, `(forms, n, ...)`.
+            squares: means of the noise's squares over a sample's numbers, `(n,)`.
         """
         if len(slopes) == len(self.forms):
             predicted = (slopes * deviations).flatten(2).sum(2)
-            self.control.take(differences, predicted)
+            self.control.take(differences, predicted, squares)
 
     def fit(self, rows: Rows | None) -> None:
         """One gradient step on differences, together with the other processes."""
@@ -246,7 +254,7 @@ class Slope:
         name, form, sums = self.name, self.forms[self.best], self.control.sums[self.best]
         moments = {} if self.optimizer is None else self.optimizer.state
         self.forms, self.names, self.best = [form], [name], 0
-        self.control = ControlVariate(1, self.device)
+        self.control = ControlVariate(1, self.device, self.control.numbers)
         self.control.sums = sums[None].clone()
         self.optimizer = self._optimizer()
         if self.optimizer is not None:

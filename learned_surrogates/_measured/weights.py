@@ -13,44 +13,58 @@ MOST_NODES = 64
 MOST_MIXED = 64
 
 
-def last_layer(prediction: Tensor) -> Tensor | None:
-    """The weights of the layer that made a prediction, found from its graph; None if none is seen.
+def last_layer(prediction: Tensor) -> list[Tensor]:
+    """The parameters of the layer that made a prediction, found from its graph.
+
+    The first weights that are met on the way back, and the biases that are met before them or stand
+    beside them: what a metric and a usual loss disagree about is often an offset. Empty if no
+    weights are seen.
 
     Parts of the graph that are not PyTorch's own, such as compiled ones, are not looked through:
     they may be made to be gone through once.
     """
-    queue: deque[Any] = deque([prediction.grad_fn])
+    queue: deque[tuple[Any, int]] = deque([(prediction.grad_fn, 0)])
     seen: set[Any] = set()
+    biases: list[Tensor] = []
     while queue and len(seen) < MOST_NODES:
-        node = queue.popleft()
+        node, depth = queue.popleft()
         if node is None or node in seen or isinstance(node, BackwardCFunction):
             continue
         seen.add(node)
-        variable: Any = getattr(node, "variable", None)
-        if type(variable) in (Tensor, torch.nn.Parameter) and variable.ndim > 1:
-            return variable
-        queue.extend(parent for parent, _ in node.next_functions)
-    return None
+        variable = _parameter(node)
+        if variable is not None and variable.ndim > 1:
+            beside = (_parameter(other) for other, its_depth in queue if its_depth <= depth)
+            biases += [bias for bias in beside if bias is not None and bias.ndim == 1]
+            return [variable, *biases]
+        if variable is not None:
+            biases.append(variable)
+        queue.extend((parent, depth + 1) for parent, _ in node.next_functions)
+    return []
 
 
-def in_weights(prediction: Tensor, gradients: list[Tensor], weights: Tensor | None) -> list[Tensor]:
-    """Gradients with respect to a prediction as ones with respect to weights, flat.
+def _parameter(node: Any) -> Tensor | None:
+    """What a node of a graph gathers the gradient of."""
+    variable = getattr(node, "variable", None)
+    return variable if type(variable) in (Tensor, torch.nn.Parameter) else None
 
-    Without weights, those of a virtual layer A z + b on the outputs at A = 1, b = 0, which needs no
+
+def in_weights(prediction: Tensor, gradients: list[Tensor], layer: list[Tensor]) -> list[Tensor]:
+    """Gradients with respect to a prediction as ones with respect to a layer's parameters, flat.
+
+    Without a layer, those of a virtual layer A z + b on the outputs at A = 1, b = 0, which needs no
     model: it tells directions, but hardly how noisy they are.
     """
-    if weights is not None and prediction.requires_grad:
-        return [
-            torch.autograd.grad(prediction, weights, gradient.to(prediction), retain_graph=True)[0]
-            .flatten()
-            .float()
+    if layer and prediction.requires_grad:
+        found = [
+            torch.autograd.grad(prediction, layer, gradient.to(prediction), retain_graph=True)
             for gradient in gradients
         ]
+        return [torch.cat([part.flatten().float() for part in parts]) for parts in found]
     z = prediction.detach().float()
     z = z.flatten(1) if z.ndim > 1 else z[:, None]
-    found = []
+    virtual = []
     for gradient in gradients:
         flat = gradient.reshape(z.shape).float()
         mixed = flat.T @ z if z.shape[1] <= MOST_MIXED else (flat * z).sum(0)
-        found.append(torch.cat([mixed.flatten(), flat.sum(0)]))
-    return found
+        virtual.append(torch.cat([mixed.flatten(), flat.sum(0)]))
+    return virtual

@@ -19,11 +19,11 @@ from learned_surrogates._metric.metric import Metric
 def test_the_regression_moves_by_a_fiftieth_a_call():
     control = ControlVariate(2, torch.device("cpu"))
     d, h = torch.tensor([1.0, -2.0, math.nan]), torch.tensor([[2.0, -2.0, 1.0], [0.5, 0.0, 1.0]])
-    sums = torch.zeros(2, 3)
+    sums = torch.zeros(2, 5)
     for _ in range(3):
         control.take(d, h)
-        # Means over the two differences that are numbers: d h, h h, d d.
-        new = torch.tensor([[6.0, 8.0, 5.0], [0.5, 0.25, 5.0]]) / 2
+        # Means over the two differences that are numbers: d h, h h; as weights are 1 the same; d d.
+        new = torch.tensor([[6.0, 8.0, 6.0, 8.0, 5.0], [0.5, 0.25, 0.5, 0.25, 5.0]]) / 2
         sums = sums + (new - sums) / 50
         torch.testing.assert_close(control.sums, sums)
     torch.testing.assert_close(control.weights, torch.tensor([0.75, 1.0]))  # 6 / 8; 2, bounded

@@ -37,28 +37,36 @@ class Twice(torch.autograd.Function):
 def test_the_last_layer_is_found(layer, shape):
     body = nn.Conv1d(shape[1], shape[1], 1) if len(shape) == 3 else nn.Identity()
     out = layer(torch.relu(body(torch.randn(shape))))
-    assert last_layer(out) is layer.weight
-    assert last_layer(2 * out.flatten(1).log_softmax(-1)) is layer.weight
+    for prediction in (out, 2 * out.flatten(1).log_softmax(-1)):
+        found = last_layer(prediction)
+        assert {id(part) for part in found} == {id(layer.weight), id(layer.bias)}
+
+
+def test_without_a_bias_its_weights_are_the_layer():
+    layer = nn.Linear(5, 3, bias=False)
+    out = layer(torch.relu(nn.Linear(5, 5)(torch.randn(4, 5))))
+    assert [id(part) for part in last_layer(out)] == [id(layer.weight)]
 
 
 def test_there_is_none_without_a_graph_or_behind_what_is_not_pytorchs():
-    assert last_layer(torch.randn(4, 3, requires_grad=True)) is None
-    assert last_layer(torch.randn(4, 3)) is None
-    assert last_layer(Twice.apply(nn.Linear(5, 3)(torch.randn(4, 5)))) is None
+    assert last_layer(torch.randn(4, 3, requires_grad=True)) == []
+    assert last_layer(torch.randn(4, 3)) == []
+    assert last_layer(Twice.apply(nn.Linear(5, 3)(torch.randn(4, 5)))) == []
 
 
 def test_gradients_in_its_weights_are_autograds():
     layer = nn.Linear(5, 3)
     out, gradient = layer(torch.randn(8, 5)), torch.randn(8, 3)
-    (found,) = in_weights(out, [gradient], layer.weight)
+    (found,) = in_weights(out, [gradient], [layer.weight, layer.bias])
     out.backward(gradient)
-    torch.testing.assert_close(found, layer.weight.grad.flatten())
+    expected = torch.cat([layer.weight.grad.flatten(), layer.bias.grad])
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("shape", [(8,), (8, 3), (8, 2, 4)])
 def test_a_virtual_layer_stands_in(shape):
     z, gradient = torch.randn(shape), torch.randn(shape)
-    (found,) = in_weights(z, [gradient], None)
+    (found,) = in_weights(z, [gradient], [])
     flat = z.reshape(8, -1)
     a = torch.eye(flat.shape[1], requires_grad=True)
     b = torch.zeros(flat.shape[1], requires_grad=True)
@@ -86,19 +94,22 @@ def run(base_loss=None, calls: int = 500, batch: int = 64):
         y = torch.randn(batch, 4, generator=random)
         model.zero_grad()
         criterion(model(x), y).backward()
-        steps.append(model.weight.grad.flatten().clone())
+        steps.append(torch.cat([part.grad.flatten() for part in model.parameters()]))
     x, y = (
         torch.randn(200_000, 6, generator=random) + 0.5,
         torch.randn(200_000, 4, generator=random),
     )
-    z = model(x)
+    z, layer = model(x), list(model.parameters())
     density = (-((z - y) / WIDTH).square() / 2).exp() / (math.sqrt(2 * math.pi) * WIDTH) / 4
-    (truth,) = torch.autograd.grad(z, model.weight, density.detach() / len(x), retain_graph=True)
+    each = [(density.detach() * z).sum() / len(x)]
+    each += [] if base_loss is None else [base_loss(z, y)]
+    truth, *of_base = (
+        torch.cat([part.flatten() for part in torch.autograd.grad(loss, layer, retain_graph=True)])
+        for loss in each
+    )
     if base_loss is None:
-        return criterion.stats, torch.stack(steps), truth.flatten()
-    (of_base,) = torch.autograd.grad(base_loss(z, y), model.weight)
-    cosine = torch.cosine_similarity(truth.flatten(), of_base.flatten(), dim=0).item()
-    return criterion.stats, cosine
+        return criterion.stats, torch.stack(steps), truth
+    return criterion.stats, torch.cosine_similarity(truth, *of_base, dim=0).item()
 
 
 @pytest.mark.parametrize(

@@ -49,14 +49,17 @@ EDITS = [
         "measured/test_paces.py measured/test_bounded.py measured/test_learned.py",
         ("self.age = 0\n        d =", "d ="),
         (
-            "new = torch.stack([h @ d, h.square().sum(1)",
-            "new = torch.stack([h @ d, d @ d + h.sum(1)",
+            "new = torch.stack([dh.sum(1), hh.sum(1)",
+            "new = torch.stack([dh.sum(1), h.sum(1)",
         ),
         ("new / usable.sum().clamp(min=1)", "new"),
         ("torch.lerp(self.sums, new, MOMENTUM)", "torch.lerp(new, self.sums, MOMENTUM)"),
-        ("torch.where(hh > 0, dh / hh, 0.0).clamp(0, 1)", "torch.where(hh > 0, dh / hh, 0.0)"),
+        ("product / square, 0.0).clamp(0, 1)", "product / square, 0.0)"),
+        ("weights = m - 1 / self.numbers", "weights = m"),
+        ("0.0) / self.numbers", "0.0)"),
+        ("_, _, dh, hh, _ = self.sums.unbind(1)", "dh, hh, *_ = self.sums.unbind(1)"),
         ("max(0, self.age - PATIENCE)", "max(0, self.age)"),
-        ("dh * dh.abs() / (hh * dd)", "dh.abs() * dh.abs() / (hh * dd)"),
+        ("dh * dh.abs() / noise", "dh.abs() * dh.abs() / noise"),
         ("MOMENTUM = 0.02", "MOMENTUM = 0.2"),
     ),
     *of(
@@ -97,6 +100,12 @@ EDITS = [
         ("torch.maximum(samples, mean - most)", "torch.maximum(samples, mean)"),
         ("return pooled.expand_as(new) if fits else new", "return new"),
         ("self._width = None\n        if self.given", "if self.given"),
+    ),
+    *of(
+        "_measured/weights.py",
+        "measured/test_quality.py",
+        ("return [variable, *biases]", "return [variable]"),
+        ("if its_depth <= depth)", "if True)"),
     ),
     *of(
         "_measured/quality.py",
@@ -224,7 +233,7 @@ EDITS = [
         "_measured/gaussian.py",
         UNBIASED + " measured/test_learned.py",
         ("slope.control.age += 1", "pass"),
-        ("self._weight * self._slope / count", "self._slope / count"),
+        ("self._confirmed * self._slope / count", "self._slope / count"),
         ("if follow or unknown:", "if unknown:"),
     ),
     *of(
