@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._support.moderate import moderate
+from .._support.moderate import marks, moderate
 from .._support.warnings import warn
 
 # Of the smaller of the outputs' spread and the errors'. Between half of it and twice it hardly
@@ -57,19 +57,22 @@ class Smoothing:
         alike = _alike(z, target)
         # Before it is rounded: of times in seconds, float32 has no digits left for an error.
         error = z - target.to(z) if alike else torch.zeros_like(z)
+        marked = marks(z)
+        z, error = z.where(~marked, 0.0), error.where(~marked, 0.0)
         finite = moderate(z) & moderate(error)
         if self.moments is None and len(z):
             _check_size(z, error, finite)
         if self.moments is not None and self.moments.shape[1:] == z.shape[1:]:
             z, error = _bounded(z, self.moments[:2]), _bounded(error, self.moments[2:])
-        new = torch.cat([_moments(z, finite), _moments(error, finite)])
+        counted = finite.view(-1, *[1] * (z.ndim - 1)) & ~marked
+        new = torch.cat([_moments(z, counted), _moments(error, counted)])
         if self.moments is None:
             self.moments, self.calls = new, 0
         elif self.moments.shape != new.shape:
             self.moments = _resized(self.moments, new)
         rate = max(MOMENTUM, 1 / (self.calls + 1))
         merged = torch.cat([_merge(self.moments[i : i + 2], new[i : i + 2], rate) for i in (0, 2)])
-        self.moments = torch.where(finite.any(), merged, self.moments)
+        self.moments = torch.where(counted.any(0), merged, self.moments)
         self.calls += 1
 
     def width(self, z: Tensor) -> Tensor:
@@ -159,10 +162,10 @@ def _kind_dims(shape: torch.Size) -> tuple[int, ...]:
     return tuple(range(1, len(shape)))
 
 
-def _moments(samples: Tensor, finite: Tensor) -> Tensor:
-    """Mean and variance `(2, *sample)` of the finite samples."""
-    weights = finite.view(-1, *[1] * (samples.ndim - 1)).to(samples)
-    count = weights.sum().clamp(min=1)
+def _moments(samples: Tensor, counted: Tensor) -> Tensor:
+    """Mean and variance `(2, *sample)` of the samples' numbers that are counted, bool."""
+    weights = counted.to(samples)
+    count = weights.sum(0).clamp(min=1)
     samples = samples.where(weights > 0, 0.0)
     mean = samples.sum(0) / count
     return torch.stack([mean, (weights * (samples - mean).square()).sum(0) / count]).float()

@@ -17,6 +17,7 @@ from .._measured.regressed import Regressed
 from .._metric.metric import Metric
 from .._recipe import Recipe
 from .._support.checks import check_number
+from .._support.moderate import marks
 from .._support.transfer import send
 from .._task import Task
 from .known import Known, Parts, SetDraws
@@ -237,7 +238,7 @@ def deviation(rows: Tensor, present: Tensor) -> Tensor:
         present: of the same shape, bool.
     """
     # One set that is not finite is no matter of the others.
-    present = present & rows.isfinite()
+    present = present & rows.isfinite() & ~marks(rows)
     count = present.sum(1, keepdim=True).clamp(min=1)
     mean = rows.where(present, 0.0).sum(1, keepdim=True) / count
     variance = (rows - mean).where(present, 0.0).square().sum(1, keepdim=True) / count

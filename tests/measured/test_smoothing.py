@@ -1,11 +1,14 @@
 """The width of the noise follows what predictions and errors vary by."""
 
+import math
+
 import pytest
 import torch
 from within import core_of
 
 from learned_surrogates import LearnedSurrogateLoss, Tensors
 from learned_surrogates._measured.smoothing import SHARE, Smoothing
+from learned_surrogates._support.moderate import marks
 
 
 def width(z, target, calls=1):
@@ -154,3 +157,31 @@ def test_what_is_no_width(smoothing, error):
         Tensors(smoothing=smoothing)
     with pytest.raises(ValueError, match="smoothing must be positive"):
         Tensors(smoothing=torch.tensor([1.0, 0.0]))
+
+
+@pytest.mark.parametrize("mark", [-30.0, -1e4, -1e9, torch.finfo().min, -math.inf, 1e9])
+def test_masked_logits_widen_nothing(mark):
+    """Where a mask is filled in, at random, a logit would vary by as much as the mask is large."""
+    random = torch.Generator().manual_seed(0)
+    masked, plain = Smoothing(None), Smoothing(None)
+    for _ in range(20):
+        z = torch.randn(64, 40, generator=random)
+        plain.follow(z, None)
+        masked.follow(z.masked_fill(torch.rand(z.shape, generator=random) < 0.3, mark), None)
+    assert masked.mean_width == pytest.approx(plain.mean_width, rel=0.03)
+    assert masked.width(z).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "z",
+    [
+        torch.tensor([[0.0, 0, 0], [0, 5, 5.1]]),  # as of a ReLU
+        torch.tensor([[0.0, 0, 1], [0, 1, 0]]),
+        torch.tensor([[-3.0, -3, 3], [3, 1, 0.5]]),  # clamped
+        torch.tensor([[0.1, -0.2, 0.3], [0.1, -0.1, 1e6]]),  # once
+        torch.full((2, 3), -1e9),
+        torch.zeros(0, 3),
+    ],
+)
+def test_equal_numbers_are_no_marks_for_that(z):
+    assert not marks(z).any()

@@ -104,3 +104,14 @@ def test_a_target_that_carries_the_gradient_is_refused(name):
         criterion(prediction, targets)
         criterion(prediction, targets.clone().requires_grad_())
         criterion(targets, targets)
+
+
+def test_masked_logits_of_sets_widen_nothing():
+    logits = torch.randn(64, 5, generator=RANDOM)
+    masked = logits.masked_fill(torch.rand(64, 5, generator=RANDOM) < 0.3, -1e9)
+    task, targets = classification.Sets(), logits.argmax(1)
+    widths = [
+        task.width(batch.prediction, batch)
+        for batch in (task.read(z, targets) for z in (logits, masked))
+    ]
+    assert widths[1] == pytest.approx(widths[0].item(), rel=0.1)
