@@ -8,8 +8,9 @@ where that is trained on. Controls are cross-entropy continued, its threshold ch
 and the smooth IoU in closed form. NeuroIoU is fitted within `LearnedSurrogateLoss`, and followed
 alone.
 
-With `--wrong`, that share of training scenes has another scene's mask. MNIST's digits, and losses
-of other packages, need `pip install --group rivals`. Writes into results/digit_masks.json.
+With `--wrong`, that share of training scenes has another scene's mask; with `--moved`, thresholds
+are moved before the tuning, in the model's last bias. MNIST's digits, and losses of other packages,
+need `pip install --group rivals`. Writes into results/digit_masks.json.
 
 Example:
     python examples/benchmarks/digit_masks.py
@@ -68,6 +69,16 @@ def measured(metric: Callable[..., Tensor], noise: float) -> Callable[..., Objec
     )
 
 
+def standardised(make: Callable[..., Objective]) -> Callable[..., Objective]:
+    """Of logits over their deviation: noise is a share of it, and a larger one gains nothing."""
+
+    def of(*checkpoint: object) -> Objective:
+        loss = make(*checkpoint)
+        return lambda logits, masks: loss(logits / logits.std(), masks)
+
+    return of
+
+
 def of(package: str, name: str, *args: object, **settings: object) -> Callable[..., Objective]:
     """A loss of another package, imported when it is made."""
     return lambda *_: getattr(rival(f"{package}.losses"), name)(*args, **settings)
@@ -96,6 +107,8 @@ OBJECTIVES: dict[str, Callable[[Tensor, Tensor, int], Objective]] = {
     "IoU, Masks(noise=1.0)": measured(iou, 1.0),
     "outline, Masks()": measured(outline_error, 0.3),
     "outline, Masks(noise=1.0)": measured(outline_error, 1.0),
+    "IoU, Masks(), logits / std": standardised(measured(iou, 0.3)),
+    "outline, Masks(), logits / std": standardised(measured(outline_error, 0.3)),
 }
 
 
@@ -137,6 +150,12 @@ def best_thresholds(logits: Tensor, masks: Tensor) -> dict[str, float]:
     tried = {step / 4: scores(logits - step / 4, masks) for step in range(-16, 5)}
     columns = next(iter(tried.values()))
     return {column: max(tried, key=lambda t: tried[t][column]) for column in columns}
+
+
+@torch.no_grad()
+def move_threshold(model: nn.Module, split: Split) -> None:
+    """So that a logit of zero is the threshold that is best for IoU."""
+    model.last.bias -= best_thresholds(logits_of(model, split), split[1])["IoU of images"]
 
 
 def row(loss: str, rate: float | None, seed: int, logits: dict[str, Tensor], data: dict) -> Row:
@@ -190,6 +209,7 @@ def main() -> None:
     add("--wrong", type=float, default=0.0, help="share of training scenes with another's mask")
     add("--seeds", type=int, default=3)
     add("--before", type=int, default=600, help="steps of cross-entropy to the checkpoint")
+    add("--moved", action="store_true", help="move the checkpoints' thresholds first")
     add("--steps", type=int, default=150, help="steps of each loss from there")
     add("--rates", type=float, nargs="+", default=[1e-3, 3e-3])
     add("--losses", nargs="+", choices=list(EVERY), default=list(OBJECTIVES))
@@ -197,13 +217,16 @@ def main() -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # that a surrogate does badly is what the table shows
     data = splits(options.digits, options.wrong)
-    setting = {"digits": options.digits, "wrong": options.wrong, "steps": options.steps}
+    names = ("digits", "wrong", "moved", "steps")
+    setting = {name: getattr(options, name) for name in names}
     checkpoints = []
     for seed in range(options.seeds):
         torch.manual_seed(seed)
         settings = {"steps": options.before, "rate": 3e-3, "seed": seed}
         entropy = F.binary_cross_entropy_with_logits
         checkpoints.append(train(Net(), data["train"], entropy, **settings))
+        if options.moved:
+            move_threshold(checkpoints[-1], data["validation"])
     columns = list(scores(*[data["test"][1]] * 2))
     print(f"| loss | {' | '.join(columns)} | rate |\n|---|{'---|' * len(columns)}---|")
 

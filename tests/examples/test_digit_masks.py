@@ -45,3 +45,33 @@ def test_runs_take_the_place_of_those_that_they_repeat(monkeypatch, tmp_path, ca
     assert [run["seed"] for run in tuned] == [0, 0, 1]  # the second at the first's best rate
     assert len(once) == 2 + 3 * 3 + 2 * 3  # of checkpoints, three losses, and two thresholds
     assert capsys.readouterr().out.count("\n") == 2 * (2 + 1 + 3 + 2)
+
+
+def test_a_moved_threshold_is_the_best_one():
+    torch.manual_seed(0)
+    model, images = digit_masks.Net(), torch.randn(20, 1, 8, 8)
+    before = digit_masks.logits_of(model, (images, None))
+    masks = (before > before.quantile(0.8)).float()
+    digit_masks.move_threshold(model, (images, masks))
+    after = digit_masks.logits_of(model, (images, masks))
+    best = digit_masks.best_thresholds(before, masks)["IoU of images"]
+    torch.testing.assert_close(after, before - best)
+    tried = [digit_masks.scores(before - step / 4, masks) for step in range(-16, 5)]
+    assert digit_masks.scores(after, masks)["IoU of images"] == pytest.approx(
+        max(each["IoU of images"] for each in tried)
+    )
+
+
+@pytest.mark.parametrize("metric", ["IoU", "outline"])
+def test_the_scale_of_logits_over_their_deviation_is_not_pulled_at(metric):
+    random = torch.Generator().manual_seed(0)
+    masks = (torch.rand(8, 1, 8, 8, generator=random) < 0.4).float()
+    logits = masks - 0.5 + 0.5 * torch.randn(8, 1, 8, 8, generator=random)
+    pulls = {}
+    for name in (f"{metric}, Masks()", f"{metric}, Masks(), logits / std"):
+        scaled = logits.clone().requires_grad_()
+        digit_masks.OBJECTIVES[name](None, None, 0)(scaled, masks).backward()
+        pulls[name] = (scaled.grad * logits).sum().item() / scaled.grad.norm().item()
+    alone, over = pulls.values()
+    assert abs(alone) > 0.1
+    assert over == pytest.approx(0, abs=1e-5)
