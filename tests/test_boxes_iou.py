@@ -226,6 +226,7 @@ def test_types_and_shapes(fast):
     assert fast(a, b).dtype == torch.float64
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         assert fast(a.to(dtype), b.to(dtype)).dtype == torch.float32
+    assert fast(a.float(), b).dtype == fast(a, b.float()).dtype == torch.float64
     assert fast(a.numpy(), b.tolist()).shape == (6,)
     assert fast(a[:0], b[:0]).shape == (0,)
     assert fast(a[0], b[0]).shape == ()

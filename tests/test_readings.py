@@ -116,20 +116,26 @@ def fitted(metric, head="characters", calls=40, **options):
     return criterion
 
 
+@pytest.mark.parametrize("by_length", [False, True])
 @pytest.mark.parametrize("head", ["ctc", "characters"])
-def test_a_users_own_edit_distance_is_found_to_be_one(head):
+def test_a_users_own_edit_distance_is_found_to_be_one(head, by_length):
     """Then all of it is known, and the draws add no noise."""
 
+    def unit(target):
+        return 2.0 / max(1, len(target)) if by_length else 2.0
+
     def mine(prediction, target):
-        return 2.0 * Levenshtein.distance(prediction, target)
+        return unit(target) * Levenshtein.distance(prediction, target)
 
     criterion = fitted(mine, head, calls=10)
     assert criterion.stats["surrogate/r2"] == pytest.approx(1, abs=1e-3)
     assert criterion.stats["gradient/effective_draws"] > 500
     arguments = make_arguments(head, 99, batch=8)
     _, gradient = step(criterion, arguments)
-    known = text.ExpectedEditDistance(criterion.task)
-    (truth,) = torch.autograd.grad(2 * known(*arguments), arguments[0])
+    known = text.ExpectedEditDistance(criterion.task, reduction="none")(*arguments)
+    _, meant = criterion.task.decode(criterion.task.read(*arguments))
+    units = torch.tensor([unit(target) for target in meant])
+    (truth,) = torch.autograd.grad((units * known).mean(), arguments[0])
     torch.testing.assert_close(gradient, truth, atol=1e-3, rtol=1e-2)
 
 

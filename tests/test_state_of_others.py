@@ -20,6 +20,7 @@ from within import core_of
 from learned_surrogates import LearnedSurrogateLoss, Tensors, text
 from learned_surrogates._metric.metric import Metric
 from learned_surrogates._state.identity import as_bytes, differences, from_bytes, identity
+from learned_surrogates._state.tensors import typed
 
 
 @functools.cache
@@ -151,6 +152,14 @@ def test_floats_that_were_cast_are_cast_back(case, dtype):
 def test_what_counts_is_not_cast(key):
     state = dict(saved())
     assert_refused({**state, key: state[key].bfloat16()}, f"{key} must be")
+
+
+def test_of_names_that_begin_a_key_the_longest_says_its_type():
+    types = {"net": torch.float32, "net.steps": torch.int64}
+    state = {"net.weight": torch.ones(2).bfloat16(), "net.steps.0": torch.tensor(3)}
+    cast, errors = typed(state, types)
+    assert errors == []
+    assert_identical(cast, {"net.weight": torch.ones(2), "net.steps.0": torch.tensor(3)})
 
 
 # Spoilt ones

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import assert_identical, make_arguments, make_loss, snapshot, step, train
+from conftest import assert_identical, l1, make_arguments, make_loss, snapshot, step, train
 from executors import ByHand
 from torch import nn
 from within import core_of
@@ -189,3 +189,20 @@ def test_a_given_surrogate_has_no_state_before_the_first_call():
     train(restored, "tensors", range(2))
     restored.load_state_dict(state)
     assert restored.stats["updates"] == 0
+
+
+def test_generated_pairs_on_which_the_metric_fails_are_left_out_and_counted():
+    def generator(count, rng):
+        return torch.from_numpy(rng.normal(size=(count, 3))), torch.zeros(count, 3)
+
+    def metric(prediction, target):
+        values = l1(prediction, target)
+        values[2] = torch.nan
+        return values
+
+    criterion = make_loss(metric=metric, generator=generator, batched=True, on_metric_error="skip")
+    pairs = core_of(criterion).pairs
+    z, target, errors = pairs.generate(8)
+    assert pairs.skipped == 1
+    assert len(z) == 7
+    assert_identical(errors, l1(z, target).to(errors))

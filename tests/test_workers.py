@@ -811,8 +811,9 @@ def test_a_budget_measures_so_many_samples(budget, measured, executor):
     assert core_of(criterion).stats()["metric/unmeasured"] == 4 * (4 - measured)
 
 
-def test_a_whole_budget_is_none_at_all():
-    plain, whole = make_loss(), make_loss(metric_budget=1.0)
+@pytest.mark.parametrize("budget", [1.0, 4, 100])
+def test_a_whole_budget_is_none_at_all(budget):
+    plain, whole = make_loss(), make_loss(metric_budget=budget)
     assert_identical(train(whole, "tensors", range(4)), train(plain, "tensors", range(4)))
     assert_identical(snapshot(whole), snapshot(plain))
 

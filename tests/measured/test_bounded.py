@@ -1,5 +1,6 @@
 """One value has a bounded influence, and so has what was learned long ago or elsewhere."""
 
+import copy
 import math
 
 import pytest
@@ -181,6 +182,23 @@ def test_a_measured_gradient_is_no_longer_for_a_surrogate_that_says_anything():
         moved = (prediction.detach() + 1000).requires_grad_()
         lengths.append(step(criterion, (moved, target))[1].norm())
     assert lengths[0] < 30 * lengths[1]
+
+
+def test_what_is_handed_back_unmeasured_has_the_weight_that_it_earned():
+    by_hand = ByHand()
+    criterion = LearnedSurrogateLoss(
+        l1, batched=True, executor=by_hand, higher_is_better=False, surrogate="elements"
+    )
+    for seed in range(20):
+        step(criterion, batch(seed))
+        by_hand.run()
+    gradients = []
+    for weight in (1.0, 0.5):
+        one = copy.deepcopy(criterion)
+        core_of(one).estimator.slope.control.sums = torch.tensor([[weight, 1.0, 1.0]])
+        gradients.append(step(one, batch(40))[1])
+    assert gradients[0].any()
+    torch.testing.assert_close(gradients[1], 0.5 * gradients[0])
 
 
 # Weights of zero leave out

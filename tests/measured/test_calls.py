@@ -173,6 +173,20 @@ def test_second_derivatives_are_refused_and_not_zero_in_silence(case):
         (loss + gradient.square().sum()).backward()
 
 
+@pytest.mark.parametrize("case", ["measured", "characters-auto"])
+def test_a_share_of_the_correction_is_a_share_of_the_way_to_the_measured_gradient(case):
+    metric = l1 if case == "measured" else lambda read, meant: float(read[:2] != meant[:2])
+    options = {"batched": case == "measured", "higher_is_better": False}
+    losses = [make_loss(case, metric, correction=share, **options) for share in (0.0, 0.25, 1.0)]
+    for seed in range(12):
+        step(losses[2], make_arguments(case, seed))
+    for criterion in losses[:2]:
+        criterion.load_state_dict(losses[2].state_dict())
+    known, between, measured = (step(each, make_arguments(case, 50))[1] for each in losses)
+    assert (known - measured).norm() > 0.01 * measured.norm()
+    torch.testing.assert_close(between, torch.lerp(known, measured, 0.25))
+
+
 def test_a_graph_of_the_gradient_alone_does_no_harm():
     plain, twin = make_loss("measured"), make_loss("measured")
     prediction, target = make_arguments()

@@ -170,6 +170,21 @@ def test_the_trial_keeps_the_form_that_tells_most(short):
     assert slope.r2 > 0.2
 
 
+def test_what_a_trial_ends_with_is_the_best_by_then(short):
+    criterion = LearnedSurrogateLoss(off, fit=Fit(every=1))
+    slope = slope_of(criterion)
+    for prediction, target in batches(19):
+        criterion(prediction, target).backward()
+    other = (slope.best + 1) % len(slope.names)
+    name = slope.names[other]
+    slope.control.sums = torch.tensor([0.5, 1.0, 1.0]).expand(len(slope.names), 3).clone()
+    slope.control.sums[other, 0] = 0.9
+    slope.calls = 19
+    slope.select()
+    assert slope.names == [name]
+    assert slope.r2 == pytest.approx(0.9**2)
+
+
 def chance(prediction, target):
     """What no net can tell: a number that the prediction's last digits decide."""
     return (prediction.double().sum(-1) * 1e5) % 1

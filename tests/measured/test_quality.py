@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from conftest import make_loss, train
+from conftest import assert_identical, make_loss, train
 from torch import Tensor, nn
 from within import core_of
 
-from learned_surrogates import Fit, LearnedSurrogateLoss, Tensors
+from learned_surrogates import Batch, Fit, LearnedSurrogateLoss, Tensors
 from learned_surrogates._measured.quality import Quality
 from learned_surrogates._measured.weights import in_weights, last_layer
 
@@ -167,3 +167,17 @@ def test_a_base_loss_with_a_share_is_not_blamed_for_balancing_the_metric(weight,
     train(criterion, "measured", range(2))
     core_of(criterion).record.leading = False
     assert ("leads away from the metric" in verdict(core_of(criterion))) == told
+
+
+def test_one_reading_by_hand():
+    """Products are of different halves: noise that both gradients share is none of their cosine."""
+    weights, ones = torch.ones(1, 2, requires_grad=True), torch.ones(2, 1)
+    g, h = torch.tensor([[1.0, 0.0], [1.0, 2.0]])  # of the first sample and the second
+    b, c = torch.tensor([[3.0, 0.0], [2.0, 5.0]])
+    quality = Quality()
+    batch = Batch(prediction=ones @ weights, target=ones)
+    quality.read(batch, torch.stack([g, h]), torch.stack([b, c]))
+    lengths = [2**2 + 2**2, 5**2 + 5**2]
+    products = [g @ c + h @ b, b @ h + c @ g, g @ h]
+    expected = torch.tensor([*lengths, *products, *(p**2 for p in products)]).double()
+    assert_identical(quality.figures, expected)

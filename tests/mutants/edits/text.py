@@ -17,7 +17,7 @@ EDITS = [
     ),
     *of(
         "text/_reading_draws.py",
-        "test_draws.py test_readings.py test_loss.py",
+        "test_draws.py test_readings.py test_loss.py measured/test_calls.py",
         ("/ (count - 1)", "/ count"),
         ("rest = rest - self.share *", "rest = rest - "),
         ("stands_for * (size / len(chosen))", "stands_for"),
