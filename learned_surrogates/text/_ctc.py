@@ -118,7 +118,7 @@ class CTC(ReadingTask):
 
     def warn_about(self, batch: TextBatch) -> bool:
         frames = batch.present.sum(1).tolist()
-        if all(len(label) > count for label, count in zip(batch.labels, frames)):
+        if frames and all(len(label) > n for label, n in zip(batch.labels, frames, strict=True)):
             warn(TOO_SHORT.format(frames[0], len(batch.labels[0])))
         return super().warn_about(batch)
 

@@ -52,10 +52,10 @@ EDITS = [
     *of(
         "text/_closed_form/recursion.py",
         TESTS,
-        ("pull[:-1] += pull[1:].clone()", "pass"),
+        ("level[:-1].addcdiv_(pull[1:], some[:-1], value=-1)", "pass"),
         ("of_target = (d_characters - mean[..., None])", "of_target = d_characters"),
         ("others.scatter_(2, index, 0)", "pass"),
-        ("d_logits[:-1].addcmul_(others[:-1] * ratio[1:, :, None], others[1:])", "pass"),
-        ("(d_special - mean) * special", "d_special * special"),
+        ("d_logits[:-1].addcmul_(ratio, others[1:])", "pass"),
+        ("(d_special - mean).mul_(special)", "d_special.mul(special)"),
     ),
 ]

@@ -81,7 +81,7 @@ EDITS = [
         ("rate = max(MOMENTUM, 1 / (self.calls + 1))", "rate = MOMENTUM"),
         ("rate = max(MOMENTUM, 1 / (self.calls + 1))", "rate = 1 / (self.calls + 1)"),
         ("between = rate * (1 - rate)", "between = 0 * (1 - rate)"),
-        ("torch.where(finite.any(), merged, self.moments)", "merged"),
+        ("torch.where(counted.any(0), merged, self.moments)", "merged"),
         (
             "torch.where(error > 0, torch.minimum(spread, error), spread)",
             "torch.minimum(spread, error)",
