@@ -53,9 +53,8 @@ def read(task: Task[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Bat
     with_graph = [v for v in values if isinstance(v, Tensor) and v.requires_grad]
     given = any(value is batch.whole for value in values)
     if with_graph and torch.is_grad_enabled() and not batch.whole.requires_grad:
-        if given:
-            raise ValueError(SWAPPED)
-        raise ValueError(f"{ITSELF.format(name=name_of(task))} It came without its graph")
+        itself = f"{ITSELF.format(name=name_of(task))} It came without its graph"
+        raise ValueError(SWAPPED if given else itself)
     if not isinstance(target, Tensor) or target.ndim == 0:
         remedy = "What is no tensor goes into a field of your own of a subclass of Batch"
         raise refused(task, "read", target, remedy, part="target")
