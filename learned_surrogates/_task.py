@@ -19,12 +19,6 @@ if TYPE_CHECKING:  # of rooms above this one
     from ._recipe import Recipe
 
 
-SWAPPED = (
-    "the prediction requires no gradient, and another argument does: are they swapped? The "
-    "prediction comes first, and the gradient goes to it alone"
-)
-
-
 class Task(ABC, Generic[BatchType]):
     """How one kind of prediction and target is read, represented, and decoded for the metric.
 
@@ -253,10 +247,10 @@ def read(task: Task[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Bat
 
     Raises:
         TypeError: an argument is missing, unknown or one too many; or as the task says.
-        ValueError: another argument than the prediction carries a gradient; or as the task says.
+        ValueError: as the task says.
     """
     try:
-        batch = task.read(*args, **kwargs)
+        return task.read(*args, **kwargs)
     except TypeError as error:
         # The task's own errors come from within `read`.
         if error.__traceback__ is None or error.__traceback__.tb_next is not None:
@@ -266,8 +260,3 @@ def read(task: Task[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Bat
         raise TypeError(
             f"with {type(task).__name__}, the loss is called as criterion({names}): {error}"
         ) from None
-    if torch.is_grad_enabled() and not batch.prediction.requires_grad:
-        others = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
-        if any(value.requires_grad for value in others):
-            raise ValueError(SWAPPED)
-    return batch

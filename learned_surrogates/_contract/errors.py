@@ -11,6 +11,10 @@ from torch import Tensor
 from .._batch import Batch
 from .._task import Task
 
+SWAPPED = (
+    "the prediction carries no gradient, and another argument does: are they swapped? The "
+    "prediction comes first, and the gradient goes to it alone"
+)
 #: What each hook must return.
 RETURNS = {
     "read": "a Batch(prediction=the model's tensor as it came, target=a tensor with an entry for "

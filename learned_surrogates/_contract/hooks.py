@@ -15,6 +15,7 @@ from .._batch import Batch
 from .._learning.fit_values import Generator
 from .._task import Task
 from .errors import (
+    SWAPPED,
     check_device,
     check_pair,
     check_samples,
@@ -51,8 +52,9 @@ def read(task: Task[Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Bat
         raise refused(task, "read", prediction, remedy, part="prediction")
     with_graph = [v for v in values if isinstance(v, Tensor) and v.requires_grad]
     given = any(value is batch.whole for value in values)
-    if with_graph and not given and torch.is_grad_enabled() and not batch.whole.requires_grad:
-        raise ValueError(f"{ITSELF.format(name=name_of(task))} It came without its graph")
+    if with_graph and torch.is_grad_enabled() and not batch.whole.requires_grad:
+        itself = f"{ITSELF.format(name=name_of(task))} It came without its graph"
+        raise ValueError(SWAPPED if given else itself)
     if not isinstance(target, Tensor) or target.ndim == 0:
         remedy = "What is no tensor goes into a field of your own of a subclass of Batch"
         raise refused(task, "read", target, remedy, part="target")
