@@ -143,6 +143,20 @@ def test_a_half_precision_prediction_gets_a_half_precision_gradient():
     torch.testing.assert_close(gradient, expected.to(torch.bfloat16))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_it_computes_in_float32_where_the_prediction_is_half_as_precise(dtype):
+    seen = []
+
+    def base_loss(prediction, target):
+        seen.append(prediction.dtype)
+        return prediction.sum()
+
+    prediction, target = make_arguments()
+    prediction = prediction.detach().to(dtype).requires_grad_()
+    step(make_loss(base_loss=base_loss, warm_up=9), (prediction, target))
+    assert seen == [torch.float64 if dtype == torch.float64 else torch.float32]
+
+
 @pytest.mark.parametrize("case", ["ctc", "characters", "tensors"])
 def test_an_empty_batch_is_nothing_to_the_base_loss(case):
     """`nn.CTCLoss` refuses one."""

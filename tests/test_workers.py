@@ -696,7 +696,7 @@ def test_asynchronously_steps_without_the_generators_pairs_take_local_ones_alone
 
 def test_after_a_piece_is_lost_errors_belong_to_their_own_generated_pairs():
     def generator(count, rng):
-        return torch.from_numpy(rng.normal(size=(count, 3))), torch.zeros(count, 3)
+        return torch.from_numpy(rng.normal(size=(2, count, 3))).unbind()
 
     by_hand = ByHand()
     submit = by_hand.submit
