@@ -30,7 +30,7 @@ class Regressed(Estimator[BatchType]):
 
     Args:
         doubt: of each column (see `Regression`); none where nothing is known.
-        beside: so many functions, behind the columns of what is seen, of which no mean is known: how
+        beside: of so many functions, behind the columns of what is seen, no mean is known, but how
             they correlate with the metric is followed, too.
         recipe: how much is drawn, and how often the weights are solved for.
         sync: the processes that learn together.
