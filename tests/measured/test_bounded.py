@@ -195,7 +195,7 @@ def test_what_is_handed_back_unmeasured_has_the_weight_that_it_earned():
     gradients = []
     for weight in (1.0, 0.5):
         one = copy.deepcopy(criterion)
-        core_of(one).estimator.slope.control.sums = torch.tensor([[weight, 1.0, 1.0]])
+        core_of(one).estimator.slope.control.sums = torch.tensor([[weight, 1.0, weight, 1.0, 1.0]])
         gradients.append(step(one, batch(40))[1])
     assert gradients[0].any()
     torch.testing.assert_close(gradients[1], 0.5 * gradients[0])

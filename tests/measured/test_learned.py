@@ -1,6 +1,7 @@
 """What the surrogate's slope is worth: measured, followed, and dropped where it earns nothing."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -177,8 +178,9 @@ def test_what_a_trial_ends_with_is_the_best_by_then(short):
         criterion(prediction, target).backward()
     other = (slope.best + 1) % len(slope.names)
     name = slope.names[other]
-    slope.control.sums = torch.tensor([0.5, 1.0, 1.0]).expand(len(slope.names), 3).clone()
-    slope.control.sums[other, 0] = 0.9
+    slope.control.numbers = math.inf
+    slope.control.sums = torch.tensor([0.5, 1.0] * 2 + [1.0]).repeat(len(slope.names), 1)
+    slope.control.sums[other, [0, 2]] = 0.9
     slope.calls = 19
     slope.select()
     assert slope.names == [name]

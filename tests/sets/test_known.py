@@ -123,7 +123,7 @@ def test_the_gradient_is_that_of_the_mean_f1(how):
             torch.linspace(-1, 1, task.columns)
         )
         core.control.take = lambda *_: None
-        core.control.sums = torch.ones(1, 3)
+        core.control.sums = torch.ones(1, 5)
     arguments = z.repeat(sets), true.repeat(sets)
     mean, error = mean_gradient(criterion, arguments, sets, calls=20)
     width = 0.8 * z.double().std(correction=0)
