@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import CASES, MEASURED, make_loss, train
 
+import learned_surrogates
 from learned_surrogates import text
 
 ROOT = Path(__file__).parents[1]
@@ -87,7 +88,7 @@ OF_OTHERS = (
 
 def test_the_messages_that_troubleshooting_explains_are_those_of_the_package():
     texts = [*OF_OTHERS]
-    for path in (ROOT / "learned_surrogates").rglob("*.py"):
+    for path in Path(learned_surrogates.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 texts.append(node.value)
