@@ -19,14 +19,22 @@ def marks(numbers: Tensor) -> Tensor:
     So are the logits of classes that are impossible: -1e9, say, where a mask was filled in. They
     vary with the mask, and say nothing of what the others vary by.
     """
-    found = torch.zeros_like(numbers, dtype=torch.bool)
-    for edge in (numbers.amin(), numbers.amax()) if numbers.numel() else ():
-        equal = numbers == edge
-        others = numbers.where(~equal, 0.0)
-        count = (~equal).sum().clamp(min=1)
-        mean = others.sum() / count
-        deviation = ((others - mean).where(~equal, 0.0).square().sum() / count).sqrt()
-        far = (edge - mean).abs() > APART * deviation
-        far = far & (edge.abs() > LARGER * others.abs().amax())
-        found |= equal & far & (deviation > 0) & (equal.sum() > 1)
-    return found
+    if not numbers.numel():
+        return torch.zeros_like(numbers, dtype=torch.bool)
+    edges = torch.stack(numbers.aminmax())
+    lowest, highest = (numbers == edge for edge in edges)
+    counts = torch.stack([lowest.sum(), highest.sum()])
+    at_edge = lowest | highest
+    inner = numbers.masked_fill(at_edge, 0.0)
+    of_inner = numbers.numel() - at_edge.sum()
+    centre = inner.sum() / of_inner.clamp(min=1)
+    spread = torch.linalg.vector_norm((numbers - centre).masked_fill_(at_edge, 0.0)).square()
+    # The others of one edge are what is within both, and the other edge.
+    opposite, of_opposite = edges.flip(0), counts.flip(0)
+    count = (of_inner + of_opposite).clamp(min=1)
+    mean = (of_inner * centre + of_opposite * opposite) / count
+    spread = spread + of_inner * (centre - mean).square() + of_opposite * (opposite - mean).square()
+    largest = torch.stack(inner.aminmax()).abs().amax().maximum(opposite.abs())
+    far = (edges - mean).abs() > APART * (spread / count).sqrt()
+    far = far & (edges.abs() > LARGER * largest) & (spread > 0) & (counts > 1)
+    return (lowest & far[0]) | (highest & far[1])

@@ -4,13 +4,11 @@ import re
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .._batch import lasting
-from .._learning.sync import Sync
 from .._metric.metric import Metric
 from .._metric.parameters import first_two
-from .._recipe import Recipe
 from .._sets.distances import Distances
 from .._sets.labelled import (
     LabelledBatch,
@@ -149,18 +147,11 @@ class Sets(LabelledSets):
     def perfect(self, batch: LabelledBatch) -> list[Any]:
         return [self.decode(batch)[1]] if self.gives == "labels" else []
 
-    def estimator(
-        self,
-        metric: Metric,
-        recipe: Recipe,
-        surrogate: str | nn.Module,
-        sync: Sync,
-        random: torch.Generator,
-    ) -> PartlyKnown[LabelledBatch]:
+    def estimator(self, metric: Metric, *args: Any, **kwargs: Any) -> PartlyKnown[LabelledBatch]:
         name = next(iter(first_two(metric.function)), "")
         if self.gives == "labels" and any(map(SCORES.fullmatch, name.lower().split("_"))):
             warn(TAKES_SCORES.format(metric.name, name))
-        return super().estimator(metric, recipe, surrogate, sync, random)
+        return super().estimator(metric, *args, **kwargs)
 
     def _sets(self, items: Tensor, batch: LabelledBatch) -> list[Tensor]:
         """Of each set what is present; of single marks without their dimension."""

@@ -8,7 +8,6 @@ from .._evaluation.measurement import Measurement
 from .._support.transfer import send
 from ._controls import Controls
 from ._text_task import TextBatch, TextTask
-from ._usual_metrics import usual_values
 
 
 class ReadingDraws(Draws):
@@ -45,10 +44,9 @@ class ReadingDraws(Draws):
             for first in range(0, len(readings), size)
         ]
         self.columns = torch.zeros(*drawn.shape[:2], 0, dtype=torch.float32, device="cpu")
-        self.seen = (self.columns,)
         if controls is not None:
             self.columns = controls.columns(drawn).cpu()
-            self.seen = (torch.cat([self.columns, centred(usual_values(self.pairs))], 2),)
+        self.seen = (self.columns,)
 
     def known_gradient(self) -> tuple[Tensor, float] | None:
         if self.controls is None or not self.share:

@@ -16,7 +16,7 @@ from ._controls import FACTORS, Controls
 from ._expected_edit_distance import ExpectedEditDistance, expected_distances, known_distance
 from ._reading_draws import ReadingDraws, centred
 from ._text_task import TextBatch, TextTask
-from ._usual_metrics import AKIN, USUAL
+from ._usual_metrics import AKIN, USUAL, usual_values
 
 # Share of the targets' characters that a model must read right for the metric to lead it.
 READS = 0.5
@@ -64,7 +64,13 @@ class Readings(Regressed[TextBatch]):
         drawn = self.task.random_classes(batch, count, self.random)
         controls = Controls(self.task, batch) if self.learns else None
         weights, share = self.regression.weights, self.weight
-        return ReadingDraws(self.task, batch, drawn, controls, weights, share)
+        draws = ReadingDraws(self.task, batch, drawn, controls, weights, share)
+        if self.learns:
+            # Where it is known, nothing is compared: columns of zeros keep the state's shape.
+            nothing = draws.columns.new_zeros(*drawn.shape[:2], len(USUAL))
+            usual = nothing if self.akin else centred(usual_values(draws.pairs))
+            draws.seen = (torch.cat([draws.columns, usual], 2),)
+        return draws
 
     def _known_draws(self, batch: TextBatch) -> KnownDraws:
         assert self.known is not None
