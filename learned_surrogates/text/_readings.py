@@ -66,9 +66,8 @@ class Readings(Regressed[TextBatch]):
         weights, share = self.regression.weights, self.weight
         draws = ReadingDraws(self.task, batch, drawn, controls, weights, share)
         if self.learns:
-            # Where it is known, nothing is compared: columns of zeros keep the state's shape.
-            nothing = draws.columns.new_zeros(*drawn.shape[:2], len(USUAL))
-            usual = nothing if self.akin else centred(usual_values(draws.pairs))
+            # Of a usual metric, too: what is learned must not depend on its name.
+            usual = centred(usual_values(draws.pairs))
             draws.seen = (torch.cat([draws.columns, usual], 2),)
         return draws
 
