@@ -118,6 +118,10 @@ class Core(ABC):
     def sample_with_score(self, batch: Batch, random: torch.Generator) -> tuple[Any, Any, Tensor]:
         """A draw, and the gradient of its log-likelihood with respect to the prediction."""
 
+    def from_scores(self, products: Tensor, batch: Batch) -> Tensor:
+        """The mean's gradient, from values times scores, summed over draws."""
+        return products
+
     # Figures and state
 
     @abstractmethod

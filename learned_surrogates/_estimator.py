@@ -105,6 +105,10 @@ class Estimator(ABC, Generic[BatchType]):
         The score is the gradient of the draw's log-likelihood with respect to the prediction.
         """
 
+    def from_scores(self, products: Tensor, batch: BatchType) -> Tensor:
+        """The mean's gradient, from values times scores, summed over draws."""
+        return products
+
     @abstractmethod
     def differences(self, values: Tensor) -> Tensor:
         """How values `(draws, ...)` differ from draw to draw, zero where they do not."""

@@ -169,7 +169,7 @@ class GradientChecker:
             total = torch.zeros_like(scores[0])
             for advantage, score in zip(advantages, scores, strict=True):
                 total += batch.per_sample(advantage.to(score), score.ndim) * score
-        return total
+            return self.core.from_scores(total, batch)
 
     def _flat(self, prediction: Tensor, gradient: Tensor) -> Tensor:
         """A gradient as one vector: of the parameters, if they are asked for."""

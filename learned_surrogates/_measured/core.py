@@ -222,6 +222,9 @@ class MeasuredCore(Core):
     def sample_with_score(self, batch: Batch, random: torch.Generator) -> tuple[Any, Any, Tensor]:
         return self.estimator.sample_with_score(batch, random)
 
+    def from_scores(self, products: Tensor, batch: Batch) -> Tensor:
+        return self.estimator.from_scores(products, batch)
+
     def gradient(self, batch: Batch, draws: int) -> Tensor:
         with isolated(self.device), self.unchanged():
             # Not the stream from which others draw to judge it.

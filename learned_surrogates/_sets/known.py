@@ -11,6 +11,7 @@ from .._estimator import Draws
 from .._evaluation.measurement import Measurement
 from .._measured.draws import half_differences
 from .._support.transfer import send
+from .spread import Spread
 
 
 class Parts(ABC):
@@ -81,6 +82,7 @@ class SetDraws(Draws):
         pairs: what the metric gets.
         noise: of standard deviation 1, 0 where nothing is present: `(pairs, sets, ...)`.
         width: to be broadcast to a prediction.
+        spread: with which it moves.
         known: what is known; None for nothing.
         columns: `(pairs, sets, columns)`, on the CPU.
         weights: of the columns, scaled by how far they were confirmed, `(columns,)`.
@@ -92,6 +94,7 @@ class SetDraws(Draws):
         pairs: list[tuple[Any, Any]],
         noise: Tensor,
         width: Tensor,
+        spread: Spread,
         known: Known | None,
         columns: Tensor,
         weights: Tensor,
@@ -100,6 +103,7 @@ class SetDraws(Draws):
         self.pairs = pairs
         self.noise = noise
         self.width = width
+        self.spread = spread
         self.known = known
         self.seen = (columns,)
         self._columns = columns
@@ -110,7 +114,7 @@ class SetDraws(Draws):
     def _told(self) -> Tensor | None:
         if self.known is None or not self._share:
             return None
-        return self.known.gradient(self._weights).float()
+        return self.spread.moving(self.known.gradient(self._weights)).float()
 
     def known_gradient(self) -> tuple[Tensor, float] | None:
         return None if self._told is None else (self._told, self._share)
@@ -120,7 +124,8 @@ class SetDraws(Draws):
 
         .. math:: \nabla E[h] + (d - h)\, \epsilon / w
 
-        which has the same mean for every h whose mean's gradient is known (`score_function`).
+        which has the same mean for every h whose mean's gradient is known (`score_function`); and
+        with what it owes to w (`Spread`).
         """
         sets = self.noise.shape[1]
         rest = half_differences(measured.by_sample).float().where(measured.usable, 0.0)
@@ -132,4 +137,5 @@ class SetDraws(Draws):
         rest = rest - self._columns @ self._weights.float()
         rest = torch.where(stands_for > 0, correction * stands_for * rest, 0.0) / len(rest)
         gradient = torch.einsum("pb,pb...->b...", send(rest, self.noise), self.noise) / self.width
+        gradient = self.spread.moving(gradient)
         return gradient if self._told is None else gradient + self._told

@@ -9,6 +9,7 @@ from torch import Tensor
 from .._support.checks import check_dense, check_number
 from .._support.warnings import warn
 from .hits import Hits, claims
+from .spread import Spread
 from .task import SetBatch, SetTask
 
 PROBABILITIES = (
@@ -49,6 +50,11 @@ class LabelledSets(SetTask[LabelledBatch]):
         super().__init__(noise=noise)
         check_number("threshold", threshold, -torch.inf, integer=False)
         self.threshold = threshold
+
+    def spread(self, z: Tensor, batch: LabelledBatch) -> Spread:
+        present = batch.present.expand_as(z)
+        centre = None if batch.exclusive else self.threshold
+        return Spread(z.reshape(1, -1), present.reshape(1, -1), centre)
 
     def parts(self, batch: LabelledBatch, z: Tensor, width: Tensor) -> Hits:
         dim = batch.class_dim

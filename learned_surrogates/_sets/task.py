@@ -17,10 +17,10 @@ from .._measured.regressed import Regressed
 from .._metric.metric import Metric
 from .._recipe import Recipe
 from .._support.checks import check_number
-from .._support.moderate import marks
 from .._support.transfer import send
 from .._task import Task
 from .known import Known, Parts, SetDraws
+from .spread import Spread
 
 # Differences without a column in which each column is doubted.
 DOUBT = 1.0
@@ -95,13 +95,13 @@ class SetTask(Task[SetType]):
         """A tensor `(..., *prediction)`, 0 where nothing is present."""
         return tensor.where(batch.present, 0.0)
 
-    def width(self, z: Tensor, batch: SetType) -> Tensor:
-        """The noise's standard deviation, to be broadcast to z.
+    def spread(self, z: Tensor, batch: SetType) -> Spread:
+        """By which the noise is measured: of all that is present in the call, whose sets share it.
 
-        In those of all that is present in the call: its sets share a scale.
+        Its gradient is that of metrics of the order alone: where logits are compared, no scale
+        counts.
         """
-        spread = deviation(z.flatten()[None], batch.present.expand_as(z).flatten()[None])
-        return self.noise * spread.squeeze()
+        return Spread(z.reshape(1, -1), batch.present.expand_as(z).reshape(1, -1))
 
     def estimator(
         self,
@@ -170,9 +170,9 @@ class PartlyKnown(Regressed[SetType]):
         self.known_of = task.known
 
     def draw(self, batch: SetType, count: int, *, follow: bool) -> Draws:
-        z, width = self._around(batch)
+        z, spread, width = self._around(batch)
         if not count:
-            return self._known_draws(batch, z, width)
+            return self._known_draws(batch, z, spread, width)
         noise = self._noise(batch, (count // 2, *z.shape), self.random)
         drawn = [z + sign * each.to(z) * width for each in noise for sign in (1, -1)]
         known = Known(self.task.parts(batch, z, width), z) if self.learns else None
@@ -181,22 +181,26 @@ class PartlyKnown(Regressed[SetType]):
             columns = known.columns(drawn).float().cpu()
         pairs = [self.task.decode(replace(batch, prediction=each)) for each in drawn]
         weights, share = self.regression.weights, self.weight
-        return SetDraws(pairs, noise, width.float(), known, columns, share * weights, share)
+        weights = share * weights
+        return SetDraws(pairs, noise, width.float(), spread, known, columns, weights, share)
 
-    def _known_draws(self, batch: SetType, z: Tensor, width: Tensor) -> KnownDraws:
+    def _known_draws(self, batch: SetType, z: Tensor, spread: Spread, width: Tensor) -> KnownDraws:
         closed_form = self.task.closed_form(self.metric)
         assert closed_form is not None
         with torch.enable_grad():
             z = z.requires_grad_()
             values = closed_form(batch, z, width)
             (gradient,) = torch.autograd.grad(values.sum(), z)
-        return KnownDraws(values.detach().float(), gradient.float())
+        return KnownDraws(values.detach().float(), spread.moving(gradient).float())
 
     def sample_with_score(self, batch: SetType, random: torch.Generator) -> tuple[Any, Any, Tensor]:
-        z, width = self._around(batch)
+        z, _, width = self._around(batch)
         noise = self._noise(batch, z.shape, random)
         predictions, targets = self.task.decode(replace(batch, prediction=z + noise.to(z) * width))
         return predictions, targets, noise / width.float()
+
+    def from_scores(self, products: Tensor, batch: SetType) -> Tensor:
+        return self._around(batch)[1].moving(products)
 
     def differences(self, values: Tensor) -> Tensor:
         return half_differences(values)
@@ -207,11 +211,12 @@ class PartlyKnown(Regressed[SetType]):
     def responses(self, measured: Measurement) -> Tensor:
         return half_differences(measured.by_sample[:, measured.usable])
 
-    def _around(self, batch: SetType) -> tuple[Tensor, Tensor]:
+    def _around(self, batch: SetType) -> tuple[Tensor, Spread, Tensor]:
         """Predictions in 32 or 64 bits, 0 where nothing is present, and the noise's width."""
         z = batch.prediction.detach()
         z = self.task.present_part(z.to(torch.promote_types(z.dtype, torch.float32)), batch)
-        return z, self.task.width(z, batch)
+        spread = self.task.spread(z, batch)
+        return z, spread, self.task.noise * spread.deviation
 
     def _noise(self, batch: SetType, shape: tuple[int, ...], random: torch.Generator) -> Tensor:
         noise = torch.randn(shape, generator=random, dtype=torch.float32, device="cpu")
@@ -228,20 +233,3 @@ class PartlyKnown(Regressed[SetType]):
             return ["expected metric: known in closed form, followed from the first call"]
         known = self.task.known if self.learns else "nothing, measured only"
         return [f"draws: {self.recipe.draws} a set", f"known of them: {known}"]
-
-
-def deviation(rows: Tensor, present: Tensor) -> Tensor:
-    """Standard deviations of what is present and finite, `(rows, 1)`; 1 where nothing varies.
-
-    Args:
-        rows: `(rows, n)`.
-        present: of the same shape, bool.
-    """
-    # One set that is not finite is no matter of the others.
-    present = present & rows.isfinite() & ~marks(rows)
-    count = present.sum(1, keepdim=True).clamp(min=1)
-    mean = rows.where(present, 0.0).sum(1, keepdim=True) / count
-    variance = (rows - mean).where(present, 0.0).square().sum(1, keepdim=True) / count
-    # But for rounding.
-    least = (8 * torch.finfo(rows.dtype).eps) ** 2 * mean.square()
-    return variance.where(variance > least, 1.0).sqrt()

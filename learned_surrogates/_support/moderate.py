@@ -17,14 +17,18 @@ def marks(numbers: Tensor) -> Tensor:
     """Which numbers are one and the same, far below or above all others, of the tensor's shape.
 
     So are the logits of classes that are impossible: -1e9, say, where a mask was filled in. They
-    vary with the mask, and say nothing of what the others vary by.
+    vary with the mask, and say nothing of what the others vary by. What is not finite is none, and
+    no other.
     """
     if not numbers.numel():
         return torch.zeros_like(numbers, dtype=torch.bool)
-    edges = torch.stack(numbers.aminmax())
+    finite = numbers.isfinite()
+    edges = torch.stack(
+        [numbers.where(finite, torch.inf).amin(), numbers.where(finite, -torch.inf).amax()]
+    )
     lowest, highest = (numbers == edge for edge in edges)
     counts = torch.stack([lowest.sum(), highest.sum()])
-    at_edge = lowest | highest
+    at_edge = lowest | highest | ~finite
     inner = numbers.masked_fill(at_edge, 0.0)
     of_inner = numbers.numel() - at_edge.sum()
     centre = inner.sum() / of_inner.clamp(min=1)

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from .._batch import lasting
 from .._metric.metric import Metric
-from .._sets.task import ClosedForm, SetBatch, SetTask, deviation
+from .._sets.spread import Spread
+from .._sets.task import ClosedForm, SetBatch, SetTask
 from .._support.warnings import warn
 from ._average_precision import average_precision_loss
 from ._lists import read_lists
@@ -107,8 +108,8 @@ class Lists(SetTask[SetBatch]):
     def perfect(self, batch: SetBatch) -> list[Any]:
         return [[each.float() for each in self.decode(batch)[1]]]
 
-    def width(self, z: Tensor, batch: SetBatch) -> Tensor:
-        return self.noise * deviation(z, batch.present)
+    def spread(self, z: Tensor, batch: SetBatch) -> Spread:
+        return Spread(z, batch.present)
 
     def parts(self, batch: SetBatch, z: Tensor, width: Tensor) -> RankParts:
         return RankParts(batch.target, batch.present, width)

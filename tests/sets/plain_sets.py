@@ -21,10 +21,10 @@ def random_lists(count=6, n=12, seed=0, dtype=torch.float32):
     return scores.requires_grad_(), marks, mask
 
 
-def random_masks(count=6, side=6, channels=1, seed=0):
+def random_masks(count=6, side=6, channels=1, seed=0, dtype=torch.float32):
     random = torch.Generator().manual_seed(seed)
     masks = torch.rand(count, channels, side, side, generator=random) < 0.4
-    logits = 2 * torch.randn(masks.shape, generator=random) + 2 * masks - 1
+    logits = 2 * torch.randn(masks.shape, generator=random, dtype=dtype) + 2 * masks - 1
     return logits.requires_grad_(), masks
 
 

@@ -126,22 +126,28 @@ def test_the_gradient_is_that_of_the_mean_f1(how):
         core.control.sums = torch.ones(1, 5)
     arguments = z.repeat(sets), true.repeat(sets)
     mean, error = mean_gradient(criterion, arguments, sets, calls=20)
-    width = 0.8 * z.double().std(correction=0)
     exact = z.double().requires_grad_()
+    # All sets are alike, so that their common width moves with each as with one.
+    width = 0.8 * exact.std(correction=0)
     (-expected_of_marks(exact, width, lambda said: f1(said, true))).backward()
     assert ((mean - exact.grad).abs() <= 4 * error).all()
     assert (exact.grad.abs() > 4 * error).any()
     assert (criterion.stats["surrogate/weight"] > 0) == (how != "draws alone")
 
 
-def test_the_gradient_of_a_list_of_two_is_the_chance_s():
-    sets, z = 500, torch.tensor([0.2, -0.3])
+def test_the_gradient_of_a_list_of_three_is_the_chance_s():
+    """That the first is the highest, under noise of a width that moves with the scores."""
+    sets, z = 500, torch.tensor([0.2, -0.3, 0.6])
     criterion = LearnedSurrogateLoss(first_is_relevant, task=ranking.Lists(noise=1.5), **BETTER)
-    targets = torch.tensor([1, 0]).expand(sets, -1)
+    targets = torch.tensor([1, 0, 0]).expand(sets, -1)
     mean, error = mean_gradient(criterion, (z.expand(sets, -1), targets), sets, calls=4)
-    width = 1.5 * z.double().std(correction=0).item()
-    slope = -norm.pdf(0.5 / width / 2**0.5) / width / 2**0.5
-    exact = torch.tensor([slope, -slope], dtype=torch.float64)
+
+    def chance(z):
+        return chance_of_highest(z.tolist(), 1.5 * z.std(), 0)
+
+    steps = 1e-3 * np.eye(3)
+    z = z.double().numpy()
+    exact = torch.tensor([(chance(z - step) - chance(z + step)) / 2e-3 for step in steps])
     assert ((mean - exact).abs() <= 4 * error).all()
     assert (error < 0.2 * exact.abs()).all()
 
@@ -150,11 +156,11 @@ def truth(criterion, arguments, metric, draws=3000):
     """The gradient of a metric of batches' mean, by draws alone."""
     estimator = core_of(criterion).estimator
     batch = criterion.task.read(*arguments)
-    z, width = estimator._around(batch)
+    z, spread, width = estimator._around(batch)
     noise = torch.randn(draws, *z.shape, generator=torch.Generator().manual_seed(1))
     values = [torch.stack([metric(z + s * width * e) for e in noise]) for s in (1, -1)]
     half = (values[0] - values[1]).float() / 2
-    return torch.einsum("ps,ps...->s...", half, noise / width) / draws
+    return spread.moving(torch.einsum("ps,ps...->s...", half, noise / width) / draws)
 
 
 def iou_of(masks):

@@ -110,8 +110,8 @@ def test_masked_logits_of_sets_widen_nothing():
     logits = torch.randn(64, 5, generator=RANDOM)
     masked = logits.masked_fill(torch.rand(64, 5, generator=RANDOM) < 0.3, -1e9)
     task, targets = classification.Sets(), logits.argmax(1)
-    widths = [
-        task.width(batch.prediction, batch)
+    spreads = [
+        task.spread(batch.prediction, batch)
         for batch in (task.read(z, targets) for z in (logits, masked))
     ]
-    assert widths[1] == pytest.approx(widths[0].item(), rel=0.1)
+    assert spreads[1].deviation == pytest.approx(spreads[0].deviation.item(), rel=0.1)
