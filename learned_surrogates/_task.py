@@ -171,6 +171,13 @@ class Task(ABC, Generic[BatchType]):
         """
         raise NotImplementedError
 
+    def enlarged(self, batch: BatchType) -> BatchType | None:
+        """A batch with larger predictions, of which a metric of their order says the same.
+
+        None where none is meant, or the metric cannot tell.
+        """
+        return None
+
     def for_surrogate(self, surrogate: str) -> Self:
         """The task, with the representation that one of its `surrogates` takes."""
         task = copy.copy(self)

@@ -69,16 +69,6 @@ def measured(metric: Callable[..., Tensor], noise: float) -> Callable[..., Objec
     )
 
 
-def standardised(make: Callable[..., Objective]) -> Callable[..., Objective]:
-    """Of logits over their deviation: noise is a share of it, and a larger one gains nothing."""
-
-    def of(*checkpoint: object) -> Objective:
-        loss = make(*checkpoint)
-        return lambda logits, masks: loss(logits / logits.std(), masks)
-
-    return of
-
-
 def of(package: str, name: str, *args: object, **settings: object) -> Callable[..., Objective]:
     """A loss of another package, imported when it is made."""
     return lambda *_: getattr(rival(f"{package}.losses"), name)(*args, **settings)
@@ -107,8 +97,6 @@ OBJECTIVES: dict[str, Callable[[Tensor, Tensor, int], Objective]] = {
     "IoU, Masks(noise=1.0)": measured(iou, 1.0),
     "outline, Masks()": measured(outline_error, 0.3),
     "outline, Masks(noise=1.0)": measured(outline_error, 1.0),
-    "IoU, Masks(), logits / std": standardised(measured(iou, 0.3)),
-    "outline, Masks(), logits / std": standardised(measured(outline_error, 0.3)),
 }
 
 

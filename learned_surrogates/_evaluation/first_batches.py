@@ -11,13 +11,14 @@ from .._support.isolated import isolated
 from .._task import Task
 from .direction import check_direction, warn_untold
 from .queue import Queue
+from .scale import check_scale
 
 # Calls in which it is looked, until one has told.
 DOUBTFUL = 100
 
 
 class FirstBatches:
-    """Has a task warn of its batches, and the metric's direction looked at, until one has told.
+    """Has a task warn of its batches, and the metric looked at, until one has told.
 
     Args:
         task: knows what may be meant.
@@ -29,6 +30,7 @@ class FirstBatches:
         self.queue = queue
         #: How often it is still looked at batches, and at the direction.
         self.of_batches = self.of_direction = DOUBTFUL
+        self.of_scale = True
 
     def check(self, batch: Batch) -> None:
         """Has the task warn of a batch that looks amiss."""
@@ -46,9 +48,14 @@ class FirstBatches:
     def check_direction(self, batch: Batch, errors: Tensor) -> None:
         """Holds the errors `(batch,)` of a batch against those of perfect predictions.
 
+        And, the first time, those of larger ones.
+
         Raises:
             ValueError: the metric seems to be taken the wrong way round.
         """
+        if self.of_scale:
+            self.of_scale = False
+            check_scale(self.task, self.queue, batch)
         if self.of_direction:
             told = check_direction(self.task, self.queue, batch, errors)
             self.of_direction = 0 if told else self.of_direction - 1

@@ -1,6 +1,7 @@
 """Any metric of the labels of a batch."""
 
 import re
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -143,6 +144,11 @@ class Sets(LabelledSets):
         else:
             said = self.said(batch).long()
         return self._sets(said, batch), self._sets(batch.target.long(), batch)
+
+    def enlarged(self, batch: LabelledBatch) -> LabelledBatch | None:
+        if self.gives == "labels":
+            return None
+        return replace(batch, prediction=2 * batch.prediction.detach() - self.threshold)
 
     def perfect(self, batch: LabelledBatch) -> list[Any]:
         return [self.decode(batch)[1]] if self.gives == "labels" else []

@@ -1,5 +1,6 @@
 """Any metric of a list."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -38,7 +39,8 @@ class Lists(SetTask[SetBatch]):
     torchmetrics take. What is followed is the metric's mean under Gaussian noise on the scores,
     measured at two draws a list. Of draws, the means of ranks are known exactly; what the metric
     has in common with scores of ranks (correlation, average precision, discounted gains, gains
-    among the first k) takes no noise into the gradient.
+    among the first k) takes no noise into the gradient. It is a metric of the order: no scale of
+    scores counts, and where one does, a warning says so.
 
     The mean of `ranking.average_precision` and `ranking.spearman` has a closed form: it is followed
     without a metric call (`average_precision_loss`, `spearman_loss`).
@@ -110,6 +112,9 @@ class Lists(SetTask[SetBatch]):
 
     def spread(self, z: Tensor, batch: SetBatch) -> Spread:
         return Spread(z, batch.present)
+
+    def enlarged(self, batch: SetBatch) -> SetBatch:
+        return replace(batch, prediction=2 * batch.prediction.detach())
 
     def parts(self, batch: SetBatch, z: Tensor, width: Tensor) -> RankParts:
         return RankParts(batch.target, batch.present, width)

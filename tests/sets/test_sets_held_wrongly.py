@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 import torch
-from sklearn.metrics import brier_score_loss, f1_score, roc_auc_score
+from sklearn.metrics import brier_score_loss, f1_score, ndcg_score, roc_auc_score
 
 from learned_surrogates import LearnedSurrogateLoss, classification, ranking, segmentation
 
@@ -92,7 +92,9 @@ CALLS = {
 def test_a_target_that_carries_the_gradient_is_refused(name):
     task, targets = CALLS[name]
     criterion = LearnedSurrogateLoss(
-        lambda p, t: (p - t).abs().mean(-1), task=task, higher_is_better=False
+        lambda p, t: (p.argsort(-1) != t.argsort(-1)).float().mean(-1),
+        task=task,
+        higher_is_better=False,
     )
     prediction = torch.randn(4, 3, requires_grad=True)
     with pytest.raises(ValueError, match=r"are they swapped\?.*comes first"):
@@ -115,3 +117,49 @@ def test_masked_logits_of_sets_widen_nothing():
         for batch in (task.read(z, targets) for z in (logits, masked))
     ]
     assert spreads[1].deviation == pytest.approx(spreads[0].deviation.item(), rel=0.1)
+
+
+def squared_error(scores, targets):
+    return (scores - targets.float()).square().mean()
+
+
+def log_loss_of(scores, targets):
+    return torch.nn.functional.binary_cross_entropy_with_logits(scores, targets.float())
+
+
+@pytest.mark.parametrize(
+    "metric, task",
+    [
+        (squared_error, ranking.Lists()),
+        (log_loss_of, classification.Sets(gives="scores")),
+    ],
+)
+def test_of_lists_and_scores_the_order_is_followed_alone(metric, task):
+    marks = torch.rand(6, 12, generator=RANDOM) < 0.4
+    scores = torch.randn(6, 12, generator=RANDOM).requires_grad_()
+    arguments = (scores, marks)
+    if isinstance(task, classification.Sets):
+        arguments = (scores[:, 0].detach().requires_grad_(), marks[:, 0].long())
+    criterion = LearnedSurrogateLoss(metric, task=task, higher_is_better=False)
+    with pytest.warns(UserWarning, match="twice as large"):
+        criterion(*arguments)
+    criterion(*arguments)
+
+
+def test_a_metric_of_the_order_is_not_doubted():
+    marks = torch.rand(40, generator=RANDOM) < 0.4
+    scores = torch.randn(40, generator=RANDOM).requires_grad_()
+
+    def area(scores, targets):
+        return roc_auc_score(targets, scores)
+
+    task = classification.Sets(gives="scores")
+    LearnedSurrogateLoss(area, task=task, higher_is_better=True, best=1.0)(scores, marks.long())
+    lists = scores[None].detach().requires_grad_()
+    criterion = LearnedSurrogateLoss(
+        lambda said, true: ndcg_score(true[None], said[None], k=5),
+        task=ranking.Lists(),
+        higher_is_better=True,
+        best=1.0,
+    )
+    criterion(lists, marks[None].float())
