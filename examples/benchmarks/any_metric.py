@@ -9,12 +9,7 @@ schedule (one checkpoint a seed, kept under runs/), and trains it for the same n
   a sample in antithetic pairs, nothing learned;
 - group-2, group-16: the group-relative policy gradient with as many calls;
 - package-2, package-16: `LearnedSurrogateLoss(metric, draws=2)`, or 16, and nothing else;
-- package-outputs, score-2-outputs: with 2 calls of the metric that gives one value an output;
-- before, before-base: the package as it was, without and with the proxy as its `base_loss`. It is
-  imported from another checkout, beside this one:
-
-      git worktree add runs/before 8255c7b
-      python examples/benchmarks/any_metric.py --before runs/before --methods before before-base
+- package-outputs, score-2-outputs: with 2 calls of the metric that gives one value an output.
 
 A method's learning rate is the one of the problem's three with the lowest mean metric on validation
 samples for the first two seeds; where that is the lowest or the highest of them, one more is tried
@@ -49,7 +44,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "examples"))
 
 from user_metrics import PROBLEMS
-from user_metrics.methods import METHODS, is_for, load_earlier, make_objective
+from user_metrics.methods import METHODS, is_for, make_objective
 from user_metrics.problem import Problem
 from user_metrics.results import Results, Row
 from user_metrics.training import checkpoint, tune
@@ -72,18 +67,11 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--batch", type=int, nargs="+", default=[64, 8])
     add("--steps", type=int, default=600)
     add("--seeds", type=int, default=5)
-    add("--before", type=Path, help="a checkout of the package as it was")
     add("--again", action="store_true", help="forget the runs of these methods first")
     add("--results", type=Path, default=RESULTS)
     add("--checkpoints", type=Path, default=Path("runs/any_metric"))
     add("--threads", type=int, default=1)
-    options = parser.parse_args(arguments)
-    if options.before is None:
-        if {"before", "before-base"} <= set(options.methods) == set(METHODS):
-            options.methods = [m for m in options.methods if not m.startswith("before")]
-        elif any(method.startswith("before") for method in options.methods):
-            parser.error("before and before-base need --before, a checkout of the package")
-    return options
+    return parser.parse_args(arguments)
 
 
 class Study:
@@ -91,7 +79,6 @@ class Study:
 
     def __init__(self, problem: Problem, batch: int, options: argparse.Namespace):
         self.problem, self.batch, self.options = problem, batch, options
-        self.earlier = load_earlier(options.before) if options.before else None
         about = {
             "problem": problem.name,
             "sentence": problem.sentence,
@@ -131,23 +118,19 @@ class Study:
 
     def made(self, seed: int, key: dict[str, Any]) -> Row:
         method, trick = key["method"], self.problem.trick
-        before = method.startswith("before")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that a loss does badly is what the study shows
             run = tune(
                 checkpoint(self.problem, seed, self.options.checkpoints),
                 self.problem,
-                make_objective(method, self.problem, seed, self.earlier),
+                make_objective(method, self.problem, seed),
                 rate=key["rate"],
                 seed=seed,
                 steps=key["steps"],
                 batch=key["batch"],
                 decide=trick.decide if method == "trick" and trick else None,
             )
-        if before:
-            run.stats = {}
-        folder = self.options.before if before else ROOT
-        return self.results.add(seed, run, commit(folder), **key)
+        return self.results.add(seed, run, commit(), **key)
 
 
 def lowest(tried: dict[float, Row]) -> float:
@@ -157,9 +140,9 @@ def lowest(tried: dict[float, Row]) -> float:
 
 
 @functools.cache
-def commit(folder: Path) -> str:
+def commit() -> str:
     """The checkout's, with a plus where the package or what it trains has changed since."""
-    git = ["git", "-C", str(folder)]
+    git = ["git", "-C", str(ROOT)]
     changes = [*git, "status", "--porcelain", "--", "learned_surrogates", "examples/user_metrics"]
     try:
         head, changed = (

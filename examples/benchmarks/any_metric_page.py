@@ -22,13 +22,12 @@ from user_metrics.summary import Comparison, geometric_mean, mean, pace, read, s
 RESULTS = Path(__file__).parent / "results" / "any_metric"
 PAGE = ROOT / "docs" / "any-metric.md"
 PICTURE = ROOT / "docs" / "_static" / "any-metric.png"
-# Each has a section of its own, between markers.
-BATCHES, ENDS = (64, 8), ("begin", "end")
+BATCH = 64
+BEGIN, END = (f"<!-- any_metric_page.py: {at} -->" for at in ("begin", "end"))
 # The table's columns.
 HEADS = {
     "proxy": "proxy continued",
     "trick": "the obvious trick",
-    "before": "before",
     "group-2": "group-relative, 2",
     "group-16": "group-relative, 16",
     "score-2": "score function, 2",
@@ -93,7 +92,6 @@ def summary(study: Comparison) -> list[str]:
         "package, 2 calls, against the proxy": ("package-2", "proxy"),
         "against the obvious trick": ("package-2", "trick"),
         "against the score function with as many calls": ("package-2", "score-2"),
-        "against the package as it was": ("package-2", "before"),
         "16 calls against 2": ("package-16", "package-2"),
         "one value an output against one a sample, 2 calls each": ("package-outputs", "package-2"),
         "score function, 2 calls, against the proxy": ("score-2", "proxy"),
@@ -121,33 +119,26 @@ def provenance(study: Comparison) -> str:
     package = commits("package-2", "package-16", "package-outputs")
     return (
         f"Seeds: {most if fewest == most else f'{fewest} to {most}'}. "
-        f"Package at {package or 'no commit yet'}; before: {commits('before') or 'not run'}."
+        f"Package at {package or 'no commit yet'}."
     )
 
 
-def section(folder: Path, batch: int) -> str:
-    """What stands between the markers; the picture is of the larger batches."""
-    study = read(folder, batch)
-    if not study:
-        return "The study has not run yet."
-    parts = [*summary(study), "", *table(study), "", provenance(study)]
-    if batch == BATCHES[0]:
-        draw(study, PICTURE)
-        alternative = "Test metric of each method as a share of the proxy's, for each problem"
-        parts = [f"![{alternative}](_static/{PICTURE.name})", "", *parts]
-    return "\n".join(parts)
+def section(folder: Path) -> str:
+    """What stands between the markers."""
+    study = read(folder, BATCH)
+    draw(study, PICTURE)
+    alternative = "Test metric of each method as a share of the proxy's, for each problem"
+    picture = f"![{alternative}](_static/{PICTURE.name})"
+    return "\n".join([picture, "", *summary(study), "", *table(study), "", provenance(study)])
 
 
 def filled(page: str, folder: Path) -> str:
-    """The page with the sections of now."""
-    for batch in BATCHES:
-        begin, end = (f"<!-- any_metric_page.py, batches of {batch}: {at} -->" for at in ENDS)
-        before, _, rest = page.partition(begin)
-        _, found, after = rest.partition(end)
-        if not found:
-            raise ValueError(f"the page lacks {begin} or {end}")
-        page = f"{before}{begin}\n{section(folder, batch)}\n{end}{after}"
-    return page
+    """The page with the section of now."""
+    before, _, rest = page.partition(BEGIN)
+    _, found, after = rest.partition(END)
+    if not found:
+        raise ValueError(f"the page lacks {BEGIN} or {END}")
+    return f"{before}{BEGIN}\n{section(folder)}\n{END}{after}"
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ from .summary import Comparison, best_ratio, ratios
 # How the picture shows a method: legend, colour (Okabe and Ito), marker.
 SHOWN = {
     "trick": ("what one would try first", "#E69F00", "D"),
-    "before": ("this package before", "#CC79A7", "v"),
     "score-2": ("score function, 2 calls", "#56B4E9", "s"),
     "package-2": ("this package, 2 calls", "#0072B2", "o"),
     "package-16": ("this package, 16 calls", "#009E73", "^"),

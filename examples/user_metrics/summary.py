@@ -13,10 +13,7 @@ Comparison = dict[str, dict[str, Row]]
 
 
 def best_rows(file: Path, batch: int, steps: int) -> dict[str, Row]:
-    """For each method the row at its best rate: the one that all seeds ran with.
-
-    "before" is the better on validation of the package with and without its base loss.
-    """
+    """For each method the row at its best rate: the one that all seeds ran with."""
     rows: dict[str, Row] = {}
     for row in json.loads(file.read_text())["rows"]:
         if (row["batch"], row["steps"]) != (batch, steps):
@@ -24,9 +21,6 @@ def best_rows(file: Path, batch: int, steps: int) -> dict[str, Row]:
         kept = rows.get(row["method"])
         if kept is None or rank(row) < rank(kept):
             rows[row["method"]] = row
-    base = rows.pop("before-base", None)
-    if base and ("before" not in rows or validation(base) < validation(rows["before"])):
-        rows["before"] = base
     return rows
 
 

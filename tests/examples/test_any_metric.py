@@ -150,7 +150,7 @@ def test_a_study_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert len(made) == 17
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if not name.startswith("before")])
+@pytest.mark.parametrize("method", METHODS)
 def test_methods_train(method):
     problem = PROBLEMS["off_by_1"]
     assert is_for(method, problem)
@@ -165,22 +165,14 @@ def test_methods_train(method):
     assert bool(plain_stats(objective)) == method.startswith("package")
 
 
-def test_the_package_as_it_was_needs_a_checkout():
-    with pytest.raises(ValueError, match="--before"):
-        make_objective("before", PROBLEMS["off_by_1"], seed=0)
-
-
 def test_the_page_compares_each_method_at_its_best_rate(tmp_path, monkeypatch):
     monkeypatch.setattr(any_metric_page, "PICTURE", tmp_path / "picture.png")
-    assert "not run" in any_metric_page.section(tmp_path, 64)
     for name, share in {"off_by_1": 0.1, "costs": 1.2}.items():
         results = Results(tmp_path / f"{name}.json", {})
         key = {"batch": 64, "steps": 600, "rate": 0.001}
         for seed in range(3):
             results.add(seed, run_with(0.5 + 0.01 * seed), "abc", method="proxy", **key)
             results.add(seed, run_with(0.51 * share), "abc", method="score-2", **key)
-            results.add(seed, run_with(0.51 * 0.9), "def", method="before", **key)
-            results.add(seed, run_with(0.51 * 0.8), "def", method="before-base", **key)
         for seed in range(2):  # of a rate that was not chosen
             results.add(seed, run_with(0.3), "abc", method="proxy", **key | {"rate": 0.01})
     page = any_metric_page.PAGE.read_text()
@@ -190,6 +182,5 @@ def test_the_page_compares_each_method_at_its_best_rate(tmp_path, monkeypatch):
     assert "(_static/picture.png)" in text
     assert "score function, 2 calls, against the proxy: -65 % in the geometric mean" in text
     assert "lower in 1 of 2, above in 1, at worst +20.0 %" in text
-    assert "| 0.51 ± 0.01 | 0.408 ± 0 | **0.051** ± 0 |" in text
-    assert "before: def" in text
+    assert "| 0.51 ± 0.01 | **0.051** ± 0 |" in text
     assert (tmp_path / "picture.png").stat().st_size > 10_000
