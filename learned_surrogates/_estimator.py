@@ -117,6 +117,15 @@ class Estimator(ABC, Generic[BatchType]):
         """Which samples of a prediction are finite, `(batch,)`."""
         return batch.prediction.detach()[:, None].flatten(1).isfinite().all(1)
 
+    @property
+    def correction(self) -> float:
+        """Share of what draws correct by that is taken, where the user gives none."""
+        return 1.0
+
+    def weigh(self, batch: BatchType, draws: Draws, measured: Measurement) -> None:
+        """Reads, in a learning call, what draws correct by, so that its share may be found."""
+        return
+
     def base_loss_leads(self, batch: BatchType, draws: Draws) -> bool | None:
         """Whether the model is not yet where the metric leads, so that the base loss must.
 

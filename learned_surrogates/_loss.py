@@ -110,7 +110,8 @@ class LearnedSurrogateLoss(SavedWhole):
             the metric's; each in its own units. None is 0, but 0.5 for text where the metric is one
             of the edit distances in `text`, or its squared correlation with one is 0.8 and more.
         correction: of a measured gradient, the weight of what the draws correct by, 0 to 1: 1 is
-            unbiased, 0 follows alone what is known without them.
+            unbiased, 0 follows alone what is known without them. None is 1, but for lists, sets and
+            masks what it is measured to be worth.
         surrogate: one that the task has: for text "auto" or "none" (draws alone), or "embedding",
             "conditioned" or "pair", fitted to values; "target-frame", "placed-frame" or
             "embedding" for boxes; for tensors "auto", "none", "pair", "elements", "lists",
@@ -189,7 +190,7 @@ class LearnedSurrogateLoss(SavedWhole):
         task: Task[Any] | None = None,
         base_loss: Callable[..., Tensor] | None = None,
         base_weight: float | None = None,
-        correction: float = 1.0,
+        correction: float | None = None,
         surrogate: str | nn.Module | None = None,
         draws: int | None = None,
         fit: Fit = Fit(),

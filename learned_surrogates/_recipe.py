@@ -32,7 +32,7 @@ class Recipe:
     replay: Replay
     draws: int
     base_weight: float | None
-    correction: float
+    correction: float | None
     seed: int
     executor: Workers | None
     metric_budget: Budget
@@ -49,11 +49,11 @@ class Recipe:
         object.__setattr__(self, "seed", int(self.seed))
         for name in ("base_weight", "correction"):
             share = getattr(self, name)
-            if name == "correction" or share is not None:
+            if share is not None:
                 check_number(name, share, 0, integer=False)
                 if share > 1:
                     raise ValueError(f"{name} must be at most 1; got {share!r}")
-        if self.correction != 1 and not (self.task.measured and self.draws):
+        if self.correction not in (None, 1) and not (self.task.measured and self.draws):
             raise ValueError(
                 f"correction={self.correction!r} weighs what draws correct by, and here nothing is "
                 "measured by draws: leave it out"

@@ -38,7 +38,7 @@ def make_recipe(**changed) -> Recipe:
         ("base_weight", "half", TypeError),
         ("correction", 1.1, ValueError),
         ("correction", -0.1, ValueError),
-        ("correction", None, TypeError),
+        ("correction", "half", TypeError),
         ("metric_budget", 1.5, ValueError),
         ("metric_budget", 0, ValueError),
     ],

@@ -7,7 +7,8 @@ For each metric, after 100 calls:
 - R2: what is known of draws tells so much of the metric's differences;
 - known: cosine of the known part alone with the truth, mean over sets, and of the batch's gradient
   in the model's weights;
-- one call: the same of the unbiased gradient, at the task's number of draws;
+- one call: the same of the gradient of one call, at the task's number of draws;
+- unbiased: of such a one with all of what draws correct by (`correction=1`);
 - draws alone: the same with `surrogate="none"`;
 - nets: R2 of what plain tensors learn (`Tensors()`), of metrics that have a value a sample;
 - truth: the cosine of its two halves.
@@ -110,6 +111,8 @@ class Problem:
             grades = torch.arange(5.0)
             worth = torch.linalg.lstsq(inputs, wanted @ grades[:, None] - 2).solution
             self.weights, self.bias = 3 * worth * grades, 3 * (2 - grades / 2) * grades
+        # Noise is read in them.
+        self.weights.requires_grad_()
         self.task = {
             "mask": segmentation.Masks(),
             "marks": classification.Sets(size=64),
@@ -170,9 +173,8 @@ class Problem:
 
 
 def gradient(criterion: LearnedSurrogateLoss, z: Tensor, targets: Tensor) -> Tensor:
-    z = z.clone().requires_grad_()
-    criterion(z, targets).backward()
-    return z.grad * SETS
+    (found,) = torch.autograd.grad(criterion(z, targets), z, retain_graph=True)
+    return found * SETS
 
 
 def cosines(found: Tensor, true: Tensor, inputs: Tensor) -> str:
@@ -200,6 +202,7 @@ def main() -> None:
         losses = {
             "known": LearnedSurrogateLoss(metric, correction=0.0, **settings),
             "one call": LearnedSurrogateLoss(metric, **settings),
+            "unbiased": LearnedSurrogateLoss(metric, correction=1.0, **settings),
             "draws alone": LearnedSurrogateLoss(metric, surrogate="none", **settings),
         }
         nets = LearnedSurrogateLoss(of_batches, higher_is_better=False)
@@ -210,8 +213,9 @@ def main() -> None:
             if problem.items > 64:
                 gradient(nets, *arguments)
         inputs, *arguments = problem.batch()
-        quiet = LearnedSurrogateLoss(metric, draws=options.draws // 2, **settings)
-        quiet.load_state_dict(losses["one call"].state_dict())
+        draws = options.draws // 2
+        quiet = LearnedSurrogateLoss(metric, draws=draws, correction=1.0, **settings)
+        quiet.load_state_dict(losses["unbiased"].state_dict())
         first, second = (gradient(quiet, *arguments) for _ in range(2))
         columns = {
             label: cosines(gradient(criterion, *arguments), first + second, inputs)
@@ -221,7 +225,8 @@ def main() -> None:
         r2 = losses["one call"].stats["surrogate/r2"]
         row = "   ".join(f"{label} {value}" for label, value in columns.items())
         learned = nets.stats["surrogate/r2"]
-        print(f"{name:22} R2 {r2:.3f}   {row}   nets {learned:.3f}", flush=True)
+        share = losses["one call"].stats["gradient/correction"]
+        print(f"{name:22} R2 {r2:.3f}   {row}   nets {learned:.3f}   share {share:.2f}", flush=True)
 
 
 if __name__ == "__main__":

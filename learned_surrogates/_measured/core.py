@@ -178,7 +178,9 @@ class MeasuredCore(Core):
         value = self._values(batch, draws, measured)
         told = draws.known_gradient()
         if measured is not None and measured.usable.any():
-            gradient = draws.gradient(measured, self.recipe.correction)
+            if learning and self.recipe.correction is None:
+                self.estimator.weigh(batch, draws, measured)
+            gradient = draws.gradient(measured, self.correction)
         elif told is not None and draws.values is not None:
             gradient, _ = told
         else:
@@ -200,6 +202,12 @@ class MeasuredCore(Core):
         if other is not None and share:
             gradient = other if share == 1 else (1 - share) * gradient + share * other
         return value, gradient
+
+    @property
+    def correction(self) -> float:
+        """Share of what draws correct by: as given, or as the estimator has it."""
+        given = self.recipe.correction
+        return self.estimator.correction if given is None else given
 
     @property
     def base_weight(self) -> float:

@@ -157,7 +157,7 @@ class Regressed(Estimator[BatchType]):
         }
 
     def faults(self, state: dict[str, Tensor]) -> Faults:
-        own = self.save(with_replay=True)
+        own = Regressed.save(self, with_replay=True)
         shapes: Shapes = {key: tuple(value.shape) for key, value in own.items()}
         faults = check_shapes(state, shapes)
         faults.errors += not_finite(state, own)
@@ -175,7 +175,7 @@ class Regressed(Estimator[BatchType]):
 
     def shared(self) -> dict[str, Any]:
         learned = {"calls": self.calls, "age": self.control.age}
-        return learned | self.save(with_replay=False)
+        return learned | Regressed.save(self, with_replay=False)
 
     def take(self, shared: dict[str, Any]) -> None:
         self.calls, self.control.age = shared["calls"], shared["age"]

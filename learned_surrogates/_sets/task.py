@@ -12,10 +12,12 @@ from .._batch import Batch
 from .._estimator import Draws, KnownDraws
 from .._evaluation.measurement import Measurement
 from .._learning.sync import Sync
+from .._measured.correction import Correction
 from .._measured.draws import half_differences
-from .._measured.regressed import Regressed
+from .._measured.regressed import EAGER, Regressed
 from .._metric.metric import Metric
 from .._recipe import Recipe
+from .._state.tensors import Faults
 from .._support.checks import check_number
 from .._support.transfer import send
 from .._task import Task
@@ -168,6 +170,7 @@ class PartlyKnown(Regressed[SetType]):
         self.task = task
         self.metric = metric
         self.known_of = task.known
+        self._correction = Correction()
 
     def draw(self, batch: SetType, count: int, *, follow: bool) -> Draws:
         z, spread, width = self._around(batch)
@@ -222,6 +225,19 @@ class PartlyKnown(Regressed[SetType]):
         noise = torch.randn(shape, generator=random, dtype=torch.float32, device="cpu")
         return self.task.present_part(send(noise, batch.prediction), batch)
 
+    # What the draws correct by
+
+    @property
+    def correction(self) -> float:
+        return self._correction.share
+
+    def weigh(self, batch: SetType, draws: Draws, measured: Measurement) -> None:
+        told = draws.known_gradient()
+        due = self.calls < EAGER or (self.calls + 1) % self.recipe.fit.every == 0
+        if told is not None and due:
+            whole = draws.gradient(measured, 1.0)
+            self._correction.quality.read(batch, whole - told[0], None)
+
     # What is told
 
     @property
@@ -233,3 +249,32 @@ class PartlyKnown(Regressed[SetType]):
             return ["expected metric: known in closed form, followed from the first call"]
         known = self.task.known if self.learns else "nothing, measured only"
         return [f"draws: {self.recipe.draws} a set", f"known of them: {known}"]
+
+    def stats(self) -> dict[str, Any]:
+        given = self.recipe.correction
+        return {"gradient/correction": self.correction if given is None else float(given)}
+
+    # Where it lives
+
+    types = Regressed.types | Correction.types
+
+    def to(self, device: torch.device) -> None:
+        super().to(device)
+        self._correction.quality.to(device)
+
+    def save(self, *, with_replay: bool) -> dict[str, Tensor]:
+        return super().save(with_replay=with_replay) | self._correction.save()
+
+    def faults(self, state: dict[str, Tensor]) -> Faults:
+        own = {key: value for key, value in state.items() if key in Correction.types}
+        rest = {key: value for key, value in state.items() if key not in own}
+        faults, of_rest = self._correction.faults(own), super().faults(rest)
+        faults.missing += of_rest.missing
+        faults.unexpected += of_rest.unexpected
+        faults.errors += of_rest.errors
+        return faults
+
+    def load(self, state: dict[str, Tensor]) -> Faults:
+        self._correction.load(state)
+        self._correction.quality.to(self.device)
+        return super().load(state)

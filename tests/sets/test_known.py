@@ -116,7 +116,8 @@ def test_the_gradient_is_that_of_the_mean_f1(how):
     z, true = torch.tensor([0.6, -0.4, 0.2, -0.1]), torch.tensor([1, 0, 1, 0])
     options = {"some measured": {"metric_budget": 0.5}, "draws alone": {"surrogate": "none"}}
     sets, task = 250, classification.Sets(size=4, noise=0.8)
-    criterion = LearnedSurrogateLoss(f1, task=task, draws=2, **BETTER, **options.get(how, {}))
+    options = options.get(how, {})
+    criterion = LearnedSurrogateLoss(f1, task=task, draws=2, correction=1.0, **BETTER, **options)
     if how == "wrong weights":
         core = core_of(criterion).estimator
         core.regression.solve = lambda: core.regression.weights.copy_(
@@ -138,7 +139,8 @@ def test_the_gradient_is_that_of_the_mean_f1(how):
 def test_the_gradient_of_a_list_of_three_is_the_chance_s():
     """That the first is the highest, under noise of a width that moves with the scores."""
     sets, z = 500, torch.tensor([0.2, -0.3, 0.6])
-    criterion = LearnedSurrogateLoss(first_is_relevant, task=ranking.Lists(noise=1.5), **BETTER)
+    task = ranking.Lists(noise=1.5)
+    criterion = LearnedSurrogateLoss(first_is_relevant, task=task, correction=1.0, **BETTER)
     targets = torch.tensor([1, 0, 0]).expand(sets, -1)
     mean, error = mean_gradient(criterion, (z.expand(sets, -1), targets), sets, calls=4)
 
@@ -215,6 +217,22 @@ def test_what_is_known_points_where_the_metric_s_mean_does(kind):
     assert cosine.mean() >= 0.95
 
 
+def test_noise_that_the_known_gradient_does_not_need_is_left_out():
+    """Two draws of 36 pixels: IoU is known so well that they would add more than they tell."""
+    shares, gradients = [], {}
+    for correction in (None, 0.0, 1.0):
+        criterion = LearnedSurrogateLoss(
+            segmentation.iou, task=segmentation.Masks(), draws=2, correction=correction
+        )
+        for seed in range(40):
+            _, gradients[correction] = step(criterion, random_masks(seed=seed))
+        shares.append(criterion.stats["gradient/correction"])
+    assert shares[0] < 0.5
+    assert shares[1:] == [0.0, 1.0]
+    weighed = torch.lerp(gradients[0.0], gradients[1.0], shares[0])
+    torch.testing.assert_close(gradients[None], weighed, rtol=1e-3, atol=1e-5)
+
+
 # What is learned
 
 
@@ -253,14 +271,17 @@ def run(criterion, seeds):
 
 @pytest.mark.parametrize("route", ["state", "pickle"])
 def test_a_run_that_was_saved_goes_on_as_one_that_was_not(route):
-    whole, restored = of_f1(), of_f1()
-    run(whole, range(5))
+    whole, restored = (
+        LearnedSurrogateLoss(f1, task=classification.Sets(size=6), **BETTER) for _ in range(2)
+    )
+    run(whole, range(15))
+    assert whole.stats["gradient/correction"] < 1
     if route == "state":
         restored.load_state_dict(copy.deepcopy(whole.state_dict()), strict=True)
     else:
         restored = pickle.loads(pickle.dumps(whole))
     assert_identical(snapshot(restored), snapshot(whole))
-    assert_identical(run(restored, range(5, 9)), run(whole, range(5, 9)))
+    assert_identical(run(restored, range(15, 19)), run(whole, range(15, 19)))
     assert figures(restored) == pytest.approx(figures(whole), nan_ok=True)
 
 

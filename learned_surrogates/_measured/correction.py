@@ -1,0 +1,68 @@
+"""How much of what draws correct by is worth its noise."""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from .._state.tensors import ANY, Faults, Shapes, as_tensor, check_shapes, not_finite
+from .quality import Quality
+
+# Steps over which an optimizer averages.
+HORIZON = 30
+
+
+class Correction:
+    r"""Weighs the correction of a known gradient by measured draws, so that their sum errs least.
+
+    Without the correction, a step's gradient is off by its mean b; with it, by its noise, which
+    steps average over, as optimizers do over some H. The mean squared error of a share s,
+    :math:`(1 - s)^2 |b|^2 + s^2 V / H`, is least at
+
+    .. math:: s = \frac{|b|^2}{|b|^2 + V / H}
+
+    with V the variance of a step's correction. Both are read in the last layer's weights.
+    """
+
+    def __init__(self) -> None:
+        self.quality = Quality()
+
+    @property
+    def share(self) -> float:
+        """The share s, 0 to 1; 1, which is unbiased, before it is known."""
+        ratio = self.quality.signal_to_noise**2
+        return ratio / (ratio + 1 / HORIZON) if ratio == ratio else 1.0
+
+    # Its state
+
+    types: ClassVar = {
+        "correction": torch.float64,
+        "corrections": torch.int64,
+        "corrected": torch.float32,
+    }
+
+    def save(self) -> dict[str, Tensor]:
+        state = {
+            "correction": self.quality.figures,
+            "corrections": as_tensor(self.quality.readings),
+        }
+        if self.quality.vectors is not None:
+            state["corrected"] = self.quality.vectors
+        return state
+
+    def faults(self, state: dict[str, Tensor]) -> Faults:
+        shapes: Shapes = {"correction": tuple(self.quality.figures.shape), "corrections": ()}
+        readings = state.get("corrections")
+        if "corrected" in state or (readings is not None and readings.any()):
+            shapes["corrected"] = (4, ANY)
+        faults = check_shapes(state, shapes)
+        faults.errors += not_finite(state, self.types)
+        if readings is not None and (readings < 0).any():
+            faults.errors.append("corrections must not be negative")
+        return faults
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        vectors = state.get("corrected")
+        self.quality.figures = state["correction"].cpu().double()
+        self.quality.readings = int(state["corrections"])
+        self.quality.vectors = None if vectors is None else vectors.clone()

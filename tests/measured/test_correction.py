@@ -1,0 +1,70 @@
+"""How much of what draws correct by is taken: where it is signal, noise, and between."""
+
+import pytest
+import torch
+from torch import nn
+
+from learned_surrogates import Batch
+from learned_surrogates._measured.correction import HORIZON, Correction
+
+SAMPLES = 32
+
+
+def read(signal: float, noise: float, readings: int = 400) -> Correction:
+    """Of corrections of a layer's outputs with this mean and deviation in its bias."""
+    torch.manual_seed(0)
+    layer, correction = nn.Linear(4, 2), Correction()
+    for _ in range(readings):
+        prediction = layer(torch.randn(SAMPLES, 4))
+        batch = Batch(prediction=prediction, target=torch.zeros(SAMPLES))
+        parts = signal + noise * torch.randn(prediction.shape) * SAMPLES**0.5
+        correction.quality.read(batch, parts / SAMPLES, None)
+    return correction
+
+
+def test_all_is_taken_before_anything_is_known():
+    assert Correction().share == 1.0
+    assert read(0.0, 1.0, readings=5).share == 1.0
+
+
+def test_of_noise_little_is_taken_and_of_signal_all():
+    assert read(0.0, 1.0).share < 0.1
+    assert read(1.0, 0.0).share > 0.99
+
+
+def test_between_them_the_mean_squared_error_is_least():
+    """Signal b and noise V, of a step, in 2 x 4 weights whose inputs vary and 2 biases."""
+    signal, noise = 0.3, 1.0
+    # The weights' parts have the inputs' mean, 0, and add noise: of signal, too.
+    b2 = 2 * signal**2
+    variance = 10 * noise**2 + 8 * signal**2 / SAMPLES
+    wanted = b2 / (b2 + variance / HORIZON)
+    assert 0.2 < wanted < 0.8
+    assert read(signal, noise, 2000).share == pytest.approx(wanted, abs=0.15)
+
+
+def test_its_state_goes_on_where_it_was():
+    correction, loaded = read(0.3, 1.0, 40), Correction()
+    state = correction.save()
+    assert not loaded.faults(state)
+    loaded.load(state)
+    assert loaded.share == correction.share != 1.0
+
+
+@pytest.mark.parametrize(
+    "change, fault",
+    [
+        ({"corrections": torch.tensor(-1)}, "corrections must not be negative"),
+        ({"correction": torch.full((8,), torch.nan, dtype=torch.float64)}, "not finite"),
+        ({"corrected": torch.zeros(3, 2)}, "corrected must have shape"),
+    ],
+)
+def test_an_impossible_state_is_named(change, fault):
+    faults = Correction().faults(read(0.3, 1.0, 12).save() | change)
+    assert any(fault in error for error in faults.errors)
+
+
+def test_readings_without_their_means_are_missed():
+    state = read(0.3, 1.0, 12).save()
+    del state["corrected"]
+    assert Correction().faults(state).missing == ["corrected"]
