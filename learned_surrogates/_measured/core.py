@@ -276,7 +276,7 @@ class MeasuredCore(Core):
 
     def stats(self) -> dict[str, Any]:
         own = self.record.stats(self.estimator, self.recipe.draws, self.base_share)
-        return own | self.oracle.stats()
+        return own | {"gradient/correction": float(self.correction)} | self.oracle.stats()
 
     def conclude(self) -> dict[str, Any]:
         stats = self.stats()

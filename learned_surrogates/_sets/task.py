@@ -250,10 +250,6 @@ class PartlyKnown(Regressed[SetType]):
         known = self.task.known if self.learns else "nothing, measured only"
         return [f"draws: {self.recipe.draws} a set", f"known of them: {known}"]
 
-    def stats(self) -> dict[str, Any]:
-        given = self.recipe.correction
-        return {"gradient/correction": self.correction if given is None else float(given)}
-
     # Where it lives
 
     types = Regressed.types | Correction.types
