@@ -80,6 +80,8 @@ class Estimator(ABC, Generic[BatchType]):
     """
 
     updates: int = 0
+    #: How often as much as in a call is measured before the first one, to begin with something.
+    ahead: int = 0
 
     @property
     def replay(self) -> ReplayBuffer | None:

@@ -86,6 +86,7 @@ class MeasuredCore(Core):
             with self.rollback.on_error():
                 self._agree()
                 if len(batch.target):
+                    self._begin(batch)
                     value, gradient, evaluation, seen = self._learning_call(batch, base)
                 else:
                     gradient = torch.zeros_like(batch.prediction, dtype=torch.float32)
@@ -257,6 +258,20 @@ class MeasuredCore(Core):
                 self.estimator.update(1)
         self.sync.give_up()
         return self.conclude()
+
+    def _begin(self, batch: Batch) -> None:
+        """Measures ahead of the first call, so that its gradient is quiet from then on.
+
+        Not where values come late or are few, as the metric is dear then, nor with other processes,
+        of which one may have no batch.
+        """
+        executor, budget = self.recipe.executor, self.recipe.metric_budget
+        late = executor is not None and executor.lag != 0
+        first = not (self.record.calls or self.estimator.updates)
+        if first and self.recipe.draws and not (late or budget or self.sync.active):
+            for _ in range(self.estimator.ahead):
+                self._measure_ahead(batch)
+                self.estimator.update(1)
 
     def _measure_ahead(self, batch: Batch) -> None:
         """Remembers what draws of a batch say, without a gradient; waits for it."""

@@ -26,6 +26,8 @@ from .spread import Spread
 
 # Differences without a column in which each column is doubted.
 DOUBT = 1.0
+# Times as much as in a call that is measured before the first, as the weights begin at nothing.
+AHEAD = 4
 
 #: The mean of a metric's error under noise, `(sets,)`: of a batch, a prediction and the width.
 ClosedForm = Callable[[Any, Tensor, Tensor], Tensor]
@@ -170,6 +172,7 @@ class PartlyKnown(Regressed[SetType]):
         self.task = task
         self.metric = metric
         self.known_of = task.known
+        self.ahead = AHEAD if learns else 0
         self._correction = Correction()
 
     def draw(self, batch: SetType, count: int, *, follow: bool) -> Draws:

@@ -233,6 +233,49 @@ def test_noise_that_the_known_gradient_does_not_need_is_left_out():
     torch.testing.assert_close(gradients[None], weighed, rtol=1e-3, atol=1e-5)
 
 
+def counted(calls):
+    def metric(said, true):
+        calls.append(1)
+        return f1(said, true)
+
+    return metric
+
+
+def test_the_first_gradient_is_quiet_already():
+    """By four times as much as in a call, measured before it, of this batch."""
+    closed = LearnedSurrogateLoss(segmentation.iou, task=segmentation.Masks())
+    drawn = LearnedSurrogateLoss(segmentation.iou, task=segmentation.Masks(), draws=2)
+    batch = random_masks(32)
+    exact, found = (step(criterion, batch)[1].flatten() for criterion in (closed, drawn))
+    alone = LearnedSurrogateLoss(
+        segmentation.iou, task=segmentation.Masks(), draws=2, surrogate="none"
+    )
+    noisy = step(alone, batch)[1].flatten()
+    assert torch.cosine_similarity(found, exact, dim=0) > 0.8
+    assert torch.cosine_similarity(noisy, exact, dim=0) < 0.5
+
+
+def test_what_is_measured_ahead_is_so_once_and_where_it_is_awaited():
+    def calls_of(seeds, warm=False, **options):
+        calls = []
+        criterion = LearnedSurrogateLoss(
+            counted(calls), task=classification.Sets(size=6), draws=2, **BETTER, **options
+        )
+        logits, labels = random_labels(classes=2)
+        if warm:
+            criterion.warm_up([(logits[:, 1].detach(), labels)], updates=1)
+        run(criterion, seeds)
+        return len(calls)
+
+    once = calls_of([], warm=True)  # 4 sets, 2 draws
+    assert once == 8
+    options = {"surrogate": "none"}, {"metric_budget": 0.99}
+    plain = [calls_of(range(2), **each) for each in options]
+    assert plain[1] <= plain[0]
+    assert calls_of(range(2), warm=True) == plain[0] + once
+    assert calls_of(range(2)) == plain[0] + 4 * once
+
+
 # What is learned
 
 
