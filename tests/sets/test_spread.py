@@ -91,6 +91,9 @@ def test_what_is_impossible_or_not_finite_moves_no_width():
 
 def test_where_nothing_varies_the_width_is_constant():
     gradient = torch.randn(2, 5, generator=RANDOM)
-    spread = Spread(torch.full((2, 5), 1.1), torch.ones(2, 5, dtype=torch.bool))
+    constant = torch.full((2, 5), 1.1)
+    constant[1] = 1e9
+    constant[1, 0] += 64  # rounding of so large numbers
+    spread = Spread(constant, torch.ones(2, 5, dtype=torch.bool))
     assert spread.deviation.tolist() == [[1.0], [1.0]]
     torch.testing.assert_close(spread.moving(gradient), gradient)

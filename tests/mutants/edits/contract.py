@@ -43,7 +43,7 @@ EDITS = [
         ("if not isinstance(getattr(self, name), kind):", "if False:"),
         ('check_number("draws", self.draws, 0)', 'check_number("draws", self.draws, 1)'),
         ('check_number("seed", self.seed, 0)', "pass"),
-        ('name == "correction" or share is not None', "share is not None"),
+        ("if share is not None:", "if False:"),
         ("if share > 1:", "if share >= 1:"),
         ("check_budget(self.metric_budget)", "pass"),
         ("if self.task.measured and isinstance(self.fit, FitValues):", "if False:"),

@@ -1,0 +1,69 @@
+"""Faults in the gradient of metrics of lists, sets and masks."""
+
+from .edit import of
+
+SPREAD = "sets/test_spread.py"
+KNOWN = f"{SPREAD} sets/test_known.py sets/test_set_tasks.py"
+
+EDITS = [
+    *of(
+        "_sets/spread.py",
+        KNOWN,
+        ("present & rows.isfinite() & ~marks(rows)", "present & rows.isfinite()"),
+        ("present & rows.isfinite() & ~marks(rows)", "present & ~marks(rows)"),
+        ("else rows - centre", "else rows"),
+        ("from_mean.where(varies, 0.0) / (count * variance)", "from_mean / (count * variance)"),
+        ("from_mean.where(varies, 0.0) / (count * variance)", "from_mean / variance"),
+        ("rows - along.sum(1, keepdim=True)", "rows + along.sum(1, keepdim=True)"),
+        ("along.sum(1, keepdim=True)", "along.sum()"),
+        ("self._counted & rows.isfinite()", "self._counted"),
+    ),
+    *of(
+        "_sets/known.py",
+        KNOWN,
+        ("gradient = self.spread.moving(gradient)", "gradient = gradient"),
+        (
+            "self.spread.moving(self.known.gradient(self._weights))",
+            "self.known.gradient(self._weights)",
+        ),
+        ("rest - self._columns @ self._weights.float()", "rest"),
+        ("correction * stands_for * rest", "stands_for * rest"),
+        ("stands_for * (sets / len(chosen))", "stands_for"),
+    ),
+    *of(
+        "_sets/task.py",
+        f"{KNOWN} measured/test_correction.py test_check.py",
+        ("spread.moving(gradient).float()", "gradient.float()"),
+        ("whole - told[0]", "whole"),
+        ("draws.gradient(measured, 1.0)", "draws.gradient(measured, 0.0)"),
+        ("AHEAD if learns else 0", "0"),
+    ),
+    *of(
+        "_measured/correction.py",
+        "measured/test_correction.py sets/test_known.py",
+        ("self.quality.signal_to_noise**2", "self.quality.signal_to_noise"),
+        ("ratio + 1 / HORIZON", "ratio + HORIZON"),
+        ("if ratio == ratio else 1.0", "if ratio == ratio else 0.0"),
+    ),
+    *of(
+        "_sets/hits.py",
+        KNOWN,
+        ("(logits - self.threshold) / self.width", "logits / self.width"),
+        ("return logits > threshold", "return logits > 0"),
+        (
+            "self._counted(said * self.marked), self._counted(said)",
+            "self._counted(said), self._counted(said)",
+        ),
+    ),
+    *of(
+        "_evaluation/scale.py",
+        "sets/test_sets_held_wrongly.py",
+        ("SLACK * (1 + own.abs())", "1e9"),
+        ("SLACK * (1 + own.abs())", "-1.0"),
+    ),
+    *of(
+        "_measured/core.py",
+        f"{KNOWN} sets/test_sets_held_wrongly.py",
+        ("first and self.recipe.draws and not", "self.recipe.draws and not"),
+    ),
+]
