@@ -61,6 +61,11 @@ def outline_error(said: Tensor, true: Tensor) -> Tensor:
     return one_minus_boundary_f1(said[:, None].float() - 0.5, true[:, None].float())
 
 
+def scaled_soft_iou(logits: Tensor, masks: Tensor) -> Tensor:
+    """With probabilities as steep as noise of 0.3 of the logits' deviation makes them."""
+    return 1 - soft_iou(1.7 * logits / (0.3 * logits.std()), masks).mean()
+
+
 def measured(metric: Callable[..., Tensor], noise: float) -> Callable[..., Objective]:
     """The class on a metric of masks; that of IoU is known in closed form, and followed."""
     settings = {} if metric is iou else {"batched": True, "higher_is_better": False}
@@ -88,6 +93,7 @@ RIVALS: dict[str, Callable[..., Objective]] = {
 OBJECTIVES: dict[str, Callable[[Tensor, Tensor, int], Objective]] = {
     CONTROL: lambda *_: F.binary_cross_entropy_with_logits,
     "1 - soft IoU": lambda *_: lambda logits, masks: 1 - soft_iou(logits, masks).mean(),
+    "1 - soft IoU, scaled": lambda *_: scaled_soft_iou,
     "NeuroIoU-3": neuro("neuro-3"),
     "NeuroIoU-6": neuro("neuro-6"),
     "NeuroIoU, hinge": neuro("hinge"),
