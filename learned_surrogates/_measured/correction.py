@@ -5,6 +5,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from .._batch import Batch
 from .._state.tensors import ANY, Faults, Shapes, as_tensor, check_shapes, not_finite
 from .quality import Quality
 
@@ -26,12 +27,17 @@ class Correction:
 
     def __init__(self) -> None:
         self.quality = Quality()
+        #: The share s, 0 to 1; 1, which is unbiased, before it is known.
+        self.share = 1.0
 
-    @property
-    def share(self) -> float:
-        """The share s, 0 to 1; 1, which is unbiased, before it is known."""
+    def read(self, batch: Batch, correction: Tensor) -> None:
+        """Takes a step's correction, with respect to a batch's prediction, of its shape."""
+        self.quality.read(batch, correction, None)
+        self._weigh()
+
+    def _weigh(self) -> None:
         ratio = self.quality.signal_to_noise**2
-        return ratio / (ratio + 1 / HORIZON) if ratio == ratio else 1.0
+        self.share = ratio / (ratio + 1 / HORIZON) if ratio == ratio else 1.0
 
     # Its state
 
@@ -66,3 +72,4 @@ class Correction:
         self.quality.figures = state["correction"].cpu().double()
         self.quality.readings = int(state["corrections"])
         self.quality.vectors = None if vectors is None else vectors.clone()
+        self._weigh()

@@ -239,7 +239,7 @@ class PartlyKnown(Regressed[SetType]):
         due = self.calls < EAGER or (self.calls + 1) % self.recipe.fit.every == 0
         if told is not None and due:
             whole = draws.gradient(measured, 1.0)
-            self._correction.quality.read(batch, whole - told[0], None)
+            self._correction.read(batch, whole - told[0])
 
     # What is told
 

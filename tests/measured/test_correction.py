@@ -18,7 +18,7 @@ def read(signal: float, noise: float, readings: int = 400) -> Correction:
         prediction = layer(torch.randn(SAMPLES, 4))
         batch = Batch(prediction=prediction, target=torch.zeros(SAMPLES))
         parts = signal + noise * torch.randn(prediction.shape) * SAMPLES**0.5
-        correction.quality.read(batch, parts / SAMPLES, None)
+        correction.read(batch, parts / SAMPLES)
     return correction
 
 
