@@ -118,8 +118,10 @@ class MeasuredCore(Core):
             if not record.calls:
                 self.estimator.check(draws, measured)
             record.warn_if_silent(measured, self.estimator)
-        if record.leading and self.estimator.base_loss_leads(batch, draws) is False:
-            record.leading = False
+        if record.leading:
+            leads = self.estimator.base_loss_leads(batch, draws)
+            record.leading = leads is not False
+            record.known = leads is None and draws.values is not None
         value, gradient = self._followed(batch, draws, measured, base, learning=True)
         return value, gradient, evaluation, draws.seen
 

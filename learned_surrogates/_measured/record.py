@@ -57,6 +57,8 @@ class Record:
         skipped: samples on which the metric failed.
         leading: whether the base loss leads, if there is one.
         has_base_loss: whether there was one at the last call.
+        known: whether the last call's gradient was known without draws, and how far it is to be
+            trusted is left to the figures.
         signal: running share of differences between draws that are not zero; NaN before the first.
         metric_mean: the metric's, of the last call that was measured; NaN before it.
         update_seconds: what learning took in the last call.
@@ -64,7 +66,7 @@ class Record:
 
     def __init__(self) -> None:
         self.calls = self.silent_calls = self.skipped = 0
-        self.leading, self.has_base_loss = True, False
+        self.leading, self.has_base_loss, self.known = True, False, False
         self.signal = self.metric_mean = float("nan")
         self.update_seconds = 0.0
         self.quality = Quality()
@@ -95,7 +97,7 @@ class Record:
         In an untrained model, the base loss tells every batch the same, and the metric hardly
         anything. At the end of its way the base loss's mean is zero, and what is left is noise.
         """
-        if not (self.leading and self.has_base_loss and self.signal > 0):
+        if not (self.leading and self.has_base_loss and (self.signal > 0 or self.known)):
             return
         left = self.quality.base_signal_to_noise
         cosine, error = self.quality.cosine

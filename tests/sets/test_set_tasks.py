@@ -341,3 +341,30 @@ def test_a_direction_that_was_forgotten_is_doubted():
     criterion = LearnedSurrogateLoss(average_precision, task=ranking.Lists())
     with pytest.warns(UserWarning, match="is better for these predictions"):
         criterion(scores, marks, mask)
+
+
+@pytest.mark.parametrize("draws", [None, 2])
+def test_a_base_loss_that_is_spent_hands_over(draws):
+    """Also where nothing is drawn, as the mean of IoU is known."""
+    torch.manual_seed(0)
+    model = torch.nn.Conv2d(1, 1, 1)
+    with torch.no_grad():
+        model.weight.fill_(2.0)
+        model.bias.fill_(-1.0)
+    optimizer = torch.optim.Adam(model.parameters(), 0.03)
+    criterion = LearnedSurrogateLoss(
+        segmentation.iou,
+        task=segmentation.Masks(),
+        base_loss=torch.nn.BCEWithLogitsLoss(),
+        draws=draws,
+    )
+    shares = []
+    for _ in range(250):
+        masks = (torch.rand(8, 1, 6, 6) < 0.4).float()
+        loss = criterion(model(masks + 0.7 * torch.randn(masks.shape)), masks)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        shares.append(criterion.stats["base_loss/share"])
+    assert shares[0] == 1
+    assert shares[-1] == 0
