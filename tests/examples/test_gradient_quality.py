@@ -122,5 +122,5 @@ def test_an_untrained_model_is_trained(loss, tmp_path):
         {"problem": "spearman", "loss": loss, "seed": 0, "test": error, "handed_over": step}
         for loss in from_scratch.LOSSES
     ]
-    cells = f"| {error:.3f} | {error:.3f} | {error:.3f} | None | 1, 1, 1 |"
-    assert cells in from_scratch.table(rows)
+    cells = f"| {error:.3f} |" + f" {error:.3f} |" * 3
+    assert f"{cells} None | 1, 1, 1, 1 |" in from_scratch.table(rows)
