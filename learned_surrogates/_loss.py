@@ -221,6 +221,11 @@ class LearnedSurrogateLoss(SavedWhole):
             surrogate = task.surrogates[0] if surrogate is None else surrogate
             check_choice("surrogate", surrogate, task.surrogates)
             task = hooks.settled(task, "for_surrogate", surrogate)
+            if surrogate == "none" and correction not in (None, 1):
+                raise ValueError(
+                    f"correction={correction!r} weighs what draws correct by, and with "
+                    "surrogate='none' there is nothing but the draws: leave it out"
+                )
         check_choice("reduction", reduction, REDUCTIONS)
         if batched is None:
             batched = getattr(metric, "batched", task.batched)

@@ -171,8 +171,8 @@ class Task(ABC, Generic[BatchType]):
         """
         raise NotImplementedError
 
-    def enlarged(self, batch: BatchType) -> BatchType | None:
-        """A batch with larger predictions, of which a metric of their order says the same.
+    def halved(self, batch: BatchType) -> BatchType | None:
+        """A batch with smaller predictions, of which a metric of their order says the same.
 
         None where none is meant, or the metric cannot tell.
         """

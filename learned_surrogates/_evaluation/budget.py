@@ -27,11 +27,16 @@ def check_budget(budget: Any) -> None:
 
 def choose(budget: Any, samples: int, random: torch.Generator) -> list[int]:
     """The samples that are measured, in their order; at least one."""
-    if budget is None:
-        budget = samples
-    most = budget if isinstance(budget, numbers.Integral) else max(1, round(budget * samples))
-    count = min(samples, int(most))
+    count = affordable(budget, samples)
     if count == samples:
         return list(range(samples))
     drawn = torch.randperm(samples, generator=random, device="cpu")[:count]
     return drawn.sort().values.tolist()
+
+
+def affordable(budget: Any, samples: int) -> int:
+    """How many of so many samples are measured."""
+    if budget is None:
+        return samples
+    most = budget if isinstance(budget, numbers.Integral) else max(1, round(budget * samples))
+    return min(samples, int(most))

@@ -28,9 +28,8 @@ class FirstBatches:
     def __init__(self, task: Task[Any], queue: Queue):
         self.task = task
         self.queue = queue
-        #: How often it is still looked at batches, and at the direction.
-        self.of_batches = self.of_direction = DOUBTFUL
-        self.of_scale = True
+        #: How often it is still looked at batches, at the direction, and at the scale.
+        self.of_batches = self.of_direction = self.of_scale = DOUBTFUL
 
     def check(self, batch: Batch) -> None:
         """Has the task warn of a batch that looks amiss."""
@@ -45,17 +44,17 @@ class FirstBatches:
             warn_untold(self.queue.metric, "late")
             self.of_direction = 0
 
-    def check_direction(self, batch: Batch, errors: Tensor) -> None:
+    def check_metric(self, batch: Batch, errors: Tensor) -> None:
         """Holds the errors `(batch,)` of a batch against those of perfect predictions.
 
-        And, the first time, those of larger ones.
+        And the metric against itself, where predictions are smaller.
 
         Raises:
             ValueError: the metric seems to be taken the wrong way round.
         """
         if self.of_scale:
-            self.of_scale = False
-            check_scale(self.task, self.queue, batch)
+            told = check_scale(self.task, self.queue, batch)
+            self.of_scale = 0 if told else self.of_scale - 1
         if self.of_direction:
             told = check_direction(self.task, self.queue, batch, errors)
             self.of_direction = 0 if told else self.of_direction - 1

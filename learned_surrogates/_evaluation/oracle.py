@@ -67,7 +67,7 @@ class Oracle:
             self.queue.wait_for_due(evaluation)
             # Where a call does not wait for the metric, neither does it for this.
             if evaluation.measured is not None:
-                self.first_batches.check_direction(batch, evaluation.measured.known(size))
+                self.first_batches.check_metric(batch, evaluation.measured.known(size))
             elif evaluation.jobs:
                 self.first_batches.direction_comes_late()
         except BaseException:
@@ -109,7 +109,7 @@ class Oracle:
             ValueError: the metric seems to be taken the wrong way round.
         """
         self.first_batches.check(batch)
-        self.first_batches.check_direction(batch, errors)
+        self.first_batches.check_metric(batch, errors)
 
     def stats(self) -> dict[str, Any]:
         """Figures of the evaluations."""

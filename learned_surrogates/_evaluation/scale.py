@@ -18,25 +18,34 @@ SLACK = 1e-3
 # Samples that are looked at: metrics can be dear.
 MOST = 8
 TELLS = (
-    "metric {!r} differs where all predictions are twice as large ({:g} and {:g} in the mean), and "
-    "{!r} is for metrics of their order: what it owes to their size is not followed. Is that "
-    "meant? A metric of one list that needs their size goes without task="
+    "metric {!r} differs where all predictions are half as large ({:g} and {:g} in the mean), and "
+    "{!r} is for metrics of their order: what it owes to their size is not followed. A metric of "
+    "one list that needs their size goes without task=; one that has chance in it differs, too"
 )
 
 
-def check_scale(task: Task[Any], queue: Queue, batch: Batch) -> None:
-    """Warns where the metric differs between a batch and the task's `enlarged` one."""
-    larger = task.enlarged(batch)
-    if larger is None:
-        return
+def check_scale(task: Task[Any], queue: Queue, batch: Batch) -> bool:
+    """Warns where the metric differs between a batch and the task's `halved` one.
+
+    Returns:
+        Whether the batch has told: predictions that are all zero do not.
+    """
+    halved = task.halved(batch)
+    if halved is None:
+        return True
+    if torch.equal(halved.prediction, batch.prediction):
+        return False
 
     def some(samples: Any) -> Any:
         return take(samples, list(range(min(len(samples), MOST))))
 
     with isolated(batch.prediction.device), torch.no_grad(), suppress(MetricError):
-        pairs = [map(some, hooks.decode(task, each)) for each in (batch, larger)]
+        pairs = [map(some, hooks.decode(task, each)) for each in (batch, halved)]
         own, other = queue.evaluate((said, meant) for said, meant in pairs)
         known = own.isfinite() & other.isfinite()
         own, other = own[known], other[known]
         if ((own - other).abs() > SLACK * (1 + own.abs())).any():
-            warn(TELLS.format(queue.metric.name, own.mean().item(), other.mean().item(), task))
+            means = [queue.metric.value(errors.mean()).item() for errors in (own, other)]
+            warn(TELLS.format(queue.metric.name, *means, task))
+        return bool(known.any())
+    return False

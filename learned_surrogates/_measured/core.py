@@ -13,6 +13,7 @@ from .._batch import Batch
 from .._contract import hooks
 from .._core import Core
 from .._estimator import Draws, Estimator
+from .._evaluation.budget import affordable
 from .._evaluation.measurement import Context, Evaluation, Measurement
 from .._evaluation.oracle import Oracle
 from .._learning.history import History
@@ -145,9 +146,11 @@ class MeasuredCore(Core):
 
     # What the metric says
 
-    def _observe(self, measured: Measurement, seen: Context) -> None:
-        if self.record.observe(measured, self.oracle.metric, self.estimator):
+    def _observe(self, measured: Measurement, seen: Context) -> bool:
+        usable = self.record.observe(measured, self.oracle.metric, self.estimator)
+        if usable:
             self.estimator.observe(measured, seen)
+        return usable
 
     def _values(self, batch: Batch, draws: Draws | None, measured: Measurement | None) -> Tensor:
         """Errors `(batch,)`: means over draws; of unmeasured samples, the mean of those measured.
@@ -264,27 +267,34 @@ class MeasuredCore(Core):
     def _begin(self, batch: Batch) -> None:
         """Measures ahead of the first call, so that its gradient is quiet from then on.
 
-        Not where values come late or are few, as the metric is dear then, nor with other processes,
-        of which one may have no batch.
+        Not where values come late or are few, as the metric is dear then, where a base loss leads,
+        nor with other processes, of which one may have no batch.
         """
-        executor, budget = self.recipe.executor, self.recipe.metric_budget
+        record, executor, size = self.record, self.recipe.executor, len(batch.target)
+        if record.calls or self.estimator.updates or not self.recipe.draws:
+            return
         late = executor is not None and executor.lag != 0
-        first = not (self.record.calls or self.estimator.updates)
-        if first and self.recipe.draws and not (late or budget or self.sync.active):
-            for _ in range(self.estimator.ahead):
-                self._measure_ahead(batch)
+        few = affordable(self.recipe.metric_budget, size) < size
+        if late or few or self.sync.active or (record.leading and record.has_base_loss):
+            return
+        self.oracle.first_batches.check(batch)
+        for _ in range(self.estimator.ahead):
+            if self._measure_ahead(batch):
                 self.estimator.update(1)
 
-    def _measure_ahead(self, batch: Batch) -> None:
-        """Remembers what draws of a batch say, without a gradient; waits for it."""
+    def _measure_ahead(self, batch: Batch) -> bool:
+        """Remembers what draws of a batch say, without a gradient; waits for it.
+
+        Returns:
+            Whether they said anything.
+        """
         measured = None
         with self.rollback.on_error():
             draws = self.estimator.draw(batch, self.recipe.draws, follow=True)
             # Other processes are told of an error by the next exchange.
             with self.sync.defer_error():
                 measured = self.oracle.ask_now(len(batch.target), draws.pairs)
-        if measured is not None:
-            self._observe(measured, draws.seen)
+        return measured is not None and self._observe(measured, draws.seen)
 
     # What is told
 

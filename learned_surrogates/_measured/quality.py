@@ -43,14 +43,15 @@ class Quality:
         odd = torch.arange(count, device=measured.device) % 2 == 1
         odd = batch.per_sample(odd, measured.ndim)
         halves = []
-        for gradient in (measured, torch.zeros_like(measured) if base is None else base):
-            gradient = gradient.to(measured)
+        for gradient in (measured,) if base is None else (measured, base.to(measured)):
             first = gradient.where(~odd, 0.0)
             halves += [first, gradient - first]
         try:
             found = in_weights(prediction, halves, last_layer(prediction))
         except RuntimeError:  # a graph that is gone through once only
             found = in_weights(prediction.detach(), halves, [])
+        if base is None:
+            found = [*found, *map(torch.zeros_like, found)]
         new = torch.stack([part[:: -(-len(part) // MOST_WEIGHTS)] for part in found])
         if not new.isfinite().all():
             return

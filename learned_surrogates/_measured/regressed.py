@@ -139,6 +139,15 @@ class Regressed(Estimator[BatchType]):
 
     # Where it lives
 
+    def look(self) -> Any:
+        # Tensors are replaced, and never written into.
+        regression, control = self.regression, self.control
+        return self.updates, regression.weights, regression.sums, control.sums, control.age
+
+    def restore(self, looked: Any) -> None:
+        self.updates, self.regression.weights, self.regression.sums = looked[:3]
+        self.control.sums, self.control.age = looked[3:]
+
     def to(self, device: torch.device) -> None:
         # What is learned is so little that it stays on the CPU.
         self.device = device

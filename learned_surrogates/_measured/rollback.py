@@ -11,6 +11,9 @@ from .._evaluation.queue import Queue
 from .._learning.sync import Sync
 from .record import Record
 
+# Of the record.
+FIGURES = ("silent_calls", "skipped", "signal", "metric_mean")
+
 
 class Rollback:
     """Sets random stream and figures back to what they were before.
@@ -19,7 +22,7 @@ class Rollback:
         sync: the processes that learn together.
         random: the random stream.
         queue: counts samples that are lost.
-        record: counts calls without any difference.
+        record: counts calls without any difference, and what was measured.
         estimator: what its draws change.
     """
 
@@ -60,12 +63,14 @@ class Rollback:
 
     def _way_back(self) -> Callable[[], None]:
         queue, record = self.queue, self.record
-        before = self.random.get_state(), queue.lost, record.silent_calls
+        before = self.random.get_state(), queue.lost
+        figures = {name: getattr(record, name) for name in FIGURES}
         looked = self.estimator.look()
 
         def go_back() -> None:
             self.random.set_state(before[0])
-            queue.lost, record.silent_calls = before[1:]
+            queue.lost = before[1]
+            vars(record).update(figures)
             self.estimator.restore(looked)
 
         return go_back

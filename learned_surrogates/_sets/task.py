@@ -19,6 +19,7 @@ from .._metric.metric import Metric
 from .._recipe import Recipe
 from .._state.tensors import Faults
 from .._support.checks import check_number
+from .._support.moderate import bounded
 from .._support.transfer import send
 from .._task import Task
 from .known import Known, Parts, SetDraws
@@ -68,7 +69,7 @@ class SetTask(Task[SetType]):
     """Sets whose metric's gradient is measured under Gaussian noise, and partly known.
 
     Args:
-        noise: standard deviation of the noise, in those of the predictions (see `width`).
+        noise: standard deviation of the noise, in those of the predictions (see `spread`).
     """
 
     measured = can_sample = True
@@ -99,13 +100,9 @@ class SetTask(Task[SetType]):
         """A tensor `(..., *prediction)`, 0 where nothing is present."""
         return tensor.where(batch.present, 0.0)
 
+    @abstractmethod
     def spread(self, z: Tensor, batch: SetType) -> Spread:
-        """By which the noise is measured: of all that is present in the call, whose sets share it.
-
-        Its gradient is that of metrics of the order alone: where logits are compared, no scale
-        counts.
-        """
-        return Spread(z.reshape(1, -1), batch.present.expand_as(z).reshape(1, -1))
+        """By which the noise is measured: of each set, or of the call, whose sets share it."""
 
     def estimator(
         self,
@@ -221,6 +218,7 @@ class PartlyKnown(Regressed[SetType]):
         """Predictions in 32 or 64 bits, 0 where nothing is present, and the noise's width."""
         z = batch.prediction.detach()
         z = self.task.present_part(z.to(torch.promote_types(z.dtype, torch.float32)), batch)
+        z = bounded(z)
         spread = self.task.spread(z, batch)
         return z, spread, self.task.noise * spread.deviation
 
@@ -232,14 +230,15 @@ class PartlyKnown(Regressed[SetType]):
 
     @property
     def correction(self) -> float:
-        return self._correction.share
+        # Where nothing is known, nothing is corrected: there are the draws alone.
+        return self._correction.share if self.weight else 1.0
 
     def weigh(self, batch: SetType, draws: Draws, measured: Measurement) -> None:
         told = draws.known_gradient()
         due = self.calls < EAGER or (self.calls + 1) % self.recipe.fit.every == 0
-        if told is not None and due:
+        if self.learns and due:
             whole = draws.gradient(measured, 1.0)
-            self._correction.read(batch, whole - told[0])
+            self._correction.read(batch, whole if told is None else whole - told[0])
 
     # What is told
 
@@ -274,6 +273,17 @@ class PartlyKnown(Regressed[SetType]):
         return faults
 
     def load(self, state: dict[str, Tensor]) -> Faults:
+        self._take_correction(state)
+        return super().load(state)
+
+    def shared(self) -> dict[str, Any]:
+        correction = {key: value.cpu() for key, value in self._correction.save().items()}
+        return super().shared() | correction
+
+    def take(self, shared: dict[str, Any]) -> None:
+        super().take(shared)
+        self._take_correction(shared)
+
+    def _take_correction(self, state: dict[str, Tensor]) -> None:
         self._correction.load(state)
         self._correction.quality.to(self.device)
-        return super().load(state)

@@ -6,11 +6,18 @@ from torch import Tensor
 # What equal numbers must exceed to be marks: so many standard deviations of the others, from their
 # mean, and so many times the largest of them. Zeros, as of a ReLU, never do.
 APART, LARGER = 5.0, 2.0
+# What can still be divided by a noise's width.
+LARGEST = 1e30
 
 
 def moderate(samples: Tensor) -> Tensor:
     """Which samples `(batch, ...)` are finite, and so are their squares in float32: `(batch,)`."""
     return samples[:, None].flatten(1).float().square().sum(1).isfinite()
+
+
+def bounded(numbers: Tensor) -> Tensor:
+    """Numbers within `LARGEST`, as the lowest one there is may mask an output; others stay."""
+    return torch.where(numbers.isfinite(), numbers.clamp(-LARGEST, LARGEST), numbers)
 
 
 def marks(numbers: Tensor) -> Tensor:

@@ -145,10 +145,10 @@ class Sets(LabelledSets):
             said = self.said(batch).long()
         return self._sets(said, batch), self._sets(batch.target.long(), batch)
 
-    def enlarged(self, batch: LabelledBatch) -> LabelledBatch | None:
+    def halved(self, batch: LabelledBatch) -> LabelledBatch | None:
         if self.gives == "labels":
             return None
-        return replace(batch, prediction=2 * batch.prediction.detach() - self.threshold)
+        return replace(batch, prediction=(batch.prediction.detach() + self.threshold) / 2)
 
     def perfect(self, batch: LabelledBatch) -> list[Any]:
         return [self.decode(batch)[1]] if self.gives == "labels" else []

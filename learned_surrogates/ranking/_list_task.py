@@ -77,6 +77,10 @@ class Lists(SetTask[SetBatch]):
 
     def read(self, scores: Tensor, targets: Tensor, mask: Tensor | None = None) -> SetBatch:
         lists = read_lists(scores, targets, mask, "none")
+        if len(lists.present) and not lists.present.shape[1]:
+            raise ValueError(
+                f"scores must have an item a list; their shape is {tuple(scores.shape)}"
+            )
         rows = lists.present.shape
         # As they are, for the metric.
         own = lasting(targets).to(scores.device).reshape(rows)
@@ -113,8 +117,8 @@ class Lists(SetTask[SetBatch]):
     def spread(self, z: Tensor, batch: SetBatch) -> Spread:
         return Spread(z, batch.present)
 
-    def enlarged(self, batch: SetBatch) -> SetBatch:
-        return replace(batch, prediction=2 * batch.prediction.detach())
+    def halved(self, batch: SetBatch) -> SetBatch:
+        return replace(batch, prediction=batch.prediction.detach() / 2)
 
     def parts(self, batch: SetBatch, z: Tensor, width: Tensor) -> RankParts:
         return RankParts(batch.target, batch.present, width)

@@ -22,7 +22,13 @@ from plain_sets import (
 from scipy.stats import norm
 from within import core_of
 
-from learned_surrogates import LearnedSurrogateLoss, classification, ranking, segmentation
+from learned_surrogates import (
+    LearnedSurrogateLoss,
+    MetricError,
+    classification,
+    ranking,
+    segmentation,
+)
 from learned_surrogates._sets.hits import Hits, chances_of_highest
 from learned_surrogates._sets.known import Known
 from learned_surrogates.ranking._rank_parts import RankParts
@@ -276,11 +282,51 @@ def test_what_is_measured_ahead_is_so_once_and_where_it_is_awaited():
 
     once = calls_of([], warm=True)  # 4 sets, 2 draws
     assert once == 8
-    options = {"surrogate": "none"}, {"metric_budget": 0.99}
+    options = {"surrogate": "none"}, {"metric_budget": 0.5}
     plain = [calls_of(range(2), **each) for each in options]
     assert plain[1] <= plain[0]
     assert calls_of(range(2), warm=True) == plain[0] + once
     assert calls_of(range(2)) == plain[0] + 4 * once
+
+
+def parity(scores, targets):
+    """What no score of ranks tells."""
+    return float((scores > scores[0]).sum() % 2)
+
+
+def test_where_nothing_is_known_the_draws_are_followed_in_full():
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(8, 1)
+    criterion = LearnedSurrogateLoss(parity, task=ranking.Lists(), higher_is_better=False)
+    zeros = 0
+    for _ in range(60):
+        scores = layer(torch.randn(8, 12, 8)).squeeze(-1)
+        (gradient,) = torch.autograd.grad(criterion(scores, torch.rand(8, 12)), layer.weight)
+        zeros += not gradient.any()
+    assert zeros <= 2
+    with pytest.raises(ValueError, match="there is nothing but the draws"):
+        LearnedSurrogateLoss(parity, task=ranking.Lists(), surrogate="none", correction=0.0)
+
+
+@pytest.mark.parametrize("at", [9, 20, 33])
+def test_an_error_in_what_is_measured_ahead_changes_nothing(at):
+    calls = []
+
+    def metric(said, true):
+        calls.append(1)
+        if len(calls) == at:
+            raise OSError("the metric's own")
+        return f1(said, true)
+
+    fails, whole = (
+        LearnedSurrogateLoss(each, task=classification.Sets(size=6), draws=2, **BETTER)
+        for each in (metric, f1)
+    )
+    before = snapshot(fails)
+    with pytest.raises(MetricError):
+        run(fails, range(1))
+    assert_identical(snapshot(fails), before)
+    assert_identical(run(fails, range(3)), run(whole, range(3)))
 
 
 # What is learned

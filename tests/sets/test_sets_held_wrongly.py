@@ -141,9 +141,47 @@ def test_of_lists_and_scores_the_order_is_followed_alone(metric, task):
     if isinstance(task, classification.Sets):
         arguments = (scores[:, 0].detach().requires_grad_(), marks[:, 0].long())
     criterion = LearnedSurrogateLoss(metric, task=task, higher_is_better=False)
-    with pytest.warns(UserWarning, match="twice as large"):
+    with pytest.warns(UserWarning, match="half as large"):
         criterion(*arguments)
     criterion(*arguments)
+
+
+def test_a_first_batch_that_is_all_zero_does_not_tell_of_the_order():
+    criterion = LearnedSurrogateLoss(squared_error, task=ranking.Lists(), higher_is_better=False)
+    marks = torch.rand(6, 12, generator=RANDOM) < 0.4
+    criterion(torch.zeros(6, 12, requires_grad=True), marks)
+    with pytest.warns(UserWarning, match="half as large"):
+        criterion(torch.randn(6, 12, generator=RANDOM).requires_grad_(), marks)
+
+
+@pytest.mark.parametrize("metric", [best_item, ranking.average_precision, ranking.spearman])
+@pytest.mark.parametrize("least", [torch.finfo(torch.float32).min, -1e9])
+def test_scores_of_what_is_masked_by_a_sum_leave_a_gradient(metric, least):
+    """As additive masks do; the rest trains as it does with a mask of its own, or nearly."""
+    layer = torch.nn.Linear(3, 1)
+    inputs = torch.randn(8, 20, 3, generator=RANDOM)
+    targets = torch.rand(8, 20, generator=RANDOM)
+    if metric is ranking.average_precision:
+        targets = (targets < 0.4).float()
+        targets[:, 0] = 1
+    targets[:, 16:] = 0
+    masked = torch.zeros(20).index_fill(0, torch.arange(16, 20), least)
+    gradients = []
+    for mask in (None, (masked == 0).expand(8, -1)):
+        criterion = LearnedSurrogateLoss(metric, task=ranking.Lists(), **SCORE)
+        scores = layer(inputs).squeeze(-1)
+        loss = criterion(scores + masked if mask is None else scores, targets, mask)
+        gradients.append(torch.autograd.grad(loss, layer.weight)[0])
+    assert gradients[0].isfinite().all()
+    if metric is not best_item:
+        assert torch.cosine_similarity(*gradients, dim=1) > 0.99
+        assert gradients[0].norm() > 0.5 * gradients[1].norm()
+
+
+def test_a_list_without_items_is_named():
+    criterion = LearnedSurrogateLoss(best_item, task=ranking.Lists(), **SCORE)
+    with pytest.raises(ValueError, match=r"must have an item a list; their shape is \(2, 0\)"):
+        criterion(torch.zeros(2, 0, requires_grad=True), torch.zeros(2, 0))
 
 
 def test_a_metric_of_the_order_is_not_doubted():

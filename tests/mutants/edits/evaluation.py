@@ -23,7 +23,7 @@ EDITS = [
         ("self.queue.wait(evaluation)\n", "pass\n"),
         ("if not pairs:\n            return None", "if False:\n            return None"),
         ("if arrived.measured is not None and arrived", "if arrived"),
-        ("self.first_batches.check_direction(batch, errors)", "pass"),
+        ("self.first_batches.check_metric(batch, errors)", "pass"),
         ('"metric/pending": self.queue.samples_pending', '"metric/pending": 0'),
         ('"metric/lost": self.queue.lost', '"metric/lost": self.queue.unmeasured'),
     ),
@@ -33,7 +33,7 @@ EDITS = [
         ("max(1, round(budget * samples))", "round(budget * samples)"),
         ("drawn.sort().values.tolist()", "drawn.tolist()"),
         ("generator=random, device", "device"),
-        ("count = min(samples, int(most))", "count = int(most)"),
+        ("return min(samples, int(most))", "return int(most)"),
     ),
     *of(
         "_evaluation/queue.py",

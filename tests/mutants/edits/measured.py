@@ -174,7 +174,7 @@ EDITS = [
     *of(
         "_measured/rollback.py",
         UNBIASED + " fuzz/test_operations.py",
-        ("queue.lost, record.silent_calls = before[1:]", "pass"),
+        ("vars(record).update(figures)", "pass"),
         ("self.random.set_state(before[0])", "pass"),
     ),
     *of(
@@ -195,7 +195,7 @@ EDITS = [
         ("known = self.signal == self.signal", "known = True"),
         ("if not self.has_base_loss:\n            return 0.0", "if False:\n            return 0.0"),
         ("return 1.0 if self.leading else weight", "return weight"),
-        ("and self.has_base_loss and self.signal > 0", "and self.has_base_loss"),
+        ("(self.signal > 0 or self.known)", "True"),
         ("left != left and self.calls >= UNREAD", "left != left"),
         ("SPENT = 0.05", "SPENT = 0.5"),
         ("self.silent_calls = 0\n        else:", "pass\n        else:"),
