@@ -41,7 +41,8 @@ TABLES = {
 # What the rows are called, in their order.
 NAMES = {
     "proxy": "proxy",
-    "surrogate": "**the loss**, half of the proxy",
+    "surrogate": "**the loss**",
+    "surrogate-50": "the loss, half of the proxy",
     "surrogate-alone": "the loss alone",
     "ls-ed": "`text.ls_ed`, as published",
     "feds": "`text.feds`, as published",
