@@ -119,7 +119,10 @@ class Core(ABC):
         """A draw, and the gradient of its log-likelihood with respect to the prediction."""
 
     def from_scores(self, products: Tensor, batch: Batch) -> Tensor:
-        """The mean's gradient, from values times scores, summed over draws."""
+        """The mean's gradient, from values times scores, summed over draws.
+
+        Both are of the prediction's shape.
+        """
         return products
 
     # Figures and state

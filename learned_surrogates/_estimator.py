@@ -108,7 +108,10 @@ class Estimator(ABC, Generic[BatchType]):
         """
 
     def from_scores(self, products: Tensor, batch: BatchType) -> Tensor:
-        """The mean's gradient, from values times scores, summed over draws."""
+        """The mean's gradient, from values times scores, summed over draws.
+
+        Both are of the prediction's shape.
+        """
         return products
 
     @abstractmethod

@@ -7,7 +7,9 @@ from .._support.moderate import marks
 
 
 class Spread:
-    r"""The standard deviation of what is present and finite, a row at a time.
+    r"""Mean and standard deviation of what is present and finite, a row at a time.
+
+    Marks, such as -1e9 in masked places, count in neither.
 
     Noise of a width :math:`w` that is in proportion to it grows where a row's numbers move apart.
     A metric that no scale changes has the same mean where both distances from a centre t and noise
@@ -24,13 +26,15 @@ class Spread:
 
     def __init__(self, rows: Tensor, present: Tensor, centre: float | None = None):
         # One set that is not finite is no matter of the others.
-        self._counted = present & rows.isfinite() & ~marks(rows)
+        seen = rows.detach().masked_fill(~present, torch.nan)
+        self._counted = seen.isfinite() & ~marks(seen)
         count = self._counted.sum(1, keepdim=True).clamp(min=1)
-        mean = rows.where(self._counted, 0.0).sum(1, keepdim=True) / count
-        from_mean = (rows - mean).where(self._counted, 0.0)
+        #: `(rows, 1)`
+        self.mean = rows.where(self._counted, 0.0).sum(1, keepdim=True) / count
+        from_mean = (rows - self.mean).where(self._counted, 0.0)
         variance = from_mean.square().sum(1, keepdim=True) / count
         # But for rounding.
-        varies = variance > (8 * torch.finfo(rows.dtype).eps) ** 2 * mean.square()
+        varies = variance > (8 * torch.finfo(rows.dtype).eps) ** 2 * self.mean.square()
         variance = variance.where(varies, 1.0)
         #: `(rows, 1)`; 1 where nothing varies.
         self.deviation = variance.sqrt()
@@ -39,7 +43,11 @@ class Spread:
         self._slope = from_mean.where(varies, 0.0) / (count * variance)
 
     def moving(self, gradient: Tensor) -> Tensor:
-        """The gradient where the width moves, of one at a constant width; of any such shape."""
+        """The gradient where the width moves, of one at a constant width.
+
+        Args:
+            gradient: of the rows' numbers, in any shape that has them in their order.
+        """
         rows = gradient.reshape(self._slope.shape)
         along = (rows * self._from_centre).where(self._counted & rows.isfinite(), 0.0)
         moved = rows - along.sum(1, keepdim=True) * self._slope

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from .._support.moderate import bounded, marks
+from .._sets.spread import Spread
+from .._support.moderate import bounded
 
 # Numbers that a block of items makes of its pairs; of more, the backward pass makes them anew.
 MOST_NUMBERS = 2**24
@@ -18,15 +19,10 @@ def standardised(scores: Tensor, present: Tensor) -> Tensor:
     The order does not change, and the noise that is added gets a unit. A list that does not vary,
     but for rounding, keeps its scale. Marks, such as -1e9 in masked places, count in neither.
     """
-    scores = bounded(scores)
-    counted = present & ~marks(scores.detach().masked_fill(~present, torch.nan))
-    count = counted.sum(1, keepdim=True).clamp(min=1)
-    own = scores.where(counted, 0.0)
-    mean = own.sum(1, keepdim=True) / count
-    variance = (scores - mean).where(counted, 0.0).square().sum(1, keepdim=True) / count
-    rounding = (8 * torch.finfo(scores.dtype).eps) ** 2
-    least = rounding * own.detach().square().sum(1, keepdim=True) / count
-    return (scores - mean).where(present, 0.0) / variance.where(variance > least, 1.0).sqrt()
+    # What is infinite must show as NaN: beside it, others would seem to be surely ranked.
+    scores = bounded(scores.where(scores.isfinite(), torch.nan))
+    spread = Spread(scores, present)
+    return (scores - spread.mean).where(present, 0.0) / spread.deviation
 
 
 def for_each_item(

@@ -9,8 +9,8 @@ EDITS = [
     *of(
         "_sets/spread.py",
         KNOWN,
-        ("present & rows.isfinite() & ~marks(rows)", "present & rows.isfinite()"),
-        ("present & rows.isfinite() & ~marks(rows)", "present & ~marks(rows)"),
+        ("seen.isfinite() & ~marks(seen)", "seen.isfinite()"),
+        ("seen.isfinite() & ~marks(seen)", "present & ~marks(seen)"),
         ("else rows - centre", "else rows"),
         ("from_mean.where(varies, 0.0) / (count * variance)", "from_mean / (count * variance)"),
         ("from_mean.where(varies, 0.0) / (count * variance)", "from_mean / variance"),
