@@ -5,8 +5,8 @@ Linear models on random features, fitted to their targets; lists of 100, masks o
 For each metric, after 100 calls:
 
 - R2: what is known of draws tells so much of the metric's differences;
-- known: cosine of the known part alone with the truth, mean over sets, and of the batch's gradient
-  in the model's weights;
+- known: cosine of the known part alone with the truth, of a batch's gradient with respect to the
+  predictions, and in the model's weights;
 - one call: the same of the gradient of one call, at the task's number of draws;
 - unbiased: of such a one with all of what draws correct by (`correction=1`);
 - draws alone: the same with `surrogate="none"`;
@@ -178,11 +178,14 @@ def gradient(criterion: LearnedSurrogateLoss, z: Tensor, targets: Tensor) -> Ten
 
 
 def cosines(found: Tensor, true: Tensor, inputs: Tensor) -> str:
-    """Mean over sets, and in the weights."""
-    found, true = found.reshape(*inputs.shape[:2], -1), true.reshape(*inputs.shape[:2], -1)
-    of_sets = torch.cosine_similarity(found.flatten(1), true.flatten(1), dim=1).nanmean()
-    in_weights = [torch.einsum("sif,sio->fo", inputs, each).flatten() for each in (found, true)]
-    return f"{of_sets:.3f} / {torch.cosine_similarity(*in_weights, dim=0):.3f}"
+    """With respect to predictions, and in the weights."""
+    both = [each.reshape(*inputs.shape[:2], -1) for each in (found, true)]
+    in_weights = [torch.einsum("sif,sio->fo", inputs, each) for each in both]
+    of_predictions, of_weights = (
+        torch.cosine_similarity(*(each.flatten() for each in pair), dim=0)
+        for pair in (both, in_weights)
+    )
+    return f"{of_predictions:.3f} / {of_weights:.3f}"
 
 
 def main() -> None:
@@ -193,7 +196,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    print("cosines, mean over sets / in the weights")
+    print("cosines with respect to predictions / in the weights")
     for name in options.metrics:
         kind, of_batches = METRICS[name]
         problem = Problem(kind)

@@ -13,7 +13,6 @@ from .._batch import Batch
 from .._contract import hooks
 from .._core import Core
 from .._estimator import Draws, Estimator
-from .._evaluation.budget import affordable
 from .._evaluation.measurement import Context, Evaluation, Measurement
 from .._evaluation.oracle import Oracle
 from .._learning.history import History
@@ -25,6 +24,7 @@ from .._support.isolated import isolated
 from .._support.transfer import send
 from .._task import Task
 from . import state
+from .ahead import Ahead
 from .record import Record
 from .rollback import Rollback
 from .together import agree
@@ -61,6 +61,9 @@ class MeasuredCore(Core):
         self.random = random
         self.record = Record()
         self.rollback = Rollback(sync, random, oracle.queue, self.record, estimator)
+        self.ahead = Ahead(
+            estimator, oracle, recipe, sync, self.record, self.rollback, self._observe
+        )
 
     @property
     def history(self) -> History:
@@ -87,7 +90,7 @@ class MeasuredCore(Core):
             with self.rollback.on_error():
                 self._agree()
                 if len(batch.target):
-                    self._begin(batch)
+                    self.ahead.begin(batch)
                     value, gradient, evaluation, seen = self._learning_call(batch, base)
                 else:
                     gradient = torch.zeros_like(batch.prediction, dtype=torch.float32)
@@ -257,44 +260,12 @@ class MeasuredCore(Core):
             with isolated(self.device):
                 if batch is not None and len(batch.target):
                     self.to(batch.prediction.device)
-                    self._measure_ahead(batch)
+                    self.ahead.measure(batch)
                 self.estimator.make_if_wanted()
                 self._agree()
                 self.estimator.update(1)
         self.sync.give_up()
         return self.conclude()
-
-    def _begin(self, batch: Batch) -> None:
-        """Measures ahead of the first call, so that its gradient is quiet from then on.
-
-        Not where values come late or are few, as the metric is dear then, where a base loss leads,
-        nor with other processes, of which one may have no batch.
-        """
-        record, executor, size = self.record, self.recipe.executor, len(batch.target)
-        if record.calls or self.estimator.updates or not self.recipe.draws:
-            return
-        late = executor is not None and executor.lag != 0
-        few = affordable(self.recipe.metric_budget, size) < size
-        if late or few or self.sync.active or (record.leading and record.has_base_loss):
-            return
-        self.oracle.first_batches.check(batch)
-        for _ in range(self.estimator.ahead):
-            if self._measure_ahead(batch):
-                self.estimator.update(1)
-
-    def _measure_ahead(self, batch: Batch) -> bool:
-        """Remembers what draws of a batch say, without a gradient; waits for it.
-
-        Returns:
-            Whether they said anything.
-        """
-        measured = None
-        with self.rollback.on_error():
-            draws = self.estimator.draw(batch, self.recipe.draws, follow=True)
-            # Other processes are told of an error by the next exchange.
-            with self.sync.defer_error():
-                measured = self.oracle.ask_now(len(batch.target), draws.pairs)
-        return measured is not None and self._observe(measured, draws.seen)
 
     # What is told
 

@@ -22,7 +22,9 @@ class Correction:
 
     .. math:: s = \frac{|b|^2}{|b|^2 + V / H}
 
-    with V the variance of a step's correction. Both are read in the last layer's weights.
+    with V the variance of a step's correction. Both are read in the last layer's weights, and of
+    the mean's square counts what is more than chance makes of noise: where that is small beside V,
+    a correction by chance would be worse than none.
     """
 
     def __init__(self) -> None:
@@ -36,7 +38,7 @@ class Correction:
         self._weigh()
 
     def _weigh(self) -> None:
-        ratio = self.quality.signal_to_noise**2
+        ratio = self.quality.sure_signal_to_noise**2
         self.share = ratio / (ratio + 1 / HORIZON) if ratio == ratio else 1.0
 
     # Its state

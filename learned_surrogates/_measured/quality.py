@@ -16,6 +16,8 @@ MOST_WEIGHTS = 2**14
 FEWEST = 10
 # Times the mean squared length up to which a reading counts in full.
 MOST = 100.0
+# Standard errors of a signal that chance alone may make.
+SURE = 2.0
 # Products of gradients whose running means and squares tell the standard error.
 PRODUCTS = 3
 
@@ -63,7 +65,7 @@ class Quality:
         # What one reading has in common with the means: how much that varies tells the error.
         g, h, b, c = new
         mean_g, mean_h, mean_b, mean_c = vectors
-        products = torch.stack([g @ mean_c + h @ mean_b, b @ mean_h + c @ mean_g, g @ mean_h])
+        products = torch.stack([g @ mean_c + h @ mean_b, b @ mean_h + c @ mean_g, g @ h])
         lengths = torch.stack([(g + h).square().sum(), (b + c).square().sum()])
         figures = torch.cat([lengths, products, products.square()]).double().cpu()
         self.figures = torch.lerp(self.figures, figures, rate)
@@ -92,6 +94,18 @@ class Quality:
         return _ratio(self._products()[0], float(self.figures[0]))
 
     @property
+    def sure_signal_to_noise(self) -> float:
+        """The same as far as it is more than noise makes by chance."""
+        signal = self._products()[0]
+        if signal != signal:
+            return math.nan
+        # Where halves have nothing in common, the product of their means varies as that of one
+        # reading's does, over the readings' number.
+        means, squares = self.figures[2:].split(PRODUCTS)
+        by_chance = 4 * math.sqrt(max(0.0, float(squares[2] - means[2].square()))) / self._worth
+        return _ratio(signal - SURE * by_chance, float(self.figures[0]))
+
+    @property
     def base_signal_to_noise(self) -> float:
         """The same of the base loss."""
         return _ratio(self._products()[1], float(self.figures[1]))
@@ -104,11 +118,14 @@ class Quality:
             return math.nan, math.nan
         means, squares = self.figures[2:].split(PRODUCTS)
         variances = (squares - means.square()).clamp(min=0)
-        # So many readings' worth a running mean tells of.
-        count = min(self.readings, (2 - MOMENTUM) / MOMENTUM) - 1
         size = math.sqrt(signal * base)
-        error = 2 * math.sqrt(float(variances[:2].sum()) / count) / size
+        error = 2 * math.sqrt(float(variances[:2].sum()) / (self._worth - 1)) / size
         return max(-1.0, min(1.0, across / size)), error
+
+    @property
+    def _worth(self) -> float:
+        """So many readings the running means tell of."""
+        return min(self.readings, (2 - MOMENTUM) / MOMENTUM)
 
     def to(self, device: torch.device) -> None:
         self.vectors = None if self.vectors is None else self.vectors.to(device)

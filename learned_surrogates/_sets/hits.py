@@ -15,6 +15,8 @@ NODES = torch.linspace(-5.4, 6.6, 21, dtype=torch.float64)
 REACH = 9.0
 # Of a count: what keeps ratios finite where nothing is claimed.
 LEAST = 0.5
+# Of an IoU's standard deviation under noise.
+LEAST_DEVIATION = 1e-3
 
 
 class Hits(Parts):
@@ -48,12 +50,18 @@ class Hits(Parts):
         self.marked, self.zones = marked.to(width), zones.to(width)
         self.positives = self._counted(self.marked)
         self.items = self.zones.sum(2)[:, :, None]
+        # Of hits and of claims, `(sets, 2, zones, classes)`; nothing varies before `means`.
+        self._variances = self.positives.new_zeros(1, 2, 1, 1)
 
     def means(self, z: Tensor) -> Tensor:
         logits = self.laid_out(z)
         if self.threshold is None:
-            return self._numbers(chances_of_highest(logits, self.width))
-        return self._numbers(torch.special.ndtr((logits - self.threshold) / self.width))
+            chances = chances_of_highest(logits, self.width)
+        else:
+            chances = torch.special.ndtr((logits - self.threshold) / self.width)
+        # Items have noise of their own, so that their variances add up.
+        self._variances = self._hits_and_claims((chances * (1 - chances)).detach())
+        return self._numbers(chances)
 
     def of(self, drawn: Tensor) -> Tensor:
         logits = self.laid_out(drawn)
@@ -61,13 +69,14 @@ class Hits(Parts):
         return self._numbers(said.to(self.width))
 
     def scores(self, numbers: Tensor) -> Tensor:
-        """Accuracy, recall, precision, F1, IoU, whether that is above one half, correlation.
+        """Accuracy, recall, precision, F1, IoU, chance that it is above one half, correlation.
 
         Each the mean over the classes that occur; and F1 of all classes together. By zones.
         """
         hits, said = numbers.unflatten(1, (2, *self.positives.shape[1:])).unbind(1)
         true, items = self.positives, self.items
-        iou = hits / (true + said - hits + LEAST)
+        union = true + said - hits + LEAST
+        iou = hits / union
         spread = true * (items - true) * (said + LEAST) * (items - said + LEAST)
         found = [
             1 - (true + said - 2 * hits) / items.clamp(min=1),
@@ -75,7 +84,7 @@ class Hits(Parts):
             hits / (said + LEAST),
             2 * hits / (true + said + LEAST),
             iou,
-            torch.sigmoid(10 * (iou - 0.5)),
+            torch.special.ndtr((iou - 0.5) / self._deviation(iou, union)),
             (items * hits - true * said) / spread.clamp(min=1).sqrt(),
         ]
         occurs = (true > 0).to(hits)
@@ -83,9 +92,18 @@ class Hits(Parts):
         means.append(2 * hits.sum(2) / (true + said).sum(2).clamp(min=LEAST))
         return torch.stack(means, 2).flatten(1)
 
+    def _deviation(self, iou: Tensor, union: Tensor) -> Tensor:
+        """The IoU's standard deviation under noise, to first order in hits and false alarms."""
+        of_hits, of_claims = self._variances.unbind(1)
+        variance = of_hits + (of_claims - of_hits) * iou.square()
+        return (variance / union.square()).detach().sqrt().clamp(min=LEAST_DEVIATION)
+
     def _numbers(self, said: Tensor) -> Tensor:
         """`(sets, numbers)`: hits, then claims, by zone and class."""
-        return torch.stack([self._counted(said * self.marked), self._counted(said)], 1).flatten(1)
+        return self._hits_and_claims(said).flatten(1)
+
+    def _hits_and_claims(self, said: Tensor) -> Tensor:
+        return torch.stack([self._counted(said * self.marked), self._counted(said)], 1)
 
     def _counted(self, items: Tensor) -> Tensor:
         return torch.einsum("bzi,bci->bzc", self.zones, items)

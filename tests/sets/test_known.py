@@ -96,6 +96,21 @@ def test_hits_and_claims_are_counted_and_expected_by_zone_and_class():
             assert expected[s, what, zone, c].item() == pytest.approx(chance)
 
 
+def test_the_chance_of_an_iou_above_one_half_is_that_of_draws():
+    random = torch.Generator().manual_seed(0)
+    marked = torch.arange(300)[None, None] < 120
+    logits = torch.randn(1, 1, 300, generator=random, dtype=torch.float64) + 1.5 * marked - 0.8
+    hits = Hits(
+        lambda z: z, marked, marked >= 0, torch.tensor(0.7, dtype=torch.float64), threshold=0.1
+    )
+    found = hits.scores(hits.means(logits))[0, 5].item()
+    drawn = logits + 0.7 * torch.randn(20_000, 1, 300, generator=random, dtype=torch.float64)
+    said, marked = drawn[:, 0] > 0.1, marked[0, 0]
+    iou = (said & marked).sum(1) / (said | marked).sum(1)
+    assert 0.15 < found < 0.85
+    assert found == pytest.approx((iou > 0.5).float().mean().item(), abs=0.03)
+
+
 def test_the_columns_mean_has_the_known_gradient():
     """By many draws: to first order and in the mean, columns differ as the gradient says."""
     draws = 20_000

@@ -41,9 +41,16 @@ EDITS = [
     *of(
         "_measured/correction.py",
         "measured/test_correction.py sets/test_known.py",
-        ("self.quality.signal_to_noise**2", "self.quality.signal_to_noise"),
+        ("self.quality.sure_signal_to_noise**2", "self.quality.sure_signal_to_noise"),
         ("ratio + 1 / HORIZON", "ratio + HORIZON"),
         ("if ratio == ratio else 1.0", "if ratio == ratio else 0.0"),
+    ),
+    *of(
+        "_measured/quality.py",
+        "measured/test_correction.py measured/test_quality.py",
+        ("signal - SURE * by_chance", "signal"),
+        ("by_chance = 4 * math.sqrt", "by_chance = 40 * math.sqrt"),
+        ("(2 - MOMENTUM) / MOMENTUM)", "1e9)"),
     ),
     *of(
         "_sets/hits.py",
@@ -54,6 +61,9 @@ EDITS = [
             "self._counted(said * self.marked), self._counted(said)",
             "self._counted(said), self._counted(said)",
         ),
+        ("chances * (1 - chances)", "chances"),
+        ("(of_claims - of_hits) * iou.square()", "of_claims * iou.square()"),
+        ("(variance / union.square())", "(variance / union)"),
     ),
     *of(
         "_evaluation/scale.py",
@@ -62,8 +72,9 @@ EDITS = [
         ("SLACK * (1 + own.abs())", "-1.0"),
     ),
     *of(
-        "_measured/core.py",
+        "_measured/ahead.py",
         f"{KNOWN} sets/test_sets_held_wrongly.py",
         ("if record.calls or self.estimator.updates or not", "if not"),
+        ("with self.rollback.on_error():", "if True:"),
     ),
 ]
