@@ -390,12 +390,13 @@ def test_each_rank_resumes_bit_for_bit_from_its_own_state(ranks, case):
     assert_same(ranks(resume_each_from_its_own, case))
 
 
-def resume_from_rank_0(loads_on, case):
+def resume_from_rank_0(loads_on, case, calls_before=0):
     criterion = make_loss(case)
     train(criterion, case, own_seeds(3))
     state = [snapshot(criterion)]
     dist.broadcast_object_list(state)
     restored = make_loss(case)
+    train(restored, case, own_seeds(calls_before, 20))
     if dist.get_rank() in loads_on:
         restored.load_state_dict(state[0])
     train(restored, case, own_seeds(2, 10))
@@ -409,6 +410,14 @@ def test_all_ranks_may_resume_from_one_state(ranks, loads_on, case):
     assert_same(states)
     assert states[0]["counters"][0] == 5
     assert states[0]["counters"][1] == 5 or case in MEASURED
+    assert not torch.equal(*streams)
+
+
+@pytest.mark.parametrize("case", ["ctc", *PLAIN])
+def test_ranks_that_resume_from_one_state_in_the_middle_still_draw_apart(ranks, case):
+    states, streams = zip(*ranks(resume_from_rank_0, [0, 1], case, 2), strict=True)
+    assert_same(states)
+    assert states[0]["counters"][0] == 5
     assert not torch.equal(*streams)
 
 

@@ -120,6 +120,13 @@ def test_a_wrong_shape_is_named(key):
     loaded_with_fault(state, "replay" if key.startswith("replay") else key)
 
 
+@pytest.mark.parametrize("shape", [(5,), (2, 2)])
+def test_remembered_slopes_have_the_shape_of_what_they_are_of(shape):
+    state = saved_state()
+    state["replay.2"] = torch.ones(len(state["replay.0"]), *shape)
+    loaded_with_fault(state, "replay.2 must have the shape of replay.0")
+
+
 @pytest.mark.parametrize(
     ("key", "value", "fault"),
     [

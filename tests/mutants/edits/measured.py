@@ -162,14 +162,14 @@ EDITS = [
     *of(
         "_measured/core.py",
         UNBIASED + " measured/test_learned.py measured/test_quality.py"
-        " test_threads_and_processes.py",
+        " test_threads_and_processes.py test_sync.py",
         ("if not learning:\n                with", "if learning is None:\n                with"),
         ("gradient + (1 - weight) * base()", "gradient + base()"),
         ("if base is None or weight == 1:", "if base is None:"),
         ("(1 - share) * gradient + share * other", "share * gradient + (1 - share) * other"),
         ("gradient = gradient.where(batch.per_sample(finite, gradient.ndim), torch.nan)", "pass"),
         ("self.random.manual_seed(CHECKED)", "pass"),
-        ("self.sync.agreed = False", "pass", "where one process loads, `agreed` is False already"),
+        ("self.sync.agreed = False", "pass"),
     ),
     *of(
         "_measured/rollback.py",
@@ -221,7 +221,7 @@ EDITS = [
     ),
     *of(
         "_measured/gaussian_state.py",
-        STATES,
+        STATES + " test_state.py",
         ("slope.control.age = age", "pass"),
         ("smoothing.forget_width()", "pass"),
         ("self.replay.clear()", "pass"),
