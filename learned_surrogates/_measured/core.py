@@ -138,7 +138,7 @@ class MeasuredCore(Core):
         if not differentiable:
             with torch.no_grad():
                 measured = self.oracle.ask_now(size, [hooks.decode(self.task, batch)])
-            return self._values(batch, None, measured), None
+            return self._values(self.estimator.finite(batch), None, measured), None
         return self._look_around(batch, base, self.recipe.draws)
 
     def _look_around(self, batch: Batch, base: Base, count: int) -> tuple[Tensor, Tensor]:
@@ -155,13 +155,15 @@ class MeasuredCore(Core):
             self.estimator.observe(measured, seen)
         return usable
 
-    def _values(self, batch: Batch, draws: Draws | None, measured: Measurement | None) -> Tensor:
+    def _values(self, finite: Tensor, draws: Draws | None, measured: Measurement | None) -> Tensor:
         """Errors `(batch,)`: means over draws; of unmeasured samples, the mean of those measured.
 
         Where nothing was measured in the call, the mean of the last one that was; 0 before any. NaN
         where the prediction is not finite, whatever the metric makes of it.
+
+        Args:
+            finite: where it is, `(batch,)`.
         """
-        finite = self.estimator.finite(batch)
         if measured is not None and measured.usable.any():
             values = send(measured.over_batch(len(finite)), finite.device)
         elif measured is None and draws is not None and draws.values is not None:
@@ -184,7 +186,8 @@ class MeasuredCore(Core):
         learning: bool,
     ) -> tuple[Tensor, Tensor]:
         """Values and gradients of a call's samples."""
-        value = self._values(batch, draws, measured)
+        finite = self.estimator.finite(batch)
+        value = self._values(finite, draws, measured)
         told = draws.known_gradient()
         if measured is not None and measured.usable.any():
             if learning and self.recipe.correction is None:
@@ -206,7 +209,6 @@ class MeasuredCore(Core):
         other = base().to(gradient) if base is not None and (share or reading) else None
         if reading:
             self.record.quality.read(batch, gradient, other)
-        finite = self.estimator.finite(batch)
         gradient = gradient.where(batch.per_sample(finite, gradient.ndim), torch.nan)
         if other is not None and share:
             gradient = other if share == 1 else (1 - share) * gradient + share * other
