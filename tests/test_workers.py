@@ -292,6 +292,8 @@ def test_an_error_surfaces_when_the_values_are_taken_in(executor, lag):
         criterion(*batches[2])
     assert isinstance(caught.value.__cause__, KeyError)
     assert_identical(snapshot(criterion), before)
+    # What failed is dropped, and will not be counted as a call without a value.
+    assert not any(each.settled for each in core_of(criterion).oracle.queue.pending)
     for batch in batches[2:]:
         step(criterion, batch)
     if lag:

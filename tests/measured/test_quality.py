@@ -181,3 +181,12 @@ def test_one_reading_by_hand():
     products = [g @ c + h @ b, b @ h + c @ g, g @ h]
     expected = torch.tensor([*lengths, *products, *(p**2 for p in products)]).double()
     assert_identical(quality.figures, expected)
+
+
+def test_a_gradient_that_is_always_the_same_has_no_noise():
+    quality = Quality()
+    batch = Batch(prediction=torch.ones(16, 3), target=torch.zeros(16, 3))
+    for _ in range(20):
+        quality.read(batch, torch.full((16, 3), 0.25), None)
+    noise = 1 / quality.signal_to_noise
+    assert math.isnan(noise) or noise < 0.01
