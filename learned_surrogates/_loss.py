@@ -136,7 +136,8 @@ class LearnedSurrogateLoss(SavedWhole):
             name, and is 0 for a metric where lower is better.
         batched: whether the metric takes a batch (True) or one sample (False); None finds out.
         on_metric_error: "raise", or "skip": leave such samples out, counted in `stats`, until there
-            is no value at all in 1,000 calls in a row; `Skip` takes another number.
+            is no value at all in 1,000 calls in a row; `Skip` takes another number. In the loss,
+            they count as the mean of the others; their gradient is what is known without them.
         executor: evaluates the metric, so that training does not wait for a slow one: any
             `concurrent.futures.Executor`, or a callable that makes one, such as
             `ThreadPoolExecutor`; `Workers` says when values are taken in. None evaluates it in the

@@ -306,6 +306,7 @@ def test_one_unbatched_sample_has_no_standard_error():
         check = make_loss("ctc-auto", base_loss=nn.CTCLoss()).check([one], draws=4)
         assert "nan" in str(check)
         assert not check.helps
+        assert "One sample does not tell" in check.verdict
         if importlib.util.find_spec("matplotlib"):
             check.plot().canvas.draw()
 

@@ -415,7 +415,7 @@ def test_all_ranks_may_resume_from_one_state(ranks, loads_on, case):
 
 @pytest.mark.parametrize("case", ["ctc", *PLAIN])
 def test_ranks_that_resume_from_one_state_in_the_middle_still_draw_apart(ranks, case):
-    states, streams = zip(*ranks(resume_from_rank_0, [0, 1], case, 2), strict=True)
+    states, streams = zip(*ranks(resume_from_rank_0, [0, 1], case, 4), strict=True)
     assert_same(states)
     assert states[0]["counters"][0] == 5
     assert not torch.equal(*streams)

@@ -8,11 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 
 import pytest
 from conftest import make_arguments, make_loss, step
-from executors import ByHand
+from executors import AtOnce, ByHand
 from test_workers import assert_replayed, wait_until
 from within import core_of
 
@@ -299,3 +299,29 @@ def test_results_keep_the_order_of_their_samples():
     by_hand.run(2, 0, 3, 1)
     step(criterion, make_arguments(seed=1))
     assert_replayed(criterion, [first])
+
+
+def test_a_job_that_an_executor_refused_to_take_is_no_suspect():
+    """Once refused and once lost with a worker, it is sent a third time; only deaths count."""
+    refuses, dies = "refuses", "dies"
+    scripts = [[None, refuses], [dies], [None] * 9]
+
+    class Scripted(AtOnce):
+        def __init__(self):
+            self.script = scripts.pop(0)
+
+        def submit(self, function, /, *arguments):
+            what = self.script.pop(0)
+            if what == refuses:
+                raise BrokenExecutor("broken while nobody looked")
+            if what == dies:
+                future = Future()
+                future.set_exception(BrokenExecutor("a worker died"))
+                return future
+            return super().submit(function, *arguments)
+
+    criterion = make_loss("tensors", executor=Workers(Scripted, lag=0, chunk_size=8))
+    for seed in range(3):
+        step(criterion, make_arguments(seed=seed))
+    assert not scripts
+    assert criterion.stats["metric/lost"] == 0

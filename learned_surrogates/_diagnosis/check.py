@@ -70,6 +70,11 @@ class GradientCheck:
     @property
     def verdict(self) -> str:
         """What follows from it, in a sentence."""
+        if self.samples == 1:
+            return (
+                "One sample does not tell how sure a change is: give several batches. A list, a "
+                "set or a mask is one sample."
+            )
         if self.helps:
             return "A step against the loss's gradient lowers the error."
         remedy = "" if BASE in self.directions else "give base_loss=, "
@@ -92,6 +97,11 @@ class GradientCheck:
                 for change, error in zip(direction.change, direction.standard_error, strict=True)
             )
             lines.append(f"{name:>12}{cells}   {direction.cosine:.3f}")
+        if math.isfinite(self.agreement):
+            lines.append(
+                f"Two estimates of the truth have a cosine of {self.agreement:.3f}: the gradient "
+                f"itself would have about {math.sqrt(max(0.0, self.agreement)):.2f}."
+            )
         if self.left_out:
             lines.append(
                 f"{self.left_out} more samples are left out: the metric failed on them, or their "

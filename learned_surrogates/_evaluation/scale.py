@@ -18,7 +18,7 @@ SLACK = 1e-3
 # Samples that are looked at: metrics can be dear.
 MOST = 8
 TELLS = (
-    "metric {!r} differs where all predictions are half as large ({:g} and {:g} in the mean), and "
+    "metric {!r} differs where predictions are half as far apart ({:g} and {:g} in the mean), and "
     "{!r} is for metrics of their order: what it owes to their size is not followed. A metric of "
     "one list that needs their size goes without task=; one that has chance in it differs, too"
 )

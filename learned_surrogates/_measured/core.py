@@ -138,7 +138,10 @@ class MeasuredCore(Core):
         if not differentiable:
             with torch.no_grad():
                 measured = self.oracle.ask_now(size, [hooks.decode(self.task, batch)])
-            return self._values(self.estimator.finite(batch), None, measured), None
+            values = self._values(self.estimator.finite(batch), None, measured)
+            # An evaluation says so where there is nothing; a step has the last figure there was.
+            told = measured is not None and measured.usable.any()
+            return values if told else torch.full_like(values, torch.nan), None
         return self._look_around(batch, base, self.recipe.draws)
 
     def _look_around(self, batch: Batch, base: Base, count: int) -> tuple[Tensor, Tensor]:

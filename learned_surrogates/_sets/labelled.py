@@ -51,6 +51,12 @@ class LabelledSets(SetTask[LabelledBatch]):
         check_number("threshold", threshold, -torch.inf, integer=False)
         self.threshold = threshold
 
+    @property
+    def _numbers(self) -> str:
+        """For `repr`."""
+        threshold = f", threshold={self.threshold:g}" if self.threshold else ""
+        return f"noise={self.noise:g}{threshold}"
+
     def spread(self, z: Tensor, batch: LabelledBatch) -> Spread:
         present = batch.present.expand_as(z)
         centre = None if batch.exclusive else self.threshold
@@ -109,7 +115,7 @@ def check_logits(name: str, logits: object, targets: object) -> None:
         )
 
 
-def check_classes(targets: Tensor, classes: int, ignore: int | None = None) -> None:
+def check_classes(targets: Tensor, classes: int, ignore: int | None, remedy: str) -> None:
     """Raises unless targets are integers from 0 to `classes - 1`, or the one to be ignored."""
     if targets.is_floating_point():
         raise TypeError(f"targets must be integers, the items' classes; they are {targets.dtype}")
@@ -119,13 +125,15 @@ def check_classes(targets: Tensor, classes: int, ignore: int | None = None) -> N
     if wrong.any():
         raise ValueError(
             f"targets must be classes from 0 to {classes - 1}; some are {targets[wrong][0].item()}"
+            + f": {remedy}" * bool(remedy)
         )
 
 
-def check_marks(targets: Tensor) -> None:
+def check_marks(targets: Tensor, remedy: str = "") -> None:
     """Raises unless targets are marks of yes and no."""
     if not ((targets == 0) | (targets == 1)).all():
         wrong = targets[(targets != 0) & (targets != 1)]
         raise ValueError(
             f"targets of the logits' shape must be 0 and 1; some are {wrong[0].item()}"
+            + f": {remedy}" * bool(remedy)
         )

@@ -27,6 +27,9 @@ from .spread import Spread
 
 # Differences without a column in which each column is doubted.
 DOUBT = 1.0
+# Share of the metric's differences that must be known for draws to be left out, as far as they are
+# not worth their noise: where it is less, what is known may lead anywhere.
+LEAST_KNOWN = 0.05
 # Times as much as in a call that is measured before the first, as the weights begin at nothing.
 AHEAD = 4
 
@@ -230,8 +233,8 @@ class PartlyKnown(Regressed[SetType]):
 
     @property
     def correction(self) -> float:
-        # Where nothing is known, nothing is corrected: there are the draws alone.
-        return self._correction.share if self.weight else 1.0
+        # Where next to nothing is known, nothing is corrected: there are the draws alone.
+        return self._correction.share if self.r2 >= LEAST_KNOWN else 1.0
 
     def weigh(self, batch: SetType, draws: Draws, measured: Measurement) -> None:
         told = draws.known_gradient()
@@ -250,7 +253,12 @@ class PartlyKnown(Regressed[SetType]):
         if self.follows:
             return ["expected metric: known in closed form, followed from the first call"]
         known = self.task.known if self.learns else "nothing, measured only"
-        return [f"draws: {self.recipe.draws} a set", f"known of them: {known}"]
+        lines = [f"draws: {self.recipe.draws} a set", f"known of them: {known}"]
+        given = self.recipe.correction
+        share = self.correction if given is None else given
+        if self.learns and self.updates and share < 1:
+            lines.append(f"of what the draws correct it by, {share:.0%} is taken: see correction=")
+        return lines
 
     # Where it lives
 

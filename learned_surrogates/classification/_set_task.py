@@ -28,6 +28,7 @@ TAKES_SCORES = (
     "metric {!r} takes {!r}, and gets labels: give classification.Sets(gives='scores') if it is a "
     "metric of scores, such as the area under a curve"
 )
+UNKNOWN = "leave rows whose label is not known out, logits[known] and targets[known]"
 LAYOUTS = (
     "logits must be (n, classes) with classes (n,), (n,) with marks (n,), or (n, labels) with "
     "marks (n, labels); shapes are {} and {}"
@@ -104,7 +105,8 @@ class Sets(LabelledSets):
         self.gives = gives
 
     def __repr__(self) -> str:
-        return f"classification.Sets(noise={self.noise:g}, size={self.size})"
+        gives = "" if self.gives == "labels" else f", gives={self.gives!r}"
+        return f"classification.Sets({self._numbers}, size={self.size}{gives})"
 
     def read(self, logits: Tensor, targets: Tensor) -> SetsBatch:
         check_logits("logits", logits, targets)
@@ -114,14 +116,14 @@ class Sets(LabelledSets):
             raise ValueError(LAYOUTS.format(tuple(logits.shape), tuple(targets.shape)))
         target = lasting(targets).to(logits.device)
         if exclusive:
-            check_classes(target, logits.shape[1])
+            check_classes(target, logits.shape[1], None, UNKNOWN)
             if self.threshold:
                 raise ValueError(
                     f"threshold={self.threshold:g} is for marks; of exclusive classes the highest "
                     "logit says which: leave it out"
                 )
         else:
-            check_marks(target)
+            check_marks(target, UNKNOWN)
         rows = len(logits)
         sets = 1 if self.size is None else max(1, round(rows / self.size))
         index, present = _divided(rows, min(sets, rows), logits.device)

@@ -1,6 +1,8 @@
 """Any metric of a list."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,8 +19,11 @@ from ._metrics import average_precision, spearman
 from ._rank_parts import RankParts
 from ._spearman import spearman_loss
 
-# By metric: the loss that is one minus its mean under noise.
-CLOSED_FORMS = ((average_precision, average_precision_loss), (spearman, spearman_loss))
+# By metric: the loss that is one minus its mean under noise, and which lists have one.
+CLOSED_FORMS = (
+    (average_precision, average_precision_loss, lambda batch: _relevant(batch).any(1)),
+    (spearman, spearman_loss, lambda batch: _varies(batch.target, batch.present)),
+)
 
 
 PADDED = (
@@ -100,7 +105,7 @@ class Lists(SetTask[SetBatch]):
             behind = marks.any() and not (marks[:, :-1] & ~marks[:, 1:]).any()
             if behind and (target.where(~marks, 0) >= 0).all() and not marks.all(1).any():
                 warn(PADDED)
-        elif not _varies(target, present) and _varies(target, ~present):
+        elif not _varies(target, present).any() and _varies(target, ~present).any():
             warn(TURNED)
         return True
 
@@ -118,26 +123,42 @@ class Lists(SetTask[SetBatch]):
         return Spread(z, batch.present)
 
     def halved(self, batch: SetBatch) -> SetBatch:
-        return replace(batch, prediction=batch.prediction.detach() / 2)
+        z = batch.prediction.detach()
+        return replace(batch, prediction=(z + self.spread(z, batch).mean) / 2)
 
     def parts(self, batch: SetBatch, z: Tensor, width: Tensor) -> RankParts:
         return RankParts(batch.target, batch.present, width)
 
     def closed_form(self, metric: Metric) -> ClosedForm | None:
-        for function, loss in CLOSED_FORMS:
+        for function, loss, defined in CLOSED_FORMS:
             # By identity: a metric may be any object, and compare as it likes.
             if metric.function is function and metric.higher_is_better and metric.best == 1:
-                return lambda batch, z, width: loss(
-                    z, batch.target, noise=self.noise, mask=batch.present, reduction="none"
-                )
+                return partial(self._expected, loss, defined)
         return None
 
+    def _expected(
+        self,
+        loss: Callable[..., Tensor],
+        defined: Callable[[SetBatch], Tensor],
+        batch: SetBatch,
+        z: Tensor,
+        width: Tensor,
+    ) -> Tensor:
+        """By lists; one without a value counts as the mean of the others, and so for nothing."""
+        settings = {"noise": self.noise, "mask": batch.present, "reduction": "none"}
+        losses, known = loss(z, batch.target, **settings), defined(batch)
+        return losses.where(known, losses.where(known, 0.0).sum() / known.sum().clamp(min=1))
 
-def _varies(targets: Tensor, counted: Tensor) -> bool:
-    """Whether any list has different targets among those that are counted, both `(lists, n)`."""
+
+def _relevant(batch: SetBatch) -> Tensor:
+    return (batch.target > 0) & batch.present
+
+
+def _varies(targets: Tensor, counted: Tensor) -> Tensor:
+    """Which lists have different targets among those that are counted, both `(lists, n)`."""
     low = targets.where(counted, targets.amax()).amin(1)
     high = targets.where(counted, targets.amin()).amax(1)
-    return bool((low < high).any())
+    return low < high
 
 
 def _lists(rows: Tensor, present: Tensor) -> list[Tensor]:

@@ -58,6 +58,12 @@ def counts(
             f"scores of classes and class maps: then give classes={predictions.shape[1]}"
         )
     check_masks(predictions, targets)
+    whole = not predictions.is_floating_point() and predictions.dtype != torch.bool
+    if whole and len(predictions.unique()) > 2:
+        raise ValueError(
+            "predictions are integers with more than two values, as class maps are: then give "
+            f"classes={int(max(predictions.amax(), targets.amax())) + 1}, or as many as there are"
+        )
     true = targets > 0
     said = torch.where(true, predictions > 0, ~(predictions <= 0)).flatten(1)
     true = true.flatten(1)

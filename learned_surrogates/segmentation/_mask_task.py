@@ -26,6 +26,11 @@ LAYOUTS = (
     "(images, ...); shapes are {} and {}"
 )
 
+OF_MASKS = (
+    "segmentation.iou alone is for masks, and these are class maps: give metric=functools.partial("
+    "segmentation.iou, classes={}), higher_is_better=True, best=1.0, which is the mean over classes"
+)
+
 
 class Masks(LabelledSets):
     r"""Masks, each of which is a sample: the task of any metric of hard masks.
@@ -80,7 +85,9 @@ class Masks(LabelledSets):
         self.ignore_index = ignore_index
 
     def __repr__(self) -> str:
-        return f"segmentation.Masks(noise={self.noise:g}{', together=True' * self.together})"
+        ignored = f", ignore_index={self.ignore_index}" if self.ignore_index is not None else ""
+        together = ", together=True" if self.together else ""
+        return f"segmentation.Masks({self._numbers}{together}{ignored})"
 
     def read(self, logits: Tensor, masks: Tensor) -> LabelledBatch:
         check_logits("logits", logits, masks)
@@ -92,13 +99,15 @@ class Masks(LabelledSets):
         elif logits.ndim < 3 or (masks.shape != logits.shape and not exclusive):
             raise ValueError(LAYOUTS.format(tuple(logits.shape), tuple(masks.shape)))
         present = torch.ones_like(prediction[:, :1], dtype=torch.bool)
+        ignored = self.ignore_index is not None
         if exclusive:
-            check_classes(target, logits.shape[1], self.ignore_index)
+            remedy = "" if ignored else "give ignore_index= the one of pixels that do not count"
+            check_classes(target, logits.shape[1], self.ignore_index, remedy)
             target = target.long()
             if self.ignore_index is not None:
                 present = (target != self.ignore_index)[:, None]
         else:
-            check_marks(target)
+            check_marks(target, "ignore_index= is for class maps (images, ...)" if ignored else "")
             target = target.reshape(prediction.shape) > 0
         if self.together and len(logits):
             prediction, target, present = prediction[None], target[None], present[None]
@@ -131,4 +140,9 @@ class Masks(LabelledSets):
     def closed_form(self, metric: Metric) -> ClosedForm | None:
         if metric.function is not iou or not metric.higher_is_better or metric.best != 1:
             return None
-        return lambda batch, z, width: 1 - expected_iou(z, batch.target, width, self.threshold)
+        return self._expected_iou
+
+    def _expected_iou(self, batch: LabelledBatch, z: Tensor, width: Tensor) -> Tensor:
+        if batch.exclusive:
+            raise ValueError(OF_MASKS.format(batch.prediction.shape[batch.class_dim]))
+        return 1 - expected_iou(z, batch.target, width, self.threshold)

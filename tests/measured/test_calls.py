@@ -10,6 +10,7 @@ from torch import nn
 from within import core_of, slope_of
 
 from learned_surrogates import LearnedSurrogateLoss, Tensors
+from learned_surrogates._evaluation.measurement import Measurement
 
 
 class Counting:
@@ -250,3 +251,22 @@ def test_more_draws_are_as_much_quieter(smoothing):
             found.append(leaf.grad)
         spread.append((found[1] - found[0]).std().item())
     assert spread[0] / spread[1] == pytest.approx(2, rel=0.1)
+
+
+def test_of_a_part_of_a_batch_each_has_its_own_value_and_the_others_the_mean():
+    measured = Measurement(
+        values=torch.tensor([[1.0, 2.0, 9.0], [3.0, 4.0, 9.0]]),
+        usable=torch.tensor([True, True, False]),
+        positions=torch.tensor([3, 1, 0]),
+    )
+    assert measured.over_batch(5).tolist() == [2.5, 3.0, 2.5, 2.0, 2.5]
+
+
+def test_a_gradient_that_is_checked_has_draws_of_its_own():
+    found = []
+    for seed in (1, 2):
+        criterion = make_loss("measured", seed=seed, surrogate="none")
+        criterion(*make_arguments("measured", seed=7))
+        batch = criterion.task.read(*make_arguments("measured"))
+        found.append(core_of(criterion).gradient(batch, 4))
+    assert found[0].any() and torch.equal(*found)

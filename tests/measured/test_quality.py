@@ -190,3 +190,42 @@ def test_a_gradient_that_is_always_the_same_has_no_noise():
         quality.read(batch, torch.full((16, 3), 0.25), None)
     noise = 1 / quality.signal_to_noise
     assert math.isnan(noise) or noise < 0.01
+
+
+def reading(quality, gradient):
+    quality.read(Batch(prediction=torch.ones(len(gradient), 3), target=gradient), gradient, None)
+
+
+def test_a_wild_reading_counts_as_one_of_ten_times_the_usual_length():
+    quality, usual = Quality(), torch.full((16, 3), 0.25)
+    for _ in range(100):
+        reading(quality, usual)
+    before = quality.figures[0].item()
+    reading(quality, 1e6 * usual)
+    assert quality.figures[0].item() == pytest.approx(before * (1 + 0.02 * 99), rel=1e-3)
+    reading(quality, torch.full((16, 3), torch.nan))
+    assert quality.figures.isfinite().all() and quality.readings == 101
+
+
+def test_a_single_sample_has_no_halves():
+    quality = Quality()
+    reading(quality, torch.ones(1, 3))
+    assert quality.readings == 0
+
+
+def test_the_cosines_error_is_that_of_its_means():
+    """Over many runs, cosines differ by what each says its error is."""
+    random = torch.Generator().manual_seed(0)
+    found = []
+    for _ in range(60):
+        quality = Quality()
+        for _ in range(60):
+            parts = torch.randn(2, 16, 3, generator=random)
+            both = [part / 4 + torch.tensor([0.25, 0.0, 0.0]) for part in parts]
+            batch = Batch(prediction=torch.ones(16, 3), target=both[0])
+            quality.read(batch, both[0], 0.5 * both[1] + both[0].roll(1, 1))
+        found.append(quality.cosine)
+    cosines, errors = torch.tensor(found).nanmedian(0).values, torch.tensor(found)[:, 1]
+    spread = torch.tensor(found)[:, 0].std()
+    assert 0.2 < cosines[0] < 0.8
+    assert errors.nanmedian() == pytest.approx(spread.item(), rel=0.4)

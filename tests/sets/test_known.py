@@ -426,3 +426,70 @@ def test_check_finds_the_direction_right():
     assert found.helps
     assert "hits and claims" in repr(criterion)
     assert "what is known of hits and claims" not in repr(criterion).lower().split("draws")[0]
+
+
+@pytest.mark.parametrize("name", ["average_precision", "spearman"])
+def test_lists_on_which_the_metric_is_not_defined_count_for_nothing(name):
+    loss = getattr(ranking, f"{name}_loss")
+    criterion = LearnedSurrogateLoss(getattr(ranking, name), task=ranking.Lists())
+    scores, targets, mask = random_lists(6, 9)
+    targets[0] = 0
+    mask[1] = False
+    for reduction in ("loss", "function"):
+        scores.grad = None
+        if reduction == "loss":
+            value = criterion(scores, targets, mask)
+            mean = criterion.stats["metric/mean"]
+        else:
+            value = loss(scores, targets, mask=mask)
+        value.backward()
+        found = value.item(), scores.grad.clone()
+        if reduction == "loss":
+            of_loss = found
+    assert of_loss[0] == pytest.approx(found[0], rel=1e-5)
+    assert 1 - mean == pytest.approx(found[0], rel=1e-5)
+    assert not found[1][:2].any() and not of_loss[1][:2].any()
+    # The function holds the width where it is, the loss lets it move.
+    assert torch.cosine_similarity(of_loss[1].flatten(), found[1].flatten(), 0) > 0.8
+
+
+def test_an_evaluation_without_any_value_says_so():
+    def undefined_without_positives(said, true):
+        if not true.any():
+            raise ValueError("no positives")
+        return f1(said, true)
+
+    settings = {"on_metric_error": "skip", **BETTER}
+    criterion = LearnedSurrogateLoss(
+        undefined_without_positives, task=classification.Sets(), **settings
+    )
+    run(criterion, range(3))
+    with torch.no_grad():
+        assert criterion(torch.randn(20), torch.zeros(20).long()).isnan()
+        assert criterion(torch.randn(20), torch.ones(20).long()).isfinite()
+
+
+def test_where_next_to_nothing_is_known_the_draws_count_in_full():
+    """Ranks, and what is made of them, tell nothing of whether two scores agree in sign."""
+    random = torch.Generator().manual_seed(0)
+
+    def odd(scores, targets):
+        return float(scores.argmax() % 2 == scores.argmin() % 2)
+
+    task = ranking.Lists()
+    criterion = LearnedSurrogateLoss(odd, task=task, higher_is_better=False)
+    layer = torch.nn.Linear(4, 1)
+    for _ in range(40):
+        scores = layer(torch.randn(16, 10, 4, generator=random))[..., 0]
+        criterion(scores, torch.rand(16, 10, generator=random)).backward()
+    assert criterion.stats["surrogate/r2"] < 0.05
+    assert core_of(criterion).estimator._correction.share < 1
+    assert criterion.stats["gradient/correction"] == 1
+
+
+def test_it_says_how_much_of_the_correction_is_taken():
+    criterion = LearnedSurrogateLoss(f1, task=classification.Sets(size=6), **BETTER)
+    run(criterion, range(15))
+    share = criterion.stats["gradient/correction"]
+    assert share < 1
+    assert f"of what the draws correct it by, {share:.0%} is taken" in str(criterion)

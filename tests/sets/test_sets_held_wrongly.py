@@ -1,5 +1,6 @@
 """Lists, labels and masks in another form than the one that is taken."""
 
+import functools
 import warnings
 
 import pytest
@@ -18,6 +19,11 @@ def accuracy(said, true):
 
 def best_item(scores, targets):
     return targets[scores.argmax()].float()
+
+
+def f1_above_zero(scores, targets):
+    said, true = scores > 0, targets > 0
+    return 2 * (said & true).sum() / (said.sum() + true.sum()).clamp(min=1)
 
 
 MARKS = {
@@ -141,16 +147,79 @@ def test_of_lists_and_scores_the_order_is_followed_alone(metric, task):
     if isinstance(task, classification.Sets):
         arguments = (scores[:, 0].detach().requires_grad_(), marks[:, 0].long())
     criterion = LearnedSurrogateLoss(metric, task=task, higher_is_better=False)
-    with pytest.warns(UserWarning, match="half as large"):
+    with pytest.warns(UserWarning, match="half as far apart"):
         criterion(*arguments)
     criterion(*arguments)
+
+
+@pytest.mark.parametrize("above", [-1.0, 0.7])
+def test_a_threshold_of_scores_of_lists_is_doubted(above):
+    """Also one that stays where it is when all scores are half as large: zero."""
+    scores = (torch.randn(8, 30, generator=RANDOM) + above).requires_grad_()
+    marks = torch.rand(8, 30, generator=RANDOM) < 0.4
+    criterion = LearnedSurrogateLoss(f1_above_zero, task=ranking.Lists(), **SCORE)
+    with pytest.warns(UserWarning, match="half as far apart"):
+        criterion(scores, marks)
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("classes", [2, 4])
+def test_iou_of_class_maps_asks_for_their_classes(classes, together):
+    logits = torch.randn(3, classes, 6, 6, generator=RANDOM).requires_grad_()
+    maps = torch.randint(0, classes, (3, 6, 6), generator=RANDOM)
+    task = segmentation.Masks(together=together)
+    criterion = LearnedSurrogateLoss(segmentation.iou, task=task)
+    with pytest.raises(ValueError, match=rf"partial\(segmentation.iou, classes={classes}\)"):
+        criterion(logits, maps)
+    whole = functools.partial(segmentation.iou, classes=classes)
+    criterion = LearnedSurrogateLoss(whole, task=task, batched=True, **SCORE)
+    criterion(logits, maps).backward()
+    assert logits.grad.abs().sum() > 0
+    if classes > 2:
+        with pytest.raises(ValueError, match="as class maps are: then give classes=4"):
+            segmentation.iou(logits.argmax(1), maps)
+
+
+UNKNOWN = {
+    "classes": (classification.Sets(), (8, 3), torch.full((8,), -100), "leave rows"),
+    "marks": (classification.Sets(), (8, 3), torch.full((8, 3), -1.0), "leave rows"),
+    "class maps": (
+        segmentation.Masks(),
+        (2, 3, 4, 4),
+        torch.full((2, 4, 4), 255),
+        "ignore_index= the",
+    ),
+    "masks": (
+        segmentation.Masks(ignore_index=255),
+        (2, 1, 4, 4),
+        torch.full((2, 1, 4, 4), 255),
+        "is for class maps",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_labels_that_are_not_known_are_refused_with_a_way_out(name):
+    task, shape, targets, remedy = UNKNOWN[name]
+    criterion = LearnedSurrogateLoss(accuracy, task=task, **SCORE)
+    with pytest.raises(ValueError, match=f"some are .*: .*{remedy}"):
+        criterion(torch.zeros(shape, requires_grad=True), targets)
+
+
+def test_what_decides_what_is_trained_is_shown():
+    sets = classification.Sets(threshold=0.4, gives="scores", size=8)
+    assert repr(sets) == ("classification.Sets(noise=0.3, threshold=0.4, size=8, gives='scores')")
+    masks = segmentation.Masks(threshold=0.4, together=True, ignore_index=255)
+    assert repr(masks) == (
+        "segmentation.Masks(noise=0.3, threshold=0.4, together=True, ignore_index=255)"
+    )
 
 
 def test_a_first_batch_that_is_all_zero_does_not_tell_of_the_order():
     criterion = LearnedSurrogateLoss(squared_error, task=ranking.Lists(), higher_is_better=False)
     marks = torch.rand(6, 12, generator=RANDOM) < 0.4
     criterion(torch.zeros(6, 12, requires_grad=True), marks)
-    with pytest.warns(UserWarning, match="half as large"):
+    with pytest.warns(UserWarning, match="half as far apart"):
         criterion(torch.randn(6, 12, generator=RANDOM).requires_grad_(), marks)
 
 

@@ -109,7 +109,8 @@ EDITS = [
     ),
     *of(
         "_measured/quality.py",
-        "measured/test_paces.py measured/test_quality.py measured/test_bounded.py",
+        "measured/test_paces.py measured/test_quality.py measured/test_bounded.py"
+        " measured/test_correction.py",
         ("% 2 == 1", "% 4 == 1"),
         ("halves += [first, gradient - first]", "halves += [first, gradient]"),
         ("g @ mean_c + h @ mean_b", "g @ mean_b + h @ mean_c"),
