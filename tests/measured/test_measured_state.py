@@ -222,3 +222,16 @@ def test_the_width_and_what_is_told_go_on_where_they_were():
     ):
         assert restored.stats[name] == criterion.stats[name]
         assert restored.stats[name] == restored.stats[name]
+
+
+def test_what_a_loss_was_before_a_load_does_not_show_in_an_evaluation():
+    state, found = saved_state(), []
+    for calls in (0, 3):
+        criterion = make_loss("measured", seed=8, surrogate="auto")
+        for seed in range(40, 40 + calls):
+            prediction, target = make_arguments("measured", seed=seed)
+            criterion(9 * prediction, target).backward()
+        criterion.load_state_dict(state)
+        criterion.eval()
+        found.append(step(criterion, make_arguments("measured")))
+    assert_identical(*found)
