@@ -158,3 +158,9 @@ def test_one_draw_does_not_tell_its_noise():
     measured = core_of(criterion)._ask(criterion.task.read(*make_arguments("ctc"))).measured
     assert measured.noise.isnan().all()
     step(criterion, make_arguments("ctc"))
+
+
+def test_where_values_are_fitted_nothing_is_drawn_unless_asked_for():
+    assert make_loss("ctc").task.surrogate != "auto"
+    assert core_of(make_loss("ctc")).recipe.draws == 0
+    assert core_of(make_loss("ctc-auto")).recipe.draws > 0

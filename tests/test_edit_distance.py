@@ -88,6 +88,8 @@ def test_a_string_in_place_of_a_list_is_refused(metric):
 def test_lists_of_different_lengths_are_refused(metric):
     with pytest.raises(ValueError, match="2 predictions for 1 targets"):
         metric(["a", "b"], ["a"])
+    with pytest.raises(ValueError, match="1 predictions for 2 targets"):
+        metric(["a"], ["a", "b"])
 
 
 def textbook_weighted(reading, target, additional, missing, wrong, worth):

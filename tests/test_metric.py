@@ -498,3 +498,20 @@ def test_error_that_is_learned_is_best_minus_metric():
         replay_of(criterion).oldest_first()[2], l1(prediction, target).detach()
     )
     assert criterion.stats["metric/mean"] == pytest.approx(-l1(prediction, target).mean().item())
+
+
+def test_a_sample_with_one_value_an_output_needs_all_of_them():
+    def each(prediction, target):
+        return (prediction - target).abs().where(prediction < 9, torch.nan)
+
+    prediction = torch.zeros(4, 3)
+    prediction[2, 1] = 9.5
+    metric = make_metric(each, on_error="skip")
+    _, usable = metric(prediction, torch.zeros(4, 3))
+    assert usable.tolist() == [True, True, False, True]
+
+
+def test_a_sample_of_a_part_of_a_batch_is_named_by_its_place_in_the_batch():
+    metric = make_metric(bad_at_two_alone(float("nan")))
+    with pytest.raises(MetricError, match="sample 7 of 9"):
+        metric(PREDICTIONS, TARGETS, positions=[1, 3, 7, 8], batch=9)

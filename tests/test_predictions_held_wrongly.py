@@ -98,6 +98,8 @@ def test_word_pieces_read_what_they_can_spell():
     for word in ("abc", "abcd", "aab", "abccd", "abcx", "", "abab"):
         assert alphabet.decode(alphabet.encode(word)) == word
     assert alphabet.encode("abcd") == [1, 4]  # as few as will do
+    several = text.CTC(["xy", "x", "yzw", "yz", "w"], blank=0).alphabet
+    assert several.encode("xyzw") == [2, 3]  # not "x", "yz", "w"
     for word in ("abcc", "b", "x"):
         with pytest.raises(ValueError, match="the alphabet lacks"):
             alphabet.encode(word)

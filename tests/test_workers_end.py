@@ -325,3 +325,16 @@ def test_a_job_that_an_executor_refused_to_take_is_no_suspect():
         step(criterion, make_arguments(seed=seed))
     assert not scripts
     assert criterion.stats["metric/lost"] == 0
+
+
+def test_what_ctrl_c_ended_is_awaited_beside_what_still_runs():
+    by_hand = ByHand()
+    criterion = make_loss(executor=Workers(by_hand, chunk_size=1, lag=None))
+    batches = [make_arguments(seed=seed) for seed in range(5)]
+    step(criterion, batches[0])
+    by_hand.given[0][0].set_exception(KeyboardInterrupt())
+    step(criterion, batches[1])
+    for batch in batches[2:]:
+        by_hand.run()  # at first those that were there, then the ended one alone, then others
+        step(criterion, batch)
+    assert_replayed(criterion, batches[:4])

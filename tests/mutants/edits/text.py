@@ -57,7 +57,7 @@ EDITS = [
         ),
         ("np.minimum.accumulate(best - missing, 1) + missing", "np.minimum.accumulate(best, 1)"),
         ("lengths == i + 1", "lengths == i"),
-        ("limit_denominator(1000)", "limit_denominator(1)"),
+        ("limit_denominator(1000)", "limit_denominator(1)", "slower, in Python, and as exact"),
     ),
     *of(
         "text/_alignment.py",
