@@ -12,7 +12,7 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExec
 
 import pytest
 from conftest import make_arguments, make_loss, step
-from executors import AtOnce, ByHand
+from executors import AtOnce, ByHand, processes
 from test_workers import assert_replayed, wait_until
 from within import core_of
 
@@ -338,3 +338,11 @@ def test_what_ctrl_c_ended_is_awaited_beside_what_still_runs():
         by_hand.run()  # at first those that were there, then the ended one alone, then others
         step(criterion, batch)
     assert_replayed(criterion, batches[:4])
+
+
+def test_idle_workers_are_not_killed_but_leave():
+    made = Made(processes(), timeout=False)
+    assert made.submit(math.inf, abs, -1).result(timeout=300) == 1
+    wait_until(lambda: not made.under_way)
+    made.end(wait=True)
+    assert not made.killed
