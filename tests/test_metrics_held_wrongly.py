@@ -212,3 +212,37 @@ def test_what_is_annotated_as_of_texts_gets_no_tensors(metric):
 
     criterion = LearnedSurrogateLoss(of_a_tensor_and_a_name, higher_is_better=False)
     criterion(torch.randn(2, 3, requires_grad=True), ["a", "bc"])
+
+
+def test_targets_that_a_metric_edits_in_place_stay_the_users():
+    def shouted(predictions, targets):
+        for i, each in enumerate(targets):
+            targets[i] = f"{each}!"
+        return torch.tensor([float(len(each)) for each in targets]) + predictions.sum(1).abs()
+
+    targets = ["a", "bc", "def", "g"]
+    criterion = LearnedSurrogateLoss(shouted, batched=True, higher_is_better=False)
+    criterion(torch.randn(4, 3, requires_grad=True), targets).backward()
+    assert targets == ["a", "bc", "def", "g"]
+
+
+def test_what_a_metric_edited_before_it_failed_is_not_what_it_gets_again():
+    def length(predictions, targets):
+        for i, each in enumerate(targets):
+            targets[i] = f"{each}!"
+        if any(each.startswith("?") for each in targets):
+            raise ValueError("nothing is known of it")
+        return [float(len(each)) for each in targets]
+
+    metric = Metric(length, None, None, True, "skip")
+    values, usable = metric(["", "", ""], ["a", "?", "bcd"])
+    assert usable.tolist() == [True, False, True]
+    assert values[usable].tolist() == [2.0, 4.0]
+
+
+@pytest.mark.parametrize("batch", [2, 5])
+def test_a_distance_of_all_pairs_is_not_one_value_an_output(batch):
+    """Two samples of two numbers have as many pairs as outputs."""
+    criterion = LearnedSurrogateLoss(torch.cdist)
+    with pytest.raises(MetricError, match="each prediction with each target"):
+        criterion(torch.randn(batch, 2, requires_grad=True), torch.randn(batch, 2))
