@@ -14,6 +14,7 @@ from torch import nn
 from torchmetrics.functional import text as functional
 
 from learned_surrogates import LearnedSurrogateLoss, MetricError, text
+from learned_surrogates._metric.calling_form import coupling
 from learned_surrogates._metric.metric import Metric
 
 
@@ -292,3 +293,17 @@ def test_a_column_is_one_value_a_sample(count):
     for _ in range(2):
         assert metric(predictions, targets)[0].tolist() == pytest.approx(l1(predictions, targets))
     assert metric.batched
+
+
+def test_a_coupling_in_any_output_is_seen():
+    def over_the_batch(prediction, target):
+        errors = (prediction - target).abs()
+        errors[:, 1] /= errors[:, 1].mean()
+        return errors
+
+    random = torch.Generator().manual_seed(0)
+    predictions, targets = (torch.rand(6, 2, generator=random) for _ in range(2))
+    values = over_the_batch(predictions, targets)
+    assert coupling(over_the_batch, predictions, targets, values) is not None
+    alone = (predictions - targets).abs()
+    assert coupling(lambda p, t: (p - t).abs(), predictions, targets, alone) is None
