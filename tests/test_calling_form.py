@@ -16,6 +16,7 @@ from torchmetrics.functional import text as functional
 from learned_surrogates import LearnedSurrogateLoss, MetricError, text
 from learned_surrogates._metric.calling_form import coupling
 from learned_surrogates._metric.metric import Metric
+from learned_surrogates._metric.probe import Probe
 
 
 def evaluated(function, predictions, targets, **options):
@@ -307,3 +308,10 @@ def test_a_coupling_in_any_output_is_seen():
     assert coupling(over_the_batch, predictions, targets, values) is not None
     alone = (predictions - targets).abs()
     assert coupling(lambda p, t: (p - t).abs(), predictions, targets, alone) is None
+
+
+def test_of_the_other_pairs_two_are_equal_one_of_them_a_single_word():
+    """A metric may have no value for texts with spaces."""
+    probe = Probe(text.edit_distance, ["abc", "bd"], ["abcd", "b"])
+    equal = [a for a, b in probe.other_pairs() if a == b]
+    assert len(equal) == 2 and any(" " not in each for each in equal)
