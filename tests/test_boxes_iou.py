@@ -10,7 +10,7 @@ from hypothesis import example, given, strategies as st
 from learned_surrogates import FitValues, LearnedSurrogateLoss, boxes
 from learned_surrogates.boxes import rotated_giou, rotated_iou
 from learned_surrogates.boxes._geometry import canonical
-from learned_surrogates.boxes._overlap import spanned
+from learned_surrogates.boxes._overlap import overlap_with_quadrilateral, spanned
 from learned_surrogates.boxes._reference import shapely_giou, shapely_iou
 
 PAIRS = [(rotated_iou, shapely_iou), (rotated_giou, shapely_giou)]
@@ -280,3 +280,39 @@ def test_a_prediction_that_is_not_finite_shows_in_its_own_loss(sample):
     prediction[sample, 1] = math.nan
     loss = criterion(prediction.requires_grad_(), target)
     assert loss.isnan().tolist() == [each == sample for each in range(4)]
+
+
+def quadrilaterals(count, random, height=1.0):
+    """Convex, counter-clockwise, turned anyhow; their height is this share of their width."""
+    angles = (2 * math.pi * torch.rand(count, 4, generator=random, dtype=torch.float64)).sort(1)
+    corners = torch.stack([angles.values.cos(), height * angles.values.sin()], 2)
+    turn = 2 * math.pi * torch.rand(count, generator=random, dtype=torch.float64)
+    axes = torch.stack([turn.cos(), -turn.sin(), turn.sin(), turn.cos()], 1).view(-1, 2, 2)
+    return torch.einsum("bij,bkj->bki", axes, corners)
+
+
+def test_a_quadrilateral_is_the_same_one_the_other_way_round():
+    random = torch.Generator().manual_seed(0)
+    first, second = quadrilaterals(100, random), 0.8 * quadrilaterals(100, random)
+    shared = overlap_with_quadrilateral(first, second)
+    assert (shared > 0.1).any()
+    torch.testing.assert_close(overlap_with_quadrilateral(first, second.flip(1)), shared)
+    torch.testing.assert_close(overlap_with_quadrilateral(first.flip(1), second), shared)
+
+
+def test_slivers_keep_their_digits_in_float32():
+    random = torch.Generator().manual_seed(0)
+    first = quadrilaterals(1000, random, height=1e-2)
+    second = first + 1e-3 * torch.randn(1000, 1, 2, generator=random, dtype=torch.float64)
+    shared = overlap_with_quadrilateral(first, second)
+    rounded = overlap_with_quadrilateral(first.float(), second.float())
+    assert ((rounded - shared).abs() / shared.clamp(min=1e-9)).max() < 0.02
+
+
+def test_no_iou_is_above_one_in_float32():
+    random = torch.Generator().manual_seed(0)
+    scale = torch.tensor([1000.0, 1000.0, 50.0, 50.0, 180.0])
+    same = torch.rand(5000, 5, generator=random) * scale + 0.01
+    found = rotated_iou(same, same)
+    assert found.max() <= 1
+    torch.testing.assert_close(found, torch.ones(5000), rtol=0, atol=1e-4)

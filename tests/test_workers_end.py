@@ -346,3 +346,14 @@ def test_idle_workers_are_not_killed_but_leave():
     wait_until(lambda: not made.under_way)
     made.end(wait=True)
     assert not made.killed
+
+
+def test_what_waits_beyond_its_deadline_has_nothing_killed_until_it_is_taken_up():
+    likes = LikeLokys()
+    made = Made(likes, timeout=False)
+    made.submit(time.monotonic() - 1, abs, -1)
+    made.expire()
+    assert not likes._processes[1].ended
+    likes.start(0)
+    made.expire()
+    assert likes._processes[1].ended

@@ -199,3 +199,13 @@ def test_values_that_come_later_are_not_waited_for():
     assert stats["metric/mean"] == pytest.approx(above(z, target).mean().item(), abs=0.1)
     learned = prediction.grad - (1 - stats["surrogate/weight"]) * expected
     assert learned.abs().max() > 0
+
+
+def test_the_weight_of_a_slope_is_in_what_is_told_and_in_what_is_left():
+    random = torch.Generator().manual_seed(0)
+    differences, deviations = torch.randn(3, 4, 2), torch.randn(3, 4, 2, 5, generator=random)
+    slope, width = torch.randn(4, 2, 5, generator=random), torch.full((2, 5), 0.5)
+    told, rest = estimate(differences, deviations, width, slope, torch.tensor(0.25))
+    torch.testing.assert_close(told, 0.25 * slope)
+    left = differences - 0.25 * (slope * deviations).sum(-1)
+    torch.testing.assert_close(rest, (left[..., None] * deviations / 0.25).mean(0))

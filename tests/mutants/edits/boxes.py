@@ -36,7 +36,7 @@ EDITS = [
         ("(left <= index) & (index <= right)", "(left < index) & (index < right)"),
         (".sum(1) / 2", ".sum(1)"),
         ("share.clamp(0, 1)", "share.clamp(0, 0.5)"),
-        ("length = length * some", "pass"),
+        ("length = length * some", "pass", "what has no base has no height either"),
         ("shift - length,", "shift + length,"),
     ),
     *of(
