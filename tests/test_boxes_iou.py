@@ -9,7 +9,7 @@ from hypothesis import example, given, strategies as st
 
 from learned_surrogates import FitValues, LearnedSurrogateLoss, boxes
 from learned_surrogates.boxes import rotated_giou, rotated_iou
-from learned_surrogates.boxes._geometry import canonical
+from learned_surrogates.boxes._geometry import area, canonical
 from learned_surrogates.boxes._overlap import overlap_with_quadrilateral, spanned
 from learned_surrogates.boxes._reference import shapely_giou, shapely_iou
 
@@ -298,6 +298,8 @@ def test_a_quadrilateral_is_the_same_one_the_other_way_round():
     assert (shared > 0.1).any()
     torch.testing.assert_close(overlap_with_quadrilateral(first, second.flip(1)), shared)
     torch.testing.assert_close(overlap_with_quadrilateral(first.flip(1), second), shared)
+    torch.testing.assert_close(area(first.flip(1)), area(first))
+    assert (area(first) > 0).all()
 
 
 def test_slivers_keep_their_digits_in_float32():
