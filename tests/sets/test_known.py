@@ -103,12 +103,14 @@ def test_the_chance_of_an_iou_above_one_half_is_that_of_draws():
     hits = Hits(
         lambda z: z, marked, marked >= 0, torch.tensor(0.7, dtype=torch.float64), threshold=0.1
     )
-    found = hits.scores(hits.means(logits))[0, 5].item()
+    mean, found = hits.scores(hits.means(logits))[0, 4:6]
     drawn = logits + 0.7 * torch.randn(20_000, 1, 300, generator=random, dtype=torch.float64)
     said, marked = drawn[:, 0] > 0.1, marked[0, 0]
     iou = (said & marked).sum(1) / (said | marked).sum(1)
     assert 0.15 < found < 0.85
-    assert found == pytest.approx((iou > 0.5).float().mean().item(), abs=0.03)
+    assert found.item() == pytest.approx((iou > 0.5).float().mean().item(), abs=0.03)
+    deviation = (mean - 0.5) / torch.special.ndtri(found)
+    assert deviation.item() == pytest.approx(iou.std().item(), rel=0.04)
 
 
 def test_the_columns_mean_has_the_known_gradient():
