@@ -43,6 +43,8 @@ from test_sync import assert_same, own_seeds, together
 from within import core_of, replay_of
 
 from learned_surrogates import FitValues, LearnedSurrogateLoss, MetricError, Workers, text
+from learned_surrogates._evaluation.portion import Portion, measure
+from learned_surrogates._metric.metric import Metric
 
 ODD = 77.0
 
@@ -995,3 +997,14 @@ def test_a_check_says_what_a_worker_raised():
     )
     with pytest.raises(MetricError, match=r"this and that.*sample 3 of 4"):
         criterion.check([with_odd_sample(sample=3)])
+
+
+def test_what_a_worker_finds_out_of_a_metric_stays_with_it():
+    """Threads have one object between them."""
+    metric = Metric(l1, None, None, None, "raise")
+    prediction, target = (each.detach() for each in make_arguments())
+    outcome = measure(
+        metric, Portion(pairs=[(prediction, target)], positions=[0, 1, 2, 3], batch=4)
+    )
+    assert outcome.usable.all()
+    assert metric.form is None
