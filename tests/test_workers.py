@@ -1008,3 +1008,15 @@ def test_what_a_worker_finds_out_of_a_metric_stays_with_it():
     )
     assert outcome.usable.all()
     assert metric.form is None
+
+
+def test_a_sample_that_fails_at_one_draw_is_left_out_of_all():
+    def distance(prediction, target):
+        return (prediction - target).abs().mean(1).where(prediction[:, 0] < 9, torch.nan)
+
+    metric = Metric(distance, None, None, True, "skip")
+    target, good = torch.zeros(4, 3), torch.ones(4, 3)
+    bad = good.clone()
+    bad[1] = 9.5
+    portion = Portion(pairs=[(bad, target), (good, target)], positions=[0, 1, 2, 3], batch=4)
+    assert measure(metric, portion).usable.tolist() == [True, False, True, True]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from learned_surrogates import LearnedSurrogateLoss, Tensors, Workers
+from learned_surrogates._measured.draws import as_samples
 from learned_surrogates._measured.score_function import estimate
 
 WIDTH = 0.5
@@ -209,3 +210,11 @@ def test_the_weight_of_a_slope_is_in_what_is_told_and_in_what_is_left():
     torch.testing.assert_close(told, 0.25 * slope)
     left = differences - 0.25 * (slope * deviations).sum(-1)
     torch.testing.assert_close(rest, (left[..., None] * deviations / 0.25).mean(0))
+
+
+def test_each_output_with_its_target_is_a_sample_of_the_surrogate():
+    z, target = torch.arange(24.0).view(4, 3, 2), torch.arange(12).view(4, 3)
+    samples, targets = as_samples(z, target, torch.Size([3]))
+    assert samples.shape == (12, 2) and targets.tolist() == list(range(12))
+    assert as_samples(z, torch.arange(12).view(3, 4), torch.Size([3]))[1] is None
+    assert as_samples(z, ["a", "b", "c", "d"], torch.Size([3]))[1] is None
