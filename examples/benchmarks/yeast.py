@@ -114,6 +114,15 @@ def of_libauc(_: int) -> Objective:
     )
 
 
+def of_proxy_losses(_: int) -> Objective:
+    """Its smooth AP of yes and no, one a label, each with a memory of 1,024 scores."""
+    smooth = rival("proxy_losses").SmoothAPLoss
+    losses = [smooth(num_classes=1) for _ in range(LABELS)]
+    return lambda logits, labels, _: torch.stack(
+        [loss(z[:, None], y.long()) for loss, z, y in zip(losses, logits.T, labels.T, strict=True)]
+    ).mean()
+
+
 def both(logits: Tensor, labels: Tensor, samples: Tensor) -> Tensor:
     own = of_lists(ranking.average_precision_loss)(logits, labels, samples)
     return own + entropy(logits, labels, samples)
@@ -129,6 +138,7 @@ LOSSES: dict[str, dict[str, Callable[[int], Objective]]] = {
         "Lists(), measured": measured_precision,
         "SoDeep, sum of ranks": lambda _: of_lists(ranking.rank_sum_loss),
         "libauc mAPLoss": of_libauc,
+        "proxy-losses SmoothAPLoss": of_proxy_losses,
     },
     "F2": {
         CONTROL: lambda _: entropy,

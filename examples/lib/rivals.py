@@ -9,10 +9,12 @@ from torch import Tensor
 
 # The distributions of the modules that the benchmarks ask for.
 PACKAGES = {
+    "aeon": "aeon",
     "diffsort": "diffsort",
     "libauc": "libauc",
     "mlxtend": "mlxtend",
     "monai": "monai",
+    "proxy_losses": "proxy-losses",
     "pytorch_metric_learning": "pytorch-metric-learning",
     "river": "river",
     "segmentation_models_pytorch": "segmentation-models-pytorch",

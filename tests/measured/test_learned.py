@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import l1
+from conftest import l1, make_loss, train
 from torch import nn
 from within import core_of, slope_of
 
@@ -240,3 +240,18 @@ def test_the_coefficient_leaves_least_noise_in_the_gradient(numbers):
     assert control.r2.item() == pytest.approx(1 - min(left_of) / left(0.0), abs=0.01)
     regression = (d @ h[:, 0]) / (h[:, 0] @ h[:, 0])
     assert control.confirmed.item() == pytest.approx(regression.item(), abs=1e-3)
+
+
+def test_differences_that_a_slope_foretells_give_it_a_weight_of_one():
+    random = torch.Generator().manual_seed(0)
+    criterion = make_loss("measured", surrogate="pair")
+    train(criterion, "measured", range(8))
+    slope = slope_of(criterion)
+    assert slope.forms
+    slope.control = ControlVariate(1, torch.device("cpu"), numbers=3)
+    for _ in range(100):
+        deviations, slopes = torch.randn(2, 64, 3, generator=random)
+        squares = deviations.square().mean(1)
+        slope.take((slopes * deviations).sum(1), deviations, slopes[None], squares)
+    assert slope.control.weights[0].item() == pytest.approx(1, abs=1e-3)
+    assert slope.control.r2[0].item() == pytest.approx(1, abs=1e-3)
