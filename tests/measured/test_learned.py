@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import l1, make_loss, train
+from conftest import l1, make_arguments, make_loss, train
 from torch import nn
 from within import core_of, slope_of
 
@@ -242,7 +242,7 @@ def test_the_coefficient_leaves_least_noise_in_the_gradient(numbers):
     assert control.confirmed.item() == pytest.approx(regression.item(), abs=1e-3)
 
 
-def test_differences_that_a_slope_foretells_give_it_a_weight_of_one():
+def test_a_slope_four_times_too_steep_has_a_weight_of_a_quarter():
     random = torch.Generator().manual_seed(0)
     criterion = make_loss("measured", surrogate="pair")
     train(criterion, "measured", range(8))
@@ -252,6 +252,28 @@ def test_differences_that_a_slope_foretells_give_it_a_weight_of_one():
     for _ in range(100):
         deviations, slopes = torch.randn(2, 64, 3, generator=random)
         squares = deviations.square().mean(1)
-        slope.take((slopes * deviations).sum(1), deviations, slopes[None], squares)
-    assert slope.control.weights[0].item() == pytest.approx(1, abs=1e-3)
+        slope.take((slopes * deviations).sum(1) / 4, deviations, slopes[None], squares)
+    assert slope.control.weights[0].item() == pytest.approx(0.25, abs=1e-3)
     assert slope.control.r2[0].item() == pytest.approx(1, abs=1e-3)
+
+
+def test_at_first_a_surrogate_is_fitted_at_every_call():
+    criterion = make_loss("measured", surrogate="pair", fit=Fit(every=1000))
+    train(criterion, "measured", range(12))
+    updates = core_of(criterion).estimator.updates
+    train(criterion, "measured", range(12, 15))
+    assert updates > 0 and core_of(criterion).estimator.updates == updates + 3
+
+
+def test_the_unit_of_a_metric_is_the_unit_of_its_gradient():
+    """What is learned of a metric in thousandths is what is learned of it."""
+    found = []
+    for unit in (1.0, 1000.0):
+        criterion = make_loss("measured", lambda p, t, unit=unit: unit * l1(p, t), surrogate="pair")
+        for seed in range(30):
+            prediction, target = make_arguments("measured", seed=seed)
+            prediction.grad = None
+            criterion(prediction, target).backward()
+        found.append(prediction.grad / unit)
+        assert criterion.stats["surrogate/weight"] > 0.2
+    torch.testing.assert_close(*found, rtol=0.01, atol=0.01 * found[0].abs().max().item())
