@@ -129,6 +129,22 @@ def test_values_that_disagree_with_the_states_are_found_out_at_the_first_calls(b
     assert same.replay.size == 18 * 16 + 16
 
 
+def test_so_are_values_that_are_a_hundredth_of_those():
+    def of_hundred(prediction, target):
+        return share(prediction, target) / 100
+
+    of_hundred.__name__ = "share"
+    learned, other = (
+        LearnedSurrogateLoss(metric, batched=True, surrogate="pair")
+        for metric in (share, of_hundred)
+    )
+    for seed in range(4):
+        step(learned, make_arguments(seed=seed, batch=16))
+    other.load_state_dict(snapshot(learned))
+    with pytest.warns(UserWarning, match=r"differences are 0\.0[01]"):
+        step(other, make_arguments(seed=40, batch=16))
+
+
 # Half precision
 
 

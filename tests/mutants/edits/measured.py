@@ -132,7 +132,8 @@ EDITS = [
     ),
     *of(
         "_measured/slope.py",
-        "measured/test_learned.py measured/test_bounded.py measured/test_measured_state.py",
+        "measured/test_slope.py measured/test_learned.py measured/test_bounded.py"
+        " measured/test_measured_state.py",
         (
             "predicted = (slopes * deviations).flatten(2).sum(2)",
             "predicted = (slopes * deviations).flatten(2).mean(2)",
@@ -151,7 +152,7 @@ EDITS = [
     ),
     *of(
         "_measured/experience.py",
-        UNBIASED + " test_state_of_others.py measured/test_learned.py",
+        "measured/test_slope.py test_state_of_others.py measured/test_learned.py " + UNBIASED,
         ("differences = self.size.bounded(differences)", "self.size.bounded(differences)"),
         ("if len(where) < len(z):", "if False:"),
         ("MOST_ROWS = 512", "MOST_ROWS = 2"),

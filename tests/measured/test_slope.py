@@ -1,0 +1,60 @@
+"""The surrogate's forms: which of them there are, and what they keep."""
+
+import pytest
+import torch
+from conftest import make_loss, train
+from within import core_of, slope_of
+
+
+@pytest.fixture
+def criterion():
+    """Of which all three forms are fitted side by side."""
+    criterion = make_loss("measured", surrogate="auto")
+    train(criterion, "measured", range(12))
+    assert len(slope_of(criterion).forms) == 3
+    return criterion
+
+
+def test_slopes_of_forms_that_are_no_more_judge_none(criterion):
+    slope = slope_of(criterion)
+    before = slope.control.sums.clone()
+    parts = torch.randn(2, 8, 3)
+    slope.take(torch.randn(8), parts[0], parts[1:], torch.ones(8))
+    assert torch.equal(slope.control.sums, before)
+
+
+def test_samples_of_another_size_have_no_form(criterion):
+    slope = slope_of(criterion)
+    assert slope.fits(torch.zeros(4, 3), torch.zeros(4, 3))
+    assert not slope.fits(torch.zeros(4, 5), torch.zeros(4, 5))
+    assert not slope.fits(torch.zeros(4, 3), None)
+
+
+def test_the_form_that_stays_keeps_its_optimizers_moments(criterion):
+    slope = slope_of(criterion)
+    slope.best = 1
+    parameters = list(slope.forms[1].parameters())
+    fitted = [each for each in parameters if each in slope.optimizer.state]
+    moments = [slope.optimizer.state[each]["exp_avg"].clone() for each in fitted]
+    slope._keep_best()
+    assert moments and all(a is b for a, b in zip(slope.forms[0].parameters(), parameters))
+    for each, moment in zip(fitted, moments, strict=True):
+        assert torch.equal(slope.optimizer.state[each]["exp_avg"], moment)
+
+
+def test_what_starts_anew_is_made_as_soon_as_may_be(criterion):
+    slope = slope_of(criterion)
+    slope.start_anew()
+    assert slope.wanted and not slope.forms
+    slope._give_up()
+    assert not slope.wanted
+
+
+def test_rows_with_which_nothing_can_be_computed_are_not_remembered(criterion):
+    estimator = core_of(criterion).estimator
+    rows = [torch.ones(4, 3), torch.ones(4, 3), torch.ones(4, 3), torch.ones(4)]
+    rows[0][1, 2], rows[3][2] = torch.nan, 1e30
+    estimator.experience._remember(tuple(rows), estimator.random)
+    remembered = estimator.replay.oldest_first()
+    assert all(part.isfinite().all() and part.abs().max() < 1e30 for part in remembered)
+    assert torch.equal(remembered[2][-2:], torch.ones(2, 3))
