@@ -275,7 +275,10 @@ class MeasuredCore(Core):
     # What is told
 
     def describe(self) -> list[str]:
-        return self.record.describe(self.estimator, self.recipe.draws)
+        lines = self.record.describe(self.estimator, self.recipe.draws)
+        if self.correction < 1:
+            lines.append(f"of the draws' correction, {self.correction:.0%} is taken: correction=")
+        return lines
 
     def stats(self) -> dict[str, Any]:
         own = self.record.stats(self.estimator, self.recipe.draws, self.base_share)

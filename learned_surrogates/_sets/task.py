@@ -253,12 +253,7 @@ class PartlyKnown(Regressed[SetType]):
         if self.follows:
             return ["expected metric: known in closed form, followed from the first call"]
         known = self.task.known if self.learns else "nothing, measured only"
-        lines = [f"draws: {self.recipe.draws} a set", f"known of them: {known}"]
-        given = self.recipe.correction
-        share = self.correction if given is None else given
-        if self.learns and self.updates and share < 1:
-            lines.append(f"of what the draws correct it by, {share:.0%} is taken: see correction=")
-        return lines
+        return [f"draws: {self.recipe.draws} a set", f"known of them: {known}"]
 
     # Where it lives
 

@@ -19,13 +19,6 @@ from ._metrics import average_precision, spearman
 from ._rank_parts import RankParts
 from ._spearman import spearman_loss
 
-# By metric: the loss that is one minus its mean under noise, and which lists have one.
-CLOSED_FORMS = (
-    (average_precision, average_precision_loss, lambda batch: _relevant(batch).any(1)),
-    (spearman, spearman_loss, lambda batch: _varies(batch.target, batch.present)),
-)
-
-
 PADDED = (
     "targets are -1 at the end of lists, and not negative elsewhere: is that padding? Give mask=, "
     "true where there is an item; else it counts as an item of little worth"
@@ -33,6 +26,25 @@ PADDED = (
 TURNED = (
     "where mask is true, all targets of a list are the same, and elsewhere they are not: it must "
     "be true where there is an item, and false for padding"
+)
+
+
+def _relevant(targets: Tensor, counted: Tensor) -> Tensor:
+    """Which lists have a relevant item among those that are counted, both `(lists, n)`."""
+    return ((targets > 0) & counted).any(1)
+
+
+def _varies(targets: Tensor, counted: Tensor) -> Tensor:
+    """Which lists have different targets among those that are counted, both `(lists, n)`."""
+    low = targets.where(counted, targets.amax()).amin(1)
+    high = targets.where(counted, targets.amin()).amax(1)
+    return low < high
+
+
+# By metric: the loss that is one minus its mean under noise, and the lists that have one.
+CLOSED_FORMS = (
+    (average_precision, average_precision_loss, _relevant),
+    (spearman, spearman_loss, _varies),
 )
 
 
@@ -139,26 +151,16 @@ class Lists(SetTask[SetBatch]):
     def _expected(
         self,
         loss: Callable[..., Tensor],
-        defined: Callable[[SetBatch], Tensor],
+        defined: Callable[[Tensor, Tensor], Tensor],
         batch: SetBatch,
         z: Tensor,
         width: Tensor,
     ) -> Tensor:
         """By lists; one without a value counts as the mean of the others, and so for nothing."""
-        settings = {"noise": self.noise, "mask": batch.present, "reduction": "none"}
-        losses, known = loss(z, batch.target, **settings), defined(batch)
-        return losses.where(known, losses.where(known, 0.0).sum() / known.sum().clamp(min=1))
-
-
-def _relevant(batch: SetBatch) -> Tensor:
-    return (batch.target > 0) & batch.present
-
-
-def _varies(targets: Tensor, counted: Tensor) -> Tensor:
-    """Which lists have different targets among those that are counted, both `(lists, n)`."""
-    low = targets.where(counted, targets.amax()).amin(1)
-    high = targets.where(counted, targets.amin()).amax(1)
-    return low < high
+        known = defined(batch.target, batch.present)
+        # 0 where it is not defined.
+        losses = loss(z, batch.target, noise=self.noise, mask=batch.present, reduction="none")
+        return losses.where(known, losses.sum() / known.sum().clamp(min=1))
 
 
 def _lists(rows: Tensor, present: Tensor) -> list[Tensor]:

@@ -99,15 +99,16 @@ class Masks(LabelledSets):
         elif logits.ndim < 3 or (masks.shape != logits.shape and not exclusive):
             raise ValueError(LAYOUTS.format(tuple(logits.shape), tuple(masks.shape)))
         present = torch.ones_like(prediction[:, :1], dtype=torch.bool)
-        ignored = self.ignore_index is not None
+        ignored = self.ignore_index
         if exclusive:
-            remedy = "" if ignored else "give ignore_index= the one of pixels that do not count"
-            check_classes(target, logits.shape[1], self.ignore_index, remedy)
+            remedy = "give ignore_index= the one of pixels that do not count"
+            check_classes(target, logits.shape[1], ignored, remedy if ignored is None else "")
             target = target.long()
-            if self.ignore_index is not None:
-                present = (target != self.ignore_index)[:, None]
+            if ignored is not None:
+                present = (target != ignored)[:, None]
         else:
-            check_marks(target, "ignore_index= is for class maps (images, ...)" if ignored else "")
+            remedy = "ignore_index= is for class maps (images, ...)"
+            check_marks(target, "" if ignored is None else remedy)
             target = target.reshape(prediction.shape) > 0
         if self.together and len(logits):
             prediction, target, present = prediction[None], target[None], present[None]

@@ -494,4 +494,4 @@ def test_it_says_how_much_of_the_correction_is_taken():
     run(criterion, range(15))
     share = criterion.stats["gradient/correction"]
     assert share < 1
-    assert f"of what the draws correct it by, {share:.0%} is taken" in str(criterion)
+    assert f"of the draws' correction, {share:.0%} is taken" in str(criterion)
