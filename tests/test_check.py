@@ -409,3 +409,19 @@ def test_edit_distance_of_text_can_be_checked_at_once():
     check = LearnedSurrogateLoss(text.edit_distance, task=task).check([(logits, target)], draws=128)
     assert check.helps
     assert check.directions["this loss"].cosine > 0.75
+
+
+@pytest.mark.parametrize("samples, most", [(3, 3), (32, 6)])
+def test_what_chance_alone_lowers_is_seldom_said_to_help(samples, most):
+    """A metric whose mean under noise is the same everywhere; 2.5 % of 60 are 1.5."""
+
+    def chance(z, y):
+        return (z.double() * 1e4).frac().abs().mean(-1)
+
+    found = 0
+    for seed in range(60):
+        torch.manual_seed(seed)
+        criterion = LearnedSurrogateLoss(chance, higher_is_better=False, surrogate="none")
+        batch = torch.randn(samples, 5), torch.randn(samples, 5)
+        found += criterion.check([batch], draws=4).helps
+    assert found <= most

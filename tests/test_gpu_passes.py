@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from launches import Launches
@@ -33,7 +34,8 @@ TASKS = pytest.mark.parametrize("task", [CTC, CHARACTERS], ids=["ctc", "characte
 
 def by_loops(outputs, spelt, lengths, ctc, gradient):
     """What the kernel computes, by PyTorch."""
-    texts = SimpleNamespace(of_column=spelt.numpy())
+    letters = [*range(outputs.characters.shape[2] - 1), -2]
+    texts = SimpleNamespace(of_column=spelt.numpy(), letters=np.array([letters] * len(spelt)))
     return pytorch_passes.run(chained_step.ChainedStep(), 1, outputs, texts, ctc, gradient)
 
 

@@ -276,3 +276,61 @@ def test_a_resumed_loss_draws_and_knows_the_same(case):
     with pytest.raises(RuntimeError, match="normal must have shape"):
         other.load_state_dict(snapshot(criterion))
     assert_identical(snapshot(other), before)
+
+
+def masked(logits):
+    logits[:, 0, 2] = -torch.inf  # a class that the target does not have
+    logits[1, 1, 0] = -torch.inf
+    return logits
+
+
+@pytest.mark.filterwarnings("ignore:input_lengths are less than target_lengths")
+@pytest.mark.parametrize(
+    "change, targets, frames",
+    [
+        (torch.clone, [[1, 1], [1, 2], [2, 1], [1, 2]], [2, 4, 4, 4]),
+        (torch.clone, [[1, 2], [1, 2], [2, 1], [1, 2]], [0, 4, 4, 4]),
+        (torch.clone, [[0, 0], [1, 2], [2, 1], [1, 2]], [0, 4, 4, 4]),
+        (masked, [[1, 1], [1, 2], [2, 1], [1, 1]], [4, 4, 4, 4]),
+    ],
+    ids=["no path", "no frames", "nothing", "masked"],
+)
+def test_what_ctc_has_no_number_for_has_a_gradient(change, targets, frames):
+    z = change(torch.randn(4, 4, 3, generator=torch.Generator().manual_seed(0)))
+    counts = [sum(map(bool, target)) for target in targets]
+    criterion = LearnedSurrogateLoss(text.normalized_edit_distance, task=TASKS["ctc"])
+    for _ in range(10):
+        prediction = z.clone().requires_grad_()
+        criterion(prediction, torch.tensor(targets), frames, counts).backward()
+    assert core_of(criterion).estimator.weight > 0.5
+    assert prediction.grad.isfinite().all()
+    assert prediction.grad.any()
+    past = torch.arange(4)[:, None] >= torch.tensor(frames)
+    assert not prediction.grad[past].any()
+
+
+def test_what_is_known_of_folded_letters_is_their_draws():
+    """Where CTC does not merge what the metric does not tell apart."""
+
+    def caseless(predictions, targets):
+        lower = [[each.lower() for each in side] for side in (predictions, targets)]
+        return [float(Levenshtein.distance(p, t)) for p, t in zip(*lower)]
+
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, 1, 4, generator=random)
+    logits[1:3, :, 1:3] += 2
+    z = logits.expand(-1, 512, -1).clone().requires_grad_()
+    arguments = torch.tensor([[1, 3]]).expand(512, 2), [4] * 512, [2] * 512
+    means = []
+    for surrogate in ("auto", "none"):
+        criterion = LearnedSurrogateLoss(
+            caseless, task=text.CTC("aAb", fold=str.lower), surrogate=surrogate, reduction="sum"
+        )
+        total = 0
+        for call in range(30):
+            z.grad = None
+            criterion(z, *arguments).backward()
+            total = total + (z.grad.sum(1) if call >= 5 else 0)
+        means.append(total.flatten())
+    assert torch.cosine_similarity(*means, dim=0) > 0.99
+    assert means[0].norm() == pytest.approx(means[1].norm().item(), rel=0.1)

@@ -9,7 +9,9 @@ schedule (one checkpoint a seed, kept under runs/), and trains it for the same n
   a sample in antithetic pairs, nothing learned;
 - group-2, group-16: the group-relative policy gradient with as many calls;
 - package-2, package-16: `LearnedSurrogateLoss(metric, draws=2)`, or 16, and nothing else;
-- package-outputs, score-2-outputs: with 2 calls of the metric that gives one value an output.
+- package-outputs, score-2-outputs: with 2 calls of the metric that gives one value an output;
+- package-quarter, package-late, package-late-proxy, only if they are named: of a batch a quarter is
+  measured; or all, and the values come eight calls later, without and with the proxy as base loss.
 
 A method's learning rate is the one of the problem's three with the lowest mean metric on validation
 samples for the first two seeds; where that is the lowest or the highest of them, one more is tried
@@ -44,7 +46,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "examples"))
 
 from user_metrics import PROBLEMS
-from user_metrics.methods import METHODS, is_for, make_objective
+from user_metrics.methods import DEAR, METHODS, is_for, make_objective
 from user_metrics.problem import Problem
 from user_metrics.results import Results, Row
 from user_metrics.training import checkpoint, tune
@@ -63,7 +65,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--problems", nargs="+", choices=list(PROBLEMS), default=list(PROBLEMS))
-    add("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    add("--methods", nargs="+", choices=[*METHODS, *DEAR], default=list(METHODS))
     add("--batch", type=int, nargs="+", default=[64, 8])
     add("--steps", type=int, default=600)
     add("--seeds", type=int, default=5)

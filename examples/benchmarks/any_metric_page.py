@@ -1,12 +1,13 @@
-"""The picture and the table of docs/any-metric.md, from the study's results.
+"""The picture and tables of docs/any-metric.md and docs/slow-metrics.md, from the results.
 
-Between the page's markers everything is replaced; all else on it is written by hand.
+Between the pages' markers everything is replaced; all else on them is written by hand.
 
 Example:
     python examples/benchmarks/any_metric_page.py
 """
 
 import argparse
+import re
 import statistics
 import sys
 from pathlib import Path
@@ -17,13 +18,15 @@ sys.path.insert(0, str(ROOT / "examples"))
 from user_metrics import PROBLEMS
 from user_metrics.picture import draw
 from user_metrics.results import Row
-from user_metrics.summary import Comparison, geometric_mean, mean, pace, read, spread
+from user_metrics.summary import Comparison, best_rows, geometric_mean, mean, pace, read, spread
 
 RESULTS = Path(__file__).parent / "results" / "any_metric"
-PAGE = ROOT / "docs" / "any-metric.md"
+PAGES = [ROOT / "docs" / name for name in ("any-metric.md", "slow-metrics.md")]
 PICTURE = ROOT / "docs" / "_static" / "any-metric.png"
-BATCH = 64
-BEGIN, END = (f"<!-- any_metric_page.py: {at} -->" for at in ("begin", "end"))
+STEPS = 600
+MARKED = re.compile(
+    r"(<!-- any_metric_page\.py: (\w+) -->\n).*?(\n<!-- any_metric_page\.py: end -->)", re.DOTALL
+)
 # The table's columns.
 HEADS = {
     "proxy": "proxy continued",
@@ -36,6 +39,15 @@ HEADS = {
     "package-2": "**package, 2**",
     "package-16": "**package, 16**",
     "package-outputs": "**package, 2, one value an output**",
+}
+# Columns where the metric is dear: methods and their steps.
+DEAR = {
+    ("proxy", STEPS): "proxy continued",
+    ("package-2", STEPS): "every sample measured",
+    ("package-2", STEPS // 4): "every sample, a quarter of the steps",
+    ("package-quarter", STEPS): "**a quarter of each batch**",
+    ("package-late", STEPS): "every sample, values come 8 calls later",
+    ("package-late-proxy", STEPS): "the same, with the proxy as `base_loss`",
 }
 # Level is what differs by less than this share.
 LEVEL = 0.003
@@ -67,23 +79,27 @@ def figures(row: Row | None, lowest: float) -> str:
     return f"{value} ± {spread(row):.1g}"
 
 
-def table(study: Comparison) -> list[str]:
+def table(study: Comparison, heads: dict[str, str], *, paces: bool = True) -> list[str]:
     """Markdown: a row a problem, and the pace of each method."""
-    methods = [method for method in HEADS if any(method in rows for rows in study.values())]
+    methods = [method for method in heads if any(method in rows for rows in study.values())]
     lines = [
-        "| metric, lower is better | " + " | ".join(HEADS[method] for method in methods) + " |",
+        "| metric, lower is better | " + " | ".join(heads[method] for method in methods) + " |",
         "|---" * (len(methods) + 1) + "|",
     ]
     for name, rows in study.items():
         lowest = min(mean(row) for method, row in rows.items() if method in methods)
         cells = [figures(rows.get(method), lowest) for method in methods]
         lines.append(f"| {PROBLEMS[name].sentence} | " + " | ".join(cells) + " |")
-    paces = []
-    for method in methods:
-        extra = [pace(rows[method]) for rows in study.values() if method in rows]
-        paces.append(f"{statistics.median(extra):+.1f} ms" if method != "proxy" else "")
-    lines.append("| *a step over the proxy's, median* | " + " | ".join(paces) + " |")
+    if paces:
+        costs = [cost(study, method) for method in methods]
+        lines.append("| *a step over the proxy's, median* | " + " | ".join(costs) + " |")
     return lines
+
+
+def cost(study: Comparison, method: str) -> str:
+    """A step's time over the proxy's, in the median over the problems."""
+    extra = [pace(rows[method]) for rows in study.values() if method in rows]
+    return f"{statistics.median(extra):+.1f} ms" if method != "proxy" else ""
 
 
 def summary(study: Comparison) -> list[str]:
@@ -123,31 +139,65 @@ def provenance(study: Comparison) -> str:
     )
 
 
-def section(folder: Path) -> str:
-    """What stands between the markers."""
-    study = read(folder, BATCH)
+def batches_of_64(folder: Path) -> list[str]:
+    """The picture, what it comes to, and the table."""
+    study = read(folder, 64, STEPS)
     draw(study, PICTURE)
     alternative = "Test metric of each method as a share of the proxy's, for each problem"
     picture = f"![{alternative}](_static/{PICTURE.name})"
-    return "\n".join([picture, "", *summary(study), "", *table(study), "", provenance(study)])
+    return [picture, "", *summary(study), "", *table(study, HEADS), "", provenance(study)]
+
+
+def batches_of_8(folder: Path) -> list[str]:
+    """What it comes to, and the table."""
+    study = read(folder, 8, STEPS)
+    if not study:
+        return ["Not run yet."]
+    return [*summary(study), "", *table(study, HEADS), "", provenance(study)]
+
+
+def dear(folder: Path) -> list[str]:
+    """The table of where the metric is dear."""
+    study = {}
+    for name in PROBLEMS:
+        file = folder / f"{name}.json"
+        steps = {count: best_rows(file, 64, count) if file.exists() else {} for _, count in DEAR}
+        rows = {f"{m} {n}": steps[n][m] for m, n in DEAR if m in steps[n]}
+        if any("quarter" in key for key in rows):
+            study[name] = rows
+    if not study:
+        return ["Not run yet."]
+    heads = {f"{method} {count}": head for (method, count), head in DEAR.items()}
+    return table(study, heads, paces=False)
+
+
+SECTIONS = {"batches_of_64": batches_of_64, "batches_of_8": batches_of_8, "dear": dear}
 
 
 def filled(page: str, folder: Path) -> str:
-    """The page with the section of now."""
-    before, _, rest = page.partition(BEGIN)
-    _, found, after = rest.partition(END)
-    if not found:
-        raise ValueError(f"the page lacks {BEGIN} or {END}")
-    return f"{before}{BEGIN}\n{section(folder)}\n{END}{after}"
+    """The page with its sections of now.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if not MARKED.search(page):
+        raise ValueError("the page lacks <!-- any_metric_page.py: ... --> and its end")
+
+    def section(found: re.Match[str]) -> str:
+        return found[1] + "\n".join(SECTIONS[found[2]](folder)) + found[3]
+
+    return MARKED.sub(section, page)
 
 
 def main() -> None:
-    """Write the picture and the page's sections."""
+    """Write the picture and the pages' sections."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--results", type=Path, default=RESULTS)
-    PAGE.write_text(filled(PAGE.read_text(), parser.parse_args().results))
+    folder = parser.parse_args().results
+    for page in PAGES:
+        page.write_text(filled(page.read_text(), folder))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
 """What the study trains on: for each method, a loss of a batch."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from torch import Tensor
 
-import learned_surrogates
+from learned_surrogates import LearnedSurrogateLoss, Workers
 
-from .problem import Metric, Problem
+from .problem import Problem
 from .score_function import GroupRelative, ScoreFunction
 
 # `(prediction, target) -> ()`.
@@ -25,6 +26,13 @@ METHODS = (
     "package-16",
     "package-outputs",
 )
+# What the package is told where the metric is dear. Values that are late come eight calls later.
+LATE = {"executor": Workers(ThreadPoolExecutor, lag=8)}
+DEAR: dict[str, dict[str, Any]] = {
+    "package-quarter": {"metric_budget": 0.25},
+    "package-late": LATE,
+    "package-late-proxy": LATE,
+}
 
 
 def is_for(method: str, problem: Problem) -> bool:
@@ -38,7 +46,7 @@ def make_objective(method: str, problem: Problem, seed: int) -> Objective:
     """The method's loss.
 
     Args:
-        method: of `METHODS`.
+        method: of `METHODS` or `DEAR`.
         seed: of its noise and weights.
     """
     name, _, form = method.partition("-")
@@ -51,17 +59,18 @@ def make_objective(method: str, problem: Problem, seed: int) -> Objective:
         return ScoreFunction(metric, calls, seed)
     if name == "group":
         return GroupRelative(metric, calls, seed)
-    if name == "package":
-        return package_loss(metric, calls, seed)
     loss = problem.proxy
-    if name == "trick" and problem.trick is not None and problem.trick.loss is not None:
+    if method == "trick" and problem.trick is not None and problem.trick.loss is not None:
         loss = problem.trick.loss
-    return lambda prediction, target: loss(prediction, target).mean()
 
+    def mean_loss(prediction: Tensor, target: Tensor) -> Tensor:
+        return loss(prediction, target).mean()
 
-def package_loss(metric: Metric, draws: int, seed: int) -> Objective:
-    """The package at its defaults."""
-    return learned_surrogates.LearnedSurrogateLoss(metric, draws=draws, seed=seed)
+    if name == "package":
+        told = DEAR.get(method, {})
+        base = mean_loss if form.endswith("-proxy") else None
+        return LearnedSurrogateLoss(metric, draws=calls, seed=seed, base_loss=base, **told)
+    return mean_loss
 
 
 def plain_stats(objective: Objective) -> dict[str, float]:

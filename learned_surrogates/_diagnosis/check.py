@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,6 +10,8 @@ if TYPE_CHECKING:
 
 # Names of the directions.
 OWN, BASE = "this loss", "base loss"
+# How often a gradient without any use is taken for one that helps.
+CHANCE = 0.025
 
 
 @dataclass(frozen=True)
@@ -63,9 +66,14 @@ class GradientCheck:
 
     @property
     def helps(self) -> bool:
-        """Whether the best step lowers the error by over two standard errors."""
+        """Whether the best step lowers the error by more than chance does.
+
+        That is 2.6 standard errors of many samples, and more of few: the best of all steps is
+        looked at, and it may be one by chance.
+        """
         own = self.directions[OWN]
-        return own.change[self.step] < -2 * own.standard_error[self.step]
+        most = _deviations(CHANCE / len(self.steps), self.samples)
+        return own.change[self.step] < -most * own.standard_error[self.step]
 
     @property
     def verdict(self) -> str:
@@ -176,3 +184,14 @@ class GradientCheck:
 def interval(low: float, high: float) -> str:
     """Its ends, or the one number that it is."""
     return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+
+
+def _deviations(chance: float, samples: int) -> float:
+    """Standard errors that a mean of so many samples is above 0 by, with this chance.
+
+    The quantile of Student's t, as Fisher expands it around the normal distribution's.
+    """
+    z, n = NormalDist().inv_cdf(1 - chance), max(1, samples - 1)
+    first, second = z**3 + z, 5 * z**5 + 16 * z**3 + 3 * z
+    third = 3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z
+    return z + first / (4 * n) + second / (96 * n**2) + third / (384 * n**3)

@@ -68,6 +68,29 @@ class Measurement:
             return known
         return known.new_full((batch,), torch.nan).index_copy(0, self.positions, known)
 
+    def stand_in(self, rows: Tensor, batch: int) -> tuple[Tensor, Tensor]:
+        """What was made of the measured samples' values, over the whole batch, for a gradient.
+
+        Where only some were measured, chosen at random, they stand for all, and the mean over calls
+        stays what it is.
+
+        Args:
+            rows: `(n, samples, ...)`.
+            batch: how many samples that has.
+
+        Returns:
+            `(n, batch, ...)` float32, and how many samples each stands for, `(batch,)`: 0 are those
+            that were not measured, or on which the metric failed.
+        """
+        usable = self.usable.view(-1, *[1] * (rows.ndim - 2))
+        rows, stands_for = rows.float().where(usable, 0.0), self.usable.float()
+        if self.positions is None:
+            return rows, stands_for
+        stands_for = stands_for * (batch / len(self.positions))
+        nothing = rows.new_zeros(len(rows), batch, *rows.shape[2:])
+        rows = nothing.index_copy(1, self.positions, rows)
+        return rows, stands_for.new_zeros(batch).index_copy(0, self.positions, stands_for)
+
     def over_batch(self, batch: int) -> Tensor:
         """Means over all predictions, `(batch,)` float32; of others, the mean of those measured."""
         errors = self.by_sample.mean(0).float()

@@ -38,11 +38,15 @@ class Quality:
         self.readings = 0
 
     def read(self, batch: Batch, measured: Tensor, base: Tensor | None) -> None:
-        """Takes gradients with respect to a batch's prediction, of its shape."""
+        """Takes gradients with respect to a batch's prediction, of its shape.
+
+        A sample alone is the one half, and its own the other: readings take turns.
+        """
         prediction, count = batch.prediction, len(batch.target)
-        if count < 2:
+        if not count:
             return
-        odd = torch.arange(count, device=measured.device) % 2 == 1
+        turn = self.readings % 2 if count == 1 else 0
+        odd = torch.arange(turn, turn + count, device=measured.device) % 2 == 1
         odd = batch.per_sample(odd, measured.ndim)
         halves = []
         for gradient in (measured,) if base is None else (measured, base.to(measured)):
@@ -60,17 +64,33 @@ class Quality:
         if self.vectors is None or self.vectors.shape != new.shape:
             self.vectors, self.readings = torch.zeros_like(new), 0
         new = self._bounded(new)
-        rate = max(MOMENTUM, 1 / (self.readings + 1))
-        vectors = torch.lerp(self.vectors.to(new), new, rate)
-        # What one reading has in common with the means: how much that varies tells the error.
-        g, h, b, c = new
-        mean_g, mean_h, mean_b, mean_c = vectors
-        products = torch.stack([g @ mean_c + h @ mean_b, b @ mean_h + c @ mean_g, g @ h])
-        lengths = torch.stack([(g + h).square().sum(), (b + c).square().sum()])
+        if count == 1:
+            products, vectors = self._of_one(new, turn)
+        else:
+            vectors = torch.lerp(self.vectors.to(new), new, self._rate(self.readings))
+            products = _products(*new, *vectors)
+        lengths = torch.stack([(new[:2].sum(0)).square().sum(), (new[2:].sum(0)).square().sum()])
         figures = torch.cat([lengths, products, products.square()]).double().cpu()
-        self.figures = torch.lerp(self.figures, figures, rate)
+        self.figures = torch.lerp(self.figures, figures, self._rate(self.readings))
         self.vectors = vectors
         self.readings += 1
+
+    def _of_one(self, new: Tensor, turn: int) -> tuple[Tensor, Tensor]:
+        """Products and running means, where one half has a gradient, and the other nothing."""
+        assert self.vectors is not None
+        own = torch.arange(4, device=new.device)[:, None] % 2 == turn
+        # Of a whole batch's gradient, a half has half.
+        new = new / 2
+        rate = self._rate(self.readings // 2)
+        vectors = self.vectors.to(new)
+        vectors = torch.where(own, torch.lerp(vectors, new, rate), vectors)
+        x, y, other_x, other_y = new[turn], new[2 + turn], vectors[1 - turn], vectors[3 - turn]
+        return torch.stack([2 * (x @ other_y), 2 * (y @ other_x), x @ other_x]), vectors
+
+    @staticmethod
+    def _rate(readings: int) -> float:
+        """Weight of a reading after so many."""
+        return max(MOMENTUM, 1 / (readings + 1))
 
     def _bounded(self, new: Tensor) -> Tensor:
         """A reading that is no longer than some mean ones."""
@@ -81,7 +101,7 @@ class Quality:
         shares = torch.where((lengths > most) & (most > 0), (most / lengths).sqrt(), 1.0)
         return new * shares.repeat_interleave(2)[:, None]
 
-    def _products(self) -> tuple[float, float, float]:
+    def _means(self) -> tuple[float, float, float]:
         """Squared lengths of the measured and the base loss's mean gradient, and their product."""
         if self.vectors is None or self.readings < FEWEST:
             return math.nan, math.nan, math.nan
@@ -91,12 +111,12 @@ class Quality:
     @property
     def signal_to_noise(self) -> float:
         """Length of a step's mean over its standard deviation; NaN before it is known."""
-        return _ratio(self._products()[0], float(self.figures[0]))
+        return _ratio(self._means()[0], float(self.figures[0]))
 
     @property
     def sure_signal_to_noise(self) -> float:
         """The same as far as it is more than noise makes by chance."""
-        signal = self._products()[0]
+        signal = self._means()[0]
         if signal != signal:
             return math.nan
         # Where halves have nothing in common, the product of their means varies as that of one
@@ -108,12 +128,12 @@ class Quality:
     @property
     def base_signal_to_noise(self) -> float:
         """The same of the base loss."""
-        return _ratio(self._products()[1], float(self.figures[1]))
+        return _ratio(self._means()[1], float(self.figures[1]))
 
     @property
     def cosine(self) -> tuple[float, float]:
         """Of the base loss's mean gradient with the measured one, and its standard error."""
-        signal, base, across = self._products()
+        signal, base, across = self._means()
         if not (signal > 0 and base > 0):
             return math.nan, math.nan
         means, squares = self.figures[2:].split(PRODUCTS)
@@ -129,6 +149,13 @@ class Quality:
 
     def to(self, device: torch.device) -> None:
         self.vectors = None if self.vectors is None else self.vectors.to(device)
+
+
+def _products(
+    g: Tensor, h: Tensor, b: Tensor, c: Tensor, g0: Tensor, h0: Tensor, b0: Tensor, c0: Tensor
+) -> Tensor:
+    """What a reading has in common with the means: how much that varies tells the error."""
+    return torch.stack([g @ c0 + h @ b0, b @ h0 + c @ g0, g @ h])
 
 
 def _ratio(signal: float, length: float) -> float:

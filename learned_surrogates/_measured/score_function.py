@@ -65,15 +65,10 @@ def measured_gradient(
     z, pairs, size = draws.z, len(draws.deviations), len(draws.z)
     outputs = measured.values.shape[2:]
     count = max(1, outputs.numel())
-    known = half_differences(measured.values).float().reshape(pairs, -1, count)
-    stands_for = measured.usable.float()
-    if measured.positions is not None:
-        chosen = measured.positions
-        stands_for = stands_for * (size / len(chosen))
-        stands_for = torch.zeros(size, device="cpu").index_copy(0, chosen, stands_for)
-        known = torch.zeros(pairs, size, count, device="cpu").index_copy(1, chosen, known)
+    differences = half_differences(measured.values).reshape(pairs, -1, count)
+    differences, stands_for = measured.stand_in(differences, size)
     told, rest = estimate(
-        send(known, z),
+        send(differences, z),
         by_output(draws.deviations, outputs, 2),
         by_output(draws.width.expand(z.shape[1:])[None], outputs, 1)[0],
         None if slope is None else by_output(slope, outputs, 1),

@@ -20,6 +20,8 @@ ALIKE = 10.0
 MOST = 10.0
 # So many are taken as alike, whatever their spreads.
 FEW = 32
+# Of the largest spread, what is less is no other scale: the output is as good as constant.
+CONSTANT = 1e-3
 BEYOND = (
     "predictions are as {size} as {largest:.0e}, whose square float32 has no room for: noise as "
     "wide as a share of what they vary by cannot be made, and there is no gradient to follow. "
@@ -129,7 +131,8 @@ def _rule(moments: Tensor) -> Tensor:
     between = (error_mean - centre).square()
     error = (within + (between.mean(pooled, keepdim=True) if pooled else between)).sqrt()
     own = spread.mean(pooled, keepdim=True) if pooled else spread
-    own = _smaller(own, error)
+    # Nor is it one where errors are of the others' scale.
+    own = torch.maximum(_smaller(own, error), 2 * error / ALIKE)
     everywhere = (error_variance.mean() + (error_mean - error_mean.mean()).square().mean()).sqrt()
     shared = _smaller(spread.mean(), everywhere)
     # Nothing varies, as with one sample or a constant model: as wide as what there is.
@@ -139,7 +142,7 @@ def _rule(moments: Tensor) -> Tensor:
         spread.new_ones(()),
     ):
         shared = torch.where(shared > 0, shared, size)
-    own = torch.where(own > 0, own, shared)
+    own = torch.where(own > CONSTANT * own.max(), own, shared)
     differ = (own.max() > ALIKE * own.min()) & (own.numel() <= FEW)
     return SHARE * torch.where(differ, own, shared)
 

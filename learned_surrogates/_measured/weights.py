@@ -1,6 +1,8 @@
 """Gradients in a space where it means something that they agree: a layer's weights."""
 
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -48,6 +50,22 @@ def _parameter(node: Any) -> Tensor | None:
     return variable if type(variable) in (Tensor, torch.nn.Parameter) else None
 
 
+@contextmanager
+def unheard(tensors: list[Tensor]) -> Iterator[None]:
+    """Within, the user's hooks on these tensors hear of no gradient, nor does `retain_grad`."""
+    hooks = [(t._backward_hooks, dict(t._backward_hooks)) for t in tensors if t._backward_hooks]
+    retaining = [(t, t.grad) for t in tensors if t.retains_grad]
+    for heard, _ in hooks:
+        heard.clear()  # the graph's own dict
+    try:
+        yield
+    finally:
+        for heard, kept in hooks:
+            heard.update(kept)
+        for tensor, gradient in retaining:
+            tensor.grad = gradient
+
+
 def in_weights(prediction: Tensor, gradients: list[Tensor], layer: list[Tensor]) -> list[Tensor]:
     """Gradients with respect to a prediction as ones with respect to a layer's parameters, flat.
 
@@ -55,10 +73,11 @@ def in_weights(prediction: Tensor, gradients: list[Tensor], layer: list[Tensor])
     model: it tells directions, but hardly how noisy they are.
     """
     if layer and prediction.requires_grad:
-        found = [
-            torch.autograd.grad(prediction, layer, gradient.to(prediction), retain_graph=True)
-            for gradient in gradients
-        ]
+        with unheard([prediction, *layer]):
+            found = [
+                torch.autograd.grad(prediction, layer, gradient.to(prediction), retain_graph=True)
+                for gradient in gradients
+            ]
         return [torch.cat([part.flatten().float() for part in parts]) for parts in found]
     z = prediction.detach().float()
     z = z.flatten(1) if z.ndim > 1 else z[:, None]

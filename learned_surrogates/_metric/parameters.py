@@ -24,6 +24,11 @@ TRUE = set(
     )
 )
 TEXT = {"s", "str", "string", "text", "word"}
+# What says nothing beside such parts; and what does where the other parameter's name tells, too.
+NEUTRAL = TEXT | set(
+    re.findall(r"\w+", "y ground sentence sequence seq mask box bbox point image img tensor list")
+)
+CANDIDATES = {"candidate", "cand"}
 MANY = re.compile(r"list|sequence|iterable|tuple|collection|array|series", re.IGNORECASE)
 
 
@@ -43,13 +48,19 @@ def first_two(function: Callable[..., Any]) -> tuple[str, ...]:
 
 
 def is_reversed(function: Callable[..., Any]) -> bool:
-    """Whether the names say that the target comes first, as jiwer's and scikit-learn's do."""
+    """Whether the names say that the target comes first, as jiwer's and scikit-learn's do.
+
+    Both of them, as (reference, hypothesis) and (y_true, y_pred); or one that says nothing else:
+    (target, x), but not (target_scores, x).
+    """
     names = first_two(function)
     if not names:
         return False
     first, second = map(_role, names)
+    if first == TRUE and second != TRUE:
+        return second == PREDICTED or _only(names[0], TRUE)
     # What is called `actual` is the truth beside a prediction, and the outcome beside a truth.
-    return (first == TRUE and second != TRUE) or (second == PREDICTED and first != PREDICTED)
+    return second == PREDICTED != first and _only(names[1], PREDICTED - CANDIDATES)
 
 
 def takes_texts(function: Callable[..., Any]) -> bool:
@@ -108,9 +119,13 @@ def _singular(part: str) -> str:
     return {"hypotheses": "hypothesis"}.get(part, part.removesuffix("s"))
 
 
+def _only(name: str, role: set[str]) -> bool:
+    """Whether a name is made of such parts, and of what says nothing."""
+    return all({part, _singular(part)} & (role | NEUTRAL) for part in _parts(name))
+
+
 def _role(name: str) -> set[str]:
-    """`PREDICTED`, also for `labels_pred`; `TRUE`; or nothing."""
+    """`PREDICTED`, `TRUE`, or nothing, also for `labels_pred`, which the other name must tell."""
     parts = {kind for part in _parts(name) for kind in (part, _singular(part))}
-    if parts & PREDICTED:
-        return PREDICTED
-    return TRUE if parts & TRUE else set()
+    roles = [role for role in (PREDICTED, TRUE) if parts & role]
+    return roles[0] if len(roles) == 1 else set()

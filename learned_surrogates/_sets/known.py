@@ -127,13 +127,8 @@ class SetDraws(Draws):
         which has the same mean for every h whose mean's gradient is known (`score_function`); and
         with what it owes to w (`Spread`).
         """
-        sets = self.noise.shape[1]
-        rest = half_differences(measured.by_sample).float().where(measured.usable, 0.0)
-        stands_for = measured.usable.float()
-        if measured.positions is not None:
-            chosen, nothing = measured.positions, rest.new_zeros(len(rest), sets)
-            stands_for = nothing[0].index_copy(0, chosen, stands_for * (sets / len(chosen)))
-            rest = nothing.index_copy(1, chosen, rest)
+        rest = half_differences(measured.by_sample)
+        rest, stands_for = measured.stand_in(rest, self.noise.shape[1])
         rest = rest - self._columns @ self._weights.float()
         rest = torch.where(stands_for > 0, correction * stands_for * rest, 0.0) / len(rest)
         gradient = torch.einsum("pb,pb...->b...", send(rest, self.noise), self.noise) / self.width

@@ -47,12 +47,15 @@ class Controls:
         self.task = task
         self.batch = batch
         self.labels = folded_labels(task, batch.labels)
+        # CTC's sum over paths knows classes, not letters: folded or not, a text is right as it is.
+        self.spelt = batch.labels if task.merges else self.labels
         # What is no number in padding must not reach anything.
         logits = batch.logits.float().where(batch.present[:, None], 0.0).requires_grad_()
         with torch.enable_grad():
             of_logits = replace(batch, logits=logits)
             distance = expected_distances(task, of_logits)
-            right = task.log_likelihood(folded(task, of_logits), self.labels, batch.present).exp()
+            alike = logits if task.merges else folded(task, of_logits)
+            right = task.log_likelihood(alike, self.spelt, batch.present).exp()
             (self._d_distance,) = torch.autograd.grad(distance.sum(), logits)
             (self._d_right,) = torch.autograd.grad(right.sum(), logits)
         self._p = batch.probabilities.where(batch.present[:, None], 0.0)
@@ -81,10 +84,11 @@ class Controls:
         """
         count, size = drawn.shape[:2]
         read = self.task.labels(drawn.where(self.batch.present, -1).flatten(0, 1).cpu())
-        said = list(map(_as_string, folded_labels(self.task, read)))
-        meant = list(map(_as_string, self.labels)) * count
+        same = folded_labels(self.task, read)
+        said, meant = list(map(_as_string, same)), list(map(_as_string, self.labels)) * count
         distances = cpdist(said, meant, scorer=Levenshtein.distance, dtype=np.float32)
-        wrong = [a != b for a, b in zip(said, meant, strict=True)]
+        spelt = read if self.task.merges else same
+        wrong = [a != b for a, b in zip(spelt, self.spelt * count, strict=True)]
         known = torch.stack(
             [torch.from_numpy(distances), torch.tensor(wrong, dtype=torch.float32, device="cpu")]
         )

@@ -1,5 +1,6 @@
 """The task of a CTC recogniser."""
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -19,6 +20,8 @@ from ._text_task import TextBatch, as_integers, check_output, padded
 
 # In the place of log 0 when a generated text, which is certain of itself, is aligned.
 LEAST_PROBABILITY = 1e-6
+# In the place of that of what is masked.
+LEAST_LOG_PROBABILITY = -70.0
 # Of a frame, where targets are aligned.
 LARGEST_SCORE = 1e30
 TOO_SHORT = (
@@ -136,20 +139,26 @@ class CTC(ReadingTask):
         return kept_rows(classes, kept)
 
     def log_likelihood(self, logits: Tensor, labels: Labels, present: Tensor) -> Tensor:
-        # Without frames there is nothing to read.
-        frames = present.sum(1).clamp(min=1).cpu()
-        log_probs = logits.permute(2, 0, 1).log_softmax(2)
+        frames = present.sum(1).cpu()
+        # A class that is masked with minus infinity, or a text with more characters than there are
+        # frames, would leave no gradient that is a number.
+        log_probs = logits.permute(2, 0, 1).log_softmax(2).clamp(min=LEAST_LOG_PROBABILITY)
         lengths = torch.tensor([len(label) for label in labels], device="cpu")
         targets = torch.tensor(padded(labels, 1, self.alphabet.special), device=logits.device)
         loss = F.ctc_loss(
             log_probs,
             targets.clamp(min=0),
-            frames,
+            frames.clamp(min=1),
             lengths,
             blank=self.alphabet.special,
             reduction="none",
+            zero_infinity=True,
         )
-        return -loss
+        repeats = [sum(map(operator.eq, label, label[1:])) for label in labels]
+        needed = lengths + torch.tensor(repeats, device="cpu")
+        # Without frames nothing is read.
+        likelihood = (-loss).where(send(frames > 0, loss.device), 0.0)
+        return likelihood.where(send(needed <= frames, loss.device), -torch.inf)
 
     def encode(
         self, predictions: list[str], targets: list[str], shape: torch.Size | None

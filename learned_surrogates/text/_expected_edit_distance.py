@@ -41,8 +41,9 @@ class ExpectedEditDistance(nn.Module):
 
     without any draw. The row of the edit-distance table (Wagner and Fischer) is kept as the
     probabilities of the steps between its neighbours, given what the frame before has read; its
-    columns are taken as a Markov chain given that, which is the one approximation. A model that is
-    certain of its reading has the distance itself. It needs no metric, no draws, and nothing that
+    columns are taken as a Markov chain given that, and with CTC, whether a character that the
+    target does not have repeats the one before as independent from frame to frame: these are the
+    approximations. A model that is certain of its reading has the distance itself. It needs no metric, no draws, and nothing that
     is learned.
 
     On the CPU, in float32 and with costs of 1, the passes over the frames are compiled where Numba
@@ -168,9 +169,10 @@ def expected_distances(
     task: TextTask, batch: TextBatch, step: ColumnStep = UNIT, insertion: int = 1
 ) -> Tensor:
     """Expected distances `(batch,)` in units of the step, with the graph of the batch's logits."""
-    spelling = Spelling(folded_labels(task, batch.labels), task.alphabet.special)
+    same = None if task.folded is None else task.folded.tolist()
+    spelling = Spelling(batch.labels, task.alphabet.special, same)
     problem = Problem(spelling, batch.present, task.merges, step, insertion)
-    distances: Tensor = ClosedForm.apply(folded(task, batch), problem)
+    distances: Tensor = ClosedForm.apply(batch.logits, problem)
     return distances
 
 

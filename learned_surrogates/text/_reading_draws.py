@@ -68,12 +68,7 @@ class ReadingDraws(Draws):
         baseline: Kool, van Hoof, Welling, 2019).
         """
         count, size = self.drawn.shape[:2]
-        rest = centred(measured.values).float().where(measured.usable, 0.0)
-        stands_for = measured.usable.float()
-        if measured.positions is not None:
-            chosen, nothing = measured.positions, self.columns.new_zeros(count, size)
-            stands_for = nothing[0].index_copy(0, chosen, stands_for * (size / len(chosen)))
-            rest = nothing.index_copy(1, chosen, rest)
+        rest, stands_for = measured.stand_in(centred(measured.values), size)
         if self.columns.shape[2]:
             rest = rest - self.share * (self.columns @ self._weights.float())
         weights = correction * stands_for

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import any_metric, any_metric_page
 from user_metrics import PROBLEMS
-from user_metrics.methods import METHODS, is_for, make_objective, plain_stats
+from user_metrics.methods import DEAR, METHODS, is_for, make_objective, plain_stats
 from user_metrics.results import Results
 from user_metrics.score_function import GroupRelative, ScoreFunction
 from user_metrics.training import Run, tune
@@ -150,7 +150,7 @@ def test_a_study_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert len(made) == 17
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, *DEAR])
 def test_methods_train(method):
     problem = PROBLEMS["off_by_1"]
     assert is_for(method, problem)
@@ -175,7 +175,7 @@ def test_the_page_compares_each_method_at_its_best_rate(tmp_path, monkeypatch):
             results.add(seed, run_with(0.51 * share), "abc", method="score-2", **key)
         for seed in range(2):  # of a rate that was not chosen
             results.add(seed, run_with(0.3), "abc", method="proxy", **key | {"rate": 0.01})
-    page = any_metric_page.PAGE.read_text()
+    page = any_metric_page.PAGES[0].read_text()
     text = any_metric_page.filled(page, tmp_path)
     assert text != page
     assert any_metric_page.filled(text, tmp_path) == text
@@ -184,3 +184,17 @@ def test_the_page_compares_each_method_at_its_best_rate(tmp_path, monkeypatch):
     assert "lower in 1 of 2, above in 1, at worst +20.0 %" in text
     assert "| 0.51 ± 0.01 | **0.051** ± 0 |" in text
     assert (tmp_path / "picture.png").stat().st_size > 10_000
+
+
+def test_the_page_of_slow_metrics_has_the_problems_with_a_budget(tmp_path):
+    for name in ("off_by_1", "costs"):
+        results = Results(tmp_path / f"{name}.json", {})
+        for method, steps, figure in (("proxy", 600, 0.5), ("package-2", 150, 0.25)):
+            results.add(0, run_with(figure), "abc", method=method, steps=steps, batch=64, rate=1e-3)
+    key = {"method": "package-quarter", "steps": 600, "batch": 64, "rate": 1e-3}
+    results.add(0, run_with(0.2), "abc", **key)
+    lines = any_metric_page.dear(tmp_path)
+    assert lines[0].count("|") == 5
+    assert lines[2:] == [f"| {PROBLEMS['costs'].sentence} | 0.5 ± 0 | 0.25 ± 0 | **0.2** ± 0 |"]
+    page = any_metric_page.filled(any_metric_page.PAGES[1].read_text(), tmp_path)
+    assert lines[2] in page

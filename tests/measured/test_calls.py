@@ -270,3 +270,20 @@ def test_a_gradient_that_is_checked_has_draws_of_its_own():
         batch = criterion.task.read(*make_arguments("measured"))
         found.append(core_of(criterion).gradient(batch, 4))
     assert found[0].any() and torch.equal(*found)
+
+
+def test_a_gradient_in_evaluation_mode_is_of_other_draws_each_time_and_of_that_the_user_hears():
+    def off_by_one(z, y):
+        return ((z - y).abs() > 1).float().mean(-1)
+
+    criterion = LearnedSurrogateLoss(off_by_one, surrogate="none").eval()
+    z, y = torch.randn(2, 4, 20, generator=torch.Generator().manual_seed(0)).unbind()
+    gradients = []
+    with pytest.warns(UserWarning, match="10 calls have asked for a gradient in evaluation mode"):
+        for _ in range(400):
+            prediction = z.clone().requires_grad_()
+            criterion(prediction, y).backward()
+            gradients.append(prediction.grad)
+    assert criterion.stats["calls"] == 0
+    halves = torch.stack(gradients).view(2, 200, -1).mean(1)
+    assert torch.cosine_similarity(*halves, dim=0) > 0.6

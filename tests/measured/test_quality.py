@@ -229,3 +229,40 @@ def test_the_cosines_error_is_that_of_its_means():
     spread = torch.tensor(found)[:, 0].std()
     assert 0.2 < cosines[0] < 0.8
     assert errors.nanmedian() == pytest.approx(spread.item(), rel=0.4)
+
+
+def test_hooks_of_the_user_hear_of_the_backward_pass_alone():
+    layer, heard = nn.Linear(4, 3), []
+    layer.weight.register_hook(heard.append)
+    criterion = LearnedSurrogateLoss(lambda z, y: ((z - y).abs() > 1).float().mean(-1))
+    for _ in range(8):
+        prediction = layer(torch.randn(16, 4))
+        prediction.retain_grad()
+        prediction.register_hook(heard.append)
+        loss = criterion(prediction, torch.randn(16, 3))
+        assert prediction.grad is None
+        loss.backward()
+        assert prediction.grad is not None
+    assert core_of(criterion).record.quality.readings == 2
+    assert len(heard) == 16
+
+
+def test_samples_one_by_one_tell_what_a_batch_does():
+    """A base loss that leads the same way, another, and one that leads away."""
+    torch.manual_seed(0)
+    weight, base = torch.randn(3), torch.randn(3)
+    for sign, other in ((1, 0.0), (0, 1.0), (-1, 0.0)):
+        quality = Quality()
+        for _ in range(400):
+            x, noise = torch.randn(()), 0.5 * torch.randn(2, 1, 3)
+            # Of which the virtual layer has the products.
+            prediction = torch.ones(1, 3) + 0.1 * x
+            measured = weight + noise[0]
+            of_base = sign * weight + other * base + noise[1]
+            quality.read(Batch(prediction=prediction, target=torch.zeros(1)), measured, of_base)
+        true = torch.cosine_similarity(weight, sign * weight + other * base, dim=0).item()
+        cosine, error = quality.cosine
+        assert error < 0.1
+        assert cosine == pytest.approx(true, abs=0.15)
+        expected = weight.norm() / (0.5 * math.sqrt(3))
+        assert quality.signal_to_noise == pytest.approx(expected.item(), rel=0.3)

@@ -185,3 +185,15 @@ def test_masked_logits_widen_nothing(mark):
 )
 def test_equal_numbers_are_no_marks_for_that(z):
     assert not marks(z).any()
+
+
+def test_an_output_that_hardly_varies_is_no_other_scale():
+    z = torch.randn(256, 3, generator=torch.Generator().manual_seed(0))
+    target = torch.randn(256, 3, generator=torch.Generator().manual_seed(1))
+    z[:, 1] = 1 + 1e-5 * z[:, 1]
+    for meant in (target, torch.zeros(256).long()):
+        smoothing = Smoothing(None)
+        smoothing.follow(z, meant)
+        width = smoothing.width(z)
+        assert (width > 0.1).all()
+        assert width.numel() == 1 or width.max() == width.min()

@@ -99,8 +99,8 @@ def _raised(d, ordered, m, z, p):
 
 
 @compiled
-def through(mix, k, spelt, columns, grown, after, carry):
-    """Adds the row below `mix`, where character k has been read, `grown` times to `after`.
+def through(mix, letter, spelt, columns, grown, after, carry):
+    """Adds the row below `mix`, where this letter has been read, `grown` times to `after`.
 
     `carry` is what comes to each column from the left: the pairs (v, h) of the column before.
     """
@@ -115,7 +115,7 @@ def through(mix, k, spelt, columns, grown, after, carry):
         m = _turned(q, left, c[0], c[3], c[6])
         z = _turned(q, left, c[1], c[4], c[7])
         p = _turned(q, left, c[2], c[5], c[8])
-        own = spelt[j] == k
+        own = spelt[j] == letter
         low = (
             _lower(own, m[0:3], z[0:3], p[0:3])
             + _lower(own, m[3:6], z[3:6], p[3:6])
@@ -132,13 +132,13 @@ def through(mix, k, spelt, columns, grown, after, carry):
 
 
 @compiled
-def back_through(mix, k, spelt, columns, grown, carry, d_after, d_mix):
+def back_through(mix, letter, spelt, columns, grown, carry, d_after, d_mix):
     """Writes the gradient of `mix`, from that of the row below it."""
     d_q = (ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO)
     for j in range(columns - 1, -1, -1):
         at = j * PAIRS
-        own = spelt[j] == k
-        left = j > 0 and spelt[j - 1] == k
+        own = spelt[j] == letter
+        left = j > 0 and spelt[j - 1] == letter
         q = _nine(carry, at)
         c, scale = _given_left(_nine(mix, at), j == 0)
         a, b, e, f, g, h, i, n, o = _nine(d_after, at)

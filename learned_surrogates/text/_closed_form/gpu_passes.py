@@ -11,6 +11,7 @@ import importlib.util
 from collections.abc import Sequence
 from types import ModuleType
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from ..._support.warnings import warn
 from . import pytorch_passes
 from .chained_step import ChainedStep
 from .frame_moves import Outputs
-from .spelling import Spelling
+from .spelling import NONE, Spelling
 
 KERNEL = "learned_surrogates.text._closed_form.triton_rows"
 NO_KERNEL = (
@@ -115,7 +116,10 @@ def small_problem(count: int) -> tuple[Outputs, Spelling]:
     p *= present[..., None]
     again = p[..., 0].clone()
     again[0] = 0
-    return Outputs(p[..., :-1], p[..., -1], again, present), Spelling(labels, own)
+    spelling = Spelling(labels, own)
+    # There are more characters than the texts have.
+    spelling.letters = np.array([[*range(own), NONE]] * len(labels))
+    return Outputs(p[..., :-1], p[..., -1], again, present), spelling
 
 
 def _run(

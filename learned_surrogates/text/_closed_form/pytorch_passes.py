@@ -22,10 +22,12 @@ def run(
 ) -> tuple[Tensor, Sequence[Tensor] | None]:
     """As `row_passes.run`."""
     frames = CTCMoves(outputs) if ctc else PositionMoves(outputs)
-    device, characters = outputs.special.device, outputs.characters.shape[2]
-    of_column = send(torch.from_numpy(spelling.of_column.T.copy()), device)
-    match = of_column == torch.arange(characters, device=device)[:, None, None]
-    match = match.to(outputs.special)
+    device = outputs.special.device
+    of_column, letters = (
+        send(torch.from_numpy(each.T.copy()), device)
+        for each in (spelling.of_column, spelling.letters)
+    )
+    match = (of_column == letters[:, None]).to(outputs.special)
     exists = (of_column >= 0).to(match)
     mean, d_moves = Rows(step, frames.moves, match, exists, ctc).run(gradient)
     value = mean + insertion * frames.moves.gain.sum((0, 2))

@@ -73,7 +73,9 @@ def _tell_apart(p, special, best, least, now):
 
 
 @compiled
-def _forward(u, after, before, now, special, again, spelt, columns, ctc, mix, carry, total):
+def _forward(
+    u, after, before, now, special, again, spelt, letters, columns, ctc, mix, carry, total
+):
     """One frame: from the rows by state, `(states, pairs)`, to those after it.
 
     `before` and `now` are the probabilities that two frames give to each character: it has a state
@@ -110,7 +112,7 @@ def _forward(u, after, before, now, special, again, spelt, columns, ctc, mix, ca
                 _add_times(source, ONE - again, u[k])
             _set(after[k], kept * now[k], u[k])
         read += now[k] * (source[0] + source[1] + source[2])
-        through(source, k, spelt, columns, now[k], after[k], carry[k])
+        through(source, letters[k], spelt, columns, now[k], after[k], carry[k])
     _set(after[nothing], special, total)
     if not ctc:
         _add_times(after[nothing], ONE, u[nothing])
@@ -119,7 +121,7 @@ def _forward(u, after, before, now, special, again, spelt, columns, ctc, mix, ca
 
 @compiled
 def _backward(
-    u, after, d_after, before, now, special, again, spelt, columns, ctc, mix, carry, total,
+    u, after, d_after, before, now, special, again, spelt, letters, columns, ctc, mix, carry, total,
     d_u, d_mix, d_total, d_now,
 ):  # fmt: skip
     """One frame; `d_mix` and `d_total` are room. Returns the gradients of special and again."""
@@ -132,7 +134,7 @@ def _backward(
         if now[k] == ZERO:
             continue
         source = mix[k] if ctc and before[k] > ZERO else total
-        back_through(source, k, spelt, columns, now[k], carry[k], d_after[k], d_mix[k])
+        back_through(source, letters[k], spelt, columns, now[k], carry[k], d_after[k], d_mix[k])
         # What is read counts, and is the mass of the first column.
         d_mix[k, :3] += now[k]
         # All that comes after is as many times what it is of.
@@ -152,21 +154,21 @@ def _backward(
 
 
 @compiled
-def _part(first, end, u, read, special, again, spelt, columns, ctc, mix, carry, total):
+def _part(first, end, u, read, special, again, spelt, letters, columns, ctc, mix, carry, total):
     """Frames from the first one to before the end; `u` has room for one more."""
     count = ZERO
     for n in range(first, end):
         at = n - first
         count += _forward(
             u[at], u[at + 1], read[n], read[n + 1], special[n], again[n],
-            spelt, columns, ctc, mix[at], carry[at], total[at],
+            spelt, letters, columns, ctc, mix[at], carry[at], total[at],
         )  # fmt: skip
     return count
 
 
 @compiled
 def _sample(
-    p, special, again, present, spelt, length, ctc, gradient, share, most,
+    p, special, again, present, spelt, letters, length, ctc, gradient, share, most,
     d_p, d_special, d_again,
 ):  # fmt: skip
     """One sample: `(time, characters)` and `(time,)`; returns its value."""
@@ -214,7 +216,7 @@ def _sample(
         starts[begin // size] = u[0]
         first, end = begin, min(begin + size, count)
         value += _part(
-            first, end, u, read, specials, agains, spelt, columns, ctc, mix, carry, total
+            first, end, u, read, specials, agains, spelt, letters, columns, ctc, mix, carry, total
         )
     steps = np.zeros(width, np.float32)
     for i in range(0, PAIRS * length, 3):
@@ -233,12 +235,15 @@ def _sample(
         if begin != first:
             end = begin + size
             u[0] = starts[begin // size]
-            _part(begin, end, u, read, specials, agains, spelt, columns, ctc, mix, carry, total)
+            _part(
+                begin, end, u, read, specials, agains, spelt, letters, columns, ctc, mix, carry,
+                total,
+            )  # fmt: skip
         for n in range(end - 1, begin - 1, -1):
             t, at = frames[n], n - begin
             d_special[t], d_again[t] = _backward(
                 u[at], u[at + 1], d_u[now], read[n], read[n + 1], specials[n], agains[n],
-                spelt, columns, ctc, mix[at], carry[at], total[at],
+                spelt, letters, columns, ctc, mix[at], carry[at], total[at],
                 d_u[1 - now], d_mix, d_total, d_p[t],
             )  # fmt: skip
             now = 1 - now
@@ -251,7 +256,7 @@ def _sample(
 
 @compiled
 def _pass(
-    p, special, again, present, spelt, counts, lengths, ctc, gradient, share, most,
+    p, special, again, present, spelt, letters, counts, lengths, ctc, gradient, share, most,
     value, d_p, d_special, d_again,
 ):  # fmt: skip
     """All samples, `(batch, time, characters)` and `(batch, time)`."""
@@ -261,9 +266,10 @@ def _pass(
         of_sample = np.empty((p.shape[1], own + 1), np.float32)
         of_sample[:, :own], of_sample[:, own] = p[i, :, :own], p[i, :, -1]
         d_of_sample = np.zeros_like(of_sample)
+        own_letters = np.append(letters[i, :own], letters[i, -1])
         value[i] = _sample(
-            of_sample, special[i], again[i], present[i], spelt[i], lengths[i], ctc, gradient,
-            share, most, d_of_sample, d_special[i], d_again[i],
+            of_sample, special[i], again[i], present[i], spelt[i], own_letters, lengths[i], ctc,
+            gradient, share, most, d_of_sample, d_special[i], d_again[i],
         )  # fmt: skip
         d_p[i, :, :own], d_p[i, :, -1] = d_of_sample[:, :own], d_of_sample[:, own]
 
@@ -274,6 +280,7 @@ def run(
     again: NDArray[np.float32],
     present: NDArray[np.bool_],
     spelt: NDArray[np.int64],
+    letters: NDArray[np.int64],
     counts: NDArray[np.int64],
     lengths: NDArray[np.int64],
     ctc: bool,
@@ -283,8 +290,9 @@ def run(
 
     Args:
         characters, special, again, present: as `frame_moves.Outputs` has them, the batch first.
-        spelt: the state of each column's character, `(batch, columns)`.
-        counts: of distinct characters.
+        spelt: each column's letter, `(batch, columns)`.
+        letters: each state's, and that of all others, `(batch, states + 1)`.
+        counts: of states.
         lengths: of the targets.
         ctc: whether frames in a row are merged.
         gradient: whether to compute gradients: of characters, special and again.
@@ -292,6 +300,6 @@ def run(
     outputs = [np.ascontiguousarray(array) for array in (characters, special, again)]
     value = np.empty(len(special), np.float32)
     gradients = [np.zeros_like(array) for array in outputs]
-    texts = present, spelt, counts, lengths, ctc, gradient
+    texts = present, spelt, letters, counts, lengths, ctc, gradient
     _pass(*outputs, *texts, np.float32(LEAST_SHARE), KEPT, value, *gradients)
     return value, gradients

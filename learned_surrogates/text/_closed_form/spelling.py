@@ -1,30 +1,60 @@
 """Targets by their distinct characters."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from .._alignment import Labels
 
+# The letter of what is none of the target's.
+NONE = -2
+
 
 class Spelling:
-    """Targets by their distinct characters, of which each is a state.
+    """Targets by their distinct letters, each of which has a state for each class that it may be.
+
+    A letter is one class, unless some are folded: then `a` and `A` are one letter, and two classes,
+    which CTC merges with nothing but themselves.
 
     Args:
         labels: class indices of each sample's target.
-        special: class of the blank or the end, which stands where a sample has fewer characters.
+        special: class of the blank or the end, which stands where a sample has fewer states.
+        folded: for each class, the one that stands for its letter; None if each is its own.
 
     Attributes:
-        classes: of the distinct characters, `(batch, characters)`.
-        of_column: which of them each column has, -1 behind the target, `(batch, columns)`.
+        classes: of the states, `(batch, states)`.
+        letters: of the states and, behind them, of what is none, `(batch, states + 1)`.
+        of_column: which letter each column has, -1 behind the target, `(batch, columns)`.
+        counts: of states, `(batch,)`.
+        lengths: of the targets, `(batch,)`.
+        folds: whether a letter has several states.
     """
 
-    def __init__(self, labels: Labels, special: int):
+    def __init__(self, labels: Labels, special: int, folded: Sequence[int] | None = None):
+        if folded is not None:
+            labels = [[folded[index] for index in label] for label in labels]
         distinct = [list(dict.fromkeys(label)) for label in labels]
+        states = [
+            [(n, c) for n, letter in enumerate(own) for c in _classes(letter, folded)]
+            for own in distinct
+        ]
         self.special = special
         self.lengths = np.array([len(label) for label in labels], dtype=np.int64)
-        self.counts = np.array([len(classes) for classes in distinct], dtype=np.int64)
-        self.classes = np.full((len(labels), max(self.counts, default=0)), special)
+        self.counts = np.array([len(own) for own in states], dtype=np.int64)
+        self.folds = any(len(own) > len(only) for own, only in zip(states, distinct, strict=True))
+        most = max(self.counts, default=0)
+        self.classes = np.full((len(labels), most), special)
+        self.letters = np.full((len(labels), most + 1), NONE)
         self.of_column = np.full((len(labels), max(1, max(self.lengths, default=0))), -1)
-        for i, (label, classes) in enumerate(zip(labels, distinct, strict=True)):
-            place = {character: k for k, character in enumerate(classes)}
-            self.classes[i, : len(classes)] = classes
-            self.of_column[i, : len(label)] = [place[character] for character in label]
+        for i, (label, own) in enumerate(zip(labels, states, strict=True)):
+            place = {letter: n for n, letter in enumerate(distinct[i])}
+            self.letters[i, : len(own)] = [letter for letter, _ in own]
+            self.classes[i, : len(own)] = [c for _, c in own]
+            self.of_column[i, : len(label)] = [place[letter] for letter in label]
+
+
+def _classes(letter: int, folded: Sequence[int] | None) -> Sequence[int]:
+    """The classes that a letter may be."""
+    if folded is None:
+        return (letter,)
+    return [index for index, stands_for in enumerate(folded) if stands_for == letter]
