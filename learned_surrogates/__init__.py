@@ -19,6 +19,7 @@ from ._learning.replay import Replay as Replay
 from ._loss import LearnedSurrogateLoss as LearnedSurrogateLoss
 from ._metric.metric import MetricError as MetricError
 from ._metric.skip import Skip as Skip
+from ._sampled import SampledTask as SampledTask
 from ._surrogate import EmbeddingDistance as EmbeddingDistance
 from ._task import Task as Task
 from ._tensors import Tensors as Tensors

@@ -38,10 +38,6 @@ class Task(ABC, Generic[BatchType]):
     draws: int = 0
     #: Whether the metric takes a batch where neither the user nor the metric says; None finds out.
     batched: bool | None = None
-    #: Share of the base loss's gradient where the user gives no number, for metrics that the usual
-    #: loss leads to, such as those below.
-    base_weight: float = 0.0
-    proxy_metrics: tuple[Callable[..., Any], ...] = ()
     #: Pairs of each source a gradient step of the surrogate where the user gives no number.
     batch_size: int = 64
     #: Whether representations may differ in size, but for their first dimension after the batch;
@@ -218,6 +214,37 @@ class Task(ABC, Generic[BatchType]):
     def generator(self) -> Generator | None:
         """The task's own random data generator; None if it has none."""
         return None
+
+
+class MeasuredTask(Task[BatchType]):
+    """A task whose metric's gradient is measured, and for which no surrogate is fitted."""
+
+    measured = can_sample = True
+    surrogates: tuple[str, ...] = ("none",)
+    fits_values = "a Task of your own that represents, encodes and builds a surrogate"
+
+    def refuse_module(self, surrogate: str | nn.Module) -> None:
+        """Refuses a surrogate of the user's.
+
+        Raises:
+            TypeError: it is a module.
+        """
+        if isinstance(surrogate, nn.Module):
+            names = " or ".join(map(repr, self.surrogates))
+            raise TypeError(
+                f"surrogate= must be {names} with {self!r}, for which no module is fitted"
+            )
+
+    def represent(self, prediction: Tensor, batch: BatchType) -> Tensor:
+        raise NotImplementedError("no surrogate is fitted")
+
+    def encode(
+        self, predictions: Any, targets: Any, shape: torch.Size | None
+    ) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError("no surrogate is fitted")
+
+    def build_surrogate(self, z: Tensor, y: Tensor) -> nn.Module:
+        raise NotImplementedError("no surrogate is fitted")
 
 
 def check_is_task(task: object) -> None:

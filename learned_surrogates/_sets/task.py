@@ -21,7 +21,7 @@ from .._state.tensors import Faults
 from .._support.checks import check_number
 from .._support.moderate import bounded
 from .._support.transfer import send
-from .._task import Task
+from .._task import MeasuredTask
 from .known import Known, Parts, SetDraws
 from .spread import Spread
 
@@ -68,14 +68,13 @@ class SetBatch(Batch):
 SetType = TypeVar("SetType", bound=SetBatch)
 
 
-class SetTask(Task[SetType]):
+class SetTask(MeasuredTask[SetType]):
     """Sets whose metric's gradient is measured under Gaussian noise, and partly known.
 
     Args:
         noise: standard deviation of the noise, in those of the predictions (see `spread`).
     """
 
-    measured = can_sample = True
     surrogates = ("auto", "none")
     fits_values = "task=Tensors(smoothing=0)"
     draws = 2
@@ -115,11 +114,7 @@ class SetTask(Task[SetType]):
         sync: Sync,
         random: torch.Generator,
     ) -> "PartlyKnown[SetType]":
-        if isinstance(surrogate, nn.Module):
-            raise TypeError(
-                f"surrogate= must be 'auto' or 'none' with {self!r}: what is known of sets has a "
-                "closed form, and no module is fitted"
-            )
+        self.refuse_module(surrogate)
         return PartlyKnown(self, metric, recipe, sync, random, learns=surrogate == "auto")
 
     def draws_of(self, metric: Metric) -> int:
@@ -130,15 +125,6 @@ class SetTask(Task[SetType]):
             raise ValueError(
                 f"draws={count}: draws around a set come in pairs, at least one: give 2, 4, ..."
             )
-
-    def represent(self, prediction: Tensor, batch: SetType) -> Tensor:
-        raise NotImplementedError("no surrogate is fitted to sets")
-
-    def encode(self, predictions: Any, targets: Any, shape: Any) -> tuple[Tensor, Tensor]:
-        raise NotImplementedError("no surrogate is fitted to sets")
-
-    def build_surrogate(self, z: Tensor, y: Tensor) -> nn.Module:
-        raise NotImplementedError("no surrogate is fitted to sets")
 
 
 class PartlyKnown(Regressed[SetType]):

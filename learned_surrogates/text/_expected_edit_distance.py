@@ -43,8 +43,8 @@ class ExpectedEditDistance(nn.Module):
     probabilities of the steps between its neighbours, given what the frame before has read; its
     columns are taken as a Markov chain given that, and with CTC, whether a character that the
     target does not have repeats the one before as independent from frame to frame: these are the
-    approximations. A model that is certain of its reading has the distance itself. It needs no metric, no draws, and nothing that
-    is learned.
+    approximations. A model that is certain of its reading has the distance itself. It needs no
+    metric, no draws, and nothing that is learned.
 
     On the CPU, in float32 and with costs of 1, the passes over the frames are compiled where Numba
     is installed (`pip install numba`), which takes some seconds at the first

@@ -76,7 +76,9 @@ class TextTask(Task[TextBatch]):
 
     surrogates = (*MEASURED, "embedding", "conditioned", "pair")
     draws = 4
-    # Better than none where labels are wrong, and level with the proxy where they are not.
+    #: Share of the base loss's gradient where the user gives no number, for metrics that it leads
+    #: to, such as those below: better than none where labels are wrong, and level with the proxy
+    #: where they are not.
     base_weight = 0.5
     proxy_metrics = (
         edit_distance,

@@ -207,12 +207,6 @@ def test_a_wild_reading_counts_as_one_of_ten_times_the_usual_length():
     assert quality.figures.isfinite().all() and quality.readings == 101
 
 
-def test_a_single_sample_has_no_halves():
-    quality = Quality()
-    reading(quality, torch.ones(1, 3))
-    assert quality.readings == 0
-
-
 def test_the_cosines_error_is_that_of_its_means():
     """Over many runs, cosines differ by what each says its error is."""
     random = torch.Generator().manual_seed(0)
