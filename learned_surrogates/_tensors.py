@@ -53,9 +53,9 @@ class Tensors(Task[TensorBatch]):
             the metric's mean is followed: a number, or a tensor that broadcasts to a sample of the
             prediction. None follows a rule: 0.35 of the smaller of two spreads, the outputs' and
             that of prediction - target where both have one shape. Outputs share it, unless they are
-            at most 32 and differ more than tenfold in scale. With 0 there is no noise and nothing
-            to be measured: a surrogate is fitted to the metric's values and followed, as in LS;
-            then targets must be tensors.
+            at most 32 and differ more than tenfold in scale; those that hardly vary share it, too.
+            With 0 there is no noise and nothing to be measured: a surrogate is fitted to the
+            metric's values and followed, as in LS; then targets must be tensors.
 
     Raises:
         TypeError, ValueError: `smoothing` is no number or tensor, or not positive and finite.

@@ -15,6 +15,7 @@ from learned_surrogates import (
     Replay,
     Skip,
     Tensors,
+    ranking,
     text,
 )
 
@@ -110,3 +111,21 @@ def test_the_papers_losses_take_fields_by_name():
     assert "filter=Filter(threshold=0.5)" in shown
     assert "penalty_weight=0.1" in shown
     assert "every 8 calls" in repr(text.ls_ed("abc", 6, fit=Fit(every=8)))
+
+
+@pytest.mark.parametrize(
+    "task, metric",
+    [
+        (text.CTC("abc"), text.normalized_edit_distance),
+        (text.CTC("abc"), text.edit_distance),
+        (ranking.Lists(), ranking.spearman),
+    ],
+)
+@pytest.mark.parametrize(
+    "options", [{"fit": Fit(learning_rate=0.1)}, {"replay": Replay(capacity=3)}]
+)
+def test_settings_that_would_do_nothing_are_refused(task, metric, options):
+    (name,) = options
+    with pytest.raises(ValueError, match=rf"{name}={name.title()}\(.*nothing is"):
+        LearnedSurrogateLoss(metric, task=task, **options)
+    LearnedSurrogateLoss(metric, task=task, fit=Fit(every=8), replay=Replay(save=False))

@@ -10,6 +10,7 @@ from .._base_loss import base_gradient, with_prediction
 from .._batch import Batch
 from .._contract import hooks
 from .._core import Core
+from .._measured.weights import unheard
 from .._support.checks import check_number
 from .._support.isolated import isolated
 from .._task import as_call
@@ -180,13 +181,14 @@ class GradientChecker:
                 "parameters= needs predictions that the model made with gradients enabled: they "
                 "carry the way back to the parameters"
             )
-        found = torch.autograd.grad(
-            prediction,
-            self.parameters,
-            gradient.to(prediction),
-            retain_graph=True,
-            allow_unused=True,
-        )
+        with unheard([prediction, *self.parameters]):
+            found = torch.autograd.grad(
+                prediction,
+                self.parameters,
+                gradient.to(prediction),
+                retain_graph=True,
+                allow_unused=True,
+            )
         if all(of_one is None for of_one in found):
             raise ValueError(
                 "parameters= are of no model that these predictions came from: none of them is in "

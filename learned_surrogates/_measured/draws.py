@@ -1,4 +1,4 @@
-"""AntitheticPairs around predictions, and how a metric's values are credited to their numbers."""
+"""Antithetic pairs around predictions, and how a metric's values are credited to their numbers."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -33,7 +33,7 @@ class AntitheticPairs:
 def draw(
     task: Task[Any], batch: Batch, width: Tensor, count: int, random: torch.Generator
 ) -> AntitheticPairs:
-    """AntitheticPairs `count` times, in pairs, from the noise around a batch's predictions."""
+    """So many draws, in antithetic pairs, from the noise around a batch's predictions."""
     original = batch.prediction.detach()
     z = original.float()
     shape = (count // 2, *z.shape)

@@ -10,6 +10,8 @@ from torch import Tensor
 from .._batch import BatchType
 from .._estimator import Estimator
 from .._evaluation.measurement import Context, Measurement
+from .._learning.fit import Fit
+from .._learning.replay import Replay
 from .._learning.sync import Sync
 from .._recipe import Recipe
 from .._state.tensors import Faults, Shapes, as_tensor, check_shapes, not_finite
@@ -18,6 +20,10 @@ from .regression import Regression
 
 # Calls for which the weights are solved for each time, whatever `Fit.every`.
 EAGER = 200
+NOTHING_FITTED = (
+    "{0} is for a surrogate that is fitted by gradient steps, from what is replayed. With {1!r}, "
+    "weights are solved for, and nothing is: of both, Fit(every=...) alone counts"
+)
 # What there is of the state, by what it must have the shape of.
 SUMS = ("normal", "products", "rows", "squares")
 
@@ -50,6 +56,7 @@ class Regressed(Estimator[BatchType]):
         *,
         beside: int = 0,
     ):
+        _check_settings(recipe)
         self.recipe = recipe
         self.sync = sync
         self.random = random
@@ -194,3 +201,18 @@ class Regressed(Estimator[BatchType]):
         self.control.sums = control.to(self.control.sums, copy=True)
         self.regression.weights = weights.to(self.regression.weights, copy=True)
         self.regression.sums = list(sums)
+
+
+def _check_settings(recipe: Recipe) -> None:
+    """Refuses settings that would do nothing.
+
+    Raises:
+        ValueError: there are some.
+    """
+    fit, replay = recipe.fit, recipe.replay
+    for name, given, plain in (
+        ("fit", fit, Fit(every=fit.every)),
+        ("replay", replay, Replay(save=replay.save)),
+    ):
+        if given != plain:
+            raise ValueError(NOTHING_FITTED.format(f"{name}={given!r}", recipe.task))

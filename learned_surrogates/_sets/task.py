@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .._batch import Batch
+from .._contract import hooks
 from .._estimator import Draws, KnownDraws
 from .._evaluation.measurement import Measurement
 from .._learning.sync import Sync
@@ -171,7 +172,7 @@ class PartlyKnown(Regressed[SetType]):
         columns = torch.zeros(*noise.shape[:2], 0, dtype=torch.float32, device="cpu")
         if known is not None:
             columns = known.columns(drawn).float().cpu()
-        pairs = [self.task.decode(replace(batch, prediction=each)) for each in drawn]
+        pairs = [hooks.decode(self.task, replace(batch, prediction=each)) for each in drawn]
         weights, share = self.regression.weights, self.weight
         weights = share * weights
         return SetDraws(pairs, noise, width.float(), spread, known, columns, weights, share)
@@ -188,7 +189,9 @@ class PartlyKnown(Regressed[SetType]):
     def sample_with_score(self, batch: SetType, random: torch.Generator) -> tuple[Any, Any, Tensor]:
         z, _, width = self._around(batch)
         noise = self._noise(batch, z.shape, random)
-        predictions, targets = self.task.decode(replace(batch, prediction=z + noise.to(z) * width))
+        predictions, targets = hooks.decode(
+            self.task, replace(batch, prediction=z + noise.to(z) * width)
+        )
         return predictions, targets, noise / width.float()
 
     def from_scores(self, products: Tensor, batch: SetType) -> Tensor:
