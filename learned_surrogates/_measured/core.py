@@ -22,7 +22,6 @@ from .._recipe import Recipe
 from .._state.tensors import Faults
 from .._support.isolated import isolated
 from .._support.transfer import send
-from .._support.warnings import warn
 from .._task import Task
 from . import state
 from .ahead import Ahead
@@ -34,14 +33,6 @@ from .together import agree
 SALT = 0x2545F4914F6CDD1D
 # Seed of the draws of a gradient that is checked.
 CHECKED = 2**40
-# Calls with a gradient from which nothing is learned, after which the user is told, if no other has
-# been learned from.
-IDLE = 10
-IDLE_WORD = (
-    "{calls} calls have asked for a gradient in evaluation mode, in which the loss does not learn: "
-    "that of the draws is all there is. Call criterion.train(); as a part of a model, it follows "
-    "model.eval()"
-)
 
 
 class MeasuredCore(Core):
@@ -66,8 +57,6 @@ class MeasuredCore(Core):
         random: torch.Generator,
     ):
         super().__init__(task, oracle, recipe, sync)
-        #: Calls with a gradient from which nothing was learned.
-        self.looks = 0
         self.estimator = estimator
         self.random = random
         self.record = Record()
@@ -97,7 +86,7 @@ class MeasuredCore(Core):
             if not learning:
                 with self.unchanged():
                     if differentiable:
-                        self._draw_otherwise()
+                        self.rollback.draw_otherwise()
                     return *self._look(batch, base, differentiable), False
             self.sync.failure = None
             with self.rollback.on_error():
@@ -118,15 +107,8 @@ class MeasuredCore(Core):
             self.record.update_seconds = time.perf_counter() - start
         return value, gradient, every
 
-    def _draw_otherwise(self) -> None:
-        """Has a call that leaves the random stream as it is draw as no other such call has."""
-        self.looks += 1
-        drawn = int(torch.randint(2**32, (), generator=self.random, device="cpu"))
-        self.random.manual_seed(drawn << 30 | self.looks % 2**30)
-
     def warn_if_idle(self) -> None:
-        if self.looks == IDLE and not self.record.calls:
-            warn(IDLE_WORD.format(calls=IDLE))
+        self.record.warn_if_idle(self.rollback.looks)
 
     def _learning_call(
         self, batch: Batch, base: Base

@@ -41,6 +41,13 @@ NOTHING = (
     "nor a base loss to follow meanwhile: the gradient was zero. Give base_loss=, or let the call "
     "wait for its values: executor=Workers(..., lag=0)"
 )
+# Calls with a gradient in evaluation mode after which the user is warned, if no other call was.
+IDLE = 10
+IN_EVALUATION = (
+    "{calls} calls have asked for a gradient in evaluation mode, in which the loss does not learn: "
+    "that of the draws is all there is. Call criterion.train(); as a part of a model, it follows "
+    "model.eval()"
+)
 REMEDIES = {
     True: "Meanwhile the base loss trains the model",
     False: "Give base_loss= the loss that is usual for such outputs, which leads until the metric "
@@ -118,6 +125,11 @@ class Record:
     def warn_of_nothing(self) -> None:
         """The same, of calls in which there is nothing to follow."""
         self._count(NOTHING)
+
+    def warn_if_idle(self, looks: int) -> None:
+        """Warns of so many calls with a gradient from which nothing was learned, as from none."""
+        if looks == IDLE and not self.calls:
+            warn(IN_EVALUATION.format(calls=IDLE))
 
     def _count(self, message: str, **parts: Any) -> None:
         self.silent_calls += 1

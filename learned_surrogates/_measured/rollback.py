@@ -39,6 +39,8 @@ class Rollback:
         self.queue = queue
         self.record = record
         self.estimator = estimator
+        #: Calls with a gradient from which nothing was learned.
+        self.looks = 0
 
     @contextmanager
     def always(self) -> Iterator[None]:
@@ -48,6 +50,12 @@ class Rollback:
             yield
         finally:
             go_back()
+
+    def draw_otherwise(self) -> None:
+        """Has a call after which the random stream is as it was draw as no other such call has."""
+        self.looks += 1
+        drawn = int(torch.randint(2**32, (), generator=self.random, device="cpu"))
+        self.random.manual_seed(drawn << 30 | self.looks % 2**30)
 
     @contextmanager
     def on_error(self) -> Iterator[None]:

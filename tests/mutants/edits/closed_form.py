@@ -58,4 +58,10 @@ EDITS = [
         ("d_logits[:-1].addcmul_(ratio, others[1:])", "pass"),
         ("(d_special - mean).mul_(special)", "d_special.mul(special)"),
     ),
+    *of(
+        "text/_closed_form/spelling.py",
+        "test_expected_edit_distance.py",
+        ("if stands_for == letter]", "if index == letter]"),
+        ("[letter for letter, _ in own]", "range(len(own))"),
+    ),
 ]

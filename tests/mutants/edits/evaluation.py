@@ -53,12 +53,14 @@ EDITS = [
     ),
     *of(
         "_evaluation/measurement.py",
-        WORKERS + " measured/test_bounded.py measured/test_calls.py",
+        WORKERS + " measured/test_bounded.py measured/test_calls.py measured/test_unbiased.py",
         (
             "same_outputs([outcome.errors for _, outcome in outcomes])",
             "same_outputs([outcome.errors for _, outcome in outcomes[::-1]])",
         ),
         ("known.new_full((batch,), torch.nan)", "known.new_full((batch,), 0.0)"),
+        ("stands_for * (batch / len(self.positions))", "stands_for * 1"),
+        ("self.usable.float()", "torch.ones(len(self.usable))"),
         (
             "mean.repeat(batch).index_copy(0, self.positions, errors)",
             "mean.repeat(batch)",

@@ -12,7 +12,8 @@ RECORD = (
 EDITS = [
     *of(
         "_measured/regressed.py",
-        "test_readings.py sets/test_set_tasks.py test_sync.py",
+        "test_argument_objects.py test_readings.py sets/test_set_tasks.py test_sync.py",
+        ("        _check_settings(recipe)\n", ""),
         ("told = columns @ self.regression.weights.float()", "told = columns[:, 0]"),
     ),
     *of(
@@ -25,8 +26,6 @@ EDITS = [
         ),
         ("score = deviations / width.square()", "score = deviations / width"),
         ("(differences[..., None] * score).mean(0)", "(differences[..., None] * score).sum(0)"),
-        ("stands_for * (size / len(chosen))", "stands_for * (len(chosen) / size)"),
-        ("stands_for = measured.usable.float()", "stands_for = torch.ones(len(measured.usable))"),
         ("weights = correction * send", "weights = send"),
         ("gradient.reshape(z.shape) / count", "gradient.reshape(z.shape)"),
     ),
@@ -77,6 +76,8 @@ EDITS = [
     *of(
         "_measured/smoothing.py",
         "measured/test_smoothing.py measured/test_paces.py measured/test_bounded.py",
+        ("2 * error / ALIKE", "0 * error"),
+        ("CONSTANT * own.max()", "0"),
         ("SHARE = 0.35", "SHARE = 0.5"),
         ("rate = max(MOMENTUM, 1 / (self.calls + 1))", "rate = MOMENTUM"),
         ("rate = max(MOMENTUM, 1 / (self.calls + 1))", "rate = 1 / (self.calls + 1)"),
@@ -106,6 +107,9 @@ EDITS = [
         "measured/test_quality.py",
         ("return [variable, *biases]", "return [variable]"),
         ("if its_depth <= depth)", "if True)"),
+        ("heard.clear()", "pass"),
+        ("heard.update(kept)", "pass"),
+        ("tensor.grad = gradient", "pass"),
     ),
     *of(
         "_measured/quality.py",
@@ -113,7 +117,7 @@ EDITS = [
         " measured/test_correction.py",
         ("% 2 == 1", "% 4 == 1"),
         ("halves += [first, gradient - first]", "halves += [first, gradient]"),
-        ("g @ mean_c + h @ mean_b", "g @ mean_b + h @ mean_c"),
+        ("g @ c0 + h @ b0", "g @ b0 + h @ c0"),
         ("return 4 * float(g @ h), 4 * float(b @ c)", "return 4 * float(g @ g), 4 * float(b @ c)"),
         ("2 * float(g @ c + h @ b)", "float(g @ c + h @ b)"),
         ("if not (signal > 0 and base > 0):", "if not (signal > 0 or base > 0):"),
@@ -123,7 +127,10 @@ EDITS = [
             "self.readings < 1:\n            return math",
         ),
         ("variances = (squares - means.square())", "variances = squares"),
-        ("if count < 2:", "if count < 1:"),
+        ("turn = self.readings % 2 if count == 1 else 0", "turn = 0"),
+        ("new = new / 2", "new = new / 1"),
+        ("rate = self._rate(self.readings // 2)", "rate = self._rate(self.readings)"),
+        ("2 * (x @ other_y)", "x @ other_y"),
         ("(most / lengths).sqrt()", "most / lengths"),
         (
             "if not new.isfinite().all():\n            return",
@@ -178,6 +185,16 @@ EDITS = [
         UNBIASED + " sets/test_known.py fuzz/test_operations.py",
         ("vars(record).update(figures)", "pass"),
         ("self.random.set_state(before[0])", "pass"),
+        ("self.looks += 1", "pass"),
+    ),
+    *of(
+        "_sampled.py",
+        "measured/test_sampled.py",
+        ("rest / (count - 1)", "rest / count"),
+        ("values - values.mean(0)", "values"),
+        ("correction * stands_for * rest", "correction * rest"),
+        ("if count < 2:", "if count < 1:"),
+        ("(z < torch.inf)", "z.isfinite()"),
     ),
     *of(
         "_measured/record.py",

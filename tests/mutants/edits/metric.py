@@ -66,4 +66,11 @@ EDITS = [
             "ordered is not None and turned is not None and same(ordered, turned)",
         ),
     ),
+    *of(
+        "_metric/parameters.py",
+        "test_metrics_held_wrongly.py",
+        ("second == PREDICTED or _only(names[0], TRUE)", "True"),
+        ("_only(names[1], PREDICTED - CANDIDATES)", "True"),
+        ("if len(roles) == 1", "if roles"),
+    ),
 ]

@@ -28,7 +28,6 @@ EDITS = [
         ),
         ("rest - self._columns @ self._weights.float()", "rest"),
         ("correction * stands_for * rest", "stands_for * rest"),
-        ("stands_for * (sets / len(chosen))", "stands_for"),
     ),
     *of(
         "_sets/task.py",
@@ -53,6 +52,7 @@ EDITS = [
     *of(
         "_diagnosis/check.py",
         "test_check.py",
+        ("_deviations(CHANCE / len(self.steps), self.samples)", "2"),
         ("if self.samples == 1:", "if False:"),
     ),
     *of(

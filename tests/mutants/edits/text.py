@@ -9,6 +9,7 @@ EDITS = [
         ("return columns - columns.mean(0)", "return columns"),
         ("gradient -= of_wrong[:, None, None]", "gradient += of_wrong[:, None, None]"),
         ("wrong = [a != b", "wrong = [a == b"),
+        ("spelt = read if self.task.merges else same", "spelt = same"),
         ("worth - (p * worth).sum(1, keepdim=True)", "worth"),
         ("read[:, None] + (probable @ p)[:, None]", "read[:, None]"),
         ("likely = (-self.distance).exp()", "likely = self.distance.exp()"),
@@ -20,7 +21,6 @@ EDITS = [
         "test_draws.py test_readings.py test_loss.py measured/test_calls.py",
         ("/ (count - 1)", "/ count"),
         ("rest = rest - self.share *", "rest = rest - "),
-        ("stands_for * (size / len(chosen))", "stands_for"),
         ("correction * stands_for", "stands_for"),
     ),
     *of(
@@ -93,5 +93,13 @@ EDITS = [
             "first.setdefault(of_token, index)",
         ),
         ("len(rest) + 1 <= len(best)", "len(rest) + 1 >= len(best)"),
+    ),
+    *of(
+        "text/_ctc.py",
+        "test_readings.py",
+        ("needed <= frames", "needed < frames"),
+        (".clamp(min=LEAST_LOG_PROBABILITY)", ""),
+        ("zero_infinity=True", "zero_infinity=False"),
+        ("where(send(frames > 0, loss.device), 0.0)", "where(send(frames > -1, loss.device), 0.0)"),
     ),
 ]
