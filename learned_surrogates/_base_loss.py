@@ -88,7 +88,10 @@ def base_gradient(
                 "with reduction='none', base_loss must return one value a sample, shape "
                 f"({count},); it returned one number. Give it reduction='none' too"
             )
-        if value.shape not in ((), reduced.shape, (count,)):
+        # Also of samples that the call leaves out, such as those of no weight.
+        dim = batch.batch_dim
+        whole = (1 if dim is None else batch.whole.shape[dim],)
+        if value.shape not in ((), reduced.shape, (count,), whole):
             raise ValueError(
                 f"base_loss must return () or one value a sample, ({count},); it returned "
                 f"{tuple(value.shape)}"

@@ -242,8 +242,8 @@ class LearnedSurrogateLoss(SavedWhole):
             executor=as_workers(executor),
             metric_budget=metric_budget,
         )
-        if draws is not None:
-            task.check_draws(draws, checked)
+        if draws is not None or task.measured:
+            task.check_draws(recipe.draws, checked)
         if recipe.draws == 1 and not task.measured:
             warn(
                 "draws=1 does not tell how much the metric varies from draw to draw, so that the "

@@ -38,12 +38,12 @@ class SampledTask(MeasuredTask[BatchType]):
         ...     def read(self, logits, target):
         ...         return Batch(prediction=logits, target=target)
         ...     def decode(self, batch):
-        ...         return batch.prediction.argmax(1), batch.target
+        ...         return batch.prediction.argmax(1), batch.target.clone()
         ...     def sample_with_score(self, batch, random):
         ...         p = batch.prediction.softmax(1)
         ...         drawn = torch.multinomial(p.cpu(), 1, generator=random)[:, 0].to(p.device)
         ...         score = torch.nn.functional.one_hot(drawn, p.shape[1]) - p
-        ...         return drawn, batch.target, score
+        ...         return drawn, batch.target.clone(), score
         >>> costs = torch.tensor([[0.0, 1, 5], [1, 0, 1], [9, 1, 0]])  # [said, meant]
         >>> criterion = LearnedSurrogateLoss(lambda said, meant: costs[said, meant], task=Choices())
         >>> logits = torch.randn(8, 3, requires_grad=True)
@@ -151,10 +151,10 @@ class Sampled(Regressed[BatchType]):
         return said, meant, score.float()
 
     def differences(self, values: Tensor) -> Tensor:
-        return values - values[:1]
+        return values[1:] - values[:1]
 
     def responses(self, measured: Measurement) -> Tensor:
-        return self.differences(measured.by_sample[:, measured.usable])
+        return measured.by_sample[:, measured.usable]
 
     def finite(self, batch: BatchType) -> Tensor:
         # What cannot be drawn may be masked with minus infinity.

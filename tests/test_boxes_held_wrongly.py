@@ -6,6 +6,7 @@ import torch
 from conftest import step
 from shapely.geometry import Polygon
 from test_boxes_iou import as_corners
+from torch import nn
 
 from learned_surrogates import FitValues, LearnedSurrogateLoss, boxes
 from learned_surrogates.boxes._reference import shapely_iou
@@ -127,3 +128,20 @@ def test_a_weight_that_would_lead_away_from_the_target_is_refused(bad):
     pred = torch.tensor([[4.0, 4.0, 3.0, 2.0, 0.1]]).repeat(3, 1).requires_grad_()
     with pytest.raises(ValueError, match=r"weight of sample 1 is (-0\.5|nan): it must not be"):
         criterion(pred, pred.detach() + 0.1, torch.tensor([1.0, bad, 0.0]))
+
+
+def test_a_base_loss_may_count_boxes_of_no_weight():
+    def smooth(prediction, target, weight):
+        each = nn.functional.smooth_l1_loss(prediction, target, reduction="none").mean(1)
+        return each * weight
+
+    target = torch.tensor([[0.0, 0, 10, 10]]).expand(5, 4)
+    start = target + torch.rand(5, 4)
+    criterion = LearnedSurrogateLoss(
+        boxes.rotated_iou, task=boxes.AxisAligned(), base_loss=smooth, reduction="sum"
+    )
+    prediction, weight = start.clone().requires_grad_(), torch.tensor([1.0, 0, 1, 2, 0.5])
+    criterion(prediction, target, weight).backward()
+    leaf = start.clone().requires_grad_()
+    smooth(leaf, target, weight).sum().backward()
+    torch.testing.assert_close(prediction.grad, leaf.grad)

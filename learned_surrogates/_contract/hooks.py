@@ -183,7 +183,8 @@ def sample_with_score(
     task: Task[Any], batch: Batch, random: torch.Generator
 ) -> tuple[Any, Any, Tensor]:
     """A draw, and the gradient of its log-likelihood with respect to the prediction."""
-    with named(task, "sample_with_score"):
+    given = batch.prediction, batch.target
+    with unchanged(task, "sample_with_score", given), named(task, "sample_with_score"):
         drawn: Any = task.sample_with_score(batch, random)
     if not isinstance(drawn, tuple | list) or len(drawn) != 3:
         raise refused(task, "sample_with_score", drawn)

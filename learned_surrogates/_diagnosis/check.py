@@ -72,8 +72,20 @@ class GradientCheck:
         looked at, and it may be one by chance.
         """
         own = self.directions[OWN]
-        most = _deviations(CHANCE / len(self.steps), self.samples)
-        return own.change[self.step] < -most * own.standard_error[self.step]
+        return own.change[self.step] < -self._chance * own.standard_error[self.step]
+
+    @property
+    def _leads_away(self) -> bool:
+        """Whether each step raises the error, and one by more than chance does."""
+        own = self.directions[OWN]
+        pairs = list(zip(own.change, own.standard_error, strict=True))
+        sure = any(change > self._chance * error for change, error in pairs)
+        return sure and all(change > 0 for change, _ in pairs)
+
+    @property
+    def _chance(self) -> float:
+        """Standard errors by which one step of all may change the error by chance."""
+        return _deviations(CHANCE / len(self.steps), self.samples)
 
     @property
     def verdict(self) -> str:
@@ -85,6 +97,11 @@ class GradientCheck:
             )
         if self.helps:
             return "A step against the loss's gradient lowers the error."
+        if self._leads_away:
+            return (
+                "Each step against the loss's gradient raises the error: it leads away from the "
+                "metric. Is higher_is_better right and, of a task of your own, its score's sign?"
+            )
         remedy = "" if BASE in self.directions else "give base_loss=, "
         return (
             "No step against the loss's gradient lowers the error for sure: do not train on "

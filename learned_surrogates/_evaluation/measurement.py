@@ -22,11 +22,13 @@ class Measurement:
             `(predictions, samples, outputs, ...)` of a metric with one value an output.
         usable: which samples have all of them, `(samples,)`.
         positions: of these samples in the batch; None where they are all of it.
+        sent: how many were asked about, where some of them were lost; None is all that is here.
     """
 
     values: Tensor
     usable: Tensor
     positions: Tensor | None = None
+    sent: int | None = None
 
     @cached_property
     def by_sample(self) -> Tensor:
@@ -71,8 +73,8 @@ class Measurement:
     def stand_in(self, rows: Tensor, batch: int) -> tuple[Tensor, Tensor]:
         """What was made of the measured samples' values, over the whole batch, for a gradient.
 
-        Where only some were measured, chosen at random, they stand for all, and the mean over calls
-        stays what it is.
+        Where only some were asked about, chosen at random, they stand for all, and the mean over
+        calls stays what it is. Those that were lost are left out, as they may be no random ones.
 
         Args:
             rows: `(n, samples, ...)`.
@@ -86,7 +88,7 @@ class Measurement:
         rows, stands_for = rows.float().where(usable, 0.0), self.usable.float()
         if self.positions is None:
             return rows, stands_for
-        stands_for = stands_for * (batch / len(self.positions))
+        stands_for = stands_for * (batch / (self.sent or len(self.positions)))
         nothing = rows.new_zeros(len(rows), batch, *rows.shape[2:])
         rows = nothing.index_copy(1, self.positions, rows)
         return rows, stands_for.new_zeros(batch).index_copy(0, self.positions, stands_for)
@@ -139,6 +141,7 @@ class Evaluation:
             values=torch.cat(same_outputs([outcome.errors for _, outcome in outcomes]), 1),
             usable=torch.cat([outcome.usable for _, outcome in outcomes]),
             positions=torch.tensor(positions, device="cpu") if part else None,
+            sent=self.sent if part else None,
         )
 
     def known(self) -> Tensor:

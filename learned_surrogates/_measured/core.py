@@ -206,7 +206,7 @@ class MeasuredCore(Core):
         else:
             # Nothing was measured in this call: what was learned is followed as far as it was
             # confirmed, and the base loss for the rest.
-            if told is None and base is None:
+            if told is None and base is None and measured is None:
                 self.record.warn_of_nothing()
             gradient, weight = told or (torch.zeros_like(batch.prediction.float()), 0.0)
             if base is None or weight == 1:

@@ -42,7 +42,7 @@ class Quality:
 
         A sample alone is the one half, and its own the other: readings take turns.
         """
-        prediction, count = batch.prediction, len(batch.target)
+        count = len(batch.target)
         if not count:
             return
         turn = self.readings % 2 if count == 1 else 0
@@ -53,9 +53,9 @@ class Quality:
             first = gradient.where(~odd, 0.0)
             halves += [first, gradient - first]
         try:
-            found = in_weights(prediction, halves, last_layer(prediction))
+            found = in_weights(batch, halves, last_layer(batch.prediction))
         except RuntimeError:  # a graph that is gone through once only
-            found = in_weights(prediction.detach(), halves, [])
+            found = in_weights(batch, halves, [])
         if base is None:
             found = [*found, *map(torch.zeros_like, found)]
         new = torch.stack([part[:: -(-len(part) // MOST_WEIGHTS)] for part in found])

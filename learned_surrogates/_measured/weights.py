@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
+from .._batch import Batch
+
 # Steps back from the prediction among which the last layer is looked for.
 MOST_NODES = 64
 # Outputs up to which the virtual layer mixes them; more are scaled and shifted one by one.
@@ -66,12 +68,13 @@ def unheard(tensors: list[Tensor]) -> Iterator[None]:
             tensor.grad = gradient
 
 
-def in_weights(prediction: Tensor, gradients: list[Tensor], layer: list[Tensor]) -> list[Tensor]:
-    """Gradients with respect to a prediction as ones with respect to a layer's parameters, flat.
+def in_weights(batch: Batch, gradients: list[Tensor], layer: list[Tensor]) -> list[Tensor]:
+    """Gradients with respect to a batch's prediction as ones of a layer's parameters, flat.
 
     Without a layer, those of a virtual layer A z + b on the outputs at A = 1, b = 0, which needs no
     model: it tells directions, but hardly how noisy they are.
     """
+    prediction = batch.prediction
     if layer and prediction.requires_grad:
         with unheard([prediction, *layer]):
             found = [
@@ -79,11 +82,10 @@ def in_weights(prediction: Tensor, gradients: list[Tensor], layer: list[Tensor])
                 for gradient in gradients
             ]
         return [torch.cat([part.flatten().float() for part in parts]) for parts in found]
-    z = prediction.detach().float()
-    z = z.flatten(1) if z.ndim > 1 else z[:, None]
+    z = batch.samples_first(prediction.detach()).float()
     virtual = []
     for gradient in gradients:
-        flat = gradient.reshape(z.shape).float()
+        flat = batch.samples_first(gradient).float()
         mixed = flat.T @ z if z.shape[1] <= MOST_MIXED else (flat * z).sum(0)
         virtual.append(torch.cat([mixed.flatten(), flat.sum(0)]))
     return virtual

@@ -13,14 +13,15 @@ PREDICTED = set(
         r"\w+",
         "pred prediction predicted hyp hypothesis candidate cand output guess hat yhat logit "
         "estimate estimated est decoded generated recognized recognised simulated sim forecast "
-        "fcst submission reconstructed reconstruction denoised enhanced",
+        "fcst submission reconstructed reconstruction denoised enhanced simulation modelled "
+        "modeled out ypred retrieved recommended",
     )
 )
 TRUE = set(
     re.findall(
         r"\w+",
         "ref reference target tgt true truth gt gold golden label expected groundtruth correct "
-        "annotation observed obs observation clean",
+        "annotation observed obs observation clean ytrue relevant",
     )
 )
 TEXT = {"s", "str", "string", "text", "word"}
@@ -53,14 +54,17 @@ def is_reversed(function: Callable[..., Any]) -> bool:
     Both of them, as (reference, hypothesis) and (y_true, y_pred); or one that says nothing else:
     (target, x), but not (target_scores, x).
     """
-    names = first_two(function)
+    names = [_parts(name) for name in first_two(function)]
     if not names:
         return False
-    first, second = map(_role, names)
+    # Of (true_tags, tags), what both are called tells nothing of either.
+    alike = set.intersection(*({_singular(part) for part in name} for name in names))
+    of_first, of_second = [[p for p in name if _singular(p) not in alike] for name in names]
+    first, second = _role(of_first), _role(of_second)
     if first == TRUE and second != TRUE:
-        return second == PREDICTED or _only(names[0], TRUE)
+        return second == PREDICTED or _only(of_first, TRUE)
     # What is called `actual` is the truth beside a prediction, and the outcome beside a truth.
-    return second == PREDICTED != first and _only(names[1], PREDICTED - CANDIDATES)
+    return second == PREDICTED != first and _only(of_second, PREDICTED - CANDIDATES)
 
 
 def takes_texts(function: Callable[..., Any]) -> bool:
@@ -116,16 +120,18 @@ def _parts(name: str) -> list[str]:
 
 
 def _singular(part: str) -> str:
-    return {"hypotheses": "hypothesis"}.get(part, part.removesuffix("s"))
+    if part == "hypotheses":
+        return "hypothesis"
+    return part.removesuffix("es" if re.search(r"(x|ss|sh|ch)es$", part) else "s")
 
 
-def _only(name: str, role: set[str]) -> bool:
+def _only(parts: list[str], role: set[str]) -> bool:
     """Whether a name is made of such parts, and of what says nothing."""
-    return all({part, _singular(part)} & (role | NEUTRAL) for part in _parts(name))
+    return all({part, _singular(part)} & (role | NEUTRAL) for part in parts)
 
 
-def _role(name: str) -> set[str]:
-    """`PREDICTED`, `TRUE`, or nothing, also for `labels_pred`, which the other name must tell."""
-    parts = {kind for part in _parts(name) for kind in (part, _singular(part))}
-    roles = [role for role in (PREDICTED, TRUE) if parts & role]
+def _role(parts: list[str]) -> set[str]:
+    """`PREDICTED`, `TRUE`, or nothing, also of a name with parts of both, as `labels_pred`."""
+    kinds = {kind for part in parts for kind in (part, _singular(part))}
+    roles = [role for role in (PREDICTED, TRUE) if kinds & role]
     return roles[0] if len(roles) == 1 else set()

@@ -201,7 +201,8 @@ class PartlyKnown(Regressed[SetType]):
         return half_differences(values)
 
     def finite(self, batch: SetType) -> Tensor:
-        return self.task.present_part(batch.prediction.detach(), batch).flatten(1).isfinite().all(1)
+        z = self.task.present_part(batch.prediction.detach(), batch).flatten(1)
+        return (z.isfinite() | z.isneginf()).all(1)
 
     def responses(self, measured: Measurement) -> Tensor:
         return half_differences(measured.by_sample[:, measured.usable])
@@ -210,13 +211,15 @@ class PartlyKnown(Regressed[SetType]):
         """Predictions in 32 or 64 bits, 0 where nothing is present, and the noise's width."""
         z = batch.prediction.detach()
         z = self.task.present_part(z.to(torch.promote_types(z.dtype, torch.float32)), batch)
-        z = bounded(z)
+        # What is masked with minus infinity is as with the lowest number there is.
+        z = bounded(z.where(~z.isneginf(), torch.finfo(z.dtype).min))
         spread = self.task.spread(z, batch)
         return z, spread, self.task.noise * spread.deviation
 
     def _noise(self, batch: SetType, shape: tuple[int, ...], random: torch.Generator) -> Tensor:
         noise = torch.randn(shape, generator=random, dtype=torch.float32, device="cpu")
-        return self.task.present_part(send(noise, batch.prediction), batch)
+        noise = self.task.present_part(send(noise, batch.prediction), batch)
+        return noise.masked_fill_(batch.prediction.detach().isneginf(), 0.0)
 
     # What the draws correct by
 

@@ -86,7 +86,7 @@ class Readings(Regressed[TextBatch]):
         return self.task.sample_with_score(batch, random)
 
     def differences(self, values: Tensor) -> Tensor:
-        return values - values[:1]
+        return values[1:] - values[:1]
 
     def finite(self, batch: TextBatch) -> Tensor:
         # Classes may be masked with minus infinity.

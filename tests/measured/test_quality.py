@@ -57,7 +57,9 @@ def test_there_is_none_without_a_graph_or_behind_what_is_not_pytorchs():
 def test_gradients_in_its_weights_are_autograds():
     layer = nn.Linear(5, 3)
     out, gradient = layer(torch.randn(8, 5)), torch.randn(8, 3)
-    (found,) = in_weights(out, [gradient], [layer.weight, layer.bias])
+    (found,) = in_weights(
+        Batch(prediction=out, target=torch.zeros(len(out))), [gradient], [layer.weight, layer.bias]
+    )
     out.backward(gradient)
     expected = torch.cat([layer.weight.grad.flatten(), layer.bias.grad])
     torch.testing.assert_close(found, expected)
@@ -66,7 +68,7 @@ def test_gradients_in_its_weights_are_autograds():
 @pytest.mark.parametrize("shape", [(8,), (8, 3), (8, 2, 4)])
 def test_a_virtual_layer_stands_in(shape):
     z, gradient = torch.randn(shape), torch.randn(shape)
-    (found,) = in_weights(z, [gradient], [])
+    (found,) = in_weights(Batch(prediction=z, target=torch.zeros(len(z))), [gradient], [])
     flat = z.reshape(8, -1)
     a = torch.eye(flat.shape[1], requires_grad=True)
     b = torch.zeros(flat.shape[1], requires_grad=True)
@@ -260,3 +262,18 @@ def test_samples_one_by_one_tell_what_a_batch_does():
         assert cosine == pytest.approx(true, abs=0.15)
         expected = weight.norm() / (0.5 * math.sqrt(3))
         assert quality.signal_to_noise == pytest.approx(expected.item(), rel=0.3)
+
+
+def test_without_a_layer_samples_are_those_of_their_dimension():
+    """Twice the same reading, the batch first and second."""
+    z, measured, base = 1 + 0.2 * torch.randn(3, 6, 4)
+    found = []
+    for dim in (0, 1):
+        quality = Quality()
+        for _ in range(12):
+            turned = [each.movedim(0, dim) for each in (z, measured, base)]
+            batch = Batch(prediction=turned[0], target=torch.zeros(6), batch_dim=dim)
+            quality.read(batch, *turned[1:])
+        found.append((quality.signal_to_noise, *quality.cosine))
+    assert found[0] == pytest.approx(found[1], nan_ok=True)
+    assert found[0][0] > 0

@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import assert_identical
 from torch import nn
+from within import core_of
 
 from learned_surrogates import Batch, LearnedSurrogateLoss, SampledTask, Workers, check_task
 
@@ -34,6 +35,10 @@ class Bits(SampledTask):
         p = batch.prediction.sigmoid()
         drawn = torch.rand(p.shape, generator=random).to(p) < p
         return drawn.T.int().tolist(), [list(b) for b in batch.bits], drawn.float() - p
+
+
+class Unsure(Bits):
+    target_is_best = False
 
 
 def far(said, meant):
@@ -152,3 +157,48 @@ def test_what_does_not_go_with_it_is_refused():
 
     with pytest.raises(TypeError, match=r"Short.sample_with_score must return.*returned score"):
         LearnedSurrogateLoss(far, task=Short(), batched=False)(*call(8))
+
+
+def test_a_score_of_the_wrong_sign_is_told_by_a_check():
+    class Opposed(Bits):
+        def sample_with_score(self, batch, random):
+            said, meant, score = super().sample_with_score(batch, random)
+            return said, meant, -score
+
+    criterion = LearnedSurrogateLoss(far, task=Opposed(), batched=False)
+    outcome = criterion.check([call()], draws=16)
+    assert "raises the error: it leads away" in outcome.verdict
+    assert not outcome.helps
+
+
+def test_draws_that_write_into_the_prediction_are_refused():
+    class InPlace(Bits):
+        def sample_with_score(self, batch, random):
+            batch.prediction.mul_(2)
+            return super().sample_with_score(batch, random)
+
+    with pytest.raises(ValueError, match=r"InPlace\.sample_with_score"):
+        LearnedSurrogateLoss(far, task=InPlace(), batched=False)(*call(8))
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_tasks_own_number_of_draws_is_checked_too(count):
+    class Few(Bits):
+        draws = count
+
+    with pytest.raises(ValueError, match="must be 2 or more"):
+        LearnedSurrogateLoss(far, task=Few(), batched=False)
+
+
+def test_the_signal_is_of_the_others():
+    """A metric that is another number at each call: no two draws are alike."""
+    numbers = itertools.count()
+    criterion = LearnedSurrogateLoss(
+        lambda said, meant: float(next(numbers)),
+        task=Unsure(),
+        batched=False,
+        draws=2,
+        higher_is_better=False,
+    )
+    criterion(*call(8)).backward()
+    assert core_of(criterion).record.signal == 1.0

@@ -1,6 +1,7 @@
 """The gradient that is handed back is that of the metric's mean under the noise."""
 
 import math
+from concurrent.futures import Executor, Future
 
 import pytest
 import torch
@@ -218,3 +219,38 @@ def test_each_output_with_its_target_is_a_sample_of_the_surrogate():
     assert samples.shape == (12, 2) and targets.tolist() == list(range(12))
     assert as_samples(z, torch.arange(12).view(3, 4), torch.Size([3]))[1] is None
     assert as_samples(z, ["a", "b", "c", "d"], torch.Size([3]))[1] is None
+
+
+def test_samples_that_are_lost_are_left_out():
+    """Always the same ones: the others stand for themselves alone."""
+
+    class Flaky(Executor):
+        def submit(self, function, *args, **kwargs):
+            future = Future()
+            self.asked = not getattr(self, "asked", False)
+            if self.asked:
+                future.set_exception(OSError("node is gone"))
+            else:
+                future.set_result(function(*args, **kwargs))
+            return future
+
+    def squared(z, y):
+        return (z - y).square()[:, 0]
+
+    criterion = LearnedSurrogateLoss(
+        squared,
+        task=Tensors(smoothing=0.3),
+        surrogate="none",
+        batched=True,
+        higher_is_better=False,
+        reduction="sum",
+        on_metric_error="skip",
+        executor=Workers(Flaky(), lag=0, chunk_size=2),
+    )
+    total = torch.zeros(4, 1)
+    for _ in range(1000):
+        z = torch.ones(4, 1, requires_grad=True)
+        criterion(z, torch.zeros(4, 1)).backward()
+        total += z.grad
+    assert not total[:2].any()
+    torch.testing.assert_close(total[2:] / 1000, torch.full((2, 1), 2.0), atol=0.4, rtol=0)

@@ -270,3 +270,21 @@ def test_a_metric_of_the_order_is_not_doubted():
         best=1.0,
     )
     criterion(lists, marks[None].float())
+
+
+def test_a_class_that_is_masked_has_no_gradient_and_spoils_none():
+    def accuracy(said, meant):
+        return float((said == meant).float().mean())
+
+    criterion = LearnedSurrogateLoss(
+        accuracy, task=classification.Sets(), higher_is_better=True, best=1.0
+    )
+    logits = torch.randn(64, 5)
+    logits[:, 3] = -torch.inf
+    logits.requires_grad_()
+    loss = criterion(logits, torch.randint(0, 3, (64,)))
+    loss.backward()
+    assert loss.isfinite()
+    assert logits.grad.isfinite().all()
+    assert logits.grad.any()
+    assert not logits.grad[:, 3].any()

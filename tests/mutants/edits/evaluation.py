@@ -59,7 +59,8 @@ EDITS = [
             "same_outputs([outcome.errors for _, outcome in outcomes[::-1]])",
         ),
         ("known.new_full((batch,), torch.nan)", "known.new_full((batch,), 0.0)"),
-        ("stands_for * (batch / len(self.positions))", "stands_for * 1"),
+        ("(batch / (self.sent or len(self.positions)))", "1"),
+        ("self.sent or len(self.positions)", "len(self.positions)"),
         ("self.usable.float()", "torch.ones(len(self.usable))"),
         (
             "mean.repeat(batch).index_copy(0, self.positions, errors)",

@@ -69,8 +69,8 @@ EDITS = [
     *of(
         "_metric/parameters.py",
         "test_metrics_held_wrongly.py",
-        ("second == PREDICTED or _only(names[0], TRUE)", "True"),
-        ("_only(names[1], PREDICTED - CANDIDATES)", "True"),
+        ("second == PREDICTED or _only(of_first, TRUE)", "True"),
+        ("_only(of_second, PREDICTED - CANDIDATES)", "True"),
         ("if len(roles) == 1", "if roles"),
     ),
 ]

@@ -53,6 +53,7 @@ EDITS = [
         "_diagnosis/check.py",
         "test_check.py",
         ("_deviations(CHANCE / len(self.steps), self.samples)", "2"),
+        ("sure and all(change > 0 for change, _ in pairs)", "sure"),
         ("if self.samples == 1:", "if False:"),
     ),
     *of(
