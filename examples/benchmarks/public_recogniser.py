@@ -1,4 +1,4 @@
-"""A recogniser that others trained, post-tuned on the edit distance: the study behind docs/text.md.
+"""A recogniser that others trained, post-tuned on the edit distance: docs/models-of-others.md.
 
 PP-OCRv4's recogniser (CTC, 6,625 classes, 2.7 million weights; Apache-2.0), as rapidocr-onnxruntime
 carries it, becomes a PyTorch module, is compared with onnxruntime, and is trained on 1,000 images:

@@ -1,4 +1,4 @@
-"""A recogniser of speech, post-tuned on edit distances: the study behind docs/text.md.
+"""A recogniser of speech, post-tuned on edit distances: the study behind docs/models-of-others.md.
 
 It reads log-mel features with CTC, what eSpeak NG's voices say: words, prices, appointments.
 Validation and test have voices, sentences and words of their own. The checkpoint was trained with
