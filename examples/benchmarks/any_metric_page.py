@@ -7,6 +7,7 @@ Example:
 """
 
 import argparse
+import math
 import re
 import statistics
 import sys
@@ -19,6 +20,7 @@ from user_metrics import PROBLEMS
 from user_metrics.picture import draw
 from user_metrics.results import Row
 from user_metrics.summary import Comparison, best_rows, geometric_mean, mean, pace, read, spread
+from user_metrics.training import EARLY
 
 RESULTS = Path(__file__).parent / "results" / "any_metric"
 PAGES = [ROOT / "docs" / name for name in ("any-metric.md", "slow-metrics.md")]
@@ -51,6 +53,8 @@ DEAR = {
 }
 # Level is what differs by less than this share.
 LEVEL = 0.003
+# R2 from which on two calls do the work of three or more.
+MUCH = 0.4
 
 
 def compare(study: Comparison, method: str, control: str) -> str:
@@ -115,7 +119,26 @@ def summary(study: Comparison) -> list[str]:
         "group-relative, 16 calls, against the score function": ("group-16", "score-16"),
     }
     found = {text: compare(study, *methods) for text, methods in comparisons.items()}
-    return [f"- {text}: {sentence}." for text, sentence in found.items() if sentence]
+    lines = [f"- {text}: {sentence}." for text, sentence in found.items() if sentence]
+    return [line for line in (*lines, told(study)) if line]
+
+
+def told(study: Comparison) -> str:
+    """How much of the draws' noise the surrogate took away after 200 calls; empty if none ran."""
+    r2 = []
+    for rows in study.values():
+        stats = rows["package-2"].get("stats", {}) if "package-2" in rows else {}
+        early = [each["early"]["surrogate/r2"] for each in stats.values() if "early" in each]
+        if early:
+            # Without a surrogate there is none.
+            r2.append(statistics.mean(0.0 if math.isnan(figure) else figure for figure in early))
+    if not r2:
+        return ""
+    much = sum(figure >= MUCH for figure in r2)
+    return (
+        f"- the surrogate's R2, the share of the draws' noise that it takes away, after {EARLY} "
+        f"calls: {statistics.median(r2):.2f} in the median, at least {MUCH} in {much} of {len(r2)}."
+    )
 
 
 def provenance(study: Comparison) -> str:

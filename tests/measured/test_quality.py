@@ -277,3 +277,16 @@ def test_without_a_layer_samples_are_those_of_their_dimension():
         found.append((quality.signal_to_noise, *quality.cosine))
     assert found[0] == pytest.approx(found[1], nan_ok=True)
     assert found[0][0] > 0
+
+
+def test_the_same_sample_again_and_again_is_both_halves():
+    quality, gradient = Quality(), torch.tensor([[3.0, 4.0]])
+    for _ in range(12):
+        batch = Batch(prediction=torch.zeros(1, 2), target=torch.zeros(1))
+        quality.read(batch, gradient, 2 * gradient)
+    # A virtual layer's offsets, as its products with zeros are none; halves have half.
+    halves = quality.vectors[:, -2:]
+    torch.testing.assert_close(halves, torch.tensor([[1.5, 2]] * 2 + [[3, 4]] * 2))
+    # The first of 12 readings has nothing to be held against; with half batches, 25 and 50 / 2.
+    products = quality.figures[2:5]
+    torch.testing.assert_close(products, torch.tensor([25, 25, 6.25]).double() * 11 / 12)
