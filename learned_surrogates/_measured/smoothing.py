@@ -20,8 +20,8 @@ ALIKE = 10.0
 MOST = 10.0
 # So many are taken as alike, whatever their spreads.
 FEW = 32
-# Of the largest spread, what is less is no other scale: the output is as good as constant.
-CONSTANT = 1e-3
+# Of the largest spread, what is less is rounding: no other scale, but an output that is constant.
+CONSTANT = 1e-5
 BEYOND = (
     "predictions are as {size} as {largest:.0e}, whose square float32 has no room for: noise as "
     "wide as a share of what they vary by cannot be made, and there is no gradient to follow. "
@@ -131,7 +131,7 @@ def _rule(moments: Tensor) -> Tensor:
     between = (error_mean - centre).square()
     error = (within + (between.mean(pooled, keepdim=True) if pooled else between)).sqrt()
     own = spread.mean(pooled, keepdim=True) if pooled else spread
-    # Nor is it one where errors are of the others' scale.
+    # Where errors are of the others' scale, outputs that hardly vary are no other scale either.
     own = torch.maximum(_smaller(own, error), 2 * error / ALIKE)
     everywhere = (error_variance.mean() + (error_mean - error_mean.mean()).square().mean()).sqrt()
     shared = _smaller(spread.mean(), everywhere)
@@ -142,7 +142,8 @@ def _rule(moments: Tensor) -> Tensor:
         spread.new_ones(()),
     ):
         shared = torch.where(shared > 0, shared, size)
-    own = torch.where(own > CONSTANT * own.max(), own, shared)
+    constant = (error == 0) & (own < CONSTANT * own.max())
+    own = torch.where((own > 0) & ~constant, own, shared)
     differ = (own.max() > ALIKE * own.min()) & (own.numel() <= FEW)
     return SHARE * torch.where(differ, own, shared)
 

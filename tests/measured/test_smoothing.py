@@ -187,7 +187,7 @@ def test_equal_numbers_are_no_marks_for_that(z):
     assert not marks(z).any()
 
 
-@pytest.mark.parametrize("spread, alike", [(1e-5, True), (1e-5, False), (2e-2, True)])
+@pytest.mark.parametrize("spread, alike", [(1e-5, True), (1e-6, False), (2e-2, True)])
 def test_an_output_that_hardly_varies_is_no_other_scale(spread, alike):
     """By what the others vary by or, where there are errors, by these."""
     z, target = torch.randn(2, 256, 3, generator=torch.Generator().manual_seed(0))
@@ -197,3 +197,12 @@ def test_an_output_that_hardly_varies_is_no_other_scale(spread, alike):
     width = smoothing.width(z)
     assert (width > 0.1).all()
     assert width.numel() == 1 or width.max() == width.min()
+
+
+def test_wavelengths_beside_degrees_are_another_scale():
+    scales = torch.tensor([5e-7, 60.0])
+    z, target = scales * torch.randn(2, 256, 2, generator=torch.Generator().manual_seed(0))
+    smoothing = Smoothing(None)
+    smoothing.follow(z, target)
+    width = smoothing.width(z) / scales
+    assert ((width > 0.2) & (width < 0.5)).all()
