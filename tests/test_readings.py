@@ -334,3 +334,14 @@ def test_what_is_known_of_folded_letters_is_their_draws():
         means.append(total.flatten())
     assert torch.cosine_similarity(*means, dim=0) > 0.99
     assert means[0].norm() == pytest.approx(means[1].norm().item(), rel=0.1)
+
+
+@pytest.mark.filterwarnings("ignore:input_lengths are less than target_lengths")
+def test_how_likely_ctc_reads_a_text_with_few_frames():
+    """Two characters in two frames, in one, and none in none."""
+    z = torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(0))
+    arguments = torch.tensor([[1, 2], [1, 2], [0, 0]]), [2, 1, 0], [2, 2, 0]
+    controls = Controls(TASKS["ctc"], TASKS["ctc"].for_surrogate("auto").read(z, *arguments))
+    p = z.softmax(2)
+    right = torch.stack([p[0, 0, 1] * p[1, 0, 2], torch.tensor(0.0), torch.tensor(1.0)])
+    torch.testing.assert_close(controls.right, right)

@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT / "examples"))
 from user_metrics import PROBLEMS
 from user_metrics.picture import draw
 from user_metrics.results import Row
-from user_metrics.summary import Comparison, best_rows, geometric_mean, mean, pace, read, spread
+from user_metrics.summary import Comparison, best_rows, geometric_mean, mean, read, spread
 from user_metrics.training import EARLY
 
 RESULTS = Path(__file__).parent / "results" / "any_metric"
@@ -83,8 +83,8 @@ def figures(row: Row | None, lowest: float) -> str:
     return f"{value} ± {spread(row):.1g}"
 
 
-def table(study: Comparison, heads: dict[str, str], *, paces: bool = True) -> list[str]:
-    """Markdown: a row a problem, and the pace of each method."""
+def table(study: Comparison, heads: dict[str, str]) -> list[str]:
+    """Markdown: a row a problem."""
     methods = [method for method in heads if any(method in rows for rows in study.values())]
     lines = [
         "| metric, lower is better | " + " | ".join(heads[method] for method in methods) + " |",
@@ -94,16 +94,7 @@ def table(study: Comparison, heads: dict[str, str], *, paces: bool = True) -> li
         lowest = min(mean(row) for method, row in rows.items() if method in methods)
         cells = [figures(rows.get(method), lowest) for method in methods]
         lines.append(f"| {PROBLEMS[name].sentence} | " + " | ".join(cells) + " |")
-    if paces:
-        costs = [cost(study, method) for method in methods]
-        lines.append("| *a step over the proxy's, median* | " + " | ".join(costs) + " |")
     return lines
-
-
-def cost(study: Comparison, method: str) -> str:
-    """A step's time over the proxy's, in the median over the problems."""
-    extra = [pace(rows[method]) for rows in study.values() if method in rows]
-    return f"{statistics.median(extra):+.1f} ms" if method != "proxy" else ""
 
 
 def summary(study: Comparison) -> list[str]:
@@ -191,7 +182,7 @@ def dear(folder: Path) -> list[str]:
     if not study:
         return ["Not run yet."]
     heads = {f"{method} {count}": head for (method, count), head in DEAR.items()}
-    return table(study, heads, paces=False)
+    return table(study, heads)
 
 
 SECTIONS = {"batches_of_64": batches_of_64, "batches_of_8": batches_of_8, "dear": dear}

@@ -58,12 +58,6 @@ def geometric_mean(values: list[float]) -> float:
     return math.exp(statistics.mean(map(math.log, values)))
 
 
-def pace(row: Row) -> float:
-    """Milliseconds a step over the proxy's, in the same runs."""
-    differences = zip(row["milliseconds"], row["proxy_milliseconds"])
-    return statistics.median(mine - proxy for mine, proxy in differences)
-
-
 def best_ratio(rows: dict[str, Row]) -> float:
     """What problems are sorted by: the package, or the score function where it has not run."""
     row = rows.get("package-2") or rows.get("score-2") or rows["proxy"]
