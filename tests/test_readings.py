@@ -345,3 +345,22 @@ def test_how_likely_ctc_reads_a_text_with_few_frames():
     p = z.softmax(2)
     right = torch.stack([p[0, 0, 1] * p[1, 0, 2], torch.tensor(0.0), torch.tensor(1.0)])
     torch.testing.assert_close(controls.right, right)
+
+
+def test_the_controls_of_folded_letters_have_the_gradients_of_their_means():
+    """By going through all paths: near for the distance, exact for whether a text is right."""
+    task = text.CTC("aAb", fold=str.lower).for_surrogate("auto")
+    logits = torch.randn(4, 1, 4, generator=torch.Generator().manual_seed(0))
+    batch = task.read(logits, torch.tensor([[1, 3]]), [4], [2])
+    controls = Controls(task, batch)
+    z = batch.logits.double().requires_grad_()
+    paths = torch.tensor(list(itertools.product(range(4), repeat=4)))
+    shares = z.log_softmax(1)[0].T.gather(1, paths.T).sum(0).exp()
+    columns = controls.columns(paths[:, None]).double()[:, 0]
+    for column, close in enumerate([0.02] * 3 + [1e-4] * 3):
+        (truth,) = torch.autograd.grad((shares * columns[:, column]).sum(), z, retain_graph=True)
+        weights = torch.zeros(columns.shape[1], dtype=torch.float64)
+        weights[column] = 1
+        torch.testing.assert_close(
+            controls.gradient(weights), truth.float(), atol=close, rtol=close
+        )
