@@ -367,7 +367,7 @@ def test_folded_characters_are_one_but_not_for_ctc_to_merge(way, ctc, target):
     with torch.no_grad():
         wanted = folded_distance(exact.softmax(1), target, ctc)
     assert value.item() == pytest.approx(wanted.item(), rel=0.04)  # columns independent
-    assert torch.cosine_similarity(found.double().flatten(), exact.grad.flatten(), dim=0) > 0.99
+    assert torch.cosine_similarity(found.double().flatten(), exact.grad.flatten(), dim=0) > 0.98
 
 
 @pytest.mark.parametrize("ctc", [True, False])
