@@ -12,6 +12,7 @@ from ._estimator import Draws
 from ._evaluation.measurement import Measurement
 from ._learning.sync import Sync
 from ._measured.regressed import Regressed
+from ._measured.score_function import centred
 from ._metric.metric import Metric
 from ._recipe import Recipe
 from ._support.transfer import send
@@ -117,14 +118,12 @@ class ScoredDraws(Draws):
     def gradient(self, measured: Measurement, correction: float) -> Tensor:
         r""":math:`\frac{1}{K - 1} \sum_k (e_k - \bar e) \nabla \log p_z(s_k)`."""
         count, size = len(self.pairs), len(self.batch.target)
-        values = measured.by_sample
-        rest, stands_for = measured.stand_in(values - values.mean(0), size)
+        rest, stands_for = measured.stand_in(centred(measured.by_sample), size)
         weights = send(correction * stands_for * rest / (count - 1), self.scores)
-        shaped = [self.batch.per_sample(each, self.scores.ndim - 1) for each in weights]
-        gradient = torch.zeros_like(self.scores[0])
-        for weight, score in zip(shaped, self.scores, strict=True):
-            gradient += torch.where(weight != 0, weight * score, 0.0)
-        return gradient
+        dims = self.scores.ndim - 1
+        weights = torch.stack([self.batch.per_sample(each, dims) for each in weights])
+        # A score that is not a number is no matter where nothing was measured.
+        return torch.where(weights != 0, weights * self.scores, 0.0).sum(0)
 
 
 class Sampled(Regressed[BatchType]):
@@ -149,12 +148,6 @@ class Sampled(Regressed[BatchType]):
         with torch.no_grad():
             said, meant, score = hooks.sample_with_score(self.task, batch, random)
         return said, meant, score.float()
-
-    def differences(self, values: Tensor) -> Tensor:
-        return values[1:] - values[:1]
-
-    def responses(self, measured: Measurement) -> Tensor:
-        return measured.by_sample[:, measured.usable]
 
     def finite(self, batch: BatchType) -> Tensor:
         # What cannot be drawn may be masked with minus infinity.

@@ -43,7 +43,7 @@ HEADS = {
     "package-outputs": "**package, 2, one value an output**",
 }
 # Columns where the metric is dear: methods and their steps.
-DEAR = {
+DEAR_HEADS = {
     ("proxy", STEPS): "proxy continued",
     ("package-2", STEPS): "every sample measured",
     ("package-2", STEPS // 4): "every sample, a quarter of the steps",
@@ -175,13 +175,15 @@ def dear(folder: Path) -> list[str]:
     study = {}
     for name in PROBLEMS:
         file = folder / f"{name}.json"
-        steps = {count: best_rows(file, 64, count) if file.exists() else {} for _, count in DEAR}
-        rows = {f"{m} {n}": steps[n][m] for m, n in DEAR if m in steps[n]}
+        steps = {
+            count: best_rows(file, 64, count) if file.exists() else {} for _, count in DEAR_HEADS
+        }
+        rows = {f"{m} {n}": steps[n][m] for m, n in DEAR_HEADS if m in steps[n]}
         if any("quarter" in key for key in rows):
             study[name] = rows
     if not study:
         return ["Not run yet."]
-    heads = {f"{method} {count}": head for (method, count), head in DEAR.items()}
+    heads = {f"{method} {count}": head for (method, count), head in DEAR_HEADS.items()}
     return table(study, heads)
 
 

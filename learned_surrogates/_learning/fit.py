@@ -11,7 +11,9 @@ class Fit:
     """How often, how long and how fast what the loss learns of the metric is fitted.
 
     That is the surrogate or, of text whose gradient is measured, the weights of what is known. For
-    a surrogate that is fitted to the metric's values, `FitValues` has more.
+    a surrogate that is fitted to the metric's values, `FitValues` has more. Where weights are
+    solved for (text, lists, sets, masks, a `SampledTask`), only `every` counts, and the loss
+    refuses the others.
 
     Args:
         every: learning calls an update, at least 1. Where the gradient is measured, there is one at

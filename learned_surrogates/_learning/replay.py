@@ -12,7 +12,8 @@ class Replay:
 
     The replay buffer holds the newest pairs of prediction and target with the metric's value or,
     where the gradient is measured, the metric's differences. Whichever of the two limits is met
-    first, holds. What a pair takes is in the loss's `repr`.
+    first, holds. What a pair takes is in the loss's `repr`. Where nothing is remembered (text,
+    lists, sets, masks, a `SampledTask`), the loss refuses another capacity or size.
 
     Args:
         capacity: the most pairs or differences kept, at least 1.

@@ -34,8 +34,10 @@ class Correction:
 
     def read(self, batch: Batch, correction: Tensor) -> None:
         """Takes a step's correction, with respect to a batch's prediction, of its shape."""
-        self.quality.read(batch, correction, None)
-        self._weigh()
+        # One sample is held against a mean of others, from which chance cannot be told.
+        if len(batch.target) > 1:
+            self.quality.read(batch, correction, None)
+            self._weigh()
 
     def _weigh(self) -> None:
         ratio = self.quality.sure_signal_to_noise**2

@@ -69,8 +69,7 @@ class Quality:
         else:
             vectors = torch.lerp(self.vectors.to(new), new, self._rate(self.readings))
             products = _products(*new, *vectors)
-        lengths = torch.stack([(new[:2].sum(0)).square().sum(), (new[2:].sum(0)).square().sum()])
-        figures = torch.cat([lengths, products, products.square()]).double().cpu()
+        figures = torch.cat([_lengths(new), products, products.square()]).double().cpu()
         self.figures = torch.lerp(self.figures, figures, self._rate(self.readings))
         self.vectors = vectors
         self.readings += 1
@@ -96,7 +95,7 @@ class Quality:
         """A reading that is no longer than some mean ones."""
         if self.readings < FEWEST:
             return new
-        lengths = torch.stack([(new[0] + new[1]).square().sum(), (new[2] + new[3]).square().sum()])
+        lengths = _lengths(new)
         most = MOST * self.figures[:2].to(lengths)
         shares = torch.where((lengths > most) & (most > 0), (most / lengths).sqrt(), 1.0)
         return new * shares.repeat_interleave(2)[:, None]
@@ -149,6 +148,11 @@ class Quality:
 
     def to(self, device: torch.device) -> None:
         self.vectors = None if self.vectors is None else self.vectors.to(device)
+
+
+def _lengths(new: Tensor) -> Tensor:
+    """Squared, of both gradients' whole, `(2,)`."""
+    return new.unflatten(0, (2, 2)).sum(1).square().sum(1)
 
 
 def _products(

@@ -1,6 +1,5 @@
 """What is known of draws, weighed by what earlier calls measured."""
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from .._recipe import Recipe
 from .._state.tensors import Faults, Shapes, as_tensor, check_shapes, not_finite
 from .control_variate import ControlVariate
 from .regression import Regression
+from .score_function import centred
 
 # Calls for which the weights are solved for each time, whatever `Fit.every`.
 EAGER = 200
@@ -71,9 +71,12 @@ class Regressed(Estimator[BatchType]):
         """Whether there are columns."""
         return bool(len(self.regression.doubt))
 
-    @abstractmethod
+    def differences(self, values: Tensor) -> Tensor:
+        return values[1:] - values[:1]
+
     def responses(self, measured: Measurement) -> Tensor:
         """What the columns are to tell of the usable samples' values: `(rows, samples)`."""
+        return centred(measured.by_sample[:, measured.usable])
 
     def observe(self, measured: Measurement, seen: Context) -> None:
         (columns,) = seen

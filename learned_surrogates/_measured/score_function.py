@@ -43,6 +43,11 @@ def estimate(
     return known, (differences[..., None] * score).mean(0)
 
 
+def centred(values: Tensor) -> Tensor:
+    """Values `(draws, ...)` less their mean over the draws."""
+    return values - values.mean(0)
+
+
 def measured_gradient(
     measured: Measurement,
     draws: AntitheticPairs,

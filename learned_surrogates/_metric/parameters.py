@@ -25,10 +25,11 @@ TRUE = set(
     )
 )
 TEXT = {"s", "str", "string", "text", "word"}
-# What says nothing beside such parts; and what does where the other parameter's name tells, too.
+# What says nothing beside such parts.
 NEUTRAL = TEXT | set(
     re.findall(r"\w+", "y ground sentence sequence seq mask box bbox point image img tensor list")
 )
+# Predictions beside a reference; alone, what is chosen from.
 CANDIDATES = {"candidate", "cand"}
 MANY = re.compile(r"list|sequence|iterable|tuple|collection|array|series", re.IGNORECASE)
 

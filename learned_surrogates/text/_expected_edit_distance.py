@@ -55,13 +55,13 @@ class ExpectedEditDistance(nn.Module):
     long, and with costs other than 1.
 
     Time and memory are linear in the frames, in the classes, and in the target's length times the
-    number of its distinct characters. Beside the outputs and their gradient, a call keeps a copy of
-    the outputs until its gradient is computed, and twice as much during that. While it runs, it
-    takes 16 MB compiled, or, for long lines, 144 bytes for each of `distinct characters * length *
-    sqrt(frames)` of one sample; in PyTorch 50 MB, or 60 bytes for each of `batch * distinct
-    characters * length * sqrt(frames)`, of a chain 180. The kernel takes 64 MB, or 108 bytes for
-    each of `batch * distinct characters * length * sqrt(frames)`, the distinct characters filled up
-    to a power of two.
+    number of its distinct characters (with the task's `fold`, of all that these may be). Beside the
+    outputs and their gradient, a call keeps a copy of the outputs until its gradient is computed,
+    and twice as much during that. While it runs, it takes 16 MB compiled, or, for long lines, 144
+    bytes for each of `distinct characters * length * sqrt(frames)` of one sample; in PyTorch 50 MB,
+    or 60 bytes for each of `batch * distinct characters * length * sqrt(frames)`, of a chain 180.
+    The kernel takes 64 MB, or 108 bytes for each of `batch * distinct characters * length *
+    sqrt(frames)`, the distinct characters filled up to a power of two.
 
     Args:
         task: `text.CTC(...)` or `text.PerPosition(...)`, as which the loss is called. Characters
@@ -170,7 +170,8 @@ def expected_distances(
 ) -> Tensor:
     """Expected distances `(batch,)` in units of the step, with the graph of the batch's logits."""
     same = None if task.folded is None else task.folded.tolist()
-    spelling = Spelling(batch.labels, task.alphabet.special, same)
+    labels = folded_labels(task, batch.labels)
+    spelling = Spelling(labels, task.alphabet.special, same)
     problem = Problem(spelling, batch.present, task.merges, step, insertion)
     distances: Tensor = ClosedForm.apply(batch.logits, problem)
     return distances

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from .._estimator import Draws
 from .._evaluation.measurement import Measurement
+from .._measured.score_function import centred
 from .._support.transfer import send
 from ._controls import Controls
 from ._text_task import TextBatch, TextTask
@@ -82,8 +83,3 @@ class ReadingDraws(Draws):
         told = self.known_gradient()
         gradient = self.task.as_predicted(gradient, self.batch.prediction)
         return gradient if told is None else gradient + told[0]
-
-
-def centred(values: Tensor) -> Tensor:
-    """Values `(draws, ...)` less their mean over the draws."""
-    return values - values.mean(0)

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from .._estimator import Draws, KnownDraws
-from .._evaluation.measurement import Measurement
 from .._learning.sync import Sync
 from .._measured.regressed import Regressed
+from .._measured.score_function import centred
 from .._metric.metric import Metric
 from .._recipe import Recipe
 from ._controls import FACTORS, Controls
 from ._expected_edit_distance import ExpectedEditDistance, expected_distances, known_distance
-from ._reading_draws import ReadingDraws, centred
+from ._reading_draws import ReadingDraws
 from ._text_task import TextBatch, TextTask
 from ._usual_metrics import AKIN, USUAL, usual_values
 
@@ -85,9 +85,6 @@ class Readings(Regressed[TextBatch]):
     ) -> tuple[Any, Any, Tensor]:
         return self.task.sample_with_score(batch, random)
 
-    def differences(self, values: Tensor) -> Tensor:
-        return values[1:] - values[:1]
-
     def finite(self, batch: TextBatch) -> Tensor:
         # Classes may be masked with minus infinity.
         return batch.probabilities.where(batch.present[:, None], 0.0).flatten(1).isfinite().all(1)
@@ -101,9 +98,6 @@ class Readings(Regressed[TextBatch]):
                 distances = expected_distances(self.task, batch)
         characters = sum(max(1, len(label)) for label in batch.labels)
         return bool(distances.nansum() > (1 - READS) * characters)
-
-    def responses(self, measured: Measurement) -> Tensor:
-        return centred(measured.values[:, measured.usable])
 
     # What is told
 

@@ -17,7 +17,7 @@ class Spelling:
     which CTC merges with nothing but themselves.
 
     Args:
-        labels: class indices of each sample's target.
+        labels: class indices of each sample's target, the one that stands for its letter each.
         special: class of the blank or the end, which stands where a sample has fewer states.
         folded: for each class, the one that stands for its letter; None if each is its own.
 
@@ -31,11 +31,12 @@ class Spelling:
     """
 
     def __init__(self, labels: Labels, special: int, folded: Sequence[int] | None = None):
-        if folded is not None:
-            labels = [[folded[index] for index in label] for label in labels]
         distinct = [list(dict.fromkeys(label)) for label in labels]
+        alike: dict[int, list[int]] = {}
+        for index, letter in enumerate(folded or ()):
+            alike.setdefault(letter, []).append(index)
         states = [
-            [(n, c) for n, letter in enumerate(own) for c in _classes(letter, folded)]
+            [(n, c) for n, letter in enumerate(own) for c in alike.get(letter, [letter])]
             for own in distinct
         ]
         self.special = special
@@ -51,10 +52,3 @@ class Spelling:
             self.letters[i, : len(own)] = [letter for letter, _ in own]
             self.classes[i, : len(own)] = [c for _, c in own]
             self.of_column[i, : len(label)] = [place[letter] for letter in label]
-
-
-def _classes(letter: int, folded: Sequence[int] | None) -> Sequence[int]:
-    """The classes that a letter may be."""
-    if folded is None:
-        return (letter,)
-    return [index for index, stands_for in enumerate(folded) if stands_for == letter]

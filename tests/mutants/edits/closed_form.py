@@ -61,7 +61,7 @@ EDITS = [
     *of(
         "text/_closed_form/spelling.py",
         "test_expected_edit_distance.py",
-        ("if stands_for == letter]", "if index == letter]"),
+        ("alike.get(letter, [letter])", "[letter]"),
         ("[letter for letter, _ in own]", "range(len(own))"),
     ),
 ]

@@ -30,6 +30,11 @@ EDITS = [
         ("gradient.reshape(z.shape) / count", "gradient.reshape(z.shape)"),
     ),
     *of(
+        "_measured/score_function.py",
+        "measured/test_sampled.py test_readings.py",
+        ("values - values.mean(0)", "values"),
+    ),
+    *of(
         "_measured/draws.py",
         UNBIASED,
         ("for sign in (1, -1)", "for sign in (1, 1)"),
@@ -192,7 +197,6 @@ EDITS = [
         "_sampled.py",
         "measured/test_sampled.py",
         ("rest / (count - 1)", "rest / count"),
-        ("values - values.mean(0)", "values"),
         ("correction * stands_for * rest", "correction * rest"),
         ("if count < 2:", "if count < 1:"),
         ("(z < torch.inf)", "z.isfinite()"),
