@@ -34,13 +34,13 @@ def gains() -> Picture:
     for figures in heads.values():
         control, mine = figures["new fonts"]
         column(x, Figure(mine.mean / control.mean, mine.spread / control.mean), "grey")
-        x += 11
+        x += 10
     x += 14
     kinds = own_metrics()
     for colour, figures in zip(COLOURS, kinds.values()):
         for figure in sorted(figures):
             column(x, figure, colour)
-            x += 11
+            x += 10
         x += 5
     y = 280
     picture.box(14, y - 9, 10, 10, fill="grey")

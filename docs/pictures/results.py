@@ -19,7 +19,9 @@ KINDS = {
     "numbers, angles, points": (
         *("off_by_1", "off100", "counts", "mape", "packs", "degrees", "sincos", "pck"),
     ),
-    "lists and decisions": ("ndcg5", "ap", "ap200", "spearman", "sp100", "hungarian", "path"),
+    "lists, masks, decisions": (
+        *("ndcg5", "ap", "ap200", "spearman", "sp100", "iou", "boundary", "hungarian", "path"),
+    ),
 }
 
 

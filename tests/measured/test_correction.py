@@ -75,3 +75,13 @@ def test_readings_without_their_means_are_missed():
     state = read(0.3, 1.0, 12).save()
     del state["corrected"]
     assert Correction().faults(state).missing == ["corrected"]
+
+
+def test_one_sample_is_not_weighed():
+    """What it is held against is a mean of others, from which chance is not told."""
+    correction = Correction()
+    for _ in range(40):
+        batch = Batch(prediction=torch.ones(1, 3), target=torch.zeros(1))
+        correction.read(batch, torch.randn(1, 3))
+    assert correction.quality.readings == 0
+    assert correction.share == 1.0
