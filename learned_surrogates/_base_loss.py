@@ -50,7 +50,7 @@ def base_gradient(
     Args:
         base_loss: called with `args` and `kwargs`; a scalar is taken as reduced by `reduction`,
             and one value a sample as weighted, where the call has weights. More than one value a
-            sample, as unreduced losses of boxes or pixels have, are averaged.
+            sample, as unreduced losses of boxes, pixels or members of a set have, are averaged.
         batch: what the task read from these arguments.
         args: positional arguments of the loss.
         kwargs: keyword arguments of the loss.
@@ -73,30 +73,23 @@ def base_gradient(
         prediction = original.detach()
         prediction = (prediction.float() if half else prediction).requires_grad_()
         args, kwargs = with_prediction(batch, prediction, args, kwargs)
+        args = tuple(map(_saveable, args))
+        kwargs = {key: _saveable(value) for key, value in kwargs.items()}
         value = _called(base_loss, args, kwargs)
         if not isinstance(value, Tensor) or not value.requires_grad:
             raise TypeError(
                 "base_loss must return a tensor that depends on the prediction; it returned "
                 f"{value!r}"
             )
-        if value.ndim > 1:
-            value = value.flatten(1).mean(1)
         samples = torch.ones(count, device=original.device, requires_grad=True)
         reduced = batch.reduce(samples, reduction)
         if value.ndim == 0 and reduced.ndim > 0 and count > 1:
             raise ValueError(
                 "with reduction='none', base_loss must return one value a sample, shape "
-                f"({count},); it returned one number. Give it reduction='none' too"
+                f"({len(reduced)},); it returned one number. Give it reduction='none' too"
             )
-        # Also of samples that the call leaves out, such as those of no weight.
-        dim = batch.batch_dim
-        whole = (1 if dim is None else batch.whole.shape[dim],)
-        if value.shape not in ((), reduced.shape, (count,), whole):
-            raise ValueError(
-                f"base_loss must return () or one value a sample, ({count},); it returned "
-                f"{tuple(value.shape)}"
-            )
-        (gradient,) = torch.autograd.grad(value.sum(), prediction)
+        total = _over_samples(value, batch) if value.ndim else value
+        (gradient,) = torch.autograd.grad(total, prediction)
         # The loss's reduction will weigh what is returned here, as the base loss did already.
         if value.ndim == 0:
             (weights,) = torch.autograd.grad(reduced.sum(), samples)
@@ -108,6 +101,29 @@ def base_gradient(
         gradient = gradient.where(~original.detach().isneginf(), 0.0)
         left_out = _spoilt(gradient, batch)
         return gradient.where(batch.per_sample(~left_out, gradient.ndim), 0.0), left_out
+
+
+def _saveable(argument: Any) -> Any:
+    """An argument that can be saved for a gradient: what inference mode made cannot."""
+    inference = isinstance(argument, Tensor) and argument.is_inference()
+    return argument.clone() if inference else argument
+
+
+def _over_samples(value: Tensor, batch: Batch) -> Tensor:
+    """The sum over samples of the means of each one's values, of which there are as many.
+
+    Args:
+        value: `(batch, ...)`, or with the first dimension that the call's prediction has.
+    """
+    count, dim = len(batch.target), batch.batch_dim
+    whole = 1 if dim is None else batch.whole.shape[dim]
+    if dim is not None and len(value) not in (count, whole):
+        raise ValueError(
+            f"base_loss must return () or one value a sample, ({whole},); it returned "
+            f"{tuple(value.shape)}"
+        )
+    samples = count if len(value) == count else batch.samples
+    return value.sum() * (samples / max(1, value.numel()))
 
 
 def _called(

@@ -30,6 +30,11 @@ class Batch:
         return self.prediction
 
     @property
+    def samples(self) -> int:
+        """How many samples the call has, with those that its task leaves out."""
+        return len(self.target)
+
+    @property
     def weights(self) -> Tensor | None:
         """What `reduce` weighs samples with, whatever the reduction, `(batch,)`; None is 1."""
         return None

@@ -26,7 +26,10 @@ class Draws(ABC):
 
     @property
     def values(self) -> Tensor | None:
-        """Expected errors `(batch,)` that are known without the metric; None where they are not."""
+        """Expected errors `(batch,)` that are known without the metric; None where they are not.
+
+        NaN where the metric is not defined, or the prediction not finite.
+        """
         return None
 
     @abstractmethod

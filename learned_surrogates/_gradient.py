@@ -7,11 +7,14 @@ from torch import Tensor
 
 
 class _Refusing(torch.autograd.Function):
-    """Stands for a gradient of which there is no derivative: zero in silence would be wrong."""
+    """A zero that depends on a prediction, and says so when it is asked how.
+
+    Added to a gradient of which there is no derivative: zero in silence would be wrong.
+    """
 
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient.view_as(gradient)
+    def forward(ctx: Any, prediction: Tensor) -> Tensor:
+        return prediction.new_zeros(())
 
     @staticmethod
     def backward(ctx: Any, output_gradient: Tensor) -> None:
@@ -24,26 +27,33 @@ class _Refusing(torch.autograd.Function):
 class _KnownGradient(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, prediction: Tensor, value: Tensor, gradient: Tensor, batch_dim: int | None
+        ctx: Any,
+        prediction: Tensor,
+        value: Tensor,
+        gradient: Tensor,
+        batch_dim: int | None,
+        refusing: tuple[Tensor],
     ) -> Tensor:
         ctx.save_for_backward(gradient)
         ctx.batch_dim = batch_dim
         ctx.dtype = prediction.dtype
+        ctx.refusing = refusing
         return value.clone()
 
     @staticmethod
-    def backward(ctx: Any, output_gradient: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, output_gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
         (gradient,) = ctx.saved_tensors
         shape = [1] * gradient.ndim
         if ctx.batch_dim is not None:
             shape[ctx.batch_dim] = -1
         # The product is taken before the cast: a loss scale of fp16 training would overflow alone.
-        weights = output_gradient.detach().view(shape)
+        weights = output_gradient.view(shape)
         # A sample that was left out has no part in it, whatever its gradient.
-        result = torch.where(weights == 0, 0.0, gradient * weights).to(ctx.dtype)
+        gradient = gradient.masked_fill((weights == 0) & ~gradient.isfinite(), 0.0)
+        result = (gradient * weights).to(ctx.dtype)
         if torch.is_grad_enabled():  # as with create_graph=True
-            result = _Refusing.apply(result.detach().requires_grad_())
-        return result, None, None, None
+            result = result + ctx.refusing[0]
+        return result, None, None, None, None
 
 
 def with_known_gradient(
@@ -60,5 +70,7 @@ def with_known_gradient(
         gradient: d value[i] / d prediction[i], of the prediction's shape.
         batch_dim: the prediction's batch dimension; None for one sample without.
     """
-    loss: Tensor = _KnownGradient.apply(prediction, value, gradient, batch_dim)
+    # In a tuple, as it is no argument that a gradient is asked of.
+    refusing = (_Refusing.apply(prediction),)
+    loss: Tensor = _KnownGradient.apply(prediction, value, gradient, batch_dim, refusing)
     return loss

@@ -188,7 +188,9 @@ class Tensors(Task[TensorBatch]):
         if prediction.dtype in (torch.float16, torch.bfloat16):
             prediction = prediction.float()
         # Copies, so that a metric that works in place leaves the user's objects alone.
-        return prediction.clone(), copy.deepcopy(batch.targets)
+        targets = batch.targets
+        copied = targets.clone() if isinstance(targets, Tensor) else copy.deepcopy(targets)
+        return prediction.clone(), copied
 
     def perfect(self, batch: TensorBatch) -> list[Tensor]:
         return perfect_predictions(batch.prediction.detach(), batch.targets)

@@ -117,6 +117,8 @@ class Evaluation:
         #: None until it is settled, and where nothing was measured.
         self.measured: Measurement | None = None
         self.settled = False
+        #: Which samples of the batch have a finite prediction, on the CPU; None is all.
+        self.sound: Tensor | None = None
         #: What the surrogate made of the batch at its call.
         self.seen: Context | None = None
 
@@ -137,9 +139,12 @@ class Evaluation:
             return
         positions = [position for portion, _ in outcomes for position in portion.positions]
         part = len(positions) < self.batch
+        usable = torch.cat([outcome.usable for _, outcome in outcomes])
+        if self.sound is not None:  # whatever the metric makes of the others
+            usable = usable & self.sound[positions]
         self.measured = Measurement(
             values=torch.cat(same_outputs([outcome.errors for _, outcome in outcomes]), 1),
-            usable=torch.cat([outcome.usable for _, outcome in outcomes]),
+            usable=usable,
             positions=torch.tensor(positions, device="cpu") if part else None,
             sent=self.sent if part else None,
         )

@@ -41,13 +41,16 @@ class Oracle:
         #: That the last question took, with what was waited for.
         self.seconds = 0.0
 
-    def ask(self, batch: Batch, pairs: Pairs, random: torch.Generator) -> Evaluation:
+    def ask(
+        self, batch: Batch, pairs: Pairs, random: torch.Generator, sound: Tensor | None = None
+    ) -> Evaluation:
         """Asks about a learning call's batch, and waits for what is due.
 
         Args:
             batch: as the task read it.
             pairs: what the metric is asked about; none where nothing need be.
             random: chooses the samples, where the budget is not for all.
+            sound: which samples have a finite prediction, `(batch,)`, and so a value; None is all.
 
         Raises:
             MetricError: the metric failed, on this batch or on an earlier one that is due; this one
@@ -64,6 +67,7 @@ class Oracle:
         try:
             if not self.queue.full:
                 evaluation = self.submit(size, pairs, random)
+                evaluation.sound = sound
             self.queue.wait_for_due(evaluation)
             # Where a call does not wait for the metric, neither does it for this.
             if evaluation.measured is not None:

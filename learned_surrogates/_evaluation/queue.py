@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._metric.metric import Metric, MetricError, take
+from .._metric.metric import WILD, Metric, MetricError, take
 from .._support.isolated import isolated
 from .._support.warnings import warn
 from .job import Job
@@ -216,7 +216,7 @@ class Queue:
                 warn(self._nothing(PATIENCE) + SKIPPING.format(limit=self.metric.give_up_after))
 
     def _nothing(self, calls: int) -> str:
-        name, trouble = self.metric.name, self.metric.trouble
+        name, trouble = self.metric.name, self.metric.trouble or WILD
         return NOTHING.format(name=name, calls=calls, trouble=trouble)
 
     def cancel(self, evaluation: Evaluation) -> None:

@@ -108,6 +108,8 @@ class ValueCore(Core):
                     factors = batch.per_sample(factors.to(gradient), gradient.ndim)
                     gradient = torch.where(factors == 0, 0.0, gradient * factors)
                 gradient = self._followed(gradient, of_base)
+            known = value[value.isfinite()]
+            value = value.where(~_unlabelled(z, batch.target), known.sum() / max(1, len(known)))
         return value, gradient, learning and learner.learn()
 
     def evaluate(
@@ -132,6 +134,8 @@ class ValueCore(Core):
             gradient = None
             if differentiable:
                 (gradient,) = torch.autograd.grad(value.sum(), prediction)
+                unlabelled = _unlabelled(z.detach(), batch.target)
+                gradient = gradient.masked_fill(batch.per_sample(unlabelled, gradient.ndim), 0.0)
         # A NaN in a sample's prediction must show in its loss, whatever the surrogate makes of it.
         return value.detach().where(finite, torch.nan), z.detach(), gradient
 
@@ -293,3 +297,12 @@ class ValueCore(Core):
 
     def to(self, device: torch.device) -> None:
         self.learner.to(device)
+
+
+def _unlabelled(z: Tensor, target: Tensor) -> Tensor:
+    """Which samples have a finite z and a target that is not: nothing is known of them, `(batch,)`.
+
+    They count as the mean of the others, and have no gradient.
+    """
+    finite = z.flatten(1).isfinite().all(1)
+    return finite & ~target[:, None].flatten(1).isfinite().all(1)

@@ -94,7 +94,16 @@ def as_fit_values(fit: Fit) -> FitValues:
 
 
 def changed(fit: dict[str, Any], changes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Fields of `FitValues` with those changes that are fields as well, and the other changes."""
+    """Fields of `FitValues` with those changes that are fields as well, and the other changes.
+
+    Raises:
+        TypeError: `fit` is among the changes, which would undo all of these.
+    """
+    if "fit" in changes:
+        raise TypeError(
+            "give the fields of FitValues by themselves, such as warm_up=100, and not fit=: what "
+            "it leaves out would not be as published"
+        )
     names = {field.name for field in fields(FitValues)}
     own = {name: value for name, value in changes.items() if name in names}
     return fit | own, {name: value for name, value in changes.items() if name not in names}

@@ -98,5 +98,7 @@ def common_shape(batches: Iterable[Tensor]) -> torch.Size:
 
 def pad_to(batch: Tensor, shape: torch.Size) -> Tensor:
     """The batch with zeros behind, such that its samples have this shape."""
+    if batch.shape[1:] == shape:
+        return batch
     missing = [most - size for size, most in zip(batch.shape[1:], shape, strict=True)]
     return F.pad(batch, [n for size in reversed(missing) for n in (0, size)])

@@ -118,11 +118,12 @@ class MeasuredCore(Core):
         evaluation = None
         # With other processes, an error is raised only once they have been told: they wait.
         with self.sync.defer_error():
-            evaluation = self.oracle.ask(batch, draws.pairs, self.random)
+            sound = self.estimator.finite(batch).cpu() if draws.pairs else None
+            evaluation = self.oracle.ask(batch, draws.pairs, self.random, sound)
         measured = None if evaluation is None else evaluation.measured
         record = self.record
         if draws.values is not None:
-            record.metric_mean = self.oracle.metric.value(draws.values.mean()).item()
+            record.take_known(draws.values, self.oracle.metric)
         if measured is not None:
             if not record.calls:
                 self.estimator.check(draws, measured)
@@ -175,7 +176,9 @@ class MeasuredCore(Core):
         if measured is not None and measured.usable.any():
             values = send(measured.over_batch(len(finite)), finite.device)
         elif measured is None and draws is not None and draws.values is not None:
-            values = draws.values
+            known = draws.values.isfinite()
+            total = draws.values.where(known, 0.0).sum()
+            values = draws.values.where(known, total / known.sum().clamp(min=1))
         else:
             last = self.record.metric_mean
             rest = abs(last - self.oracle.metric.best) if last == last else 0.0

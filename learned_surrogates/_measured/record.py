@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from .._estimator import Estimator
 from .._evaluation.measurement import Measurement
 from .._learning.history import History
@@ -61,7 +64,7 @@ class Record:
     Attributes:
         calls: from which something was learned.
         silent_calls: in a row, in which all draws were the same.
-        skipped: samples on which the metric failed.
+        skipped: samples on which the metric failed, or whose prediction was not finite.
         leading: whether the base loss leads, if there is one.
         has_base_loss: whether there was one at the last call.
         known: whether the last call's gradient was known without draws, and how far it is to be
@@ -91,6 +94,15 @@ class Record:
         known = self.signal == self.signal
         self.signal = self.signal + MOMENTUM * (share - self.signal) if known else share
         return True
+
+    def take_known(self, values: Tensor, metric: Metric) -> None:
+        """Takes errors `(batch,)` that are known without the metric, NaN where there is none."""
+        there = values.isfinite()
+        total, count = torch.stack([values.where(there, 0.0).sum(), there.sum()]).tolist()
+        self.skipped += len(values) - int(count)
+        if count:
+            mean = torch.tensor(total / count, dtype=torch.float64, device="cpu")
+            self.metric_mean = metric.value(mean).item()
 
     def base_share(self, weight: float) -> float:
         """Share of the base loss's gradient: all while it leads, then what it is given."""

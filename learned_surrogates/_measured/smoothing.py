@@ -11,8 +11,9 @@ from .._support.warnings import warn
 # Of the smaller of the outputs' spread and the errors'. Between half of it and twice it hardly
 # matters; four times it can ruin a model.
 SHARE = 0.35
-# Weight of the newest call in the running spreads.
-MOMENTUM = 0.02
+# Calls that are all taken in, and after them one of so many: spreads change slowly, and running
+# means tell of the last `EAGER` calls.
+EAGER, EVERY = 50, 4
 # Outputs whose spreads differ by more have each a width of their own: metres beside degrees.
 ALIKE = 10.0
 # Running standard deviations from the running mean up to which an output is believed: one wild
@@ -51,31 +52,47 @@ class Smoothing:
         self._width: Tensor | None = None
 
     def follow(self, z: Tensor, target: Any) -> None:
-        """Takes predictions `(batch, *sample)`, of any precision, into the running spreads."""
-        self._width = None
+        """Takes predictions `(batch, *sample)`, of any precision, into the running spreads.
+
+        Of targets, what is not finite is a label that is missing, and has no error.
+        """
         if self.given is not None:
             return
+        self.calls += 1
+        due = self.calls <= EAGER or self.calls % EVERY == 0
+        if not due and self.fits(z):
+            return
+        self._width = None
         z = z.to(torch.promote_types(z.dtype, torch.float32))
         alike = _alike(z, target)
         # Before it is rounded: of times in seconds, float32 has no digits left for an error.
         error = z - target.to(z) if alike else torch.zeros_like(z)
-        marked = marks(z)
-        z, error = z.where(~marked, 0.0), error.where(~marked, 0.0)
+        marked, labelled = marks(z), error.isfinite()
+        z, error = z.where(~marked, 0.0), error.where(labelled & ~marked, 0.0)
         finite = moderate(z) & moderate(error)
         if self.moments is None and len(z):
             _check_size(z, error, finite)
-        if self.moments is not None and self.moments.shape[1:] == z.shape[1:]:
+        if self.fits(z):
+            assert self.moments is not None
             z, error = _bounded(z, self.moments[:2]), _bounded(error, self.moments[2:])
         counted = finite.view(-1, *[1] * (z.ndim - 1)) & ~marked
-        new = torch.cat([_moments(z, counted), _moments(error, counted)])
+        with_error = counted & labelled
+        new = torch.cat([_moments(z, counted), _moments(error, with_error)])
         if self.moments is None:
-            self.moments, self.calls = new, 0
-        elif self.moments.shape != new.shape:
+            self.moments, self.calls = new, 1
+        elif not self.fits(z):
             self.moments = _resized(self.moments, new)
-        rate = max(MOMENTUM, 1 / (self.calls + 1))
-        merged = torch.cat([_merge(self.moments[i : i + 2], new[i : i + 2], rate) for i in (0, 2)])
-        self.moments = torch.where(counted.any(0), merged, self.moments)
-        self.calls += 1
+        rate = max(1 / self.calls, EVERY / EAGER if due and self.calls > EAGER else 1 / EAGER)
+        found = counted.any(0), with_error.any(0)
+        merged = [
+            torch.where(each, _merge(old, reading, rate), old)
+            for each, old, reading in zip(found, self.moments.split(2), new.split(2))
+        ]
+        self.moments = torch.cat(merged)
+
+    def fits(self, z: Tensor) -> bool:
+        """Whether there are running spreads, of samples of such a size."""
+        return self.moments is not None and self.moments.shape[1:] == z.shape[1:]
 
     def width(self, z: Tensor) -> Tensor:
         """The noise's standard deviation, to be broadcast to a sample of z `(batch, *sample)`."""
@@ -183,9 +200,13 @@ def _bounded(samples: Tensor, moments: Tensor) -> Tensor:
 
 
 def _merge(old: Tensor, new: Tensor, rate: float) -> Tensor:
-    """Mean and variance of a mixture of two populations, the newer one's share being `rate`."""
-    between = rate * (1 - rate) * (new[0] - old[0]).square()
-    merged = torch.lerp(old, new, rate)
+    """Mean and variance of a mixture of two populations, the newer one's share being `rate`.
+
+    Of an output that had no value yet, such as an error without a label, the newer one has all.
+    """
+    rates = torch.where((old == 0).all(0), 1.0, rate)
+    between = rates * (1 - rates) * (new[0] - old[0]).square()
+    merged = torch.lerp(old, new, rates)
     return torch.stack([merged[0], merged[1] + between])
 
 

@@ -38,6 +38,9 @@ REVERSED = (
     "metric {0!r} takes ({1}, {2}): by these names the target comes first, and so it is called. To "
     "say so yourself: metric=lambda prediction, target: {0}(target, prediction)"
 )
+WILD = "got a prediction that is not finite"
+# Of larger values, float32 has no room for what must be computed: squares, and sums of them.
+LARGEST = 1e15
 # How far an error may fall below zero by rounding, relative to the metric's value.
 ROUNDING = 1e-5
 #: What was raised, by the sample that raised it.
@@ -100,6 +103,8 @@ class Metric:
         self.function = function
         self.higher_is_better = higher_is_better
         self.best = 0.0 if best is None else float(best)
+        #: Whether it returns NaN for a sample to be left out, on which it is not defined.
+        self.may_be_undefined = bool(getattr(function, "may_be_undefined", False))
         #: How the function is called; None until that is known.
         self.form = None if batched is None else Form("batch" if batched else "sample")
         #: Whether that was said, and not by the function itself.
@@ -148,7 +153,7 @@ class Metric:
         values, causes = self._call(predictions, targets, count)
         errors = self.best - values if self.higher_is_better else values - self.best
         slack = ROUNDING * (1 + values.abs() + abs(self.best))
-        fine = values.isfinite() & (errors >= -slack)
+        fine = (values.abs() <= LARGEST) & (errors >= -slack)
         if not fine.all() and (blamed := self._blamed(fine, predictions, values, causes)):
             sample = blamed[0]
             position = sample if positions is None else positions[sample]
@@ -259,9 +264,16 @@ class Metric:
         first, *_ = places = [tuple(place) for place in (~fine).nonzero().tolist()]
         value, cause = float(values[first]), causes.get(first[0])
         wild = _is_wild(predictions[first[0]])
-        self.trouble = "got a prediction that is not finite" if wild else self._what(value, cause)
-        owed = (place for place in places if not _is_wild(predictions[place[0]]))
+        self.trouble = WILD if wild else self._what(value, cause)
+        owed = (place for place in places if self._owes(place, predictions, values, causes))
         return None if self.on_error == "skip" else next(owed, None)
+
+    def _owes(
+        self, place: tuple[int, ...], predictions: Any, values: Tensor, causes: Causes
+    ) -> bool:
+        """Whether there should be a value in this place."""
+        undefined = self.may_be_undefined and place[0] not in causes and values[place].isnan()
+        return not (undefined or _is_wild(predictions[place[0]]))
 
     def _raise(
         self, which: str, value: float, cause: Exception | None, prediction: Any, target: Any
@@ -284,6 +296,8 @@ class Metric:
             return f"raised {type(cause).__name__}: {cause}"
         if not np.isfinite(value):
             return f"returned {value}"
+        if abs(value) > LARGEST:
+            return f"returned {value:g}, more than {LARGEST:.0e}: divide it by a constant"
         return (
             f"returned {value:g}, better than the best value {self.best:g}: pass best=, the "
             f"value of a perfect prediction{PERCENT * (self.best == 1 < value <= 100)}, or "

@@ -183,7 +183,11 @@ class PartlyKnown(Regressed[SetType]):
         with torch.enable_grad():
             z = z.requires_grad_()
             values = closed_form(batch, z, width)
-            (gradient,) = torch.autograd.grad(values.sum(), z)
+            # A set of which the metric is not defined counts as the mean of the others.
+            undefined = values.isnan() & self.finite(batch)
+            known = values.where(~undefined, 0.0)
+            mean = known.sum() / (~undefined).sum().clamp(min=1)
+            (gradient,) = torch.autograd.grad(known.where(~undefined, mean).sum(), z)
         return KnownDraws(values.detach().float(), spread.moving(gradient).float())
 
     def sample_with_score(self, batch: SetType, random: torch.Generator) -> tuple[Any, Any, Tensor]:

@@ -45,6 +45,10 @@ class BoxBatch(Batch):
         return self.boxes
 
     @property
+    def samples(self) -> int:
+        return len(self.boxes)
+
+    @property
     def weights(self) -> Tensor | None:
         return self.weight
 
@@ -247,7 +251,9 @@ class BoxTask(Task[BoxBatch]):
     def encode(
         self, predictions: Any, targets: Any, shape: torch.Size | None
     ) -> tuple[Tensor, Tensor]:
-        boxes, others = as_boxes("prediction", predictions), as_boxes("target", targets)
+        numbers = (self.numbers,)
+        boxes = as_boxes("prediction", predictions, numbers)
+        others = as_boxes("target", targets, numbers)
         return self.see(boxes, others), others
 
     def generator(self) -> RandomDistortions | None:

@@ -42,7 +42,8 @@ def ls_iou(labels: Tensor, image_size: tuple[float, float], **changes: Any) -> L
         The loss, called as `Rotated` says.
 
     Raises:
-        TypeError, ValueError: as `Rotated`, `RandomDistortions` and `LearnedSurrogateLoss` do.
+        TypeError, ValueError: as `Rotated`, `RandomDistortions` and `LearnedSurrogateLoss` do;
+            `fit=` is among the changes.
 
     Example:
         >>> import torch

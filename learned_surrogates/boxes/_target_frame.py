@@ -34,6 +34,8 @@ def matched(predictions: Tensor, targets: Tensor) -> Tensor:
 def box_in_frame(predictions: Tensor, targets: Tensor) -> Tensor:
     """Predicted boxes in their target's frame, `(batch, 6)`; zeros where they are the target.
 
+    Of a target that is thinner than a thousandth, the thickened one (`thick`) stands for it.
+
     In the frame in which the target is the unit square, IoU depends on the other box alone. Its
     centre (u, v), the logarithms of its sides over the target's, and the shear
 

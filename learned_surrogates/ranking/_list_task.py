@@ -156,11 +156,9 @@ class Lists(SetTask[SetBatch]):
         z: Tensor,
         width: Tensor,
     ) -> Tensor:
-        """By lists; one without a value counts as the mean of the others, and so for nothing."""
-        known = defined(batch.target, batch.present)
-        # 0 where it is not defined.
+        """By lists; NaN where it is not defined."""
         losses = loss(z, batch.target, noise=self.noise, mask=batch.present, reduction="none")
-        return losses.where(known, losses.sum() / known.sum().clamp(min=1))
+        return losses.where(defined(batch.target, batch.present), torch.nan)
 
 
 def _lists(rows: Tensor, present: Tensor) -> list[Tensor]:

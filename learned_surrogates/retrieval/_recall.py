@@ -56,9 +56,9 @@ def recall_at_k(
         check_number("k", each, 1)
     embeddings, labels = labelled("embeddings", embeddings, labels)
     lengths = torch.tensor(several, device=embeddings.device)
-    found = []
     with torch.autocast(embeddings.device.type, enabled=False):
         embeddings = unit(embeddings)
+        found = [embeddings.new_zeros(0, len(several))]
         wild = embeddings.isnan().any(1)
         size = max(1, AT_ONCE // max(1, len(labels)))
         for start in range(0, len(labels), size):

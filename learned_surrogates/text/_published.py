@@ -38,7 +38,7 @@ def ls_ed(
 
     Args:
         alphabet: the characters without the end symbol.
-        length: positions of the model's output, the end symbol's included.
+        length: positions of the model's output, the end symbol's included, at least 2.
         words: of the random generator; None are random strings.
         end: class index of the end symbol.
         **changes: other arguments of `LearnedSurrogateLoss` and fields of `FitValues`, in the place
@@ -49,7 +49,8 @@ def ls_ed(
         classes, length)`.
 
     Raises:
-        TypeError, ValueError: as `PerPosition`, `RandomEdits` and `LearnedSurrogateLoss` do.
+        TypeError, ValueError: as `PerPosition`, `RandomEdits` and `LearnedSurrogateLoss` do; `fit=`
+            is among the changes.
 
     Example:
         >>> import torch
@@ -58,7 +59,7 @@ def ls_ed(
         >>> loss = criterion(logits, torch.tensor([[1, 2, 3, 0, 0, 0], [3, 1, 0, 0, 0, 0]]))
         >>> loss.backward()
     """
-    check_number("length", length, 1)
+    check_number("length", length, 2)
     net = CharCNN(len(alphabet) + 1, width=256, embedding_size=1024, bins=length, pooling=False)
     settings: dict[str, Any] = {
         "metric": edit_distance,
@@ -74,7 +75,7 @@ def ls_ed(
     }
     fit, changes = changed(fit, changes)
     if fit["data"] != "local" and "generator" not in fit:
-        longest = max(1, length - 1)
+        longest = length - 1
         fit["generator"] = RandomEdits(alphabet, words, max_distance=longest, max_length=longest)
     return LearnedSurrogateLoss(**(settings | {"fit": FitValues(**fit)} | changes))
 
@@ -91,7 +92,7 @@ def feds(
 
     Args:
         alphabet: the characters without the end symbol.
-        length: positions of the model's output, the end symbol's included.
+        length: positions of the model's output, the end symbol's included, at least 2.
         end: class index of the end symbol.
         **changes: as those of `ls_ed`.
 

@@ -41,13 +41,14 @@ def test_confidence_falls_from_the_fiftieth_call_on_and_is_back_with_the_first_v
 
 
 def test_spreads_are_plain_means_for_fifty_calls_and_running_ones_then():
-    """Of outputs whose mean jumps from 1 to 2."""
+    """Of every fourth call, of outputs whose mean jumps from 1 to 2."""
     smoothing = Smoothing(None)
     means = [1.0] * 20 + [2.0] * 80
     expected = means[0]
     for call, mean in enumerate(means):
         smoothing.follow(torch.tensor([[mean - 1.0], [mean + 1.0]]), None)
-        expected += max(0.02, 1 / (call + 1)) * (mean - expected)
+        rate = 1 / (call + 1) if call < 50 else 0.0 if (call + 1) % 4 else 0.08
+        expected += rate * (mean - expected)
         assert float(smoothing.moments[0]) == pytest.approx(expected, rel=1e-5)
         assert smoothing.calls == call + 1
     # That of a mixture of 1 and 2, beside the outputs' own.
