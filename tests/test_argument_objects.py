@@ -6,6 +6,7 @@ import math
 
 import pytest
 from conftest import l1
+from within import core_of
 
 from learned_surrogates import (
     Filter,
@@ -111,6 +112,11 @@ def test_the_papers_losses_take_fields_by_name():
     assert "filter=Filter(threshold=0.5)" in shown
     assert "penalty_weight=0.1" in shown
     assert "every 8 calls" in repr(text.ls_ed("abc", 6, fit=Fit(every=8)))
+    mixed = text.ls_ed("abc", 6, fit=FitValues(warm_up=3, batch_size=9), batch_size=7)
+    fit = core_of(mixed).recipe.fit
+    # What is said counts, by itself first; the rest is as published.
+    assert (fit.warm_up, fit.batch_size, fit.every, fit.penalty_weight) == (3, 7, 1, 0.1)
+    assert fit.generator is not None
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,13 @@ from grouped_arguments import grouped
 from torch import nn
 from within import core_of
 
-from learned_surrogates import LearnedSurrogateLoss, Tensors
+from learned_surrogates import (
+    LearnedSurrogateLoss,
+    Tensors,
+    classification,
+    ranking,
+    segmentation,
+)
 from learned_surrogates._fitted.learner import PATIENCE
 
 
@@ -185,6 +191,43 @@ def test_weights_of_samples_count_once(reduction, override):
     _, gradient = step(lambda *given: criterion(*given, **named), (prediction, target))
     own = weighted_l1(prediction, target, **named).sum()
     torch.testing.assert_close(gradient, torch.autograd.grad(own, prediction)[0])
+
+
+def first_is_wrong(prediction, target):
+    return float(target.flatten()[prediction.float().argmax()] == 0)
+
+
+@pytest.mark.parametrize(
+    ("task", "shape"),
+    [
+        (classification.Sets(), (12,)),
+        (classification.Sets(), (12, 3)),
+        (classification.Sets(size=4), (12,)),
+        (ranking.Lists(), (6,)),
+        (ranking.Lists(), (4, 6)),
+        (ranking.Lists(), (2, 4, 6)),
+        (segmentation.Masks(), (3, 4, 4)),
+        (segmentation.Masks(together=True), (3, 4, 4)),
+    ],
+)
+def test_an_unreduced_base_loss_of_sets_is_averaged_over_each(task, shape):
+    """However the members of a set are laid out, a set is the sample."""
+    scores, target = torch.randn(shape), (torch.rand(shape) > 0.5).float()
+    found = []
+    for reduction in ("mean", "none"):
+        base_loss = nn.BCEWithLogitsLoss(reduction=reduction)
+        criterion = LearnedSurrogateLoss(first_is_wrong, task=task, base_loss=base_loss)
+        found.append(step(criterion, (scores.clone().requires_grad_(), target))[1])
+    torch.testing.assert_close(found[1], found[0])
+    assert found[0].norm() > 0.01
+
+
+def test_a_target_from_inference_mode_may_be_saved_for_the_base_loss():
+    with torch.inference_mode():
+        target = torch.randn(4, 3)
+    prediction = torch.randn(4, 3, requires_grad=True)
+    _, gradient = step(make_loss("measured", base_loss=nn.MSELoss()), (prediction, target))
+    torch.testing.assert_close(gradient, (prediction - target).detach() * 2 / 12)
 
 
 @pytest.mark.parametrize(

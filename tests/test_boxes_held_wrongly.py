@@ -145,3 +145,12 @@ def test_a_base_loss_may_count_boxes_of_no_weight():
     leaf = start.clone().requires_grad_()
     smooth(leaf, target, weight).sum().backward()
     torch.testing.assert_close(prediction.grad, leaf.grad)
+
+
+def test_a_generator_of_another_kind_of_boxes_is_refused_by_name():
+    few = boxes.RandomDistortions(numbers=4, pool=200)
+    criterion = LearnedSurrogateLoss(
+        boxes.rotated_iou, task=boxes.Rotated(), fit=FitValues(generator=few, warm_up=10)
+    )
+    with pytest.raises(ValueError, match=r"prediction must have shape \(batch, 5\).*\(192, 4\)"):
+        criterion(torch.rand(4, 5, requires_grad=True), torch.rand(4, 5))

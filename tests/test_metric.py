@@ -431,6 +431,41 @@ def test_skipped_pairs_are_counted_left_out_of_replay_and_training_goes_on():
     assert not (replay_of(criterion).oldest_first()[0][:, 0] > 0).any()
 
 
+@pytest.mark.parametrize("case", ["tensors", "measured"])
+@pytest.mark.parametrize("factor", [1e39, 1e17, 1e12])
+def test_values_that_float32_cannot_compute_with_are_named(case, factor):
+    """Their squares, and sums of them, would be infinite, and the gradient with them."""
+    criterion = make_loss(case, metric=lambda z, y: factor * (z - y).abs().double().sum(-1))
+    if factor > 1e15:
+        with pytest.raises(MetricError, match=r"e\+\d\d, more than 1e\+15: divide it"):
+            criterion(*make_arguments())
+    else:
+        loss, gradient = step(criterion, make_arguments())
+        assert loss.isfinite()
+        assert gradient.isfinite().all()
+
+
+def test_a_metric_may_say_that_it_is_not_defined_everywhere():
+    """Then NaN is no error; that it raises still is, and so is another value that is none."""
+
+    def relative(prediction, target):
+        return (prediction - target).abs().sum() / target[0].clamp(min=0)
+
+    arguments = make_arguments()
+    arguments[1][1] = arguments[0][1].detach()
+    arguments[1][1, 0] = arguments[0].detach()[1, 0] = 0
+    arguments[1][[0, 2, 3], 0] = 1
+    with pytest.raises(MetricError, match="returned nan"):
+        make_loss(metric=relative)(*arguments)
+    relative.may_be_undefined = True
+    criterion = make_loss(metric=relative)
+    step(criterion, arguments)
+    assert criterion.stats["metric/skipped"] == 1
+    arguments[1][1, 0] = -1
+    with pytest.raises(MetricError, match="returned inf"):
+        criterion(*arguments)
+
+
 def test_a_batch_that_is_skipped_whole_changes_nothing_but_counts():
     def distance(prediction, target):
         raise ValueError("self-intersection")

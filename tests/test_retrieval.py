@@ -493,3 +493,9 @@ def test_the_room_has_three_names():
         "large_batch",
         "recall_at_k",
     }
+
+
+def test_of_no_query_recall_is_none():
+    nothing, labels = torch.zeros(0, 8), torch.zeros(0, dtype=torch.long)
+    assert recall_at_k(nothing, labels).isnan()
+    assert recall_at_k(nothing, labels, (1, 2)).isnan().tolist() == [True, True]

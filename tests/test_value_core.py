@@ -106,6 +106,21 @@ def test_what_is_no_number_shows_even_if_the_surrogate_hides_it():
     assert loss.isnan().tolist() == [False, True, False, False]
 
 
+def test_of_a_sample_without_a_label_nothing_is_followed():
+    """It counts as the mean of the others, and is learned from by nothing."""
+    criterion = make_loss(metric=lambda z, y: (z - y).abs().nan_to_num().sum(-1), reduction="none")
+    prediction, target = make_arguments()
+    target[1, 0] = torch.nan
+    for _ in range(3):
+        loss, gradient = step(criterion, (prediction, target))
+    assert loss[1] == loss[[0, 2, 3]].mean()
+    assert not gradient[1].any()
+    assert gradient[[0, 2, 3]].isfinite().all()
+    assert gradient[0].any()
+    assert criterion.stats["metric/skipped"] == 3
+    assert criterion.stats["replay/size"] == 9
+
+
 def test_before_there_is_a_surrogate_the_loss_is_no_number():
     prediction, target = make_arguments()
     with torch.no_grad():

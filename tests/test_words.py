@@ -182,7 +182,7 @@ NAMED = {
         ValueError,
         "has none: plain tensors have one unless smoothing=0",
     ),
-    "length": (lambda: text.feds("abc", 0), ValueError, "length must be at least 1; got 0"),
+    "length": (lambda: text.feds("abc", 0), ValueError, "length must be at least 2; got 0"),
     "class maps": (
         lambda: segmentation.counts(torch.randn(2, 3, 4, 4), torch.ones(2, 4, 4).long()),
         ValueError,

@@ -96,17 +96,22 @@ def as_fit_values(fit: Fit) -> FitValues:
 def changed(fit: dict[str, Any], changes: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Fields of `FitValues` with those changes that are fields as well, and the other changes.
 
-    Raises:
-        TypeError: `fit` is among the changes, which would undo all of these.
+    Of a `fit` among the changes, what is as it is by default leaves the fields as they are.
     """
-    if "fit" in changes:
-        raise TypeError(
-            "give the fields of FitValues by themselves, such as warm_up=100, and not fit=: what "
-            "it leaves out would not be as published"
-        )
     names = {field.name for field in fields(FitValues)}
     own = {name: value for name, value in changes.items() if name in names}
-    return fit | own, {name: value for name, value in changes.items() if name not in names}
+    others = {name: value for name, value in changes.items() if name not in names}
+    given = others.pop("fit", None)
+    if given is None:
+        return fit | own, others
+    if not isinstance(given, Fit):
+        raise TypeError(f"fit must be Fit(...) or FitValues(...); got {given!r}")
+    said = {
+        field.name: value
+        for field in fields(given)
+        if (value := getattr(given, field.name)) != field.default
+    }
+    return fit | said | own, others
 
 
 def check_generator(generator: object) -> None:

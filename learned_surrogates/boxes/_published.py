@@ -42,8 +42,7 @@ def ls_iou(labels: Tensor, image_size: tuple[float, float], **changes: Any) -> L
         The loss, called as `Rotated` says.
 
     Raises:
-        TypeError, ValueError: as `Rotated`, `RandomDistortions` and `LearnedSurrogateLoss` do;
-            `fit=` is among the changes.
+        TypeError, ValueError: as `Rotated`, `RandomDistortions` and `LearnedSurrogateLoss` do.
 
     Example:
         >>> import torch

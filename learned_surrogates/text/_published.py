@@ -49,8 +49,7 @@ def ls_ed(
         classes, length)`.
 
     Raises:
-        TypeError, ValueError: as `PerPosition`, `RandomEdits` and `LearnedSurrogateLoss` do; `fit=`
-            is among the changes.
+        TypeError, ValueError: as `PerPosition`, `RandomEdits` and `LearnedSurrogateLoss` do.
 
     Example:
         >>> import torch

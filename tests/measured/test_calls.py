@@ -170,8 +170,30 @@ def test_second_derivatives_are_refused_and_not_zero_in_silence(case):
     inputs = prediction.detach().requires_grad_()
     loss = criterion(model(inputs), target)
     (gradient,) = torch.autograd.grad(loss, inputs, create_graph=True)
-    with pytest.raises(RuntimeError, match="has no second derivative"):
-        (loss + gradient.square().sum()).backward()
+    penalty, weights = gradient.square().sum(), list(model.parameters())
+    for differentiate in (
+        lambda: (loss + penalty).backward(retain_graph=True),
+        lambda: penalty.backward(inputs=weights, retain_graph=True),
+        lambda: torch.autograd.grad(penalty, weights, allow_unused=True),
+        lambda: torch.autograd.functional.hvp(
+            lambda x: criterion(x, target), inputs.detach(), torch.ones_like(inputs)
+        ),
+    ):
+        with pytest.raises(RuntimeError, match="has no second derivative"):
+            differentiate()
+
+
+@pytest.mark.parametrize("case", ["tensors", "measured"])
+def test_a_derivative_in_one_direction_is_that_of_the_gradient(case):
+    """`jvp` differentiates the gradient by what comes from above, and that is linear."""
+    arguments = make_arguments()
+    direction = torch.randn(arguments[0].shape)
+    twins = make_loss(case), make_loss(case)
+    _, found = torch.autograd.functional.jvp(
+        lambda x: twins[0](x, arguments[1]), arguments[0].detach(), direction
+    )
+    expected = (step(twins[1], arguments)[1] * direction).sum()
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.parametrize("case", ["measured", "characters-auto"])

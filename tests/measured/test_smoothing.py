@@ -138,6 +138,19 @@ def test_missing_labels_are_no_errors(scale):
     torch.testing.assert_close(width(z, torch.full_like(z, torch.nan)), width(z, None))
 
 
+def test_a_call_that_learns_nothing_takes_samples_of_another_size():
+    """As validation does, and a check before the first call."""
+    criterion = LearnedSurrogateLoss(lambda p, t: (p - t).abs().sum(-1))
+    for size in (5, 7, 5):
+        criterion(torch.randn(16, size, requires_grad=True), torch.randn(16, size)).backward()
+    before = criterion.state_dict()
+    criterion.eval()(torch.randn(16, 7, requires_grad=True), torch.randn(16, 7)).backward()
+    for key, tensor in criterion.state_dict().items():
+        torch.testing.assert_close(tensor, before[key])
+    fresh = LearnedSurrogateLoss(lambda p, t: (p - t).abs().sum(-1))
+    fresh.check([(torch.randn(16, size), torch.randn(16, size)) for size in (7, 5)], draws=16)
+
+
 def test_an_output_whose_labels_come_late_has_their_spread_at_once():
     smoothing, z = Smoothing(None), torch.randn(512, 4)
     late = torch.randn(512, 4) * 10 + z

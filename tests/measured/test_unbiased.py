@@ -1,7 +1,7 @@
 """The gradient that is handed back is that of the metric's mean under the noise."""
 
 import math
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 import pytest
 import torch
@@ -216,9 +216,22 @@ def test_a_sample_that_fails_is_left_out():
     assert criterion.stats["metric/skipped"] == 1
 
 
-def test_values_that_come_later_are_not_waited_for():
-    from concurrent.futures import ThreadPoolExecutor
+@pytest.mark.parametrize("executor", [None, Workers(ThreadPoolExecutor, lag=2)])
+def test_a_prediction_that_is_not_finite_is_left_out_whatever_the_metric_says(executor):
+    """Comparisons with NaN are false, and so are finite values."""
+    criterion = LearnedSurrogateLoss(
+        above, task=Tensors(smoothing=WIDTH), higher_is_better=False, executor=executor
+    )
+    for _ in range(8):
+        prediction = torch.full((4, 3), 10.0)
+        prediction[1, 0] = torch.nan
+        criterion(prediction.requires_grad_(), torch.zeros(4, 3))
+    taken_in = 8 if executor is None else 6
+    assert criterion.stats["metric/skipped"] == taken_in
+    assert criterion.stats["metric/mean"] == 1
 
+
+def test_values_that_come_later_are_not_waited_for():
     criterion = LearnedSurrogateLoss(
         above,
         higher_is_better=False,

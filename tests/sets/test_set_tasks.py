@@ -19,6 +19,7 @@ from sklearn.metrics import (
 from within import core_of
 
 from learned_surrogates import (
+    Fit,
     FitValues,
     LearnedSurrogateLoss,
     classification,
@@ -84,6 +85,34 @@ def test_a_metric_with_a_closed_form_is_followed_without_draws(metric, loss):
     torch.testing.assert_close(found[1], torch.autograd.grad(expected, scores)[0])
     assert core_of(criterion).recipe.draws == 0
     assert "closed form" in repr(criterion)
+
+
+@pytest.mark.parametrize("draws", [None, 4])
+@pytest.mark.parametrize("metric", [ranking.average_precision, ranking.spearman])
+def test_a_list_on_which_a_metric_is_not_defined_is_left_out(metric, draws):
+    """In training, evaluated and checked, and of the mean that is told."""
+    scores, marks, _ = random_lists()
+    marks = marks.clone()
+    marks[1] = 0
+    criterion = LearnedSurrogateLoss(metric, task=ranking.Lists(), draws=draws, fit=Fit(every=1))
+    loss, gradient = step(criterion, (scores, marks))
+    assert loss.isfinite()
+    assert not gradient[1].any()
+    assert gradient[0].any()
+    told = criterion.stats["metric/mean"]
+    # The first call measures more, to know something.
+    assert criterion.stats["metric/skipped"] == (1 if draws is None else 5)
+    assert told == pytest.approx(1 - loss.item(), abs=1e-5)
+    with torch.no_grad():
+        evaluated = criterion.eval()(scores, marks)
+    others = torch.arange(len(marks)) != 1
+    values = [metric(*pair) for pair in zip(scores[others], marks[others])]
+    assert evaluated.item() == pytest.approx(1 - torch.stack(values).mean().item(), abs=1e-5)
+    assert criterion.check([(scores.detach(), marks)], draws=4).left_out == 1
+    # Where it is defined nowhere, the last value that there was stands.
+    loss, gradient = step(criterion.train(), (scores, torch.zeros_like(marks)))
+    assert not gradient.any()
+    assert criterion.stats["metric/mean"] == told
 
 
 def test_what_is_masked_is_not_seen_and_has_no_gradient():

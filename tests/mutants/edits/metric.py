@@ -24,7 +24,10 @@ EDITS = [
             "and not _is_wild(predictions[sample]):\n                    break",
             ":\n                    break",
         ),
-        ("for place in places if not _is_wild(predictions[place[0]]))", "for place in places)"),
+        ("not (undefined or _is_wild(predictions[place[0]]))", "not undefined"),
+        ("not (undefined or _is_wild(", "not (_is_wild("),
+        ("place[0] not in causes and values", "values"),
+        ("(values.abs() <= LARGEST)", "values.isfinite()"),
         ("values.fill_(torch.nan)", "pass"),
     ),
     *of(

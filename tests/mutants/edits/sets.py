@@ -36,13 +36,15 @@ EDITS = [
         ("whole - told[0]", "whole"),
         ("draws.gradient(measured, 1.0)", "draws.gradient(measured, 0.0)"),
         ("AHEAD if learns else 0", "0"),
+        ("(~undefined).sum().clamp(min=1)", "len(known)"),
+        ("known.where(~undefined, mean).sum()", "values.sum()"),
         ("self.r2 >= LEAST_KNOWN", "self.r2 >= 0.0"),
     ),
     *of(
         "ranking/_list_task.py",
         f"{KNOWN} sets/test_sets_held_wrongly.py",
         ("(z + self.spread(z, batch).mean) / 2", "z / 2"),
-        ("known.sum().clamp(min=1)", "len(known)"),
+        ("losses.where(defined(batch.target, batch.present), torch.nan)", "losses"),
     ),
     *of(
         "segmentation/_mask_task.py",

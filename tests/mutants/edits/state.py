@@ -58,6 +58,13 @@ EDITS = [
         ("self.fields, self.size, self._next = (), 0, 0", "self.size, self._next = 0, 0"),
     ),
     *of(
+        "_learning/fit_values.py",
+        "test_argument_objects.py",
+        ("return fit | said | own, others", "return fit | own, others"),
+        ("return fit | said | own, others", "return fit | own | said, others"),
+        ("!= field.default\n", "is not None\n"),
+    ),
+    *of(
         "_learning/history.py",
         "test_history.py",
         ("self.rows = self.rows[::2]", "self.rows = self.rows[1:]"),
@@ -71,7 +78,10 @@ EDITS = [
         ("ctx.batch_dim = batch_dim", "ctx.batch_dim = 0"),
         ("return value.clone()", "return value.clone() + 1"),
         ("if torch.is_grad_enabled():", "if False:"),
-        ("torch.where(weights == 0, 0.0, gradient * weights)", "gradient * weights"),
+        ("gradient.masked_fill((weights == 0) & ~gradient.isfinite(), 0.0)", "gradient"),
+        ("(weights == 0) & ~gradient.isfinite()", "weights == 0"),
+        ("result = result + ctx.refusing[0]", "pass"),
+        ("output_gradient.view(shape)", "output_gradient.detach().view(shape)"),
         (".to(ctx.dtype)\n        if", ".to(torch.float32)\n        if"),
     ),
     *of(
