@@ -26,10 +26,12 @@ class Draws(ABC):
 
     @property
     def values(self) -> Tensor | None:
-        """Expected errors `(batch,)` that are known without the metric; None where they are not.
+        """Expected errors `(batch,)` that are known without the metric; None where they are not."""
+        return None
 
-        NaN where the metric is not defined, or the prediction not finite.
-        """
+    @property
+    def undefined(self) -> Tensor | None:
+        """Of `values`, those that only stand for one, as the metric has none; None is none."""
         return None
 
     @abstractmethod
@@ -60,13 +62,18 @@ class KnownDraws(Draws):
     pairs: list[tuple[Any, Any]] = []  # noqa: RUF012 - there are never any
     seen: Context = ()
 
-    def __init__(self, values: Tensor, gradient: Tensor):
+    def __init__(self, values: Tensor, gradient: Tensor, undefined: Tensor | None = None):
         self._values = values
         self._gradient = gradient
+        self._undefined = undefined
 
     @property
     def values(self) -> Tensor:
         return self._values
+
+    @property
+    def undefined(self) -> Tensor | None:
+        return self._undefined
 
     def known_gradient(self) -> tuple[Tensor, float]:
         return self._gradient, 1.0

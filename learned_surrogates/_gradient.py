@@ -49,10 +49,12 @@ class _KnownGradient(torch.autograd.Function):
         # The product is taken before the cast: a loss scale of fp16 training would overflow alone.
         weights = output_gradient.view(shape)
         # A sample that was left out has no part in it, whatever its gradient.
-        gradient = gradient.masked_fill((weights == 0) & ~gradient.isfinite(), 0.0)
-        result = (gradient * weights).to(ctx.dtype)
+        left_out = weights == 0
+        result = torch.where(left_out, 0.0, gradient * weights).to(ctx.dtype)
         if torch.is_grad_enabled():  # as with create_graph=True
-            result = result + ctx.refusing[0]
+            # How it depends on the weights holds for those of zero, too.
+            gradient = gradient.masked_fill(left_out & ~gradient.isfinite(), 0.0)
+            result = (gradient * weights).to(ctx.dtype) + ctx.refusing[0]
         return result, None, None, None, None
 
 

@@ -14,10 +14,10 @@ schedule (one checkpoint a seed, kept under runs/), and trains it for the same n
   measured; or all, and the values come eight calls later, without and with the proxy as base loss.
 
 A method's learning rate is the one of the problem's three with the lowest mean metric on validation
-samples for the first two seeds; where that is the lowest or the highest of them, one more is tried
-beyond it. The other seeds run at that rate alone. Test samples are read once a run, and only to be
-written down. Steps are Adam's with a cosine to zero, timed in blocks, and beside each block a few
-of the proxy's. What is trained is in examples/user_metrics; it needs scikit-learn.
+samples for the first two seeds; where that is the lowest or the highest of them, more are tried
+beyond it, 1e-4 to 3e-2. The other seeds run at that rate alone. Test samples are read once a run,
+and only to be written down. Steps are Adam's with a cosine to zero, timed in blocks, and beside
+each block a few of the proxy's. What is trained is in examples/user_metrics; it needs scikit-learn.
 
 Runs that the results have are not made again, so that the study can be interrupted, and divided
 among processes; `--again` forgets those of the methods named, for when the package has changed.
@@ -99,10 +99,7 @@ class Study:
         seeds = range(self.options.seeds)
         choosing = seeds[:CHOOSING]
         tried = {rate: self.row(method, rate, choosing) for rate in self.problem.rates}
-        best = lowest(tried)
-        beyond = {min(tried): -1, max(tried): 1}.get(best)
-        if beyond is not None:
-            rate = LADDER[LADDER.index(best) + beyond]
+        while (rate := beyond(tried)) is not None:
             tried[rate] = self.row(method, rate, choosing)
         row = self.row(method, lowest(tried), seeds)
         self.results.keep_stats_of(row)
@@ -139,6 +136,14 @@ def lowest(tried: dict[float, Row]) -> float:
     """The rate with the lowest mean metric on validation, over the first seeds."""
     means = {rate: statistics.mean(row["validation"][:CHOOSING]) for rate, row in tried.items()}
     return min(means, key=lambda rate: math.inf if math.isnan(means[rate]) else means[rate])
+
+
+def beyond(tried: dict[float, Row]) -> float | None:
+    """The rate beyond the best one, where that is the lowest or the highest of them; or None."""
+    best = lowest(tried)
+    steps = [step for step, end in ((-1, min(tried)), (1, max(tried))) if end == best]
+    places = [LADDER.index(best) + step for step in steps]
+    return next((LADDER[place] for place in places if 0 <= place < len(LADDER)), None)
 
 
 @functools.cache

@@ -108,8 +108,9 @@ class ValueCore(Core):
                     factors = batch.per_sample(factors.to(gradient), gradient.ndim)
                     gradient = torch.where(factors == 0, 0.0, gradient * factors)
                 gradient = self._followed(gradient, of_base)
-            known = value[value.isfinite()]
-            value = value.where(~_unlabelled(z, batch.target), known.sum() / max(1, len(known)))
+            known = value.isfinite()
+            mean = value.where(known, 0.0).sum() / known.sum().clamp(min=1)
+            value = value.where(~_unlabelled(z, batch.target), mean)
         return value, gradient, learning and learner.learn()
 
     def evaluate(

@@ -123,7 +123,7 @@ class MeasuredCore(Core):
         measured = None if evaluation is None else evaluation.measured
         record = self.record
         if draws.values is not None:
-            record.take_known(draws.values, self.oracle.metric)
+            record.take_known(draws.values, draws.undefined, self.oracle.metric)
         if measured is not None:
             if not record.calls:
                 self.estimator.check(draws, measured)
@@ -176,9 +176,7 @@ class MeasuredCore(Core):
         if measured is not None and measured.usable.any():
             values = send(measured.over_batch(len(finite)), finite.device)
         elif measured is None and draws is not None and draws.values is not None:
-            known = draws.values.isfinite()
-            total = draws.values.where(known, 0.0).sum()
-            values = draws.values.where(known, total / known.sum().clamp(min=1))
+            values = draws.values
         else:
             last = self.record.metric_mean
             rest = abs(last - self.oracle.metric.best) if last == last else 0.0

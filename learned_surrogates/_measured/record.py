@@ -1,8 +1,9 @@
 """What one loss has been told so far: counts, figures, and who leads."""
 
+import math
+import statistics
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .._estimator import Estimator
@@ -95,14 +96,16 @@ class Record:
         self.signal = self.signal + MOMENTUM * (share - self.signal) if known else share
         return True
 
-    def take_known(self, values: Tensor, metric: Metric) -> None:
-        """Takes errors `(batch,)` that are known without the metric, NaN where there is none."""
-        there = values.isfinite()
-        total, count = torch.stack([values.where(there, 0.0).sum(), there.sum()]).tolist()
-        self.skipped += len(values) - int(count)
-        if count:
-            mean = torch.tensor(total / count, dtype=torch.float64, device="cpu")
-            self.metric_mean = metric.value(mean).item()
+    def take_known(self, values: Tensor, undefined: Tensor | None, metric: Metric) -> None:
+        """Takes errors `(batch,)` that are known without the metric; NaN are no errors."""
+        # Read at once, and no kernel more: a call is made of few.
+        known = values.tolist()
+        if undefined is not None:
+            known = [value for value, none in zip(known, undefined.tolist()) if not none]
+        known = [value for value in known if math.isfinite(value)]
+        self.skipped += len(values) - len(known)
+        if known:
+            self.metric_mean = metric.value(statistics.fmean(known))
 
     def base_share(self, weight: float) -> float:
         """Share of the base loss's gradient: all while it leads, then what it is given."""

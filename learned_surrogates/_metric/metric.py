@@ -4,7 +4,7 @@ import math
 import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -43,6 +43,8 @@ WILD = "got a prediction that is not finite"
 LARGEST = 1e15
 # How far an error may fall below zero by rounding, relative to the metric's value.
 ROUNDING = 1e-5
+#: An error, or several.
+Value = TypeVar("Value", float, Tensor)
 #: What was raised, by the sample that raised it.
 Causes = dict[int, Exception]
 
@@ -164,7 +166,7 @@ class Metric:
             self._raise(which, float(values[blamed]), causes.get(sample), *pair)
         return errors.clamp(min=0), fine.flatten(1).all(1) if fine.ndim > 1 else fine
 
-    def value(self, errors: Tensor) -> Tensor:
+    def value(self, errors: Value) -> Value:
         """Errors, turned back into the metric's own values."""
         return self.best - errors if self.higher_is_better else self.best + errors
 

@@ -187,8 +187,9 @@ class PartlyKnown(Regressed[SetType]):
             undefined = values.isnan() & self.finite(batch)
             known = values.where(~undefined, 0.0)
             mean = known.sum() / (~undefined).sum().clamp(min=1)
-            (gradient,) = torch.autograd.grad(known.where(~undefined, mean).sum(), z)
-        return KnownDraws(values.detach().float(), spread.moving(gradient).float())
+            values = known.where(~undefined, mean)
+            (gradient,) = torch.autograd.grad(values.sum(), z)
+        return KnownDraws(values.detach().float(), spread.moving(gradient).float(), undefined)
 
     def sample_with_score(self, batch: SetType, random: torch.Generator) -> tuple[Any, Any, Tensor]:
         z, _, width = self._around(batch)
