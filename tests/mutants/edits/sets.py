@@ -37,7 +37,8 @@ EDITS = [
         ("draws.gradient(measured, 1.0)", "draws.gradient(measured, 0.0)"),
         ("AHEAD if learns else 0", "0"),
         ("(~undefined).sum().clamp(min=1)", "len(known)"),
-        ("known.where(~undefined, mean).sum()", "values.sum()"),
+        ("values = known.where(~undefined, mean)", "values = known"),
+        (".float(), undefined)", ".float())"),
         ("self.r2 >= LEAST_KNOWN", "self.r2 >= 0.0"),
     ),
     *of(
