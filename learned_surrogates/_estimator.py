@@ -132,10 +132,9 @@ class Estimator(ABC, Generic[BatchType]):
         """Which samples of a prediction are finite, `(batch,)`."""
         return batch.prediction.detach()[:, None].flatten(1).isfinite().all(1)
 
-    @property
-    def correction(self) -> float:
-        """Share of what draws correct by that is taken, where the user gives none."""
-        return 1.0
+    def correction(self, given: float | None) -> float:
+        """Share of what draws correct by that is taken, where the user gives this one."""
+        return 1.0 if given is None else given
 
     def weigh(self, batch: BatchType, draws: Draws, measured: Measurement) -> None:
         """Reads, in a learning call, what draws correct by, so that its share may be found."""

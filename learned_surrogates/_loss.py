@@ -60,8 +60,7 @@ class LearnedSurrogateLoss(SavedWhole):
 
     **Plain tensors** (`Tensors()`, the default): the gradient of the metric's mean under Gaussian
     noise, :math:`E[e(z + w \epsilon, y)]`, measured at antithetic pairs of draws, with the slope of
-    a surrogate as a control variate: unbiased with ``correction=1.0``, whatever the surrogate, and
-    quieter with the default. There is no warm-up. The
+    a surrogate as a control variate: unbiased whatever the surrogate. There is no warm-up. The
     value is the metric's mean over the draws, as an error; without gradients, it is that of the
     prediction itself.
 
@@ -111,9 +110,10 @@ class LearnedSurrogateLoss(SavedWhole):
             the metric's; each in its own units. None is 0, but 0.5 for text where the metric is one
             of the edit distances in `text`, or its squared correlation with one is 0.8 and more.
         correction: of a measured gradient, the weight of what the draws correct by, 0 to 1: 1 is
-            unbiased, 0 follows alone what is known without them. None is 1, but 0.25 for plain
-            tensors as soon as a surrogate tells something of them, and for lists, sets and masks
-            what it is measured to be worth.
+            unbiased, 0 follows alone what is known without them. None is 1, but for lists, sets and
+            masks what it is measured to be worth. For plain tensors, 0.25 is worth a try where
+            noise limits, and it counts from when a surrogate tells something: the page "Any metric"
+            says where it gains and where it does not.
         surrogate: one that the task has: for text "auto" or "none" (draws alone), or "embedding",
             "conditioned" or "pair", fitted to values; "target-frame", "placed-frame" or
             "embedding" for boxes; for tensors "auto", "none", "pair", "elements", "lists",

@@ -10,6 +10,7 @@ schedule (one checkpoint a seed, kept under runs/), and trains it for the same n
 - group-2, group-16: the group-relative policy gradient with as many calls;
 - package-2, package-16: `LearnedSurrogateLoss(metric, draws=2)`, or 16, and nothing else;
 - package-outputs, score-2-outputs: with 2 calls of the metric that gives one value an output;
+- package-share: with 2 calls, and a quarter of what draws correct the surrogate by;
 - package-quarter, package-late, package-late-proxy, only if they are named: of a batch a quarter is
   measured; or all, and the values come eight calls later, without and with the proxy as base loss.
 

@@ -41,6 +41,7 @@ HEADS = {
     "package-2": "**package, 2**",
     "package-16": "**package, 16**",
     "package-outputs": "**package, 2, one value an output**",
+    "package-share": "package, 2, `correction=0.25`",
 }
 # Columns where the metric is dear: methods and their steps.
 DEAR_HEADS = {
@@ -105,6 +106,7 @@ def summary(study: Comparison) -> list[str]:
         "against the score function with as many calls": ("package-2", "score-2"),
         "16 calls against 2": ("package-16", "package-2"),
         "one value an output against one a sample, 2 calls each": ("package-outputs", "package-2"),
+        "`correction=0.25` against all of it, 2 calls each": ("package-share", "package-2"),
         "score function, 2 calls, against the proxy": ("score-2", "proxy"),
         "group-relative, 2 calls, against the score function": ("group-2", "score-2"),
         "group-relative, 16 calls, against the score function": ("group-16", "score-16"),

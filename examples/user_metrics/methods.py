@@ -25,8 +25,11 @@ METHODS = (
     "package-2",
     "package-16",
     "package-outputs",
+    "package-share",
 )
-# What the package is told where the metric is dear. Values that are late come eight calls later.
+# What it is told to take less of what draws correct by.
+SHARE: dict[str, Any] = {"correction": 0.25}
+# And where the metric is dear. Values that are late come eight calls later.
 LATE = {"executor": Workers(ThreadPoolExecutor, lag=8)}
 DEAR: dict[str, dict[str, Any]] = {
     "package-quarter": {"metric_budget": 0.25},
@@ -50,6 +53,7 @@ def make_objective(method: str, problem: Problem, seed: int) -> Objective:
         seed: of its noise and weights.
     """
     name, _, form = method.partition("-")
+    told = SHARE if method == "package-share" else DEAR.get(method, {})
     metric = problem.metric
     if form == "outputs" or form.endswith("-outputs"):
         assert problem.outputs is not None
@@ -67,7 +71,6 @@ def make_objective(method: str, problem: Problem, seed: int) -> Objective:
         return loss(prediction, target).mean()
 
     if name == "package":
-        told = DEAR.get(method, {})
         base = mean_loss if form.endswith("-proxy") else None
         return LearnedSurrogateLoss(metric, draws=calls, seed=seed, base_loss=base, **told)
     return mean_loss

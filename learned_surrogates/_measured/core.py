@@ -225,9 +225,8 @@ class MeasuredCore(Core):
 
     @property
     def correction(self) -> float:
-        """Share of what draws correct by: as given, or as the estimator has it."""
-        given = self.recipe.correction
-        return self.estimator.correction if given is None else given
+        """Share of what draws correct by."""
+        return self.estimator.correction(self.recipe.correction)
 
     @property
     def base_weight(self) -> float:

@@ -19,11 +19,6 @@ from .score_function import measured_gradient
 from .slope import FEWEST_ROWS, FIRST_STEPS, LEAST_R2, Slope
 from .smoothing import Smoothing
 
-# Share of what draws correct a surrogate's slope by that is taken. Its noise is of one step, and
-# the surrogate's error, which it corrects, of many: optimizers average over them. Half of it to a
-# tenth did as well, and all of it worse, in the study of docs/any-metric.md.
-CORRECTED = 0.25
-
 
 class GaussianDraws(Draws):
     """Antithetic pairs around predictions, and the surrogate's slopes there."""
@@ -96,10 +91,9 @@ class Gaussian(Remembering):
     def differences(self, values: Tensor) -> Tensor:
         return half_differences(values)
 
-    @property
-    def correction(self) -> float:
-        # Without a surrogate, there is nothing but the draws.
-        return CORRECTED if self.r2 >= LEAST_R2 else 1.0
+    def correction(self, given: float | None) -> float:
+        # A surrogate that tells nothing leaves the draws alone, and these count in full.
+        return 1.0 if given is None or not self.r2 >= LEAST_R2 else given
 
     def check(self, draws: Draws, measured: Measurement) -> None:
         assert isinstance(draws, GaussianDraws)

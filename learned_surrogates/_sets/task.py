@@ -228,8 +228,9 @@ class PartlyKnown(Regressed[SetType]):
 
     # What the draws correct by
 
-    @property
-    def correction(self) -> float:
+    def correction(self, given: float | None) -> float:
+        if given is not None:
+            return given
         # Where next to nothing is known, nothing is corrected: there are the draws alone.
         return self._correction.share if self.r2 >= LEAST_KNOWN else 1.0
 

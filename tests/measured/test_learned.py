@@ -129,9 +129,7 @@ def test_r2_is_what_fresh_draws_say_of_the_slope():
 
 
 def test_the_gradient_is_quieter_by_what_r2_says():
-    criterion = LearnedSurrogateLoss(
-        off, surrogate="pair", fit=Fit(every=1), correction=1.0, seed=3
-    )
+    criterion = LearnedSurrogateLoss(off, surrogate="pair", fit=Fit(every=1), seed=3)
     for prediction, target in batches(300):
         criterion(prediction, target).backward()
     alone = LearnedSurrogateLoss(

@@ -64,7 +64,7 @@ POINTS = torch.tensor([0.1, -0.3, 0.6]), torch.tensor([0.0, 0.2, 0.4])
 def test_whatever_the_surrogate(draws, surrogate):
     given = surrogate() if isinstance(surrogate, type) else surrogate
     criterion = LearnedSurrogateLoss(
-        above, task=Tensors(smoothing=WIDTH), draws=draws, surrogate=given, correction=1.0
+        above, task=Tensors(smoothing=WIDTH), draws=draws, surrogate=given
     )
     z, target = POINTS
     mean, error = mean_gradient(criterion, z, target, 20)
@@ -143,11 +143,7 @@ def test_groups_of_numbers_with_a_value_each():
 @pytest.mark.parametrize("budget", [0.1, 50])
 def test_a_budget_of_one_in_ten(budget):
     criterion = LearnedSurrogateLoss(
-        above,
-        task=Tensors(smoothing=WIDTH),
-        surrogate="pair",
-        metric_budget=budget,
-        correction=1.0,
+        above, task=Tensors(smoothing=WIDTH), surrogate="pair", metric_budget=budget
     )
     z, target = POINTS
     mean, error = mean_gradient(criterion, z, target, 40)
@@ -156,28 +152,24 @@ def test_a_budget_of_one_in_ten(budget):
 
 def test_a_metric_where_higher_is_better():
     criterion = LearnedSurrogateLoss(
-        above, task=Tensors(smoothing=WIDTH), higher_is_better=True, best=1.0, correction=1.0
+        above, task=Tensors(smoothing=WIDTH), higher_is_better=True, best=1.0
     )
     z, target = POINTS
     mean, error = mean_gradient(criterion, z, target, 20)
     assert_within(mean, error, -slope_of_above(z, target))
 
 
-def test_of_what_draws_correct_by_a_quarter_is_taken_where_a_surrogate_is_worth_something():
+def test_of_what_draws_correct_by_a_share_is_taken_where_a_surrogate_tells_something():
     z, target = POINTS
     losses = [
         LearnedSurrogateLoss(above, task=Tensors(smoothing=WIDTH), surrogate="pair", **options)
-        for options in ({}, {"correction": 0.25}, {"correction": 1.0})
+        for options in ({}, {"correction": 0.25})
     ]
-    found = [mean_gradient(each, z, target, 20) for each in losses]
-    assert [each.stats["gradient/correction"] for each in losses] == [0.25, 0.25, 1.0]
     # Before there is a surrogate, the draws alone are followed, and in full.
-    first, full = (
-        mean_gradient(LearnedSurrogateLoss(above, **options), z, target, 1)[0]
-        for options in ({}, {"correction": 1.0})
-    )
+    first, full = (mean_gradient(each, z, target, 1)[0] for each in losses)
     torch.testing.assert_close(first, full)
-    (mean, error), _, (whole, of_whole) = found
+    (whole, of_whole), (mean, error) = (mean_gradient(each, z, target, 20) for each in losses)
+    assert [each.stats["gradient/correction"] for each in losses] == [1.0, 0.25]
     # The noise is less, and the mean still leads the metric's way.
     assert error.norm() < 0.7 * of_whole.norm()
     assert torch.cosine_similarity(mean, slope_of_above(z, target), 0) > 0.9
@@ -190,7 +182,9 @@ def test_a_surrogate_that_is_worth_nothing_leaves_the_draws_as_they_are():
             return -z.sum(1) + 0 * y.sum(1)
 
     z, target = POINTS
-    criterion = LearnedSurrogateLoss(above, task=Tensors(smoothing=WIDTH), surrogate=Fixed())
+    criterion = LearnedSurrogateLoss(
+        above, task=Tensors(smoothing=WIDTH), surrogate=Fixed(), correction=0.25
+    )
     mean, error = mean_gradient(criterion, z, target, 20)
     assert criterion.stats["gradient/correction"] == 1
     assert_within(mean, error, slope_of_above(z, target))

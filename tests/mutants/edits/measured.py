@@ -267,8 +267,7 @@ EDITS = [
         ("self._confirmed * self._slope / count", "self._slope / count"),
         ("if follow or not self.smoothing.fits(z):", "if not self.smoothing.fits(z):"),
         ("if follow or not self.smoothing.fits(z):", "if follow:"),
-        ("CORRECTED if self.r2 >= LEAST_R2 else 1.0", "CORRECTED"),
-        ("CORRECTED if self.r2 >= LEAST_R2 else 1.0", "1.0"),
+        ("given is None or not self.r2 >= LEAST_R2 else", "given is None else"),
     ),
     *of(
         "_measured/regression.py",
