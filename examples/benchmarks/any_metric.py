@@ -50,11 +50,10 @@ from user_metrics import PROBLEMS
 from user_metrics.methods import DEAR, METHODS, is_for, make_objective
 from user_metrics.problem import Problem
 from user_metrics.results import Results, Row
+from user_metrics.summary import CHOOSING
 from user_metrics.training import checkpoint, tune
 
 RESULTS = Path(__file__).parent / "results" / "any_metric"
-# Seeds that the learning rate is chosen with.
-CHOOSING = 2
 # Rates beyond a problem's own are taken from here.
 LADDER = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 

@@ -24,13 +24,17 @@ def best_rows(file: Path, batch: int, steps: int) -> dict[str, Row]:
     return rows
 
 
+# Seeds that a learning rate is chosen with.
+CHOOSING = 2
+
+
 def rank(row: Row) -> tuple[int, float]:
-    """The most seeds first, then the lowest metric on validation."""
+    """The most seeds first, then the lowest metric on validation, as the rate was chosen."""
     return -len(row["seeds"]), validation(row)
 
 
 def validation(row: Row) -> float:
-    return statistics.mean(row["validation"])
+    return statistics.mean(row["validation"][:CHOOSING])
 
 
 def read(folder: Path, batch: int, steps: int = 600) -> Comparison:
