@@ -561,7 +561,7 @@ def test_targets_that_are_not_finite_do_not_spoil_a_new_surrogate():
     target[1] = torch.nan
     criterion.reduction = "none"
     loss = criterion.eval()(prediction, target)
-    assert loss.isnan().tolist() == [False, True, False, False]
+    assert loss[1] == loss[[0, 2, 3]].mean()
     for loss, gradient in train(criterion.train(), "tensors", range(3)):
         assert loss.isfinite().all()
         assert gradient.abs().sum() > 0

@@ -204,7 +204,7 @@ def _merge(old: Tensor, new: Tensor, rate: float) -> Tensor:
 
     Of an output that had no value yet, such as an error without a label, the newer one has all.
     """
-    rates = torch.where((old == 0).all(0), 1.0, rate)
+    rates = torch.full_like(old[0], rate).masked_fill((old == 0).all(0), 1.0)
     between = rates * (1 - rates) * (new[0] - old[0]).square()
     merged = torch.lerp(old, new, rates)
     return torch.stack([merged[0], merged[1] + between])

@@ -89,7 +89,7 @@ EDITS = [
         ("EVERY / EAGER if due and self.calls > EAGER else 1 / EAGER", "1 / EAGER"),
         ("if not due and self.fits(z):", "if not due:"),
         ("between = rates * (1 - rates)", "between = 0 * (1 - rates)"),
-        ("torch.where((old == 0).all(0), 1.0, rate)", "torch.full_like(old[0], rate)"),
+        (".masked_fill((old == 0).all(0), 1.0)", ""),
         ("torch.where(each, _merge(old, reading, rate), old)", "_merge(old, reading, rate)"),
         ("with_error = counted & labelled", "with_error = counted"),
         ("error.where(labelled & ~marked, 0.0)", "error.where(~marked, 0.0)"),
