@@ -86,7 +86,7 @@ def base_gradient(
         if value.ndim == 0 and reduced.ndim > 0 and count > 1:
             raise ValueError(
                 "with reduction='none', base_loss must return one value a sample, shape "
-                f"({len(reduced)},); it returned one number. Give it reduction='none' too"
+                f"{tuple(reduced.shape)}; it returned one number. Give it reduction='none' too"
             )
         total = _over_samples(value, batch) if value.ndim else value
         (gradient,) = torch.autograd.grad(total, prediction)

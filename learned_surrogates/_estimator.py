@@ -19,20 +19,16 @@ class Draws(ABC):
         pairs: what the metric gets, a prediction and a target for the whole batch each; none where
             nothing need be measured.
         seen: what the estimator must keep until the metric's values arrive.
+        values: expected errors `(batch,)` that are known without the metric; None where they are
+            not.
+        undefined: which of them, `(batch,)`, only stand for one, as the metric has none; None is
+            none.
     """
 
     pairs: list[tuple[Any, Any]]
     seen: Context
-
-    @property
-    def values(self) -> Tensor | None:
-        """Expected errors `(batch,)` that are known without the metric; None where they are not."""
-        return None
-
-    @property
-    def undefined(self) -> Tensor | None:
-        """Of `values`, those that only stand for one, as the metric has none; None is none."""
-        return None
+    values: Tensor | None = None
+    undefined: Tensor | None = None
 
     @abstractmethod
     def known_gradient(self) -> tuple[Tensor, float] | None:
@@ -63,17 +59,9 @@ class KnownDraws(Draws):
     seen: Context = ()
 
     def __init__(self, values: Tensor, gradient: Tensor, undefined: Tensor | None = None):
-        self._values = values
+        self.values = values
+        self.undefined = undefined
         self._gradient = gradient
-        self._undefined = undefined
-
-    @property
-    def values(self) -> Tensor:
-        return self._values
-
-    @property
-    def undefined(self) -> Tensor | None:
-        return self._undefined
 
     def known_gradient(self) -> tuple[Tensor, float]:
         return self._gradient, 1.0

@@ -148,7 +148,7 @@ def provenance(study: Comparison) -> str:
 
     seeds = {len(row["seeds"]) for rows in study.values() for row in rows.values()}
     fewest, most = min(seeds), max(seeds)
-    package = commits("package-2", "package-16", "package-outputs")
+    package = commits("package-2", "package-16", "package-outputs", "package-share")
     return (
         f"Seeds: {most if fewest == most else f'{fewest} to {most}'}. "
         f"Package at {package or 'no commit yet'}."

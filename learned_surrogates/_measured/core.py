@@ -115,10 +115,11 @@ class MeasuredCore(Core):
     ) -> tuple[Tensor, Tensor, Evaluation | None, Context]:
         """Value, gradient, and what there is to learn from."""
         draws = self.estimator.draw(batch, self.recipe.draws, follow=True)
+        finite = self.estimator.finite(batch)
         evaluation = None
         # With other processes, an error is raised only once they have been told: they wait.
         with self.sync.defer_error():
-            sound = self.estimator.finite(batch).cpu() if draws.pairs else None
+            sound = finite.cpu() if draws.pairs else None
             evaluation = self.oracle.ask(batch, draws.pairs, self.random, sound)
         measured = None if evaluation is None else evaluation.measured
         record = self.record
@@ -132,7 +133,7 @@ class MeasuredCore(Core):
             leads = self.estimator.base_loss_leads(batch, draws)
             record.leading = leads is not False
             record.known = leads is None and draws.values is not None
-        value, gradient = self._followed(batch, draws, measured, base, learning=True)
+        value, gradient = self._followed(batch, finite, draws, measured, base, learning=True)
         return value, gradient, evaluation, draws.seen
 
     def _look(self, batch: Batch, base: Base, differentiable: bool) -> tuple[Tensor, Tensor | None]:
@@ -154,7 +155,8 @@ class MeasuredCore(Core):
         """Value and gradient by so many draws."""
         draws = self.estimator.draw(batch, count, follow=False)
         measured = self.oracle.ask_now(len(batch.target), draws.pairs)
-        return self._followed(batch, draws, measured, base, learning=False)
+        finite = self.estimator.finite(batch)
+        return self._followed(batch, finite, draws, measured, base, learning=False)
 
     # What the metric says
 
@@ -188,6 +190,7 @@ class MeasuredCore(Core):
     def _followed(
         self,
         batch: Batch,
+        finite: Tensor,
         draws: Draws,
         measured: Measurement | None,
         base: Base,
@@ -195,7 +198,6 @@ class MeasuredCore(Core):
         learning: bool,
     ) -> tuple[Tensor, Tensor]:
         """Values and gradients of a call's samples."""
-        finite = self.estimator.finite(batch)
         value = self._values(finite, draws, measured)
         told = draws.known_gradient()
         if measured is not None and measured.usable.any():
