@@ -19,16 +19,10 @@ class Draws(ABC):
         pairs: what the metric gets, a prediction and a target for the whole batch each; none where
             nothing need be measured.
         seen: what the estimator must keep until the metric's values arrive.
-        values: expected errors `(batch,)` that are known without the metric; None where they are
-            not.
-        undefined: which of them, `(batch,)`, only stand for one, as the metric has none; None is
-            none.
     """
 
     pairs: list[tuple[Any, Any]]
     seen: Context
-    values: Tensor | None = None
-    undefined: Tensor | None = None
 
     @abstractmethod
     def known_gradient(self) -> tuple[Tensor, float] | None:
@@ -40,20 +34,30 @@ class Draws(ABC):
         """
 
     @abstractmethod
-    def gradient(self, measured: Measurement, correction: float) -> Tensor:
-        """The gradient of each sample's expected error, of the prediction's shape, float32.
+    def gradient(self, measured: Measurement) -> tuple[Tensor, Tensor]:
+        """The gradient of each sample's expected error: what is known of it, and its correction.
 
-        Where only some samples were measured, chosen at random, they stand for all: the mean over
-        calls stays what it is. Samples on which the metric failed have what is known alone.
+        Their sum is unbiased. Where only some samples were measured, chosen at random, they stand
+        for all: the mean over calls stays what it is. Samples on which the metric failed are not
+        corrected.
 
         Args:
             measured: what the metric said of `pairs`.
-            correction: share of what the draws correct by: 1 is unbiased, 0 what is known alone.
+
+        Returns:
+            Two gradients of the prediction's shape, float32.
         """
 
 
 class KnownDraws(Draws):
-    """No draws: the metric's mean over all of them is known."""
+    """No draws: the metric's mean over all of them is known.
+
+    Args:
+        values: expected errors, `(batch,)`.
+        gradient: theirs, of the prediction's shape, float32.
+        undefined: which values, `(batch,)`, only stand for one, as the metric has none; None is
+            none.
+    """
 
     pairs: list[tuple[Any, Any]] = []  # noqa: RUF012 - there are never any
     seen: Context = ()
@@ -66,8 +70,8 @@ class KnownDraws(Draws):
     def known_gradient(self) -> tuple[Tensor, float]:
         return self._gradient, 1.0
 
-    def gradient(self, measured: Measurement, correction: float) -> Tensor:
-        return self._gradient
+    def gradient(self, measured: Measurement) -> tuple[Tensor, Tensor]:
+        return self._gradient, torch.zeros_like(self._gradient)
 
 
 class Estimator(ABC, Generic[BatchType]):
@@ -86,15 +90,13 @@ class Estimator(ABC, Generic[BatchType]):
         """What differences are remembered in, where they are."""
         return None
 
-    @abstractmethod
-    def draw(self, batch: BatchType, count: int, *, follow: bool) -> Draws:
-        """Draws around a batch that is not empty.
+    def follow(self, batch: BatchType) -> None:
+        """Takes in, in a call that learns, what its predictions look like."""
+        return
 
-        Args:
-            batch: as the task read it.
-            count: of draws a sample.
-            follow: whether what the predictions look like is taken in: a call that learns.
-        """
+    @abstractmethod
+    def draw(self, batch: BatchType, count: int) -> Draws:
+        """So many draws a sample around a batch that is not empty."""
 
     @abstractmethod
     def sample_with_score(
@@ -124,7 +126,7 @@ class Estimator(ABC, Generic[BatchType]):
         """Share of what draws correct by that is taken, where the user gives this one."""
         return 1.0 if given is None else given
 
-    def weigh(self, batch: BatchType, draws: Draws, measured: Measurement) -> None:
+    def weigh(self, batch: BatchType, correction: Tensor) -> None:
         """Reads, in a learning call, what draws correct by, so that its share may be found."""
         return
 

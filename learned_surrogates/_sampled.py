@@ -115,15 +115,16 @@ class ScoredDraws(Draws):
     def known_gradient(self) -> None:
         return None
 
-    def gradient(self, measured: Measurement, correction: float) -> Tensor:
-        r""":math:`\frac{1}{K - 1} \sum_k (e_k - \bar e) \nabla \log p_z(s_k)`."""
+    def gradient(self, measured: Measurement) -> tuple[Tensor, Tensor]:
+        r"""Nothing, and :math:`\frac{1}{K - 1} \sum_k (e_k - \bar e) \nabla \log p_z(s_k)`."""
         count, size = len(self.pairs), len(self.batch.target)
         rest, stands_for = measured.stand_in(centred(measured.by_sample), size)
-        weights = send(correction * stands_for * rest / (count - 1), self.scores)
+        weights = send(stands_for * rest / (count - 1), self.scores)
         dims = self.scores.ndim - 1
         weights = torch.stack([self.batch.per_sample(each, dims) for each in weights])
         # A score that is not a number is no matter where nothing was measured.
-        return torch.where(weights != 0, weights * self.scores, 0.0).sum(0)
+        gradient = torch.where(weights != 0, weights * self.scores, 0.0).sum(0)
+        return torch.zeros_like(gradient), gradient
 
 
 class Sampled(Regressed[BatchType]):
@@ -137,7 +138,7 @@ class Sampled(Regressed[BatchType]):
         super().__init__(torch.zeros(0, device="cpu"), recipe, sync, random)
         self.task = task
 
-    def draw(self, batch: BatchType, count: int, *, follow: bool) -> ScoredDraws:
+    def draw(self, batch: BatchType, count: int) -> ScoredDraws:
         drawn = [self.sample_with_score(batch, self.random) for _ in range(count)]
         pairs = [(said, meant) for said, meant, _ in drawn]
         return ScoredDraws(batch, pairs, torch.stack([score for *_, score in drawn]))

@@ -71,7 +71,8 @@ class Ahead:
         """
         measured = None
         with self.rollback.on_error():
-            draws = self.estimator.draw(batch, self.recipe.draws, follow=True)
+            self.estimator.follow(batch)
+            draws = self.estimator.draw(batch, self.recipe.draws)
             # Other processes are told of an error by the next exchange.
             with self.sync.defer_error():
                 measured = self.oracle.ask_now(len(batch.target), draws.pairs)

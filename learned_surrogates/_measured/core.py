@@ -12,7 +12,7 @@ from .._base_loss import Base
 from .._batch import Batch
 from .._contract import hooks
 from .._core import Core
-from .._estimator import Draws, Estimator
+from .._estimator import Draws, Estimator, KnownDraws
 from .._evaluation.measurement import Context, Evaluation, Measurement
 from .._evaluation.oracle import Oracle
 from .._learning.history import History
@@ -114,7 +114,8 @@ class MeasuredCore(Core):
         self, batch: Batch, base: Base
     ) -> tuple[Tensor, Tensor, Evaluation | None, Context]:
         """Value, gradient, and what there is to learn from."""
-        draws = self.estimator.draw(batch, self.recipe.draws, follow=True)
+        self.estimator.follow(batch)
+        draws = self.estimator.draw(batch, self.recipe.draws)
         finite = self.estimator.finite(batch)
         evaluation = None
         # With other processes, an error is raised only once they have been told: they wait.
@@ -123,7 +124,7 @@ class MeasuredCore(Core):
             evaluation = self.oracle.ask(batch, draws.pairs, self.random, sound)
         measured = None if evaluation is None else evaluation.measured
         record = self.record
-        if draws.values is not None:
+        if isinstance(draws, KnownDraws):
             record.take_known(draws.values, draws.undefined, self.oracle.metric)
         if measured is not None:
             if not record.calls:
@@ -132,7 +133,7 @@ class MeasuredCore(Core):
         if record.leading:
             leads = self.estimator.base_loss_leads(batch, draws)
             record.leading = leads is not False
-            record.known = leads is None and draws.values is not None
+            record.known = leads is None and isinstance(draws, KnownDraws)
         value, gradient = self._followed(batch, finite, draws, measured, base, learning=True)
         return value, gradient, evaluation, draws.seen
 
@@ -153,7 +154,7 @@ class MeasuredCore(Core):
 
     def _look_around(self, batch: Batch, base: Base, count: int) -> tuple[Tensor, Tensor]:
         """Value and gradient by so many draws."""
-        draws = self.estimator.draw(batch, count, follow=False)
+        draws = self.estimator.draw(batch, count)
         measured = self.oracle.ask_now(len(batch.target), draws.pairs)
         finite = self.estimator.finite(batch)
         return self._followed(batch, finite, draws, measured, base, learning=False)
@@ -177,7 +178,7 @@ class MeasuredCore(Core):
         """
         if measured is not None and measured.usable.any():
             values = send(measured.over_batch(len(finite)), finite.device)
-        elif measured is None and draws is not None and draws.values is not None:
+        elif measured is None and isinstance(draws, KnownDraws):
             values = draws.values
         else:
             last = self.record.metric_mean
@@ -199,31 +200,40 @@ class MeasuredCore(Core):
     ) -> tuple[Tensor, Tensor]:
         """Values and gradients of a call's samples."""
         value = self._values(finite, draws, measured)
-        told = draws.known_gradient()
+        where = batch.per_sample(finite, batch.prediction.ndim)
         if measured is not None and measured.usable.any():
+            known, correction = draws.gradient(measured)
             if learning and self.recipe.correction is None:
-                self.estimator.weigh(batch, draws, measured)
-            gradient = draws.gradient(measured, self.correction)
-        elif told is not None and draws.values is not None:
-            gradient, _ = told
+                self.estimator.weigh(batch, correction)
+            gradient = known + self.correction * correction
+        elif isinstance(draws, KnownDraws):
+            gradient, _ = draws.known_gradient()
         else:
-            # Nothing was measured in this call: what was learned is followed as far as it was
-            # confirmed, and the base loss for the rest.
-            if told is None and base is None and measured is None:
-                self.record.warn_of_nothing()
-            gradient, weight = told or (torch.zeros_like(batch.prediction.float()), 0.0)
-            if base is None or weight == 1:
-                return value, gradient
-            return value, gradient + (1 - weight) * base().to(gradient)
+            gradient = self._unmeasured(batch, draws, base, asked=measured is not None)
+            return value, gradient.where(where, torch.nan)
         share = self.base_share
         reading = learning and (self.record.calls + 1) % self.recipe.fit.every == 0
         other = base().to(gradient) if base is not None and (share or reading) else None
         if reading:
             self.record.quality.read(batch, gradient, other)
-        gradient = gradient.where(batch.per_sample(finite, gradient.ndim), torch.nan)
+        gradient = gradient.where(where, torch.nan)
         if other is not None and share:
             gradient = other if share == 1 else (1 - share) * gradient + share * other
         return value, gradient
+
+    def _unmeasured(self, batch: Batch, draws: Draws, base: Base, *, asked: bool) -> Tensor:
+        """What was learned, as far as it was confirmed, and the base loss for the rest.
+
+        Args:
+            asked: whether the metric was, in this call, and said nothing that is of use.
+        """
+        told = draws.known_gradient()
+        if told is None and base is None and not asked:
+            self.record.warn_of_nothing()
+        gradient, weight = told or (torch.zeros_like(batch.prediction.float()), 0.0)
+        if base is not None and weight < 1:
+            gradient = gradient + (1 - weight) * base().to(gradient)
+        return gradient
 
     @property
     def correction(self) -> float:

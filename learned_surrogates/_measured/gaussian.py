@@ -42,8 +42,8 @@ class GaussianDraws(Draws):
         count = 1 if self._outputs is None else max(1, self._outputs.numel())
         return self._confirmed * self._slope / count, float(self._confirmed)
 
-    def gradient(self, measured: Measurement, correction: float) -> Tensor:
-        return measured_gradient(measured, self.noise, self._slope, self._weight, correction)
+    def gradient(self, measured: Measurement) -> tuple[Tensor, Tensor]:
+        return measured_gradient(measured, self.noise, self._slope, self._weight)
 
 
 class Gaussian(Remembering):
@@ -80,12 +80,15 @@ class Gaussian(Remembering):
         self.slope = Slope(given, recipe.learning_rate, recipe.seed, sync)
         self.experience = Experience(recipe)
 
-    def draw(self, batch: Batch, count: int, *, follow: bool) -> GaussianDraws:
-        noise = draw(self.task, batch, self._width(batch, follow), count, self.random)
+    def follow(self, batch: Batch) -> None:
+        self.smoothing.follow(batch.prediction.detach(), tensor_of(batch))
+
+    def draw(self, batch: Batch, count: int) -> GaussianDraws:
+        noise = draw(self.task, batch, self._width(batch), count, self.random)
         return GaussianDraws(batch, noise, self._slopes(noise.z, batch), self)
 
     def sample_with_score(self, batch: Batch, random: torch.Generator) -> tuple[Any, Any, Tensor]:
-        noise = draw(self.task, batch, self._width(batch, False), 2, random)
+        noise = draw(self.task, batch, self._width(batch), 2, random)
         return *noise.pairs[0], noise.deviations[0] / noise.width.square()
 
     def differences(self, values: Tensor) -> Tensor:
@@ -113,10 +116,10 @@ class Gaussian(Remembering):
             self.random,
         )
 
-    def _width(self, batch: Batch, follow: bool) -> Tensor:
+    def _width(self, batch: Batch) -> Tensor:
         z = batch.prediction.detach()
-        if follow or not self.smoothing.fits(z):
-            self.smoothing.follow(z, tensor_of(batch))
+        if not self.smoothing.fits(z):
+            self.follow(batch)
         return self.smoothing.width(z.float())
 
     def _slopes(self, z: Tensor, batch: Batch) -> Tensor | None:

@@ -53,19 +53,20 @@ def measured_gradient(
     draws: AntitheticPairs,
     slope: Tensor | None,
     weight: Tensor,
-    correction: float,
-) -> Tensor:
-    """The gradient of each sample's expected error, `(batch, *sample)`.
+) -> tuple[Tensor, Tensor]:
+    """The gradient of each sample's expected error: what the slope tells, and what corrects it.
 
     Where only some samples were measured, chosen at random, they stand for all: the mean over calls
-    stays what it is. Samples on which the metric failed have what the surrogate says alone.
+    stays what it is. Samples on which the metric failed are not corrected.
 
     Args:
         measured: what the metric said of the draws.
         draws: around the batch's predictions.
         slope: the surrogate's at the predictions, `(batch, *sample)`; None without one.
         weight: the control variate's coefficient, `()`.
-        correction: share of the correction that is taken: 1 is unbiased, 0 the slope alone.
+
+    Returns:
+        Two gradients `(batch, *sample)`, whose sum is unbiased.
     """
     z, pairs, size = draws.z, len(draws.deviations), len(draws.z)
     outputs = measured.values.shape[2:]
@@ -79,6 +80,6 @@ def measured_gradient(
         None if slope is None else by_output(slope, outputs, 1),
         weight,
     )
-    weights = correction * send(stands_for, z)[:, None, None]
-    gradient = told + torch.where(weights > 0, weights * rest, 0.0)
-    return gradient.reshape(z.shape) / count
+    weights = send(stands_for, z)[:, None, None] / count
+    rest = torch.where(weights > 0, weights * rest, 0.0)
+    return told.reshape(z.shape) / count, rest.reshape(z.shape)

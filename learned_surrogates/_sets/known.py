@@ -119,7 +119,7 @@ class SetDraws(Draws):
     def known_gradient(self) -> tuple[Tensor, float] | None:
         return None if self._told is None else (self._told, self._share)
 
-    def gradient(self, measured: Measurement, correction: float) -> Tensor:
+    def gradient(self, measured: Measurement) -> tuple[Tensor, Tensor]:
         r"""With half differences d of the metric's, and h of what is known:
 
         .. math:: \nabla E[h] + (d - h)\, \epsilon / w
@@ -130,7 +130,7 @@ class SetDraws(Draws):
         rest = half_differences(measured.by_sample)
         rest, stands_for = measured.stand_in(rest, self.noise.shape[1])
         rest = rest - self._columns @ self._weights.float()
-        rest = torch.where(stands_for > 0, correction * stands_for * rest, 0.0) / len(rest)
+        rest = torch.where(stands_for > 0, stands_for * rest, 0.0) / len(rest)
         gradient = torch.einsum("pb,pb...->b...", send(rest, self.noise), self.noise) / self.width
         gradient = self.spread.moving(gradient)
-        return gradient if self._told is None else gradient + self._told
+        return torch.zeros_like(gradient) if self._told is None else self._told, gradient

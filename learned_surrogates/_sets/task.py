@@ -162,7 +162,7 @@ class PartlyKnown(Regressed[SetType]):
         self.ahead = AHEAD if learns else 0
         self._correction = Correction()
 
-    def draw(self, batch: SetType, count: int, *, follow: bool) -> Draws:
+    def draw(self, batch: SetType, count: int) -> Draws:
         z, spread, width = self._around(batch)
         if not count:
             return self._known_draws(batch, z, spread, width)
@@ -234,12 +234,10 @@ class PartlyKnown(Regressed[SetType]):
         # Where next to nothing is known, nothing is corrected: there are the draws alone.
         return self._correction.share if self.r2 >= LEAST_KNOWN else 1.0
 
-    def weigh(self, batch: SetType, draws: Draws, measured: Measurement) -> None:
-        told = draws.known_gradient()
+    def weigh(self, batch: SetType, correction: Tensor) -> None:
         due = self.calls < EAGER or (self.calls + 1) % self.recipe.fit.every == 0
         if self.learns and due:
-            whole = draws.gradient(measured, 1.0)
-            self._correction.read(batch, whole if told is None else whole - told[0])
+            self._correction.read(batch, correction)
 
     # What is told
 

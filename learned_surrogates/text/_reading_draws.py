@@ -1,5 +1,7 @@
 """Draws of readings from a recogniser's own outputs, and the gradient that they tell."""
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
@@ -50,12 +52,16 @@ class ReadingDraws(Draws):
         self.seen = (self.columns,)
 
     def known_gradient(self) -> tuple[Tensor, float] | None:
+        return self._told
+
+    @cached_property
+    def _told(self) -> tuple[Tensor, float] | None:
         if self.controls is None or not self.share:
             return None
         gradient = self.share * self.controls.gradient(self._weights)
         return self.task.as_predicted(gradient, self.batch.prediction), self.share
 
-    def gradient(self, measured: Measurement, correction: float) -> Tensor:
+    def gradient(self, measured: Measurement) -> tuple[Tensor, Tensor]:
         r"""The score function's, with the others of a sample as its baseline, and the controls.
 
         With K readings s of a sample, errors e less their mean, and h what the controls make of
@@ -72,14 +78,13 @@ class ReadingDraws(Draws):
         rest, stands_for = measured.stand_in(centred(measured.values), size)
         if self.columns.shape[2]:
             rest = rest - self.share * (self.columns @ self._weights.float())
-        weights = correction * stands_for
-        rest = torch.where(weights > 0, weights * rest, 0.0) / (count - 1)
+        rest = torch.where(stands_for > 0, stands_for * rest, 0.0) / (count - 1)
         # As the differences of a sample add up to zero, so do the parts of the scores in which all
         # draws are alike: what is left of one_hot(drawn) - p is the first.
         p = self.batch.probabilities
         gradient = torch.zeros_like(p)
         of_draws = send(rest, p)[:, :, None] * self.batch.present
         gradient.scatter_add_(1, self.drawn.transpose(0, 1), of_draws.transpose(0, 1))
-        told = self.known_gradient()
         gradient = self.task.as_predicted(gradient, self.batch.prediction)
-        return gradient if told is None else gradient + told[0]
+        told = self.known_gradient()
+        return torch.zeros_like(gradient) if told is None else told[0], gradient

@@ -58,7 +58,7 @@ class Readings(Regressed[TextBatch]):
         self.known = known
         self.akin = akin
 
-    def draw(self, batch: TextBatch, count: int, *, follow: bool) -> Draws:
+    def draw(self, batch: TextBatch, count: int) -> Draws:
         if not count:
             return self._known_draws(batch)
         drawn = self.task.random_classes(batch, count, self.random)

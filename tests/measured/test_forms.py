@@ -21,6 +21,10 @@ def integers(most, *shape):
     return torch.randint(0, most, (BATCH, *shape), generator=RANDOM)
 
 
+def some_255(classes):
+    return classes.where(torch.rand(classes.shape, generator=RANDOM) > 0.1, 255)
+
+
 def degrees():
     angle = 360 * torch.rand(BATCH, generator=RANDOM)
     return normal(2), angle
@@ -35,6 +39,7 @@ RECOGNISED = {
     "tokens, classes last": (normal(7, 5), integers(5, 7), ("classes",)),
     "tokens, classes first": (normal(5, 7), integers(5, 7), ("classes",)),
     "a map of classes": (normal(5, 8, 8), integers(5, 8, 8), ("classes",)),
+    "a map with 255 for none": (normal(5, 8, 8), some_255(integers(5, 8, 8)), ("classes",)),
     "labels": (normal(100), integers(2, 100), ("counts", "elements", "lists")),
     "labels of bool": (normal(100), integers(2, 100).bool(), ("counts", "elements", "lists")),
     "few labels": (normal(9), integers(2, 9).float(), ("counts", "elements", "lists", "pair")),
@@ -160,6 +165,16 @@ def test_a_form_that_was_asked_for_and_does_not_fit_is_refused_at_the_first_call
     with pytest.raises(ValueError, match="surrogate="):
         criterion(z.requires_grad_(), y)
     assert_identical(snapshot(criterion), before)
+
+
+def test_as_many_tokens_as_classes_are_taken_as_by_cross_entropy():
+    """The classes are in dimension 1: moving those that are not the true one moves all tokens."""
+    z, y = normal(5, 5), torch.zeros(BATCH, 5, dtype=torch.int64)
+    surrogate = build("classes", z, y)
+    slopes = torch.autograd.grad(surrogate(z.requires_grad_(), y).sum(), z)[0]
+    # Of one token's softmax, logits that all rise by the same change nothing.
+    torch.testing.assert_close(slopes.sum(1), torch.zeros(BATCH, 5), atol=1e-6, rtol=0)
+    assert slopes.sum(2).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("ignored", [-100, 255])

@@ -112,7 +112,7 @@ def test_r2_is_what_fresh_draws_say_of_the_slope():
         draws = draw(
             core.task,
             batch,
-            core.estimator._width(batch, False),
+            core.estimator._width(batch),
             2,
             torch.Generator().manual_seed(7),
         )

@@ -212,14 +212,15 @@ def test_a_sample_that_fails_is_left_out():
 
 @pytest.mark.parametrize("executor", [None, Workers(ThreadPoolExecutor, lag=2)])
 def test_a_prediction_that_is_not_finite_is_left_out_whatever_the_metric_says(executor):
-    """Comparisons with NaN are false, and so are finite values."""
+    """Comparisons with NaN are false, and so are finite values. It shows in its own gradient."""
     criterion = LearnedSurrogateLoss(
         above, task=Tensors(smoothing=WIDTH), higher_is_better=False, executor=executor
     )
     for _ in range(8):
         prediction = torch.full((4, 3), 10.0)
         prediction[1, 0] = torch.nan
-        criterion(prediction.requires_grad_(), torch.zeros(4, 3))
+        criterion(prediction.requires_grad_(), torch.zeros(4, 3)).backward()
+        assert prediction.grad.isnan().all(1).tolist() == [False, True, False, False]
     taken_in = 8 if executor is None else 6
     assert criterion.stats["metric/skipped"] == taken_in
     assert criterion.stats["metric/mean"] == 1

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..._surrogate import conditioned, embedding_distance
-from .classes import Classes
+from .classes import Classes, class_dim
 from .counts import Counts
 from .elements import Elements
 from .maps import Maps
@@ -94,20 +94,12 @@ def build(name: str, z: Tensor, y: Tensor) -> nn.Module:
 
 
 def _are_classes(z: Tensor, y: Tensor) -> bool:
-    """Class logits `(batch, classes)`, `(batch, tokens, classes)` or `(batch, classes, ...)`."""
-    if y.is_floating_point() or y.dtype == torch.bool or y.ndim != z.ndim - 1 or z.ndim < 2:
+    """Class logits and indices; one value beyond the classes, such as 255, marks what is none."""
+    dim = class_dim(z, y)
+    if y.is_floating_point() or y.dtype == torch.bool or dim is None:
         return False
-    return class_dim(z, y) is not None
-
-
-def class_dim(z: Tensor, y: Tensor) -> int | None:
-    """Which dimension of z holds the classes, if y holds their indices; None if none does."""
-    for dim in (1, z.ndim - 1):
-        rest = z.shape[:dim] + z.shape[dim + 1 :]
-        fits = rest == y.shape and 1 < z.shape[dim] <= MOST_CLASSES
-        if fits and int(y.max()) < z.shape[dim]:
-            return dim
-    return None
+    classes = z.shape[dim]
+    return 1 < classes <= MOST_CLASSES and len(y[y >= classes].unique()) <= 1
 
 
 def _are_marks(y: Tensor) -> bool:

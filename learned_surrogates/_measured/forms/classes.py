@@ -18,8 +18,7 @@ class Classes(nn.Module):
     largest probability, and a code of both classes.
 
     Args:
-        z: logits with the classes in dimension 1 or last: `(batch, classes)`, `(batch, classes,
-            ...)` or `(batch, ..., classes)`.
+        z: logits `(batch, classes)`, `(batch, classes, ...)` or `(batch, ..., classes)`.
         y: class indices, z's shape without that dimension; those that are none, such as -100 or
             255, are left out.
     """
@@ -28,7 +27,7 @@ class Classes(nn.Module):
 
     def __init__(self, z: Tensor, y: Tensor, hidden: int = 32):
         super().__init__()
-        tokens = self._tokens(z, y)
+        tokens = _tokens(z, y)
         classes = tokens.shape[2]
         self.register_buffer("scale", scale(tokens))
         self.log_sharpness = nn.Parameter(torch.tensor([2.0, 0.0], device=z.device))
@@ -40,7 +39,7 @@ class Classes(nn.Module):
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         """Values `(batch,)`."""
-        tokens, labels = self._tokens(z, y), flat(y)
+        tokens, labels = _tokens(z, y), flat(y)
         counted = (labels >= 0) & (labels < tokens.shape[2])
         labels = labels.long().where(counted, 0)
         own = tokens.gather(2, labels[..., None])
@@ -55,11 +54,18 @@ class Classes(nn.Module):
         value = self.net(seen).squeeze(2) + (sharp * self.costs[labels]).sum(2)
         return (value * counted).sum(1) / counted.sum(1).clamp(min=1)
 
-    @staticmethod
-    def _tokens(z: Tensor, y: Tensor) -> Tensor:
-        """`(batch, tokens, classes)`."""
-        if z.ndim == 2:
-            return z[:, None]
-        if z.shape[:-1] == y.shape:
-            return z.flatten(1, -2)
-        return z.flatten(2).transpose(1, 2)
+
+def class_dim(z: Tensor, y: Tensor) -> int | None:
+    """The dimension that z has beyond y: 1 or, where that cannot be, the last; None for neither."""
+    for dim in (1, z.ndim - 1):
+        if z.ndim > 1 and z.shape[:dim] + z.shape[dim + 1 :] == y.shape:
+            return dim
+    return None
+
+
+def _tokens(z: Tensor, y: Tensor) -> Tensor:
+    """`(batch, tokens, classes)`."""
+    dim = class_dim(z, y)
+    if dim is None:
+        raise ValueError("the prediction has to have the classes in a dimension beyond the target")
+    return z.movedim(dim, -1)[:, None].flatten(1, -2)

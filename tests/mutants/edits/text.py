@@ -21,7 +21,7 @@ EDITS = [
         "test_draws.py test_readings.py test_loss.py measured/test_calls.py",
         ("/ (count - 1)", "/ count"),
         ("rest = rest - self.share *", "rest = rest - "),
-        ("correction * stands_for", "stands_for"),
+        ("stands_for * rest, 0.0", "rest, 0.0"),
     ),
     *of(
         "text/_readings.py",
