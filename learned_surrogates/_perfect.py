@@ -31,7 +31,8 @@ def perfect_predictions(prediction: Tensor, targets: Any) -> list[Tensor]:
         return [targets]
     # Of ones and zeros both make the same order, but a logarithm is never positive.
     certain = ((targets == 0) | (targets == 1)).all()
-    shared = any(((targets.sum(dim) - 1).abs() < 1e-3).all() for dim in (1, -1)[: targets.ndim])
+    dims = (1, -1) if targets.ndim > 1 else ()
+    shared = any(((targets.sum(dim) - 1).abs() < 1e-3).all() for dim in dims)
     logits = targets.clamp(min=LEAST).log() if shared and not certain else targets.logit(LEAST)
     return [targets, logits]
 

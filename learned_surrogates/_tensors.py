@@ -28,6 +28,16 @@ BUILDERS: dict[str, Callable[[Tensor, Tensor], nn.Module]] = {
     "pair": pair_regression,
 }
 
+TEXTS = "For text, give the loss a task: text.CTC(...) or text.PerPosition(...)"
+PREDICTIONS = (
+    "Hand over several predictions as one tensor, torch.cat([...], 1), and have the metric take it "
+    "apart"
+)
+TARGETS = (
+    "Hand over several targets as one tensor, torch.stack([...], 1), or as a list with an entry "
+    "for each sample, [{key: value[i] for key, value in targets.items()} for i in range(batch)]"
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TensorBatch(Batch):
@@ -125,8 +135,7 @@ class Tensors(Task[TensorBatch]):
         if not isinstance(prediction, Tensor):
             raise TypeError(
                 "prediction must be a tensor with a batch dimension; got "
-                f"{type(prediction).__name__}. For text, give the loss a task: text.CTC(...) or "
-                "text.PerPosition(...)"
+                f"{type(prediction).__name__}. {_remedy(prediction, PREDICTIONS)}"
             )
         _check_samples("prediction", prediction)
         if not prediction.is_floating_point():
@@ -142,6 +151,7 @@ class Tensors(Task[TensorBatch]):
             raise ValueError(
                 f"prediction and target must have the same batch size; their shapes are "
                 f"{tuple(prediction.shape)} and {had}"
+                + (f". {TARGETS}" if isinstance(target, tuple) else "")
             )
         return TensorBatch(prediction=prediction, target=seen, targets=targets)
 
@@ -166,9 +176,8 @@ class Tensors(Task[TensorBatch]):
         if not self.measured or not isinstance(target, list | tuple | np.ndarray):
             raise TypeError(
                 "target must be a tensor with a batch dimension"
-                + (", or a list with an entry for each sample, such as a dict" * self.measured)
-                + f"; got {type(target).__name__}. For text, give the loss a task: text.CTC(...) "
-                "or text.PerPosition(...)"
+                + ", or a list with an entry for each sample" * self.measured
+                + f"; got {type(target).__name__}. {_remedy(target, TARGETS)}"
             )
         if isinstance(target, np.ndarray):
             if target.dtype.kind not in "biufc" and target.ndim:  # of texts, say, or of objects
@@ -202,6 +211,11 @@ class Tensors(Task[TensorBatch]):
 
     def build_surrogate(self, z: Tensor, y: Tensor) -> nn.Module:
         return BUILDERS[self.surrogate](z, y)
+
+
+def _remedy(value: Any, several: str) -> str:
+    """What to do with what is no tensor."""
+    return several if isinstance(value, dict | tuple) else TEXTS
 
 
 def _check_samples(name: str, tensor: Tensor) -> None:

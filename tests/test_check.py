@@ -74,7 +74,27 @@ def test_the_change_is_that_of_the_metric_after_the_step():
         moved = l1(prediction - step * unit, target) - l1(prediction, target)
         assert change == pytest.approx(moved.mean().item(), abs=1e-5)
     assert check.error == pytest.approx(l1(prediction, target).mean().item(), rel=1e-5)
+    assert check.decoded_error == check.error
     assert not check.expected
+    assert "as decoded" not in str(check)
+
+
+@pytest.mark.parametrize(("width", "far"), [(0.1, False), (3.0, True)])
+def test_it_also_says_what_the_predictions_themselves_make(width, far):
+    """Of draws that are far from them, too: what the loss lowers may be another thing."""
+    arguments = make_arguments(batch=64)
+    check = LearnedSurrogateLoss(opaque_l1, task=Tensors(smoothing=width)).check([arguments])
+    prediction, target = arguments[0].detach(), arguments[1]
+    own = l1(prediction, target)
+    assert check.decoded_error == pytest.approx(own.mean().item(), rel=1e-5)
+    assert check.error > check.decoded_error
+    changes = check.directions["as decoded"]
+    assert len(changes.change) == len(check.steps)
+    assert all(change < 0 for change in changes.change[:2])
+    assert f"{check.decoded_error:.4g} as decoded" in str(check)
+    assert ("draws that are nearer" in str(check)) == far
+    assert "as decoded" not in check.text
+    assert len(check.plot().axes) == 2
 
 
 def test_the_cosine_with_a_differentiable_metric():

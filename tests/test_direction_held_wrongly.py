@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from within import core_of
 
-from learned_surrogates import LearnedSurrogateLoss, Tensors, boxes, text
+from learned_surrogates import LearnedSurrogateLoss, Tensors, boxes, segmentation, text
 
 
 def accuracy(logits, classes):
@@ -120,3 +120,27 @@ def test_a_check_takes_no_fewer_draws_than_asked_for(draws):
     batch = torch.randn(4, 2), torch.randn(4, 2)
     core_of(criterion).gradient(criterion.task.read(*batch), draws)
     assert len(asked) == 2 * ((draws + 1) // 2)
+
+
+@pytest.mark.parametrize("labels", [torch.Tensor.float, torch.Tensor.long, torch.Tensor.bool])
+def test_one_label_a_sample_is_no_row_of_classes(labels):
+    """However the batch's labels add up."""
+
+    def wrong(logits, target):
+        return ((logits > 0) != (target > 0.5)).float()
+
+    for positives in (0, 1, 20, 64):
+        target = labels(torch.arange(64) < positives)
+        LearnedSurrogateLoss(wrong)(torch.randn(64).requires_grad_(), target).backward()
+
+
+def test_masks_whose_metric_takes_logits_are_doubted():
+    """Class maps are handed over; also where the direction is said."""
+
+    def hits(logits, classes):
+        return (logits.argmax(0) == classes).float().mean()
+
+    options = {"higher_is_better": True, "best": 1.0}
+    criterion = LearnedSurrogateLoss(hits, task=segmentation.Masks(), **options)
+    with pytest.warns(UserWarning, match="where predictions equal their targets"):
+        criterion(torch.randn(8, 5, 7, 7).requires_grad_(), torch.randint(0, 5, (8, 7, 7)))

@@ -15,6 +15,7 @@ from torchmetrics.functional.text import char_error_rate
 from torchmetrics.text import CharErrorRate, WordInfoLost
 
 from learned_surrogates import LearnedSurrogateLoss, MetricError, text
+from learned_surrogates._metric.error import CallingFormError
 from learned_surrogates._metric.metric import Metric
 
 
@@ -274,3 +275,86 @@ def test_a_distance_of_all_pairs_is_not_one_value_an_output(batch):
     criterion = LearnedSurrogateLoss(torch.cdist)
     with pytest.raises(MetricError, match="each prediction with each target"):
         criterion(torch.randn(batch, 2, requires_grad=True), torch.randn(batch, 2))
+
+
+def wrong_places(logits, classes):
+    return (logits.argmax(1) != classes).float()
+
+
+def far(prediction, target):
+    return ((prediction - target).abs() > 1).float()
+
+
+def correlation(prediction, target):  # of several samples, and not defined for one
+    return float(torch.stack([prediction.flatten(), target.flatten()]).corrcoef()[0, 1])
+
+
+@pytest.mark.parametrize(
+    ("metric", "prediction", "target", "said"),
+    [
+        (wrong_places, (32, 5, 7, 6), lambda: torch.randint(0, 5, (32, 7, 6)), "movedim"),
+        (
+            far,
+            (8, 1),
+            lambda: torch.randn(8),
+            r"64 values for 8 samples.*\(8, 1\).*\(8,\).*squeeze",
+        ),
+        (
+            far,
+            (8,),
+            lambda: torch.randn(8, 1),
+            r"64 values for 8 samples.*\(8,\).*\(8, 1\).*squeeze",
+        ),
+        (
+            correlation,
+            (8,),
+            lambda: torch.randn(8),
+            r"one number of several.*Sets.*Lists.*\[None\]",
+        ),
+    ],
+)
+def test_what_cannot_be_called_so_says_how_to_hand_it_over(metric, prediction, target, said):
+    criterion = LearnedSurrogateLoss(metric, on_metric_error="skip")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's, of a correlation of one
+        with pytest.raises(CallingFormError, match=f"(?s){said}"):
+            criterion(torch.randn(prediction).requires_grad_(), target())
+
+
+@pytest.mark.parametrize(
+    ("prediction", "target", "said"),
+    [
+        (torch.randn(4), {"a": torch.randn(4)}, r"list with an entry.*got dict.*targets.items\(\)"),
+        (torch.randn(4), (torch.randn(4), torch.randn(4)), r"2 targets.*torch.stack"),
+        ({"a": torch.randn(4)}, torch.randn(4), "got dict.*torch.cat"),
+        ((torch.randn(4), torch.randn(4)), torch.randn(4), "got tuple.*torch.cat"),
+        (["abc"], ["abd"], "got list.*For text"),
+    ],
+)
+def test_several_tensors_are_refused_with_what_to_do(prediction, target, said):
+    with pytest.raises((TypeError, ValueError), match=said):
+        LearnedSurrogateLoss(far)(prediction, target)
+
+
+def test_skipping_is_advised_only_where_the_metric_has_worked():
+    criterion = LearnedSurrogateLoss(failing_from(call=99), higher_is_better=False)
+    with pytest.raises(MetricError) as first:
+        LearnedSurrogateLoss(failing_from(call=0))(
+            torch.randn(4, 2).requires_grad_(), torch.zeros(4, 2)
+        )
+    assert "skip" not in str(first.value)
+    with pytest.raises(MetricError, match="on_metric_error='skip'"):
+        for _ in range(200):
+            criterion(torch.randn(4, 2).requires_grad_(), torch.zeros(4, 2))
+
+
+def failing_from(call):
+    calls = []
+
+    def metric(prediction, target):
+        calls.append(1)
+        if len(calls) > call:
+            raise RuntimeError("out of order")
+        return (prediction - target).abs().sum(-1)
+
+    return metric

@@ -10,19 +10,31 @@ if TYPE_CHECKING:
 
 # Names of the directions.
 OWN, BASE = "this loss", "base loss"
+# And what steps against this loss's gradient do to the predictions themselves, without draws.
+DECODED = "as decoded"
 # How often a gradient without any use is taken for one that helps.
 CHANCE = 0.025
 
 
+# Times the predictions' own error from which on that of draws is a word worth.
+FAR = 1.5
+FAR_DRAWS = (
+    "The error of draws, which is what the loss lowers, is {ratio:.1f} times that of the "
+    "predictions themselves. If the model's metric gets worse in training, try draws that are "
+    "nearer: a smaller task=Tensors(smoothing=), or noise= of a task of sets."
+)
+
+
 @dataclass(frozen=True)
 class Direction:
-    """What steps against one gradient do to the metric, as an error: below 0 is better.
+    """What steps against a gradient do to the metric, as an error: below 0 is better.
 
     Attributes:
         change: mean change of the metric, one a step length.
         standard_error: of these means.
         by_bin: mean change with step length number `GradientCheck.step`, one a bin.
-        cosine: with the true gradient; NaN where there is none to compare with.
+        cosine: with the true gradient; NaN where there is none to compare with, and of what the
+            predictions themselves make, whose error has none.
     """
 
     change: list[float]
@@ -41,11 +53,13 @@ class GradientCheck:
         error: their mean error before the step.
         expected: whether the error is the metric's mean over draws, where the task draws, and not
             that of the prediction as it is decoded.
+        decoded_error: mean error of the predictions as they are decoded: the metric of the model.
         steps: step lengths, as shares of the spread of a sample's prediction; one for the whole
             batch, as samples with larger gradients move further.
         step: index of the length with which this loss's gradient lowers the error most.
         bins: `(lowest, highest, samples)` of the error before the step.
-        directions: "this loss" and, where there is one, "base loss".
+        directions: "this loss"; where its error is that of draws, "as decoded", what the same steps
+            do without them; and, where there is one, "base loss".
         agreement: cosine of two estimates of the true gradient, from half the draws each; one that
             follows the truth perfectly would reach about its square root. 1 for a differentiable
             metric, NaN where there is no truth.
@@ -56,6 +70,7 @@ class GradientCheck:
     samples: int
     left_out: int
     error: float
+    decoded_error: float
     expected: bool
     steps: tuple[float, ...]
     step: int
@@ -111,8 +126,9 @@ class GradientCheck:
     def __str__(self) -> str:
         kind = "expected error" if self.expected else "error"
         head = "".join(f"{step:>19g}" for step in self.steps)
+        of_model = f", {self.decoded_error:.4g} as decoded," if self.expected else ""
         lines = [
-            f"{kind} {self.error:.4g} on {self.samples} samples; how it changes after "
+            f"{kind} {self.error:.4g}{of_model} on {self.samples} samples; how it changes after "
             "steps, in shares of a prediction's spread:",
             f"{'step':>12}{head}   cosine with the true gradient",
         ]
@@ -121,12 +137,15 @@ class GradientCheck:
                 f"{f'{change:+.4f} ± {error:.4f}':>19}"
                 for change, error in zip(direction.change, direction.standard_error, strict=True)
             )
-            lines.append(f"{name:>12}{cells}   {direction.cosine:.3f}")
+            cosine = f"{direction.cosine:.3f}" if name != DECODED else ""
+            lines.append(f"{name:>12}{cells}   {cosine}".rstrip())
         if math.isfinite(self.agreement):
             lines.append(
                 f"Two estimates of the truth have a cosine of {self.agreement:.3f}: the gradient "
                 f"itself would have about {math.sqrt(max(0.0, self.agreement)):.2f}."
             )
+        if self.error > FAR * self.decoded_error > 0:
+            lines.append(FAR_DRAWS.format(ratio=self.error / self.decoded_error))
         if self.left_out:
             lines.append(
                 f"{self.left_out} more samples are left out: the metric failed on them, or their "
@@ -136,11 +155,11 @@ class GradientCheck:
 
     def plot(self) -> "Figure":
         """Pictures of the change by step length and by bin (needs matplotlib)."""
-        from .plotting import BLUE, ORANGE, Figure
+        from .plotting import BLUE, GREEN, ORANGE, Figure
 
         figure = Figure(figsize=(11, 3.8), layout="constrained")
         left, right = figure.subplots(1, 2)
-        colours = dict(zip(self.directions, (ORANGE, BLUE)))
+        colours = {OWN: ORANGE, DECODED: GREEN, BASE: BLUE}
         for name, direction in self.directions.items():
             left.errorbar(
                 self.steps,
@@ -189,7 +208,9 @@ class GradientCheck:
         if math.isfinite(self.agreement):
             space = "the model's parameters" if self.of_parameters else "the predictions"
             cosines = ", ".join(
-                f"{name} {direction.cosine:.3f}" for name, direction in self.directions.items()
+                f"{name} {direction.cosine:.3f}"
+                for name, direction in self.directions.items()
+                if name != DECODED
             )
             text += (
                 f" Cosine with the true gradient, with respect to {space}: {cosines}. (Two "

@@ -14,7 +14,7 @@ from .._measured.weights import unheard
 from .._support.checks import check_number
 from .._support.isolated import isolated
 from .._task import as_call
-from .check import BASE, OWN, Direction, GradientCheck
+from .check import BASE, DECODED, OWN, Direction, GradientCheck
 
 # Step lengths, as shares of the spread of a sample's prediction.
 STEPS = (0.003, 0.01, 0.03, 0.1, 0.3)
@@ -52,6 +52,7 @@ class GradientChecker:
         self.draws = draws
         self.left_out = 0
         self.before: list[Tensor] = []
+        self.decoded: list[Tensor] = []
         self.changes: dict[str, list[Tensor]] = {}
         self.gradients: dict[str, list[Tensor]] = {}
         self.has_truth = True
@@ -74,24 +75,28 @@ class GradientChecker:
         # In half precision, a small step is none.
         prediction = prediction.to(torch.promote_types(prediction.dtype, torch.float32))
 
-        def errors(prediction: Tensor) -> Tensor:
-            moved = with_prediction(batch, prediction, args, kwargs)
-            return self._errors(hooks.read(self.task, *moved))
+        def moved(prediction: Tensor) -> Batch:
+            changed = with_prediction(batch, prediction, args, kwargs)
+            return hooks.read(self.task, *changed)
 
-        before, changes = errors(prediction), {}
+        before, changes = self._errors(moved(prediction)), {}
+        decoded = before
         self.core.oracle.check_first(batch, before)
         spread = _spread(batch.samples_first(prediction))
         for name, against in gradients.items():
             against = against.nan_to_num(0.0, 0.0, 0.0).to(prediction)
             length = batch.samples_first(against).norm(dim=1).square().mean().sqrt()
             unit = against * torch.where(length > 0, spread / length, 0.0)
-            changes[name] = torch.stack(
-                [errors(prediction - step * unit) - before for step in STEPS]
-            )
+            after = [moved(prediction - step * unit) for step in STEPS]
+            changes[name] = torch.stack([self._errors(each) - before for each in after])
+            if name == OWN and self.core.follows_expectation:
+                decoded, *others = self._as_decoded([moved(prediction), *after])
+                changes[DECODED] = torch.stack(others) - decoded
         # A sample on which the metric fails is left out of everything.
         usable = torch.cat([before[None], *changes.values()]).isfinite().all(0)
         self.left_out += int((~usable).sum())
         self.before.append(before[usable])
+        self.decoded.append(decoded[usable])
         for name, change in changes.items():
             self.changes.setdefault(name, []).append(change[:, usable])
         truths = self._truths(batch)
@@ -110,13 +115,18 @@ class GradientChecker:
 
     def _errors(self, batch: Batch) -> Tensor:
         """The metric's mean over draws, the same ones at each call, or as decoded: `(batch,)`."""
+        if not self.core.follows_expectation:
+            return self._as_decoded([batch])[0]
         with isolated(batch.prediction.device), torch.no_grad():
-            if not self.core.follows_expectation:
-                return self.queue.evaluate([hooks.decode(self.task, batch)])[0]
             random = torch.Generator().manual_seed(0)
             # One by one, as they are many.
             draws = (self.core.sample(batch, random) for _ in range(self.draws))
             return self.queue.evaluate(draws).mean(0)
+
+    def _as_decoded(self, batches: list[Batch]) -> Tensor:
+        """The metric of predictions themselves, `(batches, batch)`."""
+        with isolated(batches[0].prediction.device), torch.no_grad():
+            return self.queue.evaluate([hooks.decode(self.task, each) for each in batches])
 
     def _truths(self, batch: Batch) -> dict[str, Tensor]:
         """Estimates of the true gradient with respect to the prediction; none where it has none."""
@@ -219,7 +229,9 @@ class GradientChecker:
                 change=change.mean(1).tolist(),
                 standard_error=_standard_error(change).tolist(),
                 by_bin=[change[step, samples].mean().item() for samples in inside],
-                cosine=_cosine(whole[name], truths[0] + truths[1]) if truths else float("nan"),
+                cosine=_cosine(whole[name], truths[0] + truths[1])
+                if truths and name in whole
+                else float("nan"),
             )
             for name, change in changes.items()
         }
@@ -227,6 +239,7 @@ class GradientChecker:
             samples=len(before),
             left_out=self.left_out,
             error=before.mean().item(),
+            decoded_error=torch.cat(self.decoded).mean().item(),
             expected=self.core.follows_expectation,
             steps=STEPS,
             step=step,

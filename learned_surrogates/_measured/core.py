@@ -170,8 +170,9 @@ class MeasuredCore(Core):
     def _values(self, finite: Tensor, draws: Draws | None, measured: Measurement | None) -> Tensor:
         """Errors `(batch,)`: means over draws; of unmeasured samples, the mean of those measured.
 
-        Where nothing was measured in the call, the mean of the last one that was; 0 before any. NaN
-        where the prediction is not finite, whatever the metric makes of it.
+        Where nothing was measured in the call, the mean of the last one that was; before any, 0
+        where values are on their way, and NaN where the metric had none. NaN where the prediction
+        is not finite, whatever the metric makes of it.
 
         Args:
             finite: where it is, `(batch,)`.
@@ -182,7 +183,9 @@ class MeasuredCore(Core):
             values = draws.values
         else:
             last = self.record.metric_mean
-            rest = abs(last - self.oracle.metric.best) if last == last else 0.0
+            rest = abs(last - self.oracle.metric.best)
+            if rest != rest and measured is None:
+                rest = 0.0
             values = torch.full((len(finite),), rest, dtype=torch.float32, device=finite.device)
         return values.where(finite, torch.nan)
 

@@ -35,8 +35,9 @@ class Smoothing:
 
     The metric's mean under it, E[e(z + width * noise, y)], has a gradient where the metric has
     none. The width is `SHARE` of the smaller of two spreads, both followed slowly: the outputs'
-    over the batch, and the errors' (prediction - target) where the two are alike. All outputs have
-    one width, unless they are few and differ in scale: then each kind has its own.
+    over the batch, and the errors' (prediction - target) where a target has numbers that go with
+    the prediction's. All outputs have one width, unless they are few and differ in scale: then each
+    kind has its own.
 
     Args:
         given: the width, a number or a tensor that broadcasts to a sample of the prediction, in
@@ -64,9 +65,9 @@ class Smoothing:
             return
         self._width = None
         z = z.to(torch.promote_types(z.dtype, torch.float32))
-        alike = _alike(z, target)
+        meant = _meant(z, target)
         # Before it is rounded: of times in seconds, float32 has no digits left for an error.
-        error = z - target.to(z) if alike else torch.zeros_like(z)
+        error = torch.zeros_like(z) if meant is None else z - meant.to(z)
         marked, labelled = marks(z), error.isfinite()
         z, error = z.where(~marked, 0.0), error.where(labelled & ~marked, 0.0)
         finite = moderate(z) & moderate(error)
@@ -140,18 +141,15 @@ def _check_size(z: Tensor, error: Tensor, finite: Tensor) -> None:
 def _rule(moments: Tensor) -> Tensor:
     """The width `(*sample)`, or with 1 where outputs share it, from the running moments."""
     mean, variance, error_mean, error_variance = moments
-    pooled = _kind_dims(mean.shape)
-    spread = variance.sqrt()
-    # What an error varies by within a kind: within its outputs, and from one to another.
-    within = error_variance.mean(pooled, keepdim=True) if pooled else error_variance
-    centre = error_mean.mean(pooled, keepdim=True) if pooled else error_mean
-    between = (error_mean - centre).square()
-    error = (within + (between.mean(pooled, keepdim=True) if pooled else between)).sqrt()
-    own = spread.mean(pooled, keepdim=True) if pooled else spread
+    dims = _kind_dims(mean.shape)
+
+    def pooled(each: Tensor) -> Tensor:
+        return each.mean(dims, keepdim=True) if dims else each
+
+    spread, error = variance.sqrt(), pooled(error_variance).sqrt()
     # Where errors are of the others' scale, outputs that hardly vary are no other scale either.
-    own = torch.maximum(_smaller(own, error), 2 * error / ALIKE)
-    everywhere = (error_variance.mean() + (error_mean - error_mean.mean()).square().mean()).sqrt()
-    shared = _smaller(spread.mean(), everywhere)
+    own = torch.maximum(_smaller(pooled(spread), error), 2 * error / ALIKE)
+    shared = _smaller(spread.mean(), error_variance.mean().sqrt())
     # Nothing varies, as with one sample or a constant model: as wide as what there is.
     for size in (
         error_mean.square().mean().sqrt(),
@@ -221,6 +219,25 @@ def _resized(moments: Tensor, new: Tensor) -> Tensor:
     return pooled.expand_as(new) if fits else new
 
 
-def _alike(z: Tensor, target: Any) -> bool:
-    """Whether a target is what the prediction would be if it were right."""
-    return isinstance(target, Tensor) and target.is_floating_point() and target.shape == z.shape
+def _meant(z: Tensor, target: Any) -> Tensor | None:
+    """What of a target goes with each number of the prediction; None where nothing does.
+
+    A target of the prediction's size does; `(batch, 1)` goes with `(batch,)`; one number with all
+    that are said of it, such as the ends of an interval, `(batch,)` with `(batch, 2)`; and points
+    `(batch, points, 3)`, seen or not, with `(batch, points, 2)`. Where that is a mistake, an error
+    varies by no less than the outputs, unless by chance they go together, and does not count.
+    """
+    if not isinstance(target, Tensor) or target.dtype == torch.bool or target.is_complex():
+        return None
+    if target.shape == z.shape:
+        return target
+    if target.shape[:1] == z.shape[:1] and target.numel() == z.numel():
+        same = [size for size in target.shape if size > 1] == [size for size in z.shape if size > 1]
+        return target.reshape(z.shape) if same else None
+    if not target.is_floating_point():  # class indices
+        return None
+    if target.shape == z.shape[: target.ndim]:
+        return target.view(*target.shape, *[1] * (z.ndim - target.ndim)).expand_as(z)
+    if target.ndim == z.ndim and target.shape[:-1] == z.shape[:-1]:
+        return target[..., : z.shape[-1]] if target.shape[-1] > z.shape[-1] else None
+    return None

@@ -10,7 +10,7 @@ from torch import Tensor
 from .error import CallingFormError
 from .parameters import takes_many, takes_texts
 from .probe import Answer, Pair, Probe, same, varies
-from .values import DIAGONAL, take
+from .values import CLASSES_LAST, DIAGONAL, take
 
 # Batches whose number is held against their samples' values, and whose values against those alone.
 WATCHED = 100
@@ -22,6 +22,16 @@ PAIRWISE = (
     "metric {0!r} gives one value for each prediction with each target. Return those of a "
     "prediction with its own target, the diagonal: metric=lambda predictions, targets: "
     "{0}(predictions, targets).diagonal()"
+)
+BROADCAST = (
+    "metric {!r} gives {} values for {} samples: predictions of shape {} and targets of shape {} "
+    "are broadcast against each other. Hand over both in one shape: prediction.squeeze(1), or "
+    "target[:, None]"
+)
+WHOLE = (
+    "metric {!r} makes one number of several samples, and none of one. If a batch or a list is "
+    "what it judges, that is the sample: give task=classification.Sets() or ranking.Lists(), or "
+    "call criterion(prediction[None], target[None]). Else return one number a sample"
 )
 OF_TEXTS = (
     "metric {!r} takes strings, by its parameters' annotations, and would get tensors: give the "
@@ -124,9 +134,28 @@ def find_form(function: Callable[..., Any], name: str, predictions: Any, targets
             return Finding(Form("batch", watched=WATCHED_VALUES), refusal=refusal)
         # Two for each of two, and one for one alone.
         refusal = refusal or together.error or ValueError(DIAGONAL)
-    if DIAGONAL in str(refusal) and all(probe.alone(p).number is None for p in probe.pairs):
-        raise CallingFormError(PAIRWISE.format(name)) from refusal
+    if DIAGONAL in str(refusal) and (shapes := _broadcast(predictions, targets)):
+        count = len(targets)
+        raise CallingFormError(BROADCAST.format(name, count**2, count, *shapes)) from refusal
+    alone = [probe.alone(pair) for pair in probe.pairs]
+    if all(answer.number is None for answer in alone):
+        if DIAGONAL in str(refusal):
+            raise CallingFormError(PAIRWISE.format(name)) from refusal
+        if CLASSES_LAST in str(refusal):
+            raise CallingFormError(f"metric {name!r} {refusal}") from refusal
+        of_one = any(answer.number is not None for answer in ones)
+        if not of_one and answered and together.number is not None:
+            raise CallingFormError(WHOLE.format(name)) from refusal
     return replace(_one_or_sample(probe, name, ones), refusal=refusal)
+
+
+def _broadcast(predictions: Any, targets: Any) -> list[tuple[int, ...]] | None:
+    """Shapes `(batch, 1)` and `(batch,)`, one of each, that are broadcast to `(batch, batch)`."""
+    if not (isinstance(predictions, Tensor) and isinstance(targets, Tensor)):
+        return None
+    shapes = [tuple(each.shape) for each in (predictions, targets)]
+    count = len(targets)
+    return shapes if sorted(shapes) == [(count,), (count, 1)] else None
 
 
 def coupling(

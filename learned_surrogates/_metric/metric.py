@@ -22,8 +22,11 @@ from .values import as_values, ask, described, shape_of_samples, stacked, take a
 
 METRIC_HELP = (
     "A metric takes (predictions, targets) and returns one finite number a sample, or takes one "
-    "sample at a time and returns one number. With on_metric_error='skip' such samples are left "
-    "out and counted in stats['metric/skipped']."
+    "sample at a time and returns one number."
+)
+# Of a metric that has worked before.
+SKIPPING = (
+    " With on_metric_error='skip' such samples are left out and counted in stats['metric/skipped']."
 )
 PERCENT = " (best=100 for a percentage)"
 CALLED_ALONE = (
@@ -281,10 +284,10 @@ class Metric:
         self, which: str, value: float, cause: Exception | None, prediction: Any, target: Any
     ) -> None:
         what = self._what(value, cause)
-        called = ""
+        called = "" if self.form is None else SKIPPING
         if self.told_form and cause is not None:
             takes = "a batch" if self.batched else "one sample at a time"
-            called = f" It was called with {takes}, batched={self.batched}."
+            called += f" It was called with {takes}, batched={self.batched}."
         raise MetricError(
             f"metric {self.name!r} {what} ({which}; prediction {described(prediction)}, target "
             f"{described(target)}). {METRIC_HELP}{called}"

@@ -13,7 +13,7 @@ from .error import NoNumbers, ReturnedError
 # Of rows that are pairs and not outputs.
 DIAGONAL = (
     ": one value for each prediction with each target? Those of a prediction with its own target "
-    "are its diagonal"
+    "are its diagonal; and predictions (batch, 1) with targets (batch,) are broadcast"
 )
 
 NO_NUMBERS = "returned {}, where real numbers are expected"

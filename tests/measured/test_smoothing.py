@@ -31,6 +31,34 @@ def test_a_share_of_the_errors_where_these_are_smaller():
     assert found.mean().item() == pytest.approx(0.2 * SHARE, rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("of_sample", "meant"),
+    [
+        ((), lambda y: y[:, None]),
+        ((1,), lambda y: y.squeeze(1)),
+        ((2,), lambda y: y[:, 0]),  # both ends of an interval
+        ((7, 2), lambda y: torch.cat([y, torch.ones(len(y), 7, 1)], 2)),  # seen or not
+        ((5,), lambda y: (100 * y).long()),  # counts
+    ],
+)
+def test_the_errors_are_those_of_what_goes_with_each_number(of_sample, meant):
+    scale = 100 if of_sample == (5,) else 1
+    target = 3 * torch.randn(4000, *of_sample)
+    if of_sample == (2,):
+        target = target[:, :1].expand(-1, 2)
+    z = target + 0.2 * torch.randn(4000, *of_sample)
+    if of_sample == (2,):
+        z = z + torch.tensor([-4.0, 4.0])  # the ends are apart, and vary by no more for that
+    found = width(scale * z, meant(target))
+    assert found.mean().item() == pytest.approx(0.2 * scale * SHARE, rel=0.05)
+
+
+def test_classes_are_nothing_that_an_output_could_equal():
+    z = torch.randn(4000, 5)
+    classes = (10 * z[:, 0]).long()
+    torch.testing.assert_close(width(z, classes), width(z, None))
+
+
 def test_times_in_seconds_have_the_width_of_their_errors():
     """Of 1.7e9, float32 has room for every 128th."""
     target = 1.7e9 + 3 * torch.randn(4000, 5, dtype=torch.float64)

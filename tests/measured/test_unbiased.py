@@ -226,6 +226,20 @@ def test_a_prediction_that_is_not_finite_is_left_out_whatever_the_metric_says(ex
     assert criterion.stats["metric/mean"] == 1
 
 
+def test_where_the_metric_never_had_a_value_the_loss_is_none():
+    """Zero would look like the best there is."""
+
+    def failing(prediction, target):
+        raise RuntimeError
+
+    options = {"higher_is_better": False, "on_metric_error": "skip"}
+    prediction = torch.randn(4, 3, requires_grad=True)
+    loss = LearnedSurrogateLoss(failing, **options)(prediction, torch.zeros(4, 3))
+    loss.backward()
+    assert loss.isnan()
+    assert not prediction.grad.any()
+
+
 def test_values_that_come_later_are_not_waited_for():
     criterion = LearnedSurrogateLoss(
         above,

@@ -33,7 +33,10 @@ EDITS = [
         "_sets/task.py",
         f"{KNOWN} measured/test_correction.py test_check.py",
         ("spread.moving(gradient).float()", "gradient.float()"),
-        ("self._correction.read(batch, correction)", "self._correction.read(batch, 0 * correction)"),
+        (
+            "self._correction.read(batch, correction)",
+            "self._correction.read(batch, 0 * correction)",
+        ),
         ("AHEAD if learns else 0", "0"),
         ("(~undefined).sum().clamp(min=1)", "len(known)"),
         ("values = known.where(~undefined, mean)", "values = known"),
