@@ -5,11 +5,13 @@ import random
 import numpy as np
 import pytest
 import torch
-from conftest import ALPHABET, make_arguments
+from conftest import ALPHABET, make_arguments, make_loss
 from tags import NAMES, Tags, call
 from torch import nn
 
-from learned_surrogates import Batch, Tensors, boxes, check_task, text
+from learned_surrogates import Batch, SampledTask, Tensors, boxes, check_task, text
+from learned_surrogates._contract import contracts
+from learned_surrogates._contract.call import Call
 from learned_surrogates._contract.check_task import CONTRACTS
 
 TASKS = {
@@ -66,7 +68,7 @@ def test_a_task_that_is_written_rightly_passes_and_its_arguments_stay():
     before = logits.detach().clone(), [set(each) for each in tags]
     streams = torch.get_rng_state(), random.getstate()
     check = check_task(Tags(NAMES), logits, tags=tags)
-    assert str(check).startswith("Tags: 22 passed, 0 failed, 2 skipped\npassed   settings: ")
+    assert str(check).startswith("Tags: 22 passed, 0 failed, 3 skipped\npassed   settings: ")
     assert torch.equal(logits, before[0])
     assert tags == before[1]
     assert logits.grad is None
@@ -302,7 +304,7 @@ def test_a_broken_contract_is_found(broken, monkeypatch):
 
 def test_every_contract_can_be_broken():
     broken = {contract for _, _, contract, _ in BROKEN.values()}
-    others = {"generator", "scores", "copies", "reduction", "padding"}
+    others = {"generator", "scores", "likelihood", "copies", "reduction", "padding"}
     assert {contract.__name__ for contract in CONTRACTS} == broken | others
 
 
@@ -379,3 +381,80 @@ def test_no_task_is_refused():
     for wrong, message in ((Tags, "the class itself"), (None, "got None")):
         with pytest.raises(TypeError, match=message):
             check_task(wrong, *call())
+
+
+class Choices(SampledTask):
+    """A class, drawn from a softmax; its score as a subclass has it."""
+
+    target_is_best = True
+
+    def read(self, logits, target):
+        return Batch(prediction=logits, target=target)
+
+    def decode(self, batch):
+        return batch.prediction.argmax(1), batch.target.clone()
+
+    def sample_with_score(self, batch, random):
+        p = batch.prediction.softmax(1)
+        drawn = torch.multinomial(p, 1, generator=random)[:, 0]
+        return drawn, batch.target.clone(), self.score(drawn, p)
+
+    def score(self, drawn, p):
+        return nn.functional.one_hot(drawn, 3) - p
+
+
+WRONG_SCORES = {
+    "sign": lambda drawn, p: p - nn.functional.one_hot(drawn, 3),
+    "twice": lambda drawn, p: 2 * (nn.functional.one_hot(drawn, 3) - p),
+    "of the mean": lambda drawn, p: (nn.functional.one_hot(drawn, 3) - p) / len(p),
+    "of another sample": lambda drawn, p: (nn.functional.one_hot(drawn, 3) - p).flip(0),
+    "none": lambda drawn, p: torch.zeros_like(p),
+    "log-probabilities": lambda drawn, p: p.log(),
+}
+
+
+def choices(score=None):
+    return type(
+        "Choices", (Choices,), {} if score is None else {"score": lambda _, *s: score(*s)}
+    )()
+
+
+def likelihood(task, seed):
+    """What becomes of that contract."""
+    random = torch.Generator().manual_seed(seed)
+    logits, target = torch.randn(6, 3, generator=random), torch.arange(6) % 3
+    call = Call(task, (logits, target), {})
+    try:
+        contracts.likelihood(call)
+    except AssertionError as error:
+        assert "A score is the gradient of the draws' summed log-likelihoods" in str(error)
+        return False
+    return True
+
+
+def test_a_right_score_is_taken_as_right():
+    assert all(likelihood(choices(), seed) for seed in range(20))
+
+
+def test_of_the_score_what_baselines_take_out_may_be_left_out():
+    assert likelihood(choices(lambda drawn, p: nn.functional.one_hot(drawn, 3).float()), 0)
+
+
+@pytest.mark.parametrize("mistake", WRONG_SCORES)
+def test_a_wrong_score_is_told(mistake):
+    assert not any(likelihood(choices(WRONG_SCORES[mistake]), seed) for seed in range(3))
+
+
+def test_draws_at_another_temperature_than_their_score_are_told():
+    class Sharper(Choices):
+        def sample_with_score(self, batch, random):
+            drawn = torch.multinomial((3 * batch.prediction).softmax(1), 1, generator=random)[:, 0]
+            p = batch.prediction.softmax(1)
+            return drawn, batch.target.clone(), self.score(drawn, p)
+
+    assert not any(likelihood(Sharper(), seed) for seed in range(3))
+
+
+@pytest.mark.parametrize("case", ["ctc", "characters"])
+def test_the_scores_of_readings_are_right(case):
+    contracts.likelihood(Call(make_loss(case).task, make_arguments(case), {}))

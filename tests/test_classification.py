@@ -289,3 +289,12 @@ def test_prototypes_have_a_stream_of_their_own():
 def test_errors_name_the_argument(call, error, says):
     with pytest.raises(error, match=says):
         call()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.uint32, torch.uint64])
+@pytest.mark.parametrize(
+    "criterion", [SupCon(), SPCE(5), ESupCon(5, 3), Tightness(5, 3)], ids=lambda c: type(c).__name__
+)
+def test_labels_may_be_of_any_integer_type(criterion, dtype):
+    features, labels = torch.randn(4, 3), torch.tensor([0, 0, 1, 1])
+    torch.testing.assert_close(criterion(features, labels.to(dtype)), criterion(features, labels))

@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
@@ -169,3 +171,11 @@ def test_an_alphabet_with_another_separator_is_doubted(mark):
     word_edit_distance([f"a{mark}b"], ["a c"])
     with pytest.raises(ValueError, match="separator must be"):
         word_edit_distance(["a"], ["a"], separator="")
+
+
+@pytest.mark.parametrize("costs", [{"wrong": 2.5}, {"wrong": 5}, {"characters": {"0": 10}}])
+def test_a_weighted_distance_can_be_pickled(costs):
+    distance = WeightedEditDistance(**costs)
+    twin = pickle.loads(pickle.dumps(distance))
+    pair = ["abc0", "b"], ["ab1", "b"]
+    np.testing.assert_array_equal(twin(*pair), distance(*pair))

@@ -499,3 +499,23 @@ def test_of_no_query_recall_is_none():
     nothing, labels = torch.zeros(0, 8), torch.zeros(0, dtype=torch.long)
     assert recall_at_k(nothing, labels).isnan()
     assert recall_at_k(nothing, labels, (1, 2)).isnan().tolist() == [True, True]
+
+
+def test_a_function_that_calls_a_batch_norm_is_refused_before_it_counts():
+    norm = nn.BatchNorm1d(4)
+    model = nn.Sequential(nn.Linear(8, 4), norm)
+    with pytest.raises(ValueError, match="encode calls is a BatchNorm1d in training mode"):
+        large_batch(lambda chunk: model(chunk), torch.randn(8, 8).split(4), lambda z: z.sum())
+    assert not norm.num_batches_tracked
+    large_batch(lambda chunk: model.eval()(chunk), torch.randn(8, 8).split(4), lambda z: z.sum())
+
+
+def test_another_embedding_of_any_chunk_the_second_time_is_told():
+    model, calls = nn.Linear(8, 4), []
+
+    def encode(chunk):
+        calls.append(1)
+        return model(chunk).flip(0) if len(calls) == 6 else model(chunk)
+
+    with pytest.raises(RuntimeError, match="other embeddings the second time"):
+        large_batch(encode, torch.randn(16, 8).split(4), lambda z: z.square().sum())

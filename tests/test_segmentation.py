@@ -287,3 +287,10 @@ MASKS = torch.ones(2, 3)
 def test_errors_name_the_argument(call, error, says):
     with pytest.raises(error, match=says):
         call()
+
+
+def test_probabilities_are_no_class_maps():
+    said, true = torch.tensor([[0.9, 0.8, 0.2, 0.1]]), torch.tensor([[1, 1, 0, 0]])
+    with pytest.raises(ValueError, match=r"no whole numbers.*\(images, 2, ...\).*no classes="):
+        iou(said, true, classes=2)
+    assert iou(said.round(), true, classes=2) == 1

@@ -288,3 +288,26 @@ def test_errors_name_what_is_wrong_with_a_call(place, value, error, says):
     arguments = [*FINE[:place], value, *FINE[place + 1 :]]
     with pytest.raises(error, match=says):
         text.VariationalCTC(FEATURES, CLASSES)(*arguments)
+
+
+def test_what_is_in_padding_has_no_part_in_a_gradient():
+    layer = head()
+    x = torch.randn(4, 2, FEATURES, dtype=torch.float64)
+    gradients = []
+    for padding in (0.0, torch.nan):
+        layer.zero_grad()
+        x[3, 1] = padding
+        layer(x, torch.tensor([[1, 2], [1, 2]]), [4, 3], [2, 2]).backward()
+        gradients.append([p.grad.clone() for p in layer.parameters()])
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+def test_an_empty_batch_has_an_answer():
+    x = torch.zeros(4, 0, FEATURES, dtype=torch.float64)
+    found = {
+        reduction: head(reduction=reduction)(x, torch.zeros(0, 2).long(), [], [])
+        for reduction in ("none", "sum", "mean")
+    }
+    assert found["none"].shape == (0,)
+    assert found["sum"] == 0
+    assert found["mean"].isnan()

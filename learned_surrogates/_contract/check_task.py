@@ -35,6 +35,7 @@ CONTRACTS: tuple[Callable[[Call], None], ...] = (
     of_metric.perfect,
     of_metric.draws,
     of_metric.scores,
+    of_metric.likelihood,
     of_metric.unchanged,
     of_metric.copies,
     of_metric.reduction,

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .._batch import computable
 from .checks import check_dense
 
 # Numbers that one operation holds at a time, where rows are taken in chunks: 16 MB in float32. More
@@ -40,7 +41,7 @@ def labelled(name: str, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Ten
         )
     if embeddings.dtype != torch.float64:
         embeddings = embeddings.float()
-    return embeddings, labels.to(embeddings.device)
+    return embeddings, computable(labels).to(embeddings.device)
 
 
 def unit(embeddings: Tensor) -> Tensor:

@@ -58,8 +58,9 @@ class Prototypes(nn.Module):
                 f"features are on {features.device}, the prototypes on {self.prototypes.device}: "
                 "move the criterion, criterion.to(device), before the optimizer is made"
             )
+        labels = labels.long()
         check_classes(labels, classes)
-        return features, labels.long()
+        return features, labels
 
 
 def check_classes(labels: Tensor, classes: int) -> None:

@@ -32,7 +32,8 @@ class TrainerLoss(TrainerCallback):
     processes. That is not what a metric a sample is a mean over, and an ordinary mean comes out
     `gradient_accumulation_steps` times too large, and the number of processes times that. Here
     the mean over the batch is divided by both, so that a step follows the mean over all its
-    batches. An epoch's last step may have fewer batches: it is as much smaller.
+    batches, and an evaluation's loss is the mean over its own. An epoch's last step may have fewer
+    batches: it is as much smaller.
 
     The loss's state goes into each checkpoint's folder, a file for each process, and is read from
     there when training is resumed from a checkpoint in `output_dir`. For one elsewhere, call
@@ -67,7 +68,7 @@ class TrainerLoss(TrainerCallback):
             )
         self.criterion = criterion
         self.arguments = arguments or _logits_and_labels
-        self._divisor = 1.0
+        self._accumulated, self._copies = 1, 1
         self._rank = 0
         self._restored = False
 
@@ -76,8 +77,10 @@ class TrainerLoss(TrainerCallback):
     ) -> Tensor:
         """The loss of one batch, as Trainer calls it: `()`."""
         loss: Tensor = self.criterion(*self.arguments(outputs, labels))
-        training = torch.is_grad_enabled() and num_items_in_batch is not None
-        return loss / self._divisor if training else loss
+        if torch.is_grad_enabled():
+            loss = loss / self._accumulated
+        # Where labels are no tensor, Trainer counts no items, and multiplies by nothing.
+        return loss if num_items_in_batch is None else loss / self._copies
 
     def restore(self, folder: str | Path) -> None:
         """Reads the state from a checkpoint's folder: this process's, or that of the first.
@@ -95,15 +98,22 @@ class TrainerLoss(TrainerCallback):
         self.criterion.load_state_dict(load_file(found))
         self._restored = True
 
+    def on_init_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Reads what divides the loss, in evaluation before training, too."""
+        self._rank = args.process_index
+        self._accumulated = args.gradient_accumulation_steps
+        if args.average_tokens_across_devices:
+            self._copies = max(args.n_gpu, args.world_size)
+
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Restores the loss where training is resumed, and reads what divides the loss."""
-        self._rank = args.process_index
+        """Restores the loss where training is resumed."""
+        self.on_init_end(args, state, control)  # for one that was added to a Trainer later
         if self.arguments is _logits_and_labels and _is_causal(kwargs.get("model")):
             warn(CAUSAL)
-        copies = max(args.n_gpu, args.world_size) if args.average_tokens_across_devices else 1
-        self._divisor = float(args.gradient_accumulation_steps * copies)
         if state.global_step and not self._restored:
             self.restore(_folder(args, state))
 

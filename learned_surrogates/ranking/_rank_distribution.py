@@ -128,7 +128,9 @@ def expected_worth(
         numbers=6 * nodes,
     )
     values = torch.zeros_like(near_first, dtype=unit.dtype).masked_scatter(near_first, found)
-    total = torch.zeros_like(unit).scatter(1, first, values)
+    # Of no lists, or lists of nothing, the sum has a graph, too.
+    nothing = unit.where(torch.zeros_like(chosen), 0.0)
+    total = nothing.scatter(1, first, values)
     if beyond is None:
         return total
     far = chosen & ~near

@@ -1,11 +1,12 @@
 """Back-propagation in stages: batches larger than memory."""
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.nn.parallel import DistributedDataParallel
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -65,7 +66,9 @@ def large_batch(
     """
     _check(encode, chunks)
     states, encoded = [], []
-    with torch.no_grad():
+    # What a function calls is seen as it does.
+    watched = nullcontext() if isinstance(encode, nn.Module) else _watched()
+    with torch.no_grad(), watched:
         for chunk in chunks:
             states.append(_random_state())
             encoded.append(_embeddings(encode(chunk)))
@@ -94,8 +97,7 @@ def large_batch(
                     raise RuntimeError(
                         "the embeddings of encode have no gradient: are all its parameters frozen?"
                     )
-                if number == 0:
-                    _check_repeated(encoded[0], again.detach())
+                _check_repeated(encoded[number], again.detach())
                 again.backward(gradient)
     finally:
         _restore(after)
@@ -114,12 +116,27 @@ def _check(encode: Any, chunks: Any) -> None:
     if len(chunks) == 0:
         raise ValueError("chunks must have at least one chunk")
     for name, module in encode.named_modules() if isinstance(encode, nn.Module) else ():
-        if isinstance(module, BATCH_NORMS) and module.training:
-            raise ValueError(
-                f"{name or 'the model'} is a {type(module).__name__} in training mode, whose "
-                "statistics would be those of a chunk, counted twice: call its eval(), or take a "
-                "norm of single samples"
-            )
+        _refuse_batch_norm(module, name or "the model")
+
+
+def _refuse_batch_norm(module: nn.Module, name: str) -> None:
+    if isinstance(module, BATCH_NORMS) and module.training:
+        raise ValueError(
+            f"{name} is a {type(module).__name__} in training mode, whose statistics would be "
+            "those of a chunk, counted twice: call its eval(), or take a norm of single samples"
+        )
+
+
+@contextmanager
+def _watched() -> Iterator[None]:
+    """Refuses batch norms in training mode that are called meanwhile."""
+    handle = register_module_forward_pre_hook(
+        lambda module, _: _refuse_batch_norm(module, "a layer that encode calls")
+    )
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _embeddings(encoded: Any) -> Tensor:

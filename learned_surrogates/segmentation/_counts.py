@@ -141,6 +141,11 @@ def _of_classes(
             "predictions must be class maps of the targets' shape, or scores (images, "
             f"{classes}, ...); shapes are {tuple(predictions.shape)} and {tuple(targets.shape)}"
         )
+    if predictions.is_floating_point() and not (predictions == predictions.round()).all():
+        raise ValueError(
+            "predictions of the targets' shape are class maps, and some are no whole numbers. Give "
+            f"scores (images, {classes}, ...) or, for masks and their probabilities, no classes="
+        )
     targets = targets.long()
     said = torch.where(wild, (targets + 1) % classes, predictions.long()).flatten(1)
     true = targets.flatten(1)

@@ -126,20 +126,13 @@ class VariationalCTC(nn.Module):
         # Blanks behind the labels; room for one where all are empty.
         labels = torch.from_numpy(padded(texts, 1, self.blank)).to(features.device)
         with torch.autocast(features.device.type, enabled=False):
-            features = features.to(self.prior.weight.dtype)
+            # What is in padding has no part in a gradient, not even NaN.
+            present = (torch.arange(time, device="cpu")[:, None] < frames).to(features.device)
+            features = features.to(self.prior.weight.dtype).where(present[..., None], 0.0)
             prior = _wide(self.prior(features).squeeze(2))
             blank = prior if self.posterior is None else _wide(self.posterior(features, labels))
-            losses = F.ctc_loss(
-                self._compose(features, blank),
-                labels,
-                frames,
-                lengths,
-                blank=self.blank,
-                reduction="none",
-                zero_infinity=self.zero_infinity,
-            )
-            present = torch.arange(time, device="cpu")[:, None] < frames
-            divergences = _divergence(blank, prior).where(present.to(features.device), 0.0)
+            losses = self._ctc(self._compose(features, blank), labels, frames, lengths)
+            divergences = _divergence(blank, prior).where(present, 0.0)
             losses = losses + divergences.sum(0)
         if self.reduction == "mean":
             return (losses / lengths.clamp(min=1).to(losses)).mean()
@@ -155,6 +148,20 @@ class VariationalCTC(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             features = features.to(self.prior.weight.dtype)
             return self._compose(features, _wide(self.prior(features).squeeze(2)))
+
+    def _ctc(self, log_probs: Tensor, labels: Tensor, frames: Tensor, lengths: Tensor) -> Tensor:
+        """CTC's loss of each sample, `(batch,)`."""
+        if not log_probs.shape[1]:  # which PyTorch refuses
+            return log_probs.sum((0, 2))
+        return F.ctc_loss(
+            log_probs,
+            labels,
+            frames,
+            lengths,
+            blank=self.blank,
+            reduction="none",
+            zero_infinity=self.zero_infinity,
+        )
 
     def _compose(self, features: Tensor, blank: Tensor) -> Tensor:
         """Eq. 6 of logits of the blank `(time, batch)`: logarithms, `(time, batch, classes)`."""

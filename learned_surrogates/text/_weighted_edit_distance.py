@@ -76,9 +76,8 @@ class WeightedEditDistance:
         self._unit = lcm(*(fraction.denominator for fraction in fractions))
         whole = tuple(int(fraction * self._unit) for fraction in fractions)
         rounded = zip(fractions, costs.values(), strict=True)
-        self._scorer = None
-        if all(isclose(fraction, cost, rel_tol=1e-6) for fraction, cost in rounded):
-            self._scorer = partial(Levenshtein.distance, weights=whole)
+        exact = all(isclose(fraction, cost, rel_tol=1e-6) for fraction, cost in rounded)
+        self._weights = whole if exact and not characters else None
         of_each = f", {characters=}" if characters else ""
         self.__name__ = f"WeightedEditDistance({additional=}, {missing=}, {wrong=}{of_each})"
 
@@ -97,10 +96,11 @@ class WeightedEditDistance:
     def __call__(self, predictions: Sequence[str], targets: Sequence[str]) -> NDArray[np.float64]:
         """Distances, `(batch,)`."""
         check_strings(predictions, targets)
-        if self._characters or self._scorer is None:
+        if self._weights is None:
             return self._table(predictions, targets)
         # The way from the target to the prediction: insertions are what is additional.
-        return compare(targets, predictions, self._scorer) / self._unit
+        scorer = partial(Levenshtein.distance, weights=self._weights)
+        return compare(targets, predictions, scorer) / self._unit
 
     def _table(self, predictions: Sequence[str], targets: Sequence[str]) -> NDArray[np.float64]:
         """Wagner and Fischer's table (JACM 1974), row by row, of all pairs at once."""

@@ -272,3 +272,53 @@ def test_a_causal_models_logits_are_those_of_the_next_label(tmp_path):
     shifted = TrainerLoss(criterion, arguments=lambda o, y: (o.logits[:, :-1], y[:, 1:]))
     shifted.on_train_begin(*begin, model=model)
     TrainerLoss(criterion).on_train_begin(*begin, model=small_t5())
+
+
+def listed(rows):
+    """Labels that are no tensor, as those of a detector."""
+    rows = [{"inputs": row["inputs"], "labels": {"meant": row["labels"]}} for row in rows]
+    inputs = torch.stack([row["inputs"] for row in rows])
+    return {"inputs": inputs, "labels": [row["labels"] for row in rows]}
+
+
+def of_listed():
+    from learned_surrogates.integrations.transformers import TrainerLoss
+
+    return TrainerLoss(
+        make_loss(surrogate=Frozen()),
+        lambda outputs, labels: (
+            outputs["logits"],
+            torch.stack([each["meant"] for each in labels]),
+        ),
+    )
+
+
+def test_labels_that_are_no_tensor_are_accumulated_as_others(tmp_path):
+    weights = []
+    for batch, parts in ((16, 1), (4, 4)):
+        trainer = make_trainer(
+            tmp_path,
+            of_listed(),
+            per_device_train_batch_size=batch,
+            gradient_accumulation_steps=parts,
+            remove_unused_columns=False,
+        )
+        trainer.data_collator = listed
+        trainer.train()
+        weights.append([p.detach() for p in trainer.model.parameters()])
+    torch.testing.assert_close(weights[1], weights[0], rtol=1e-4, atol=1e-6)
+
+
+def evaluate(folder):
+    return make_trainer(folder, trainer_loss(surrogate=Frozen())).evaluate()["eval_loss"]
+
+
+def evaluate_in_two_processes(folder):
+    with launched():
+        return evaluate(folder)
+
+
+def test_the_loss_of_an_evaluation_is_that_of_one_process(ranks, tmp_path):
+    expected = evaluate(tmp_path)
+    for found in ranks(evaluate_in_two_processes, tmp_path):
+        assert found == pytest.approx(expected, rel=1e-4)

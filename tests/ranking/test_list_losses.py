@@ -324,3 +324,12 @@ def test_a_metric_of_one_list_refuses_several(metric):
         metric(scores[None], order[None])
     with pytest.raises(ValueError, match="targets must have the shape of scores"):
         metric(scores, order[:5])
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_of_no_lists_and_of_lists_of_nothing_there_is_a_gradient(name):
+    loss, _ = LOSSES[name]
+    for shape in ((0, 5), (2, 0)):
+        scores = torch.zeros(shape, requires_grad=True)
+        loss(scores, torch.zeros(shape), reduction="sum").backward()
+        assert scores.grad.shape == shape

@@ -59,4 +59,17 @@ EDITS = [
             "given or self.task.penalty_weight",
         ),
     ),
+    *of(
+        "_contract/contracts.py",
+        "test_check_task.py",
+        ("off > ALIKE * size and off > chance", "off > ALIKE * size * 1e9"),
+        ("off > ALIKE * size and off > chance", "off > 0"),
+    ),
+    *of(
+        "_contract/score_slopes.py",
+        "test_check_task.py",
+        ("f = f - f.mean(0)", "pass"),
+        ("/ (2 * step)", "/ step"),
+        ("zip(*found, strict=True)", "zip(found[0], strict=True)"),
+    ),
 ]

@@ -46,8 +46,8 @@ EDITS = [
         "text/_weighted_edit_distance.py",
         "test_edit_distance.py",
         (
-            "compare(targets, predictions, self._scorer)",
-            "compare(predictions, targets, self._scorer)",
+            "compare(targets, predictions, scorer)",
+            "compare(predictions, targets, scorer)",
         ),
         ("/ self._unit", "/ 1"),
         ('* self._costs["wrong"] * worth_meant', '* self._costs["wrong"]'),
