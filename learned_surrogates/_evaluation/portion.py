@@ -119,7 +119,9 @@ def measure(metric: Metric, portion: Portion) -> Outcome:
             error, fine = metric(predictions, targets, portion.positions, portion.batch)
             errors.append(error)
             usable = usable & fine
-        shapes = {tuple(error.shape) for error in errors if not error.isnan().all()}
+        shapes = {tuple(error.shape) for error in errors}
+        if len(shapes) > 1:  # of a draw on which it failed, none is known
+            shapes = {tuple(error.shape) for error in errors if not error.isnan().all()}
         if len(shapes) > 1:
             raise MetricError(VARYING.format(metric.name, *sorted(shapes)))
     except MetricError as error:

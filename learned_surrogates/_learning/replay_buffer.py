@@ -54,9 +54,12 @@ class ReplayBuffer:
         samples = tuple(map(pad_to, samples, shapes))
         samples = tuple(sample[-self.capacity :] for sample in samples)
         count = len(samples[0])
-        slots = (self._next + torch.arange(count, device="cpu")) % self.capacity
+        # Up to the ring's end, and the rest from its beginning.
+        first = min(count, self.capacity - self._next)
         for field, sample in zip(self.fields, samples):
-            field[send(slots, field.device)] = sample.to(field)
+            field[self._next : self._next + first] = sample[:first]
+            if first < count:
+                field[: count - first] = sample[first:]
         self._next = (self._next + count) % self.capacity
         self.size = min(self.size + count, self.capacity)
 

@@ -135,7 +135,8 @@ class Experience:
         if len(rows[0]) > MOST_ROWS:
             chosen = torch.randint(len(rows[0]), (MOST_ROWS,), generator=random, device="cpu")
             rows = _of(rows, send(chosen, rows[0].device))
-        sane = torch.stack([moderate(part) for part in rows if part.is_floating_point()]).all(0)
+        numbers = [part.reshape(len(part), -1) for part in rows if part.is_floating_point()]
+        sane = moderate(torch.cat(numbers, 1))
         self.replay.add(*(rows if sane.all() else _of(rows, sane)))
 
 

@@ -177,7 +177,7 @@ class Slope:
 
     def slopes(self, z: Tensor, y: Tensor) -> Tensor:
         """dS/dz of every form, `(forms, *z.shape)`, detached."""
-        with isolated(self.device), torch.enable_grad():
+        with torch.enable_grad():
             z = z.detach().requires_grad_()
             found = [self._slope(form, z, y, create_graph=False) for form in self.forms]
         return torch.stack([slope.detach() for slope in found])
@@ -204,7 +204,7 @@ class Slope:
         parameters = self.optimizer.param_groups[0]["params"]
         own, count = None, 0 if rows is None else len(rows[0])
         if rows is not None and count:
-            with isolated(self.device), torch.enable_grad():
+            with torch.enable_grad():
                 loss = self._objective(rows)
                 own = list(torch.autograd.grad(loss, parameters, allow_unused=True))
         gradients = self.sync.mean(own, count, parameters)
@@ -225,13 +225,18 @@ class Slope:
             (sums,) = self.sync.mean([self.control.sums], 1, [self.control.sums]) or [None]
             assert sums is not None
             self.control.sums = sums
-            self.best = int(self.control.r2.argmax())
+            self.best = self._worth_most()
             if self.r2 < LEAST_R2:
                 self._give_up()
             elif len(self.forms) > 1:
                 self._keep_best()
         elif self.calls < TRIAL and self.calls % 10 == 0:
-            self.best = int(self.control.r2.argmax())
+            self.best = self._worth_most()
+
+    def _worth_most(self) -> int:
+        """The first form that no other beats by much: from one to the next, they cost more."""
+        r2 = self.control.r2
+        return int((r2 >= r2.max() - LEAST_R2).int().argmax())
 
     def to(self, device: torch.device) -> None:
         self.device = device

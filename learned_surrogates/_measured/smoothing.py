@@ -106,10 +106,14 @@ class Smoothing:
                     f"smoothing= must broadcast to a sample of the prediction, "
                     f"{tuple(z.shape[1:])}; its shape is {tuple(given.shape)}"
                 ) from None
+        return self._found_width().to(z)
+
+    def _found_width(self) -> Tensor:
+        """What the rule makes of the running spreads, once for as long as these stay."""
         if self._width is None:
             assert self.moments is not None
             self._width = _rule(self.moments)
-        return self._width.to(z)
+        return self._width
 
     def forget_width(self) -> None:
         """After the moments were set from outside."""
@@ -122,7 +126,7 @@ class Smoothing:
             return float(torch.as_tensor(self.given, dtype=torch.float32, device="cpu").mean())
         if self.moments is None:
             return float("nan")
-        return float(_rule(self.moments).mean())
+        return float(self._found_width().mean())
 
     def to(self, device: torch.device) -> None:
         self._width = None

@@ -35,6 +35,8 @@ def marks(numbers: Tensor) -> Tensor:
     )
     lowest, highest = (numbers == edge for edge in edges)
     counts = torch.stack([lowest.sum(), highest.sum()])
+    if not (counts > 1).any():
+        return torch.zeros_like(finite)
     at_edge = lowest | highest | ~finite
     inner = numbers.masked_fill(at_edge, 0.0)
     of_inner = numbers.numel() - at_edge.sum()

@@ -30,7 +30,9 @@ class Elements(nn.Module):
         z, y = _items(z), _items(y).to(z)
         statistics = [z.mean(), scale(z), y.mean(), scale(y), scale(z - y)]
         self.register_buffer("statistics", torch.stack(statistics))
-        self.each = nn.Sequential(mlp(3 * z.shape[2] + 2 * ranks, hidden, hidden), nn.SiLU())
+        # Twice differentiated for each output, a tanh takes two thirds of a SiLU's time.
+        each = mlp(3 * z.shape[2] + 2 * ranks, hidden, hidden, activation=nn.Tanh)
+        self.each = nn.Sequential(each, nn.Tanh())
         self.all = mlp(hidden, hidden, 1)
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:

@@ -5,11 +5,11 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 
-def mlp(*widths: int) -> nn.Sequential:
+def mlp(*widths: int, activation: type[nn.Module] = nn.SiLU) -> nn.Sequential:
     """Layers from the first width to the last, smooth: the fit differentiates the slope."""
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(widths):
-        layers += [nn.Linear(inputs, outputs), nn.SiLU()]
+        layers += [nn.Linear(inputs, outputs), activation()]
     return nn.Sequential(*layers[:-1])
 
 
