@@ -1,5 +1,7 @@
 """The surrogate's forms: which of them there are, and what they keep."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from conftest import make_loss, train
@@ -58,3 +60,12 @@ def test_rows_with_which_nothing_can_be_computed_are_not_remembered(criterion):
     remembered = estimator.replay.oldest_first()
     assert all(part.isfinite().all() and part.abs().max() < 1e30 for part in remembered)
     assert torch.equal(remembered[2][-2:], torch.ones(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("r2", "best"), [([0.6, 0.61, 0.615], 0), ([0.6, 0.65, 0.66], 1), ([0.2, -0.1, 0.9], 2)]
+)
+def test_of_forms_that_are_worth_as_much_the_cheapest_is_followed(criterion, r2, best):
+    slope = slope_of(criterion)
+    slope.control = SimpleNamespace(r2=torch.tensor(r2))
+    assert slope._worth_most() == best

@@ -161,6 +161,10 @@ def test_missing_labels_are_no_errors(scale):
     torch.testing.assert_close(
         width(z, target.masked_fill(missing, torch.nan)), complete, rtol=0.1, atol=0
     )
+    near = target + 0.2 * scale * torch.randn(512, 10)
+    most = torch.arange(512)[:, None] % 10 != torch.arange(10)
+    found = width(near, target.masked_fill(most, torch.nan))
+    torch.testing.assert_close(found, width(near, target), rtol=0.2, atol=0)
     target[:, 3] = torch.inf
     torch.testing.assert_close(width(z, target), complete, rtol=0.1, atol=0)
     torch.testing.assert_close(width(z, torch.full_like(z, torch.nan)), width(z, None))
