@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
+from ._support.precision import computable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +112,3 @@ def lasting(tensor: Tensor) -> Tensor:
     What was made in inference mode, as a teacher's labels are, cannot be saved for one.
     """
     return computable(tensor.clone() if tensor.is_inference() else tensor.detach())
-
-
-def computable(tensor: Tensor) -> Tensor:
-    """The wider unsigned types as int64: PyTorch neither compares nor indexes them."""
-    return tensor.long() if tensor.dtype in UNSIGNED else tensor

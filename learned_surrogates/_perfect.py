@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ._support.precision import at_least_float32
+
 # Of a probability from 0 and 1: its logarithms are finite, and larger than those of most models.
 LEAST = 1e-6
 
@@ -25,7 +27,7 @@ def perfect_predictions(prediction: Tensor, targets: Any) -> list[Tensor]:
         return []
     if targets.numel() != prediction.numel():
         return _of_classes(prediction, targets)
-    like = prediction.to(torch.promote_types(prediction.dtype, torch.float32))
+    like = at_least_float32(prediction)
     targets = targets.reshape(prediction.shape).to(like)
     if not ((targets >= 0) & (targets <= 1)).all():
         return [targets]

@@ -13,6 +13,7 @@ from .._core import Core
 from .._measured.weights import unheard
 from .._support.checks import check_number
 from .._support.isolated import isolated
+from .._support.precision import at_least_float32
 from .._task import as_call
 from .check import BASE, DECODED, OWN, Direction, GradientCheck
 
@@ -73,7 +74,7 @@ class GradientChecker:
             gradients[BASE] = base
         prediction = batch.prediction.detach()
         # In half precision, a small step is none.
-        prediction = prediction.to(torch.promote_types(prediction.dtype, torch.float32))
+        prediction = at_least_float32(prediction)
 
         def moved(prediction: Tensor) -> Batch:
             changed = with_prediction(batch, prediction, args, kwargs)

@@ -53,11 +53,9 @@ class Measurement:
         0 without draws, and NaN with one, which does not tell.
         """
         draws = self.by_sample[1:]
-        if not len(draws):
-            return torch.zeros_like(self.errors)
-        return (draws - self.expected).square().sum(0) / (
-            len(draws) * (len(draws) - 1) or torch.nan
-        )
+        if len(draws) < 2:
+            return torch.full_like(self.errors, torch.nan if len(draws) else 0.0)
+        return draws.var(0) / len(draws)
 
     def of(self, tensor: Tensor) -> Tensor:
         """The part `(samples, ...)` of a tensor over the batch that was measured."""

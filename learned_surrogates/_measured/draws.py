@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .._batch import Batch
 from .._contract.hooks import decode
+from .._support.precision import at_least_float32
 from .._support.transfer import send
 from .._task import Task
 
@@ -40,7 +41,7 @@ def draw(
     noise = torch.randn(shape, generator=random, dtype=torch.float32, device="cpu")
     deviations = width.to(z) * send(noise, z)
     # A sum in half precision, or of float64 in float32, would not be what it is said to be.
-    original = original.to(torch.promote_types(original.dtype, torch.float32))
+    original = at_least_float32(original)
     pairs = [
         decode(task, replace(batch, prediction=original + sign * deviation.to(original)))
         for deviation in deviations

@@ -67,7 +67,7 @@ class Slope:
     @property
     def eager(self) -> bool:
         """Whether it is fitted at every call."""
-        return bool(self.forms) and self.calls < EAGER
+        return self.calls < EAGER
 
     @property
     def wanted(self) -> bool:
@@ -222,9 +222,10 @@ class Slope:
                 self.sync.agreed = False
             return
         if self.calls % TRIAL == 0:
-            (sums,) = self.sync.mean([self.control.sums], 1, [self.control.sums]) or [None]
-            assert sums is not None
-            self.control.sums = sums
+            means = self.sync.mean([self.control.sums], 1, [self.control.sums])
+            # Each process gives its own.
+            assert means is not None and means[0] is not None
+            self.control.sums = means[0]
             self.best = self._worth_most()
             if self.r2 < LEAST_R2:
                 self._give_up()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .._support.moderate import marks, moderate
+from .._support.precision import at_least_float32
 from .._support.warnings import warn
 
 # Of the smaller of the outputs' spread and the errors'. Between half of it and twice it hardly
@@ -64,7 +65,7 @@ class Smoothing:
         if not due and self.fits(z):
             return
         self._width = None
-        z = z.to(torch.promote_types(z.dtype, torch.float32))
+        z = at_least_float32(z)
         meant = _meant(z, target)
         # Before it is rounded: of times in seconds, float32 has no digits left for an error.
         error = torch.zeros_like(z) if meant is None else z - meant.to(z)
@@ -83,7 +84,9 @@ class Smoothing:
             self.moments, self.calls = new, 1
         elif not self.fits(z):
             self.moments = _resized(self.moments, new)
-        rate = max(1 / self.calls, EVERY / EAGER if due and self.calls > EAGER else 1 / EAGER)
+        # A reading stands for the calls since the last one.
+        stands_for = EVERY if due and self.calls > EAGER else 1
+        rate = max(1 / self.calls, stands_for / EAGER)
         found = counted.any(0), with_error.any(0)
         merged = [
             torch.where(each, _merge(old, reading, rate), old)

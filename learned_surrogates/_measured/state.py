@@ -76,10 +76,7 @@ def load(
     shapes = _shapes(record, random, state)
     own = {key: value for key, value in state.items() if key in shapes}
     rest = {key: state[key] for key in state if key not in shapes}
-    faults, of_rest = check_shapes(own, shapes), estimator.faults(rest)
-    faults.missing += of_rest.missing
-    faults.unexpected += of_rest.unexpected
-    faults.errors += _impossible(state) + of_rest.errors
+    faults = check_shapes(own, shapes) + Faults(errors=_impossible(state)) + estimator.faults(rest)
     if faults:
         return faults
     faults = estimator.load(rest)

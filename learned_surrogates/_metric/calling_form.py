@@ -241,11 +241,9 @@ def _one_or_sample(probe: Probe, name: str, ones: list[Answer]) -> Finding:
     both = [a for a in answers if a.of_one is not None and a.alone is not None]
     if differing and not probe.is_random(differing[0].pair):
         return _of_two_answers(probe, name, both, differing[0])
-    if (
-        len(both)
-        == sum(answer.alone is not None for answer in answers)
-        < len([answer for answer in answers if answer.of_one is not None])
-    ):
+    only_of_one = any(a.alone is None and a.of_one is not None for a in answers)
+    only_alone = any(a.of_one is None and a.alone is not None for a in answers)
+    if only_of_one and not only_alone:
         return Finding(Form("one", watched=WATCHED))
     unequal = [a.of_one or 0.0 for a in both if not probe.texts or a.pair[0] != a.pair[1]]
     # What only says whether two texts are the same makes nothing else of lists.

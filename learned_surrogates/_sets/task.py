@@ -13,7 +13,6 @@ from .._contract import hooks
 from .._estimator import Draws, KnownDraws
 from .._evaluation.measurement import Measurement
 from .._learning.sync import Sync
-from .._measured.correction import Correction
 from .._measured.draws import half_differences
 from .._measured.regressed import EAGER, Regressed
 from .._metric.metric import Metric
@@ -21,8 +20,10 @@ from .._recipe import Recipe
 from .._state.tensors import Faults
 from .._support.checks import check_number
 from .._support.moderate import bounded
+from .._support.precision import at_least_float32
 from .._support.transfer import send
 from .._task import MeasuredTask
+from .correction import Correction
 from .known import Known, Parts, SetDraws
 from .spread import Spread
 
@@ -215,7 +216,7 @@ class PartlyKnown(Regressed[SetType]):
     def _around(self, batch: SetType) -> tuple[Tensor, Spread, Tensor]:
         """Predictions in 32 or 64 bits, 0 where nothing is present, and the noise's width."""
         z = batch.prediction.detach()
-        z = self.task.present_part(z.to(torch.promote_types(z.dtype, torch.float32)), batch)
+        z = self.task.present_part(at_least_float32(z), batch)
         # What is masked with minus infinity is as with the lowest number there is.
         z = bounded(z.where(~z.isneginf(), torch.finfo(z.dtype).min))
         spread = self.task.spread(z, batch)
@@ -265,11 +266,7 @@ class PartlyKnown(Regressed[SetType]):
     def faults(self, state: dict[str, Tensor]) -> Faults:
         own = {key: value for key, value in state.items() if key in Correction.types}
         rest = {key: value for key, value in state.items() if key not in own}
-        faults, of_rest = self._correction.faults(own), super().faults(rest)
-        faults.missing += of_rest.missing
-        faults.unexpected += of_rest.unexpected
-        faults.errors += of_rest.errors
-        return faults
+        return self._correction.faults(own) + super().faults(rest)
 
     def load(self, state: dict[str, Tensor]) -> Faults:
         self._take_correction(state)

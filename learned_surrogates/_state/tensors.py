@@ -30,6 +30,13 @@ class Faults:
     def __bool__(self) -> bool:
         return bool(self.missing or self.unexpected or self.errors)
 
+    def __add__(self, other: "Faults") -> "Faults":
+        return Faults(
+            self.missing + other.missing,
+            self.unexpected + other.unexpected,
+            self.errors + other.errors,
+        )
+
 
 def check_shapes(state: dict[str, Tensor], expected: Shapes) -> Faults:
     """Holds a state against the shapes that it must have."""

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._batch import computable
 from .checks import check_dense
+from .precision import at_least_float32, computable
 
 # Numbers that one operation holds at a time, where rows are taken in chunks: 16 MB in float32. More
 # is slower where it leaves the caches.
@@ -39,9 +39,7 @@ def labelled(name: str, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Ten
             f"labels must have shape ({len(embeddings)},), one for each of {name}; "
             f"their shape is {tuple(labels.shape)}"
         )
-    if embeddings.dtype != torch.float64:
-        embeddings = embeddings.float()
-    return embeddings, computable(labels).to(embeddings.device)
+    return at_least_float32(embeddings), computable(labels).to(embeddings.device)
 
 
 def unit(embeddings: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from .._sets.labelled import (
 )
 from .._sets.task import PartlyKnown
 from .._support.checks import check_number
+from .._support.precision import at_least_float32
 from .._support.warnings import warn
 
 # Of parameters of metrics that take scores, as scikit-learn's.
@@ -142,7 +143,7 @@ class Sets(LabelledSets):
     def decode(self, batch: LabelledBatch) -> tuple[list[Tensor], list[Tensor]]:
         if self.gives == "scores":
             said = batch.prediction.detach()
-            said = said.to(torch.promote_types(said.dtype, torch.float32))
+            said = at_least_float32(said)
         else:
             said = self.said(batch).long()
         return self._sets(said, batch), self._sets(batch.target.long(), batch)

@@ -12,6 +12,7 @@ from .._batch import lasting
 from .._metric.metric import Metric
 from .._sets.spread import Spread
 from .._sets.task import ClosedForm, SetBatch, SetTask
+from .._support.precision import at_least_float32
 from .._support.warnings import warn
 from ._average_precision import average_precision_loss
 from ._lists import read_lists
@@ -125,7 +126,7 @@ class Lists(SetTask[SetBatch]):
         present = batch.present.cpu()
         prediction = batch.prediction.detach()
         # numpy, and with it most metrics, has no bfloat16.
-        prediction = prediction.to(torch.promote_types(prediction.dtype, torch.float32))
+        prediction = at_least_float32(prediction)
         return _lists(prediction.cpu(), present), _lists(batch.target.cpu(), present)
 
     def perfect(self, batch: SetBatch) -> list[Any]:

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._batch import computable
 from .._support.checks import check_dense, check_number
+from .._support.precision import at_least_float32, computable
 
 # Of a pixel: what is added to both sides of an IoU that would be 0 / 0.
 LEAST = 1e-6
@@ -103,7 +103,7 @@ def soft_iou(logits: Tensor, masks: Tensor) -> Tensor:
 
 def soft_counts(logits: Tensor, masks: Tensor) -> Tensor:
     """Expected counts of all pixels, `(images, 3)`: sums of p y, p (1 - y) and (1 - p) y."""
-    p = _wide(logits).sigmoid().flatten(1)
+    p = at_least_float32(logits).sigmoid().flatten(1)
     y = (masks > 0).flatten(1).to(p)
     hits = (p * y).sum(1)
     return torch.stack([hits, p.sum(1) - hits, y.sum(1) - hits], 1)
@@ -121,7 +121,7 @@ def neuro_counts(logits: Tensor, masks: Tensor, *, hinge: bool = False) -> tuple
         `(images, 3)` each: sums over TP, FP and FN of the probability of the class that is
         predicted there, and the sizes of the three.
     """
-    s, y = _wide(logits).flatten(1), (masks > 0).flatten(1)
+    s, y = at_least_float32(logits).flatten(1), (masks > 0).flatten(1)
     said = s > 0
     sets = torch.stack([said & y, said & ~y, ~said & y], 1).to(s)
     sign = y.to(s) * 2 - 1
@@ -188,8 +188,3 @@ def check_masks(predictions: Tensor, targets: Tensor) -> None:
             "masks must have one shape (images, ...); shapes are "
             f"{tuple(predictions.shape)} and {tuple(targets.shape)}"
         )
-
-
-def _wide(logits: Tensor) -> Tensor:
-    """In float32 or float64: sums of many pixels have no room in half precision."""
-    return logits if logits.dtype == torch.float64 else logits.float()

@@ -12,6 +12,7 @@ from .._measured.regressed import Regressed
 from .._measured.score_function import centred
 from .._metric.metric import Metric
 from .._recipe import Recipe
+from .._support.precision import at_least_float32
 from ._controls import FACTORS, Controls
 from ._expected_edit_distance import ExpectedEditDistance, expected_distances, known_distance
 from ._reading_draws import ReadingDraws
@@ -74,7 +75,7 @@ class Readings(Regressed[TextBatch]):
     def _known_draws(self, batch: TextBatch) -> KnownDraws:
         assert self.known is not None
         z = batch.prediction.detach()
-        z = z.to(torch.promote_types(z.dtype, torch.float32)).requires_grad_()
+        z = at_least_float32(z).requires_grad_()
         with torch.enable_grad():
             values = self.known.of(replace(batch, prediction=z, logits=self.task.logits(z)))
             (gradient,) = torch.autograd.grad(values.sum(), z)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._support.checks import check_choice, check_dense, check_number
+from .._support.precision import at_least_float32
 from ._ctc_labels import read_labels, read_lengths
 from ._text_task import as_integers, padded
 
@@ -129,8 +130,12 @@ class VariationalCTC(nn.Module):
             # What is in padding has no part in a gradient, not even NaN.
             present = (torch.arange(time, device="cpu")[:, None] < frames).to(features.device)
             features = features.to(self.prior.weight.dtype).where(present[..., None], 0.0)
-            prior = _wide(self.prior(features).squeeze(2))
-            blank = prior if self.posterior is None else _wide(self.posterior(features, labels))
+            prior = at_least_float32(self.prior(features).squeeze(2))
+            blank = (
+                prior
+                if self.posterior is None
+                else at_least_float32(self.posterior(features, labels))
+            )
             losses = self._ctc(self._compose(features, blank), labels, frames, lengths)
             divergences = _divergence(blank, prior).where(present, 0.0)
             losses = losses + divergences.sum(0)
@@ -147,7 +152,7 @@ class VariationalCTC(nn.Module):
         self._check(features)
         with torch.autocast(features.device.type, enabled=False):
             features = features.to(self.prior.weight.dtype)
-            return self._compose(features, _wide(self.prior(features).squeeze(2)))
+            return self._compose(features, at_least_float32(self.prior(features).squeeze(2)))
 
     def _ctc(self, log_probs: Tensor, labels: Tensor, frames: Tensor, lengths: Tensor) -> Tensor:
         """CTC's loss of each sample, `(batch,)`."""
@@ -165,7 +170,7 @@ class VariationalCTC(nn.Module):
 
     def _compose(self, features: Tensor, blank: Tensor) -> Tensor:
         """Eq. 6 of logits of the blank `(time, batch)`: logarithms, `(time, batch, classes)`."""
-        of_characters = _wide(self.characters(features)).log_softmax(2)
+        of_characters = at_least_float32(self.characters(features)).log_softmax(2)
         of_characters = of_characters + F.logsigmoid(-blank)[..., None]
         before, behind = of_characters.tensor_split([self.blank], dim=2)
         return torch.cat([before, F.logsigmoid(blank)[..., None], behind], 2)
@@ -213,8 +218,3 @@ def _divergence(logits: Tensor, other: Tensor) -> Tensor:
     share = logits.sigmoid()
     entropy = F.binary_cross_entropy_with_logits(logits, share, reduction="none")
     return F.binary_cross_entropy_with_logits(other, share, reduction="none") - entropy
-
-
-def _wide(values: Tensor) -> Tensor:
-    """In float32, if not in float64."""
-    return values if values.dtype == torch.float64 else values.float()

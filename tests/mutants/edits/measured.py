@@ -41,10 +41,7 @@ EDITS = [
         ("(values[0::2] - values[1::2]) / 2", "values[0::2] - values[1::2]"),
         ("(values[0::2] - values[1::2]) / 2", "(values[1::2] - values[0::2]) / 2"),
         ("deviations = width.to(z) * send(noise, z)", "deviations = send(noise, z)"),
-        (
-            "torch.promote_types(original.dtype, torch.float32)",
-            "torch.float32",
-        ),
+        ("original = at_least_float32(original)", "original = original.float()"),
         ("if target.shape[1 : 1 + dims] != outputs:", "if target.shape[:dims] != outputs:"),
         ("z = z[:, None] if z.ndim == 1 else z", "z = z if z.ndim == 1 else z"),
     ),
@@ -85,8 +82,8 @@ EDITS = [
         ("(error == 0) & (own < CONSTANT * own.max())", "own < -1"),
         ("(error == 0) & (own <", "(error == error) & (own <"),
         ("SHARE = 0.35", "SHARE = 0.5"),
-        ("max(1 / self.calls, EVERY / EAGER if due and", "max(0, EVERY / EAGER if due and"),
-        ("EVERY / EAGER if due and self.calls > EAGER else 1 / EAGER", "1 / EAGER"),
+        ("max(1 / self.calls, stands_for / EAGER)", "stands_for / EAGER"),
+        ("stands_for = EVERY if due and self.calls > EAGER else 1", "stands_for = 1"),
         ("if not due and self.fits(z):", "if not due:"),
         ("between = rates * (1 - rates)", "between = 0 * (1 - rates)"),
         (".masked_fill((old == 0).all(0), 1.0)", ""),
@@ -114,7 +111,7 @@ EDITS = [
         ("MOST * variance.sqrt(), torch.inf", "variance, torch.inf"),
         ("torch.maximum(samples, mean - most)", "torch.maximum(samples, mean)"),
         ("return pooled.expand_as(new) if fits else new", "return new"),
-        ("self._width = None\n        z = z.to(torch", "z = z.to(torch"),
+        ("self._width = None\n        z = at_least", "z = at_least"),
     ),
     *of(
         "_measured/weights.py",
@@ -128,7 +125,7 @@ EDITS = [
     *of(
         "_measured/quality.py",
         "measured/test_paces.py measured/test_quality.py measured/test_bounded.py"
-        " measured/test_correction.py",
+        " sets/test_correction.py",
         ("% 2 == 1", "% 4 == 1"),
         ("halves += [first, gradient - first]", "halves += [first, gradient]"),
         ("g @ c0 + h @ b0", "g @ b0 + h @ c0"),

@@ -31,7 +31,7 @@ EDITS = [
     ),
     *of(
         "_sets/task.py",
-        f"{KNOWN} measured/test_correction.py test_check.py",
+        f"{KNOWN} sets/test_correction.py test_check.py",
         ("spread.moving(gradient).float()", "gradient.float()"),
         (
             "self._correction.read(batch, correction)",
@@ -62,15 +62,15 @@ EDITS = [
         ("if self.samples == 1:", "if False:"),
     ),
     *of(
-        "_measured/correction.py",
-        "measured/test_correction.py sets/test_known.py",
+        "_sets/correction.py",
+        "sets/test_correction.py sets/test_known.py",
         ("self.quality.sure_signal_to_noise**2", "self.quality.sure_signal_to_noise"),
         ("ratio + 1 / HORIZON", "ratio + HORIZON"),
         ("if ratio == ratio else 1.0", "if ratio == ratio else 0.0"),
     ),
     *of(
         "_measured/quality.py",
-        "measured/test_correction.py measured/test_quality.py",
+        "sets/test_correction.py measured/test_quality.py",
         ("signal - SURE * by_chance", "signal"),
         ("by_chance = 4 * math.sqrt", "by_chance = 40 * math.sqrt"),
         ("(2 - MOMENTUM) / MOMENTUM)", "1e9)"),

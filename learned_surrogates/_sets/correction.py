@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from .._batch import Batch
+from .._measured.quality import Quality
 from .._state.tensors import ANY, Faults, Shapes, as_tensor, check_shapes, not_finite
-from .quality import Quality
 
 # Steps over which an optimizer averages.
 HORIZON = 30

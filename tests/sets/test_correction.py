@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from learned_surrogates import Batch
-from learned_surrogates._measured.correction import HORIZON, Correction
+from learned_surrogates._sets.correction import HORIZON, Correction
 
 SAMPLES = 32
 
