@@ -136,15 +136,15 @@ class Evaluation:
         if not outcomes:
             return
         positions = [position for portion, _ in outcomes for position in portion.positions]
-        part = len(positions) < self.batch
+        part = torch.tensor(positions, device="cpu") if len(positions) < self.batch else None
         usable = torch.cat([outcome.usable for _, outcome in outcomes])
         if self.sound is not None:  # whatever the metric makes of the others
-            usable = usable & self.sound[positions]
+            usable = usable & (self.sound if part is None else self.sound[part])
         self.measured = Measurement(
             values=torch.cat(same_outputs([outcome.errors for _, outcome in outcomes]), 1),
             usable=usable,
-            positions=torch.tensor(positions, device="cpu") if part else None,
-            sent=self.sent if part else None,
+            positions=part,
+            sent=None if part is None else self.sent,
         )
 
     def known(self) -> Tensor:

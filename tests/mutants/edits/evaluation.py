@@ -62,7 +62,7 @@ EDITS = [
         ("(batch / (self.sent or len(self.positions)))", "1"),
         ("self.sent or len(self.positions)", "len(self.positions)"),
         ("self.usable.float()", "torch.ones(len(self.usable))"),
-        ("usable & self.sound[positions]", "usable"),
+        ("usable & (self.sound if part is None else self.sound[part])", "usable"),
         (
             "mean.repeat(batch).index_copy(0, self.positions, errors)",
             "mean.repeat(batch)",
