@@ -175,7 +175,7 @@ class GradientCheck:
         kind = "expected error" if self.expected else "error"
         left.set(
             xlabel="step, share of a prediction's spread",
-            ylabel=f"change of the {kind}",
+            ylabel="change of the error",
             title=f"below 0 is better ({kind} before: {self.error:.3g}; bars: 2 standard errors)",
         )
         left.title.set_fontsize(10)
