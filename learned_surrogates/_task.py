@@ -45,6 +45,8 @@ class Task(ABC, Generic[BatchType]):
     ragged: bool = False
     #: Whether nothing is better than a prediction which, as `decode` gives both, equals its target.
     target_is_best: bool = False
+    #: Whether it should at least be about as good as can be: a `best=` that is far is doubted.
+    target_is_good: bool = False
     #: Whether the metric's gradient is measured, by the task's `estimator`; else a surrogate is
     #: fitted to the metric's values and followed.
     measured: bool = False

@@ -92,9 +92,24 @@ def test_it_also_says_what_the_predictions_themselves_make(width, far):
     assert len(changes.change) == len(check.steps)
     assert all(change < 0 for change in changes.change[:2])
     assert f"{check.decoded_error:.4g} as decoded" in str(check)
-    assert ("draws that are nearer" in str(check)) == far
+    assert ("draw nearer" in str(check)) == far
     assert "as decoded" not in check.text
     assert len(check.plot().axes) == 2
+
+
+def test_samples_that_fail_as_decoded_alone_are_left_out_of_that_alone():
+    arguments = make_arguments(batch=64)
+    own = arguments[0].detach()
+
+    def metric(prediction, target):
+        undrawn = (prediction == own).all(1)
+        return l1(prediction, target).where(~(undrawn & (torch.arange(64) < 60)), torch.nan)
+
+    options = {"batched": True, "higher_is_better": False, "on_metric_error": "skip"}
+    check = LearnedSurrogateLoss(metric, **options).check([arguments])
+    assert (check.samples, check.left_out) == (64, 0)
+    assert math.isfinite(check.decoded_error)
+    assert all(math.isfinite(change) for change in check.directions["as decoded"].change)
 
 
 def test_the_cosine_with_a_differentiable_metric():

@@ -11,7 +11,7 @@ from torch import nn
 
 from learned_surrogates import Batch, SampledTask, Tensors, boxes, check_task, text
 from learned_surrogates._contract import contracts
-from learned_surrogates._contract.call import Call
+from learned_surrogates._contract.call import Call, NotAsked
 from learned_surrogates._contract.check_task import CONTRACTS
 
 TASKS = {
@@ -419,11 +419,11 @@ def choices(score=None):
     )()
 
 
-def likelihood(task, seed):
+def likelihood(task, seed, sharpness=1.0):
     """What becomes of that contract."""
     random = torch.Generator().manual_seed(seed)
     logits, target = torch.randn(6, 3, generator=random), torch.arange(6) % 3
-    call = Call(task, (logits, target), {})
+    call = Call(task, (sharpness * logits, target), {})
     try:
         contracts.likelihood(call)
     except AssertionError as error:
@@ -433,7 +433,7 @@ def likelihood(task, seed):
 
 
 def test_a_right_score_is_taken_as_right():
-    assert all(likelihood(choices(), seed) for seed in range(20))
+    assert all(likelihood(choices(), seed, 1.0 + seed % 4) for seed in range(20))
 
 
 def test_of_the_score_what_baselines_take_out_may_be_left_out():
@@ -458,3 +458,64 @@ def test_draws_at_another_temperature_than_their_score_are_told():
 @pytest.mark.parametrize("case", ["ctc", "characters"])
 def test_the_scores_of_readings_are_right(case):
     contracts.likelihood(Call(make_loss(case).task, make_arguments(case), {}))
+
+
+class Noisy(SampledTask):
+    """Gaussian noise on the prediction."""
+
+    width = 1.0
+
+    def read(self, z, target):
+        return Batch(prediction=z, target=target)
+
+    def decode(self, batch):
+        return batch.prediction.detach().clone(), batch.target.clone()
+
+    def sample_with_score(self, batch, random):
+        noise = torch.randn(batch.prediction.shape, generator=random)
+        drawn = batch.prediction.detach() + self.width * noise
+        return drawn, batch.target.clone(), noise / self.width
+
+
+class Words(Choices):
+    """As many letters as the prediction has places; twice the score, if it is wrong."""
+
+    factor = 1.0
+
+    def decode(self, batch):
+        return self.words(batch.prediction.argmax(-1)), batch.target.clone()
+
+    def words(self, drawn):
+        return ["".join("abcde"[c] for c in row) for row in drawn.tolist()]
+
+    def sample_with_score(self, batch, random):
+        p = batch.prediction.softmax(-1)
+        drawn = torch.multinomial(p.flatten(0, 1), 1, generator=random).view(p.shape[:-1])
+        score = self.factor * (nn.functional.one_hot(drawn, p.shape[-1]) - p)
+        return self.words(drawn), batch.target.clone(), score
+
+
+@pytest.mark.parametrize(("centre", "spread", "width"), [(50, 20, 1.0), (0, 1, 0.1), (0, 1, 0.01)])
+def test_draws_may_be_narrow_beside_what_predictions_vary_by(centre, spread, width):
+    task = Noisy()
+    task.width = width
+    z = centre + spread * torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    contracts.likelihood(Call(task, (z, z.clone()), {}))
+
+
+@pytest.mark.parametrize("sharpness", [1.0, 5.0])
+def test_scores_of_texts_are_told_apart_by_their_letters(sharpness):
+    random = torch.Generator().manual_seed(0)
+    logits = sharpness * torch.randn(6, 7, 5, generator=random)
+    call = Call(Words(), (logits, torch.zeros(6, 7)), {})
+    contracts.likelihood(call)
+    for factor in (-1.0, 1 / 6, 2.0):
+        call.task.factor = factor
+        with pytest.raises(AssertionError, match="draws follow with a slope"):
+            contracts.likelihood(call)
+
+
+def test_draws_that_show_no_slope_are_not_asked():
+    call = Call(choices(), (0.01 * torch.randn(6, 3), torch.arange(6) % 3), {})
+    with pytest.raises(NotAsked, match="more than chance"):
+        contracts.likelihood(call)

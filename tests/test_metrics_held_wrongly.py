@@ -321,6 +321,27 @@ def test_what_cannot_be_called_so_says_how_to_hand_it_over(metric, prediction, t
             criterion(torch.randn(prediction).requires_grad_(), target())
 
 
+def test_what_is_not_defined_for_some_samples_alone_is_called_with_the_others():
+    """Of the first, the middle and the last row, all marks are alike."""
+    target = (torch.arange(64)[:, None] + torch.arange(4) > 33).float()
+    target[[0, 32, 63]] = torch.tensor([[0.0], [1], [1]])
+    target[1:32, 0] = 1
+    criterion = LearnedSurrogateLoss(
+        lambda z, y: correlation(z, y) if len(y.unique()) > 1 else float("nan"),
+        higher_is_better=True,
+        best=1.0,
+        on_metric_error="skip",
+    )
+    with pytest.warns(UserWarning, match="one number of a whole batch"):
+        loss = criterion(torch.randn(64, 4).requires_grad_(), target)
+    assert loss.isfinite()
+
+
+def test_a_first_batch_of_one_is_not_broadcast():
+    criterion = LearnedSurrogateLoss(far, higher_is_better=False)
+    assert criterion(torch.randn(1, 1).requires_grad_(), torch.randn(1)).isfinite()
+
+
 @pytest.mark.parametrize(
     ("prediction", "target", "said"),
     [

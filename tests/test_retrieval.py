@@ -2,6 +2,7 @@
 
 import copy
 import math
+import threading
 
 import pytest
 import torch
@@ -508,6 +509,19 @@ def test_a_function_that_calls_a_batch_norm_is_refused_before_it_counts():
         large_batch(lambda chunk: model(chunk), torch.randn(8, 8).split(4), lambda z: z.sum())
     assert not norm.num_batches_tracked
     large_batch(lambda chunk: model.eval()(chunk), torch.randn(8, 8).split(4), lambda z: z.sum())
+
+
+def test_a_batch_norm_of_another_thread_is_nobodys_business():
+    norm, model, found = nn.BatchNorm1d(8), nn.Linear(8, 4), []
+
+    def encode(chunk):
+        thread = threading.Thread(target=lambda: found.append(norm(chunk)))
+        thread.start()
+        thread.join()
+        return model(chunk)
+
+    large_batch(encode, torch.randn(8, 8).split(4), lambda z: z.square().sum())
+    assert len(found) == 4
 
 
 def test_another_embedding_of_any_chunk_the_second_time_is_told():

@@ -20,11 +20,9 @@ from . import hooks
 from .call import Call, NotAsked, own
 from .compare import equal, form
 from .errors import name_of
-from .score_slopes import slopes
+from .score_slopes import agree, slopes
 
 DRAWS = 8
-# Share of a slope's square that may be missing, as steps are not small; deviations by chance.
-ALIKE, SURE = 0.1, 8.0
 SIDES = ("predictions", "targets")
 
 
@@ -157,12 +155,9 @@ def likelihood(call: Call) -> None:
     """draws move with the prediction as their scores say, in scale and sign, too"""
     if not call.task.has_score:
         raise NotAsked("has_score is False")
-    told, seen, errors = slopes(call)
-    off = (told - seen).square().sum() - errors.square().sum()
-    chance = SURE * errors.square().square().sum().sqrt()
-    size = max(told.square().sum(), seen.square().sum())
+    told, seen, error = slopes(call)
     cosine = torch.cosine_similarity(told, seen, 0)
-    assert not (off > ALIKE * size and off > chance), (
+    assert agree(told, seen, error), (
         f"where predictions are moved, draws follow with a slope of {seen.norm():.2g}; by their "
         f"scores it is {told.norm():.2g}, and the cosine {cosine:.2f}. A score is the gradient of "
         "the draws' summed log-likelihoods, not of their mean, with each at the temperature at "

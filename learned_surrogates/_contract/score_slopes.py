@@ -1,102 +1,158 @@
 """Whether draws move with the prediction as their scores say."""
 
 import zlib
-from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._batch import Batch
-from .._task import Task
-from . import hooks
-from .call import Call
+from .._support.moderate import marks
+from .call import Call, NotAsked
+from .hooks import sample_with_score
 
 DRAWS = 500
-# Length of a step, in standard deviations of the prediction's numbers.
-STEP = 0.5
+# Length of the first step, in standard deviations of the prediction's numbers, and how often it is
+# halved until the slope stays what it is.
+STEP, HALVINGS = 0.5, 8
+# Shares by which it may change then, and by which slopes may differ; deviations that chance makes.
+STAYS, ALIKE, SURE = 0.1, 0.2, 4.0
 
 
 def slopes(call: Call) -> tuple[Tensor, Tensor, Tensor]:
     r"""Slopes of a function's mean over draws, by their scores and by moving the prediction.
 
-    With f = 1 or -1 for each draw s, at random, :math:`E[(f - \bar f) \nabla \log p_z(s)]` is the
-    gradient of :math:`E[f]`. Both are taken along that gradient, as other draws have it, and along
-    a direction at random.
+    With f = 1 or -1 for each draw s, :math:`E[(f - \bar f) \nabla \log p_z(s)]` is the gradient
+    of :math:`E[f]`. Both are taken along that gradient, as other draws have it, and along a
+    direction at random. Scores are looked at one by one: all of them would not fit into memory.
 
     Returns:
         By scores, by differences, and the standard error of their difference: `(2 * samples,)`.
+
+    Raises:
+        NotAsked: there is no slope that draws would show.
     """
-    task, batch = call.task, call.batch
-    coin = Coin()
-    f, scores = _draw(task, batch, range(DRAWS), coin)
-    f = f - f.mean(0)
+    batch = call.batch
+    coin = Coin([_draw(batch, call, seed)[0] for seed in range(DRAWS)])
+    f = coin.sides - coin.sides.mean(0)
     z = batch.samples_first(batch.prediction.detach()).double().cpu()
-    usable = z.isfinite() & scores.isfinite().all(0)
-    spread = z[usable].std(correction=0) if usable.any() else z.new_ones(())
-    step = STEP * (spread if spread > 0 else 1.0)
+    half = DRAWS // 2
+    gradient = torch.zeros_like(z)
+    for seed in range(half):
+        gradient += f[seed, :, None] * _draw(batch, call, seed)[1]
     random = torch.Generator().manual_seed(0)
-    first = slice(None, DRAWS // 2)
-    gradient = (f[first, :, None] * scores[first]).mean(0)
-    found = []
-    for direction in (gradient, torch.randn(z.shape, generator=random, dtype=z.dtype)):
-        direction = direction.where(usable, 0.0)
-        length = direction.norm(dim=1, keepdim=True)
-        unit = direction / length.where(length > 0, 1.0)
-        told = f[DRAWS // 2 :] * (scores[DRAWS // 2 :].where(usable, 0.0) * unit).sum(2)
-        sides = [
-            _draw(
-                task, call.moved(_shaped(z + sign * step * unit, batch)).batch, range(DRAWS), coin
-            )
-            for sign in (1, -1)
+    directions = [gradient, torch.randn(z.shape, generator=random, dtype=z.dtype)]
+    units = [_unit(direction.where(z.isfinite(), 0.0)) for direction in directions]
+    told = torch.stack(
+        [
+            torch.cat([f[seed] * (score * unit).sum(1) for unit in units])
+            for seed in range(half, DRAWS)
+            for score in [_draw(batch, call, seed)[1]]
         ]
-        seen = (sides[0][0] - sides[1][0]) / (2 * step)
-        variance = told.var(0) / len(told) + seen.var(0) / len(seen)
-        found.append((told.mean(0), seen.mean(0), variance.sqrt()))
-    told, seen, errors = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return told, seen, errors
+    )
+    plain = z[z.isfinite() & ~marks(z)]
+    step = STEP * (float(plain.std(correction=0)) if len(plain) else 0.0) or STEP
+    seen = _seen(call, z, units, step, coin)
+    for _ in range(HALVINGS):
+        step /= 2
+        finer = _seen(call, z, units, step, coin)
+        stays = _alike(seen.mean(0), finer.mean(0), _variance(seen) + _variance(finer), STAYS)
+        seen = finer
+        if stays:
+            break
+    error = (_variance(told) + _variance(seen)).sqrt()
+    nothing = torch.zeros_like(error)
+    if all(_alike(each.mean(0), nothing, error.square()) for each in (told, seen)):
+        raise NotAsked("no slope of these draws is more than chance makes")
+    return told.mean(0), seen.mean(0), error
+
+
+def agree(told: Tensor, seen: Tensor, error: Tensor) -> bool:
+    """Whether they are the same, but for chance and for what a step is too long."""
+    return _alike(told, seen, error.square())
 
 
 class Coin:
-    """A function of a sample's draw that is 1 or -1, and for equal draws the same."""
+    """A function of a sample's draw that is 1 or -1, and for equal draws the same.
 
-    def __init__(self) -> None:
-        #: Of numbers: what they are weighed with, and each sample's mean.
-        self.weights: Tensor | None = None
-        self.means: Tensor | None = None
+    Args:
+        drawn: predictions as the metric takes them; half of these are to be on either side.
+    """
 
-    def toss(self, drawn: list[Any]) -> Tensor:
-        """`(draws, samples)` float64, of predictions as the metric takes them."""
-        if not all(isinstance(each, Tensor) for each in drawn):
-            return torch.tensor([[_parity(one) for one in each] for each in drawn]).double()
-        numbers = torch.stack([each.double().cpu() for each in drawn])[..., None].flatten(2)
-        if self.weights is None or self.means is None:
-            random = torch.Generator().manual_seed(1)
-            self.weights = torch.randn(numbers.shape[2], generator=random, dtype=numbers.dtype)
-            self.means = (numbers @ self.weights).mean(0)
-        return 1.0 - 2.0 * (numbers @ self.weights > self.means)
+    def __init__(self, drawn: list[Any]):
+        numbers = torch.stack([_numbers(each) for each in drawn])
+        self.means = numbers.mean(0)
+        #: `(draws, samples)`
+        self.sides = self._sides(numbers)
+
+    def toss(self, drawn: Any) -> Tensor:
+        """`(samples,)` float64."""
+        return self._sides(_numbers(drawn))
+
+    def _sides(self, numbers: Tensor) -> Tensor:
+        return 1.0 - 2.0 * (numbers > self.means)
 
 
-def _parity(one: Any) -> int:
-    """1 or -1, by what an object is made of."""
+def _numbers(drawn: Any) -> Tensor:
+    """A number for each sample, `(samples,)` float64: what it holds, weighed at random."""
+    if isinstance(drawn, Tensor):
+        flat = drawn.detach().double().cpu().nan_to_num()[:, None].flatten(1)
+        random = torch.Generator().manual_seed(1)
+        return flat @ torch.randn(flat.shape[1], generator=random, dtype=flat.dtype)
+    return torch.tensor([_number(one) for one in drawn], dtype=torch.float64, device="cpu")
+
+
+def _number(one: Any) -> float:
     if isinstance(one, Tensor):
         one = one.tolist()
     if isinstance(one, set | frozenset):
-        one = sorted(one, key=repr)
-    text = one if isinstance(one, str) else repr(one)
-    return 1 - 2 * (zlib.crc32(text.encode()) & 1)
+        return sum(map(_weight, one))
+    if isinstance(one, str | list | tuple):
+        return sum(map(_weight, enumerate(one)))
+    return _weight(one)
 
 
-def _draw(task: Task[Any], batch: Batch, seeds: Iterable[int], coin: Coin) -> tuple[Tensor, Tensor]:
-    """Of draws, the coin's sides, `(draws, samples)`, and scores `(draws, samples, numbers)`."""
-    drawn, scores = [], []
-    for seed in seeds:
-        predictions, _, score = hooks.sample_with_score(
-            task, batch, torch.Generator().manual_seed(seed)
-        )
-        drawn.append(predictions)
-        scores.append(batch.samples_first(score.detach()).double().cpu())
-    return coin.toss(drawn), torch.stack(scores)
+def _weight(one: Any) -> float:
+    """-1 to 1, the same for what reads the same."""
+    return zlib.crc32(repr(one).encode()) / 2**31 - 1
+
+
+def _draw(batch: Batch, call: Call, seed: int) -> tuple[Any, Tensor]:
+    """A draw, and its scores `(samples, numbers)` float64, 0 where they are not finite."""
+    random = torch.Generator().manual_seed(seed)
+    drawn, _, score = sample_with_score(call.task, batch, random)
+    score = batch.samples_first(score.detach()).double().cpu()
+    return drawn, score.where(score.isfinite(), 0.0)
+
+
+def _seen(call: Call, z: Tensor, units: list[Tensor], step: float, coin: Coin) -> Tensor:
+    """Slopes by differences, `(draws, directions * samples)`."""
+    found = []
+    for unit in units:
+        sides = [call.moved(_shaped(z + s * step * unit, call.batch)).batch for s in (1, -1)]
+        tossed = [
+            [coin.toss(_draw(side, call, seed)[0]) for seed in range(DRAWS)] for side in sides
+        ]
+        found.append((torch.stack(tossed[0]) - torch.stack(tossed[1])) / (2 * step))
+    return torch.cat(found, 1)
+
+
+def _variance(values: Tensor) -> Tensor:
+    """Of the mean over draws."""
+    return values.var(0) / len(values)
+
+
+def _alike(a: Tensor, b: Tensor, variance: Tensor, share: float = ALIKE) -> bool:
+    """Whether vectors differ by no more than a share, or than chance, which adds `variance`."""
+    off = (a - b).square().sum() - variance.sum()
+    by_chance = SURE * (2 * variance.square().sum()).sqrt()
+    size = torch.maximum(a.square().sum(), b.square().sum())
+    return bool(off <= by_chance or (b.any() and off <= share**2 * size))
+
+
+def _unit(directions: Tensor) -> Tensor:
+    lengths = directions.norm(dim=1, keepdim=True)
+    return directions / lengths.where(lengths > 0, 1.0)
 
 
 def _shaped(samples: Tensor, batch: Batch) -> Tensor:

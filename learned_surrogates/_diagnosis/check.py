@@ -19,9 +19,9 @@ CHANCE = 0.025
 # Times the predictions' own error from which on that of draws is a word worth.
 FAR = 1.5
 FAR_DRAWS = (
-    "The error of draws, which is what the loss lowers, is {ratio:.1f} times that of the "
-    "predictions themselves. If the model's metric gets worse in training, try draws that are "
-    "nearer: a smaller task=Tensors(smoothing=), or noise= of a task of sets."
+    "The error of draws, which is what the loss lowers, is far above that of the predictions "
+    "themselves. If the model's own metric gets worse in training, draw nearer: a smaller "
+    "task=Tensors(smoothing=), or noise= of a task of sets; with text, keep more of a base loss."
 )
 
 
@@ -144,8 +144,8 @@ class GradientCheck:
                 f"Two estimates of the truth have a cosine of {self.agreement:.3f}: the gradient "
                 f"itself would have about {math.sqrt(max(0.0, self.agreement)):.2f}."
             )
-        if self.error > FAR * self.decoded_error > 0:
-            lines.append(FAR_DRAWS.format(ratio=self.error / self.decoded_error))
+        if self.expected and self.error > FAR * self.decoded_error:
+            lines.append(FAR_DRAWS)
         if self.left_out:
             lines.append(
                 f"{self.left_out} more samples are left out: the metric failed on them, or their "
@@ -175,7 +175,7 @@ class GradientCheck:
         kind = "expected error" if self.expected else "error"
         left.set(
             xlabel="step, share of a prediction's spread",
-            ylabel="change of the error",
+            ylabel=f"change of the {kind}",
             title=f"below 0 is better ({kind} before: {self.error:.3g}; bars: 2 standard errors)",
         )
         left.title.set_fontsize(10)

@@ -93,8 +93,9 @@ class GradientChecker:
             if name == OWN and self.core.follows_expectation:
                 decoded, *others = self._as_decoded([moved(prediction), *after])
                 changes[DECODED] = torch.stack(others) - decoded
-        # A sample on which the metric fails is left out of everything.
-        usable = torch.cat([before[None], *changes.values()]).isfinite().all(0)
+        # A sample on which the metric fails is left out of everything; as decoded it may.
+        drawn = [change for name, change in changes.items() if name != DECODED]
+        usable = torch.cat([before[None], *drawn]).isfinite().all(0)
         self.left_out += int((~usable).sum())
         self.before.append(before[usable])
         self.decoded.append(decoded[usable])
@@ -218,8 +219,9 @@ class GradientChecker:
                 + f"; it had {self.left_out} on which it did, or whose values were lost by the "
                 "executor" * (self.left_out > 0)
             )
-        before = torch.cat(self.before)
+        before, decoded = torch.cat(self.before), torch.cat(self.decoded)
         changes = {name: torch.cat(parts, 1) for name, parts in self.changes.items()}
+        there = {name: change.isfinite().all(0) for name, change in changes.items()}
         whole = {name: torch.cat(parts) for name, parts in self.gradients.items()}
         truths = [whole[name] for name in TRUTHS] if self.has_truth else []
         step = int(changes[OWN].mean(1).argmin())
@@ -227,20 +229,21 @@ class GradientChecker:
         inside = [(before >= low) & (before <= high) for low, high in bins]
         directions = {
             name: Direction(
-                change=change.mean(1).tolist(),
-                standard_error=_standard_error(change).tolist(),
-                by_bin=[change[step, samples].mean().item() for samples in inside],
+                change=change[:, there[name]].mean(1).tolist(),
+                standard_error=_standard_error(change[:, there[name]]).tolist(),
+                by_bin=[change[step, bin & there[name]].mean().item() for bin in inside],
                 cosine=_cosine(whole[name], truths[0] + truths[1])
                 if truths and name in whole
                 else float("nan"),
             )
             for name, change in changes.items()
+            if there[name].any()
         }
         return GradientCheck(
             samples=len(before),
             left_out=self.left_out,
             error=before.mean().item(),
-            decoded_error=torch.cat(self.decoded).mean().item(),
+            decoded_error=decoded[decoded.isfinite()].mean().item(),
             expected=self.core.follows_expectation,
             steps=STEPS,
             step=step,

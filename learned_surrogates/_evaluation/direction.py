@@ -61,7 +61,8 @@ def check_direction(task: Task[Any], queue: Queue, batch: Batch, errors: Tensor)
         ValueError: all of the batch is better than, or as good as, its targets in its place.
     """
     sure, found = task.target_is_best, []
-    if not sure and queue.metric.told_direction:
+    told = queue.metric.told_direction
+    if told and not (sure or task.target_is_good):
         return True
     with isolated(batch.prediction.device), torch.no_grad():
         candidates, targets = hooks.perfect(task, batch), hooks.decode(task, batch)[1]
@@ -76,7 +77,7 @@ def check_direction(task: Task[Any], queue: Queue, batch: Batch, errors: Tensor)
     if not (sure or len(errors)):
         return False
     if not found:
-        if not sure:
+        if not (sure or told):
             warn_untold(queue.metric, "targets")
         return True
     perfect = torch.stack([each.flatten(1).mean(1) if each.ndim > 1 else each for each in found])
@@ -84,8 +85,10 @@ def check_direction(task: Task[Any], queue: Queue, batch: Batch, errors: Tensor)
     perfect = perfect.where(perfect.isfinite(), torch.inf)
     perfect = perfect.amin(0) if sure else perfect[perfect.mean(1).argmin()]
     known = errors.isfinite() & perfect.isfinite()
-    told = _compare(queue.metric, errors[known], perfect[known], sure)
-    return told or not sure
+    if told and not sure:
+        _doubt_best(queue.metric, errors[known], perfect[known])
+        return True
+    return _compare(queue.metric, errors[known], perfect[known], sure) or not sure
 
 
 def warn_untold(metric: Metric, why: str) -> None:
@@ -113,7 +116,16 @@ def _compare(metric: Metric, own: Tensor, perfect: Tensor, sure: bool) -> bool:
             raise ValueError(message)
         warn(message + MEANT)
         return True
-    differ = (own > perfect + slack).any()
-    if sure and differ and perfect.median() > own.mean() / 2 + slack.max():
-        warn(FAR.format(best=metric.best, **values))
-    return bool(differ)
+    if sure:
+        _doubt_best(metric, own, perfect)
+    return bool((own > perfect + slack).any())
+
+
+def _doubt_best(metric: Metric, own: Tensor, perfect: Tensor) -> None:
+    """Warns where targets in the predictions' place are better than these, and far from `best`."""
+    if not len(own):
+        return
+    slack = SLACK * (1 + own.abs() + perfect.abs())
+    if (own > perfect + slack).any() and perfect.median() > own.mean() / 2 + slack.max():
+        own_value, best_value = metric.value(own).mean().item(), metric.value(perfect).mean().item()
+        warn(FAR.format(name=metric.name, own=own_value, perfect=best_value, best=metric.best))

@@ -212,8 +212,7 @@ class MeasuredCore(Core):
         elif isinstance(draws, KnownDraws):
             gradient, _ = draws.known_gradient()
         else:
-            gradient = self._unmeasured(batch, draws, base, asked=measured is not None)
-            return value, gradient.where(where, torch.nan)
+            return value, self._unmeasured(batch, draws, where, base, asked=measured is not None)
         share = self.base_share
         reading = learning and (self.record.calls + 1) % self.recipe.fit.every == 0
         other = base().to(gradient) if base is not None and (share or reading) else None
@@ -224,16 +223,21 @@ class MeasuredCore(Core):
             gradient = other if share == 1 else (1 - share) * gradient + share * other
         return value, gradient
 
-    def _unmeasured(self, batch: Batch, draws: Draws, base: Base, *, asked: bool) -> Tensor:
+    def _unmeasured(
+        self, batch: Batch, draws: Draws, where: Tensor, base: Base, *, asked: bool
+    ) -> Tensor:
         """What was learned, as far as it was confirmed, and the base loss for the rest.
 
         Args:
+            where: the prediction is finite, of a shape that goes with it.
             asked: whether the metric was, in this call, and said nothing that is of use.
         """
         told = draws.known_gradient()
         if told is None and base is None and not asked:
             self.record.warn_of_nothing()
         gradient, weight = told or (torch.zeros_like(batch.prediction.float()), 0.0)
+        if base is None or weight:
+            gradient = gradient.where(where, torch.nan)
         if base is not None and weight < 1:
             gradient = gradient + (1 - weight) * base().to(gradient)
         return gradient

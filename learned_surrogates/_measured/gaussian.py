@@ -220,10 +220,10 @@ class Gaussian(Remembering):
     # Where it lives
 
     def look(self) -> Any:
-        return self.smoothing.moments, self.smoothing.calls
+        return self.smoothing.moments, self.smoothing.calls, self.smoothing.doubtful
 
     def restore(self, looked: Any) -> None:
-        self.smoothing.moments, self.smoothing.calls = looked
+        self.smoothing.moments, self.smoothing.calls, self.smoothing.doubtful = looked
         self.smoothing.forget_width()
 
     def to(self, device: torch.device) -> None:

@@ -24,8 +24,9 @@ from .forms import NAMES
 from .slope import Slope
 from .smoothing import Smoothing
 
-# updates, smoothing's calls; the slope's calls, best, unsuited, resting, its control variate's age
-COUNTERS = 7
+# updates, smoothing's calls; the slope's calls, best, unsuited, resting, its control variate's age;
+# whether smoothing's errors are doubtful
+COUNTERS = 8
 TYPES = {
     **dict.fromkeys(("learned", "outputs", "forms", "z_shape", "target_shape"), torch.int64),
     **dict.fromkeys(("moments", "scale", "sums", "adam"), torch.float32),
@@ -64,6 +65,7 @@ class Remembering(Estimator[Any]):
         slope, smoothing, outputs = self.slope, self.smoothing, self.experience.outputs
         counters = [self.updates, smoothing.calls, slope.calls, slope.best]
         counters += [int(slope.unsuited), int(slope.resting), slope.control.age]
+        counters += [int(smoothing.doubtful)]
         mean = self.experience.size.mean
         state = {
             "learned": as_tensor(counters),
@@ -159,7 +161,8 @@ class Remembering(Estimator[Any]):
 
     def _take(self, state: dict[str, Tensor], loaded: Slope | None) -> None:
         smoothing, device = self.smoothing, self.slope.device
-        self.updates, smoothing.calls, *of_slope, age = state["learned"].tolist()
+        self.updates, smoothing.calls, *of_slope, age, doubtful = state["learned"].tolist()
+        smoothing.doubtful = bool(doubtful)
         outputs = state.get("outputs")
         self.experience.outputs = None if outputs is None else torch.Size(outputs.tolist())
         moments = state.get("moments")

@@ -51,6 +51,8 @@ class Smoothing:
         #: the first call.
         self.moments: Tensor | None = None
         self.calls = 0
+        #: Whether errors are of what only may go with the prediction, and count if they are small.
+        self.doubtful = False
         self._width: Tensor | None = None
 
     def follow(self, z: Tensor, target: Any) -> None:
@@ -67,6 +69,8 @@ class Smoothing:
         self._width = None
         z = at_least_float32(z)
         meant = _meant(z, target)
+        same = meant is target and isinstance(target, Tensor) and target.is_floating_point()
+        self.doubtful = meant is not None and not same
         # Before it is rounded: of times in seconds, float32 has no digits left for an error.
         error = torch.zeros_like(z) if meant is None else z - meant.to(z)
         marked, labelled = marks(z), error.isfinite()
@@ -115,7 +119,7 @@ class Smoothing:
         """What the rule makes of the running spreads, once for as long as these stay."""
         if self._width is None:
             assert self.moments is not None
-            self._width = _rule(self.moments)
+            self._width = _rule(self.moments, self.doubtful)
         return self._width
 
     def forget_width(self) -> None:
@@ -145,7 +149,7 @@ def _check_size(z: Tensor, error: Tensor, finite: Tensor) -> None:
         warn(BEYOND.format(size="large" if too_large else "small", largest=largest.item()))
 
 
-def _rule(moments: Tensor) -> Tensor:
+def _rule(moments: Tensor, doubtful: bool) -> Tensor:
     """The width `(*sample)`, or with 1 where outputs share it, from the running moments."""
     mean, variance, error_mean, error_variance = moments
     dims = _kind_dims(mean.shape)
@@ -154,6 +158,12 @@ def _rule(moments: Tensor) -> Tensor:
         return each.mean(dims, keepdim=True) if dims else each
 
     spread, error = variance.sqrt(), pooled(error_variance).sqrt()
+    if doubtful:
+        # Of what the outputs do not follow, errors vary by more than these.
+        believed = (error < pooled(spread)).all()
+        error_mean, error_variance, error = (
+            each.where(believed, 0.0) for each in (error_mean, error_variance, error)
+        )
     # Where errors are of the others' scale, outputs that hardly vary are no other scale either.
     own = torch.maximum(_smaller(pooled(spread), error), 2 * error / ALIKE)
     shared = _smaller(spread.mean(), error_variance.mean().sqrt())
@@ -231,8 +241,8 @@ def _meant(z: Tensor, target: Any) -> Tensor | None:
 
     A target of the prediction's size does; `(batch, 1)` goes with `(batch,)`; one number with all
     that are said of it, such as the ends of an interval, `(batch,)` with `(batch, 2)`; and points
-    `(batch, points, 3)`, seen or not, with `(batch, points, 2)`. Where that is a mistake, an error
-    varies by no less than the outputs, unless by chance they go together, and does not count.
+    `(batch, points, 3)`, seen or not, with `(batch, points, 2)`. But for a target of floating-point
+    numbers in the prediction's shape, that is doubtful (see `_rule`).
     """
     if not isinstance(target, Tensor) or target.dtype == torch.bool or target.is_complex():
         return None

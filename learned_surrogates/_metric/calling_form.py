@@ -143,8 +143,7 @@ def find_form(function: Callable[..., Any], name: str, predictions: Any, targets
             raise CallingFormError(PAIRWISE.format(name)) from refusal
         if CLASSES_LAST in str(refusal):
             raise CallingFormError(f"metric {name!r} {refusal}") from refusal
-        of_one = any(answer.number is not None for answer in ones)
-        if not of_one and answered and together.number is not None:
+        if answered and together.number is not None and not probe.answers_one():
             raise CallingFormError(WHOLE.format(name)) from refusal
     return replace(_one_or_sample(probe, name, ones), refusal=refusal)
 
@@ -155,7 +154,7 @@ def _broadcast(predictions: Any, targets: Any) -> list[tuple[int, ...]] | None:
         return None
     shapes = [tuple(each.shape) for each in (predictions, targets)]
     count = len(targets)
-    return shapes if sorted(shapes) == [(count,), (count, 1)] else None
+    return shapes if count > 1 and sorted(shapes) == [(count,), (count, 1)] else None
 
 
 def coupling(

@@ -14,6 +14,8 @@ from .values import as_numbers, as_values, ask, shape_of_samples
 
 # How far values may differ by rounding from batch to batch, relative to the larger one.
 ROUNDING = 1e-3
+# So many samples at most are asked for a number alone.
+SOME = 16
 # So many characters of the batch's own texts make other texts.
 CHARACTERS = 8
 
@@ -98,6 +100,13 @@ class Probe:
         return Answer(
             self.function, _like(self.predictions, predictions), _like(self.targets, targets)
         )
+
+    def answers_one(self) -> bool:
+        """Whether there is a number for one sample, in a batch of one or alone, among some."""
+        count = len(self.targets)
+        few = [(self.predictions[i], self.targets[i]) for i in range(0, count, -(-count // SOME))]
+        answers = (ask(pair) for pair in few for ask in (self.batch, self.alone))
+        return any(answer.number is not None for answer in answers)
 
     def is_random(self, pair: Pair) -> bool:
         """Whether a batch of one has another value when it is asked for once more."""

@@ -82,6 +82,7 @@ class SetTask(MeasuredTask[SetType]):
     draws = 2
     # Libraries' metrics of one set take several for something else, such as labels.
     batched = False
+    target_is_good = True
     #: What is known of draws, in words, and how many scores that makes.
     known: str
     columns: int

@@ -1,5 +1,6 @@
 """Back-propagation in stages: batches larger than memory."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -129,10 +130,14 @@ def _refuse_batch_norm(module: nn.Module, name: str) -> None:
 
 @contextmanager
 def _watched() -> Iterator[None]:
-    """Refuses batch norms in training mode that are called meanwhile."""
-    handle = register_module_forward_pre_hook(
-        lambda module, _: _refuse_batch_norm(module, "a layer that encode calls")
-    )
+    """Refuses batch norms in training mode that are called meanwhile, in this thread."""
+    thread = threading.get_ident()
+
+    def look(module: nn.Module, _: Any) -> None:
+        if threading.get_ident() == thread:
+            _refuse_batch_norm(module, "a layer that encode calls")
+
+    handle = register_module_forward_pre_hook(look)
     try:
         yield
     finally:

@@ -141,17 +141,18 @@ def _of_classes(
             "predictions must be class maps of the targets' shape, or scores (images, "
             f"{classes}, ...); shapes are {tuple(predictions.shape)} and {tuple(targets.shape)}"
         )
-    if predictions.is_floating_point() and not (predictions == predictions.round()).all():
-        raise ValueError(
-            "predictions of the targets' shape are class maps, and some are no whole numbers. Give "
-            f"scores (images, {classes}, ...) or, for masks and their probabilities, no classes="
-        )
     targets = targets.long()
     said = torch.where(wild, (targets + 1) % classes, predictions.long()).flatten(1)
     true = targets.flatten(1)
     counted = torch.ones_like(true, dtype=torch.bool)
     if ignore_index is not None:
         counted = true != ignore_index
+    whole = ~counted | wild.flatten(1) | (predictions == predictions.round()).flatten(1)
+    if predictions.is_floating_point() and not whole.all():
+        raise ValueError(
+            "predictions of the targets' shape are class maps, and some are no whole numbers. Give "
+            f"scores (images, {classes}, ...) or, for masks and their probabilities, no classes="
+        )
     for name, each in (("predictions", said), ("targets", true)):
         bad = counted & ((each < 0) | (each >= classes))
         if bad.any():

@@ -1,5 +1,7 @@
 """Any metric of a mask."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -68,7 +70,6 @@ class Masks(LabelledSets):
         torch.Size([4, 1, 16, 16])
     """
 
-    target_is_best = True
     columns = 2 * Hits.columns
 
     def __init__(
@@ -126,6 +127,9 @@ class Masks(LabelledSets):
         if not batch.exclusive and said.shape[batch.class_dim] == 1:
             said, true = said.squeeze(batch.class_dim), true.squeeze(batch.class_dim)
         return said.cpu(), true.cpu().clone()
+
+    def perfect(self, batch: LabelledBatch) -> list[Any]:
+        return [self.decode(batch)[1]]
 
     def zones(self, marked: Tensor, batch: LabelledBatch) -> Tensor:
         """All pixels, and those next to another class."""

@@ -59,6 +59,20 @@ def test_classes_are_nothing_that_an_output_could_equal():
     torch.testing.assert_close(width(z, classes), width(z, None))
 
 
+@pytest.mark.parametrize(
+    ("of_sample", "target"),
+    [
+        ((2,), lambda z: torch.cat([z[:, :1].sign(), 1000 * torch.rand(4000, 2)], 1)),  # and costs
+        ((2,), lambda z: torch.stack([z[:, 0] > 0, torch.randint(0, 10**6, (4000,))], 1)),  # an id
+        ((2,), lambda z: z[:, 0] + 5 * torch.randn(4000)),  # of a mean and a width, say
+        ((24,), lambda z: torch.where(torch.rand(4000, 24) < 0.5, -100, (z > 0).long())),  # padding
+    ],
+)
+def test_what_no_output_follows_does_not_count(of_sample, target):
+    z = torch.randn(4000, *of_sample)
+    torch.testing.assert_close(width(z, target(z)), width(z, None))
+
+
 def test_times_in_seconds_have_the_width_of_their_errors():
     """Of 1.7e9, float32 has room for every 128th."""
     target = 1.7e9 + 3 * torch.randn(4000, 5, dtype=torch.float64)

@@ -226,6 +226,21 @@ def test_a_prediction_that_is_not_finite_is_left_out_whatever_the_metric_says(ex
     assert criterion.stats["metric/mean"] == 1
 
 
+@pytest.mark.parametrize("executor", [None, Workers(ThreadPoolExecutor, lag=2)])
+def test_where_the_base_loss_leads_its_gradient_stays_what_it_is(executor):
+    """With a class that is masked by minus infinity, cross-entropy has a gradient."""
+
+    def wrong(logits, classes):
+        return (logits.argmax(1) != classes).float()
+
+    options = {"base_loss": nn.CrossEntropyLoss(), "base_weight": 1.0, "on_metric_error": "skip"}
+    criterion = LearnedSurrogateLoss(wrong, higher_is_better=False, executor=executor, **options)
+    logits = torch.randn(6, 4)
+    logits[0, 3] = -torch.inf
+    criterion(logits.requires_grad_(), torch.arange(6) % 3).backward()
+    assert logits.grad.isfinite().all()
+
+
 def test_where_the_metric_never_had_a_value_the_loss_is_none():
     """Zero would look like the best there is."""
 

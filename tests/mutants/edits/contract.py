@@ -62,14 +62,14 @@ EDITS = [
     *of(
         "_contract/contracts.py",
         "test_check_task.py",
-        ("off > ALIKE * size and off > chance", "off > ALIKE * size * 1e9"),
-        ("off > ALIKE * size and off > chance", "off > 0"),
+        ("assert agree(told, seen, error), (", "assert True, ("),
     ),
     *of(
         "_contract/score_slopes.py",
         "test_check_task.py",
-        ("f = f - f.mean(0)", "pass"),
+        ("f = coin.sides - coin.sides.mean(0)", "f = coin.sides"),
+        ("STAYS, ALIKE, SURE = 0.1, 0.2, 4.0", "STAYS, ALIKE, SURE = 9.0, 0.2, 4.0"),
+        ("if all(_alike(each.mean(0), nothing", "if any(_alike(each.mean(0), nothing"),
         ("/ (2 * step)", "/ step"),
-        ("zip(*found, strict=True)", "zip(found[0], strict=True)"),
     ),
 ]

@@ -46,10 +46,10 @@ EDITS = [
     *of(
         "_metric/calling_form.py",
         "test_calling_form.py test_metrics_held_wrongly.py",
-        ("if sorted(shapes) == [(count,), (count, 1)] else None", "if False else None"),
+        ("return shapes if count > 1 and sorted(shapes)", "return shapes if sorted(shapes)"),
         ("if CLASSES_LAST in str(refusal):", "if False:"),
-        ("if not of_one and answered and", "if False and"),
-        ("if not of_one and answered and", "if answered and"),
+        ("and not probe.answers_one():", "and False:"),
+        ("and not probe.answers_one():", "and True:"),
         ("two.shape[1:] == one.shape[1:]", "True"),
         ("if same(first, again):", "if True:"),
         ("if len(different) >= ENOUGH_VALUES:", "if len(different) >= 1:"),
