@@ -69,8 +69,8 @@ class Smoothing:
         self._width = None
         z = at_least_float32(z)
         meant = _meant(z, target)
-        same = meant is target and isinstance(target, Tensor) and target.is_floating_point()
-        self.doubtful = meant is not None and not same
+        if meant is not None:
+            self.doubtful = target.numel() != z.numel() or not target.is_floating_point()
         # Before it is rounded: of times in seconds, float32 has no digits left for an error.
         error = torch.zeros_like(z) if meant is None else z - meant.to(z)
         marked, labelled = marks(z), error.isfinite()
@@ -242,7 +242,7 @@ def _meant(z: Tensor, target: Any) -> Tensor | None:
     A target of the prediction's size does; `(batch, 1)` goes with `(batch,)`; one number with all
     that are said of it, such as the ends of an interval, `(batch,)` with `(batch, 2)`; and points
     `(batch, points, 3)`, seen or not, with `(batch, points, 2)`. But for a target of floating-point
-    numbers in the prediction's shape, that is doubtful (see `_rule`).
+    numbers, as many as the prediction has, that is doubtful (see `_rule`).
     """
     if not isinstance(target, Tensor) or target.dtype == torch.bool or target.is_complex():
         return None
