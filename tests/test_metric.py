@@ -291,7 +291,7 @@ def test_a_draw_of_which_all_values_are_missing_has_as_many_outputs(count):
         prediction = torch.randn(count, 3, generator=torch.Generator().manual_seed(seed))
         prediction[:, 0] = 0.01  # one draw of a pair is above 0, the other below
         loss, _ = step(criterion, (prediction.requires_grad_(), torch.zeros(count, 3)))
-        assert loss.isfinite()
+        assert loss.isfinite() == (count > 1)  # of one sample, there never is a value
     assert criterion.stats["metric/skipped"] > 0
 
 
