@@ -251,8 +251,6 @@ def _meant(z: Tensor, target: Any) -> Tensor | None:
     if target.shape[:1] == z.shape[:1] and target.numel() == z.numel():
         same = [size for size in target.shape if size > 1] == [size for size in z.shape if size > 1]
         return target.reshape(z.shape) if same else None
-    if not target.is_floating_point():  # class indices
-        return None
     if target.shape == z.shape[: target.ndim]:
         return target.view(*target.shape, *[1] * (z.ndim - target.ndim)).expand_as(z)
     if target.ndim == z.ndim and target.shape[:-1] == z.shape[:-1]:

@@ -37,15 +37,16 @@ def test_a_share_of_the_errors_where_these_are_smaller():
         ((), lambda y: y[:, None]),
         ((1,), lambda y: y.squeeze(1)),
         ((2,), lambda y: y[:, 0]),  # both ends of an interval
+        ((2,), lambda y: (100 * y[:, 0]).long()),  # of counts
         ((7, 2), lambda y: torch.cat([y, torch.ones(len(y), 7, 1)], 2)),  # seen or not
         ((5,), lambda y: (100 * y).long()),  # counts
     ],
 )
 def test_the_errors_are_those_of_what_goes_with_each_number(of_sample, meant):
-    scale = 100 if of_sample == (5,) else 1
     target = 3 * torch.randn(4000, *of_sample)
     if of_sample == (2,):
         target = target[:, :1].expand(-1, 2)
+    scale = 1 if meant(target).is_floating_point() else 100
     z = target + 0.2 * torch.randn(4000, *of_sample)
     if of_sample == (2,):
         z = z + torch.tensor([-4.0, 4.0])  # the ends are apart, and vary by no more for that
