@@ -43,13 +43,9 @@ def slopes(call: Call) -> tuple[Tensor, Tensor, Tensor]:
     random = torch.Generator().manual_seed(0)
     directions = [gradient, torch.randn(z.shape, generator=random, dtype=z.dtype)]
     units = [_unit(direction.where(z.isfinite(), 0.0)) for direction in directions]
-    told = torch.stack(
-        [
-            torch.cat([f[seed] * (score * unit).sum(1) for unit in units])
-            for seed in range(half, DRAWS)
-            for score in [_draw(batch, call, seed)[1]]
-        ]
-    )
+    rest = (_draw(batch, call, seed)[1] for seed in range(half, DRAWS))
+    along = torch.stack([torch.stack([(score * unit).sum(1) for unit in units]) for score in rest])
+    told = (f[half:, None] * along).flatten(1)
     plain = z[z.isfinite() & ~marks(z)]
     step = STEP * (float(plain.std(correction=0)) if len(plain) else 0.0) or STEP
     seen = _seen(call, z, units, step, coin)
@@ -76,7 +72,7 @@ class Coin:
     """A function of a sample's draw that is 1 or -1, and for equal draws the same.
 
     Args:
-        drawn: predictions as the metric takes them; half of these are to be on either side.
+        drawn: predictions as the metric takes them; those above their mean are on the one side.
     """
 
     def __init__(self, drawn: list[Any]):

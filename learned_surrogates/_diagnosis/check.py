@@ -14,8 +14,6 @@ OWN, BASE = "this loss", "base loss"
 DECODED = "as decoded"
 # How often a gradient without any use is taken for one that helps.
 CHANCE = 0.025
-
-
 # Times the predictions' own error from which on that of draws is a word worth.
 FAR = 1.5
 FAR_DRAWS = (

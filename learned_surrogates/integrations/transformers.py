@@ -104,8 +104,8 @@ class TrainerLoss(TrainerCallback):
         """Reads what divides the loss, in evaluation before training, too."""
         self._rank = args.process_index
         self._accumulated = args.gradient_accumulation_steps
-        if args.average_tokens_across_devices:
-            self._copies = max(args.n_gpu, args.world_size)
+        averaged = args.average_tokens_across_devices
+        self._copies = max(args.n_gpu, args.world_size) if averaged else 1
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
