@@ -384,8 +384,9 @@ class LearnedSurrogateLoss(SavedWhole):
         again, and does the same with the base loss's gradient, if there is one. Where the task
         draws, the metric is its mean over draws, under the same noise or over random readings,
         which feels small steps: that of the decoded prediction mostly does not change at all.
-        Samples on which the metric fails, or whose values an executor loses, are left out and
-        counted, with `on_metric_error="skip"`. Waits for the executor. Changes nothing.
+        Samples whose prediction is not finite and, with `on_metric_error="skip"`, those on which
+        the metric fails or whose values an executor loses, are left out and counted. Waits for the
+        executor. Changes nothing.
 
         Where a true gradient can be had, gives the cosine with it: of a differentiable metric, or
         of the expected one, estimated from the draws.

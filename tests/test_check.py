@@ -232,6 +232,19 @@ def test_samples_on_which_the_metric_fails_are_left_out(task):
         )
 
 
+@BOTH
+def test_samples_whose_prediction_is_not_finite_are_left_out(task):
+    """Also where the metric has a value for them."""
+    prediction, target = make_arguments(batch=32)
+    prediction[:4] = torch.nan
+    metric = lambda z, y: l1(z.nan_to_num(), y)  # noqa: E731
+    check = known_loss(metric, task=task).check([(prediction, target)])
+    assert (check.samples, check.left_out) == (28, 4)
+    assert "4 more samples are left out" in str(check)
+    with pytest.raises(ValueError, match="4 samples are left out"):
+        known_loss(metric, task=task).check([(prediction[:4], target[:4])])
+
+
 def test_the_truth_of_a_metric_for_one_sample():
     class Largest(nn.Module):
         def forward(self, z, y):

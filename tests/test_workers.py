@@ -954,7 +954,9 @@ def test_a_check_of_which_all_is_lost_says_so():
     criterion = LearnedSurrogateLoss(l1, **options)
     with (
         pytest.warns(UserWarning, match="all further samples are lost"),
-        pytest.raises(ValueError, match="4 on which it did, or whose values were lost"),
+        pytest.raises(
+            ValueError, match="4 samples are left out: the metric failed on them, their values"
+        ),
     ):
         criterion.check([make_arguments()])
 

@@ -16,6 +16,10 @@ DECODED = "as decoded"
 CHANCE = 0.025
 # Times the predictions' own error from which on that of draws is a word worth.
 FAR = 1.5
+LEFT_OUT = (
+    "samples are left out: the metric failed on them, their values were lost by the executor, or "
+    "their prediction is not finite"
+)
 FAR_DRAWS = (
     "The error of draws, which is what the loss lowers, is far above that of the predictions "
     "themselves. If the model's own metric gets worse in training, draw nearer: a smaller "
@@ -47,7 +51,8 @@ class GradientCheck:
 
     Attributes:
         samples: number of samples.
-        left_out: samples beside these, on which the metric failed or whose values were lost.
+        left_out: samples beside these, on which the metric failed, whose values were lost or whose
+            prediction is not finite.
         error: their mean error before the step.
         expected: whether the error is the metric's mean over draws, where the task draws, and not
             that of the prediction as it is decoded.
@@ -145,10 +150,7 @@ class GradientCheck:
         if self.expected and self.error > FAR * self.decoded_error:
             lines.append(FAR_DRAWS)
         if self.left_out:
-            lines.append(
-                f"{self.left_out} more samples are left out: the metric failed on them, or their "
-                "values were lost by the executor."
-            )
+            lines.append(f"{self.left_out} more {LEFT_OUT}.")
         return "\n".join([*lines, self.verdict])
 
     def plot(self) -> "Figure":

@@ -15,7 +15,7 @@ from .._support.checks import check_number
 from .._support.isolated import isolated
 from .._support.precision import at_least_float32
 from .._task import as_call
-from .check import BASE, DECODED, OWN, Direction, GradientCheck
+from .check import BASE, DECODED, LEFT_OUT, OWN, Direction, GradientCheck
 
 # Step lengths, as shares of the spread of a sample's prediction.
 STEPS = (0.003, 0.01, 0.03, 0.1, 0.3)
@@ -93,9 +93,11 @@ class GradientChecker:
             if name == OWN and self.core.follows_expectation:
                 decoded, *others = self._as_decoded([moved(prediction), *after])
                 changes[DECODED] = torch.stack(others) - decoded
-        # A sample on which the metric fails is left out of everything; as decoded it may.
+        # A sample on which the metric fails is left out of everything; as decoded it may. So is one
+        # whose prediction is not finite, whatever the metric makes of it: its gradient says so.
         drawn = [change for name, change in changes.items() if name != DECODED]
         usable = torch.cat([before[None], *drawn]).isfinite().all(0)
+        usable &= batch.samples_first(gradients[OWN]).isfinite().all(1).cpu()
         self.left_out += int((~usable).sum())
         self.before.append(before[usable])
         self.decoded.append(decoded[usable])
@@ -215,9 +217,9 @@ class GradientChecker:
         if not sum(map(len, self.before)):
             raise ValueError(
                 "check needs at least one batch of what the loss would be called with, and in it a "
-                "sample on which the metric does not fail"
-                + f"; it had {self.left_out} on which it did, or whose values were lost by the "
-                "executor" * (self.left_out > 0)
+                "sample whose prediction is finite and on which the metric does not fail"
+                + f". {self.left_out} {LEFT_OUT}"
+                * (self.left_out > 0)
             )
         before, decoded = torch.cat(self.before), torch.cat(self.decoded)
         changes = {name: torch.cat(parts, 1) for name, parts in self.changes.items()}

@@ -1,6 +1,7 @@
 """What was measured: remembered for the surrogate's fit, and told."""
 
 import statistics
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch import Tensor
 from .._evaluation.measurement import Measurement
 from .._learning.replay_buffer import ReplayBuffer
 from .._recipe import Recipe
+from .._state.tensors import ANY, Faults, Shapes, as_tensor, part
 from .._support.moderate import moderate
 from .._support.transfer import send
 from .._support.warnings import warn
@@ -138,6 +140,56 @@ class Experience:
         numbers = [part.reshape(len(part), -1) for part in rows if part.is_floating_point()]
         sane = moderate(torch.cat(numbers, 1))
         self.replay.add(*(rows if sane.all() else _of(rows, sane)))
+
+    # Where it lives
+
+    types: ClassVar = {
+        "outputs": torch.int64,
+        "difference": torch.float64,
+        **dict.fromkeys(("replay.0", "replay.2", "replay.3"), torch.float32),
+    }
+
+    def save(self, *, with_replay: bool) -> dict[str, Tensor]:
+        mean = torch.tensor(self.size.mean, dtype=torch.float64, device="cpu")
+        state = {"difference": mean}
+        if self.outputs is not None:
+            state["outputs"] = as_tensor(list(self.outputs))
+        if with_replay:
+            fields = self.replay.oldest_first()
+            state |= {f"replay.{number}": field for number, field in enumerate(fields)}
+        return state
+
+    @staticmethod
+    def shapes(state: dict[str, Tensor], *, made: bool) -> Shapes:
+        """The shapes of all but the replay, where a surrogate was `made` or not."""
+        shapes: Shapes = {"difference": ()}
+        return shapes | {"outputs": (ANY,)} if made or "outputs" in state else shapes
+
+    @staticmethod
+    def replay_faults(state: dict[str, Tensor]) -> Faults:
+        """What is wrong with the remembered differences."""
+        replayed = part(state, "replay.")
+        if not replayed:
+            return Faults()
+        fields = [tuple(replayed[key].shape[1:]) for key in sorted(replayed)]
+        if len(fields) != 4 or len({len(field) for field in replayed.values()}) != 1:
+            return Faults(errors=["replay must have four fields of as many samples"])
+        if fields[0] != fields[2] or fields[3]:
+            return Faults(errors=["replay.2 must have the shape of replay.0, and replay.3 none"])
+        seen = [tuple(state[key].tolist()) for key in ("z_shape", "target_shape") if key in state]
+        if seen and seen != fields[:2]:
+            return Faults(errors=["replay must have samples of z_shape and target_shape"])
+        return Faults()
+
+    def load(self, state: dict[str, Tensor], device: torch.device) -> None:
+        outputs = state.get("outputs")
+        self.outputs = None if outputs is None else torch.Size(outputs.tolist())
+        self.size.mean = state["difference"].item()
+        self.loaded = True
+        self.replay.clear()
+        replayed = part(state, "replay.")
+        if replayed:
+            self.replay.add(*(replayed[key].to(device) for key in sorted(replayed)))
 
 
 def _repeated(samples: Tensor, times: int, dim: int) -> Tensor:

@@ -6,15 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from .._batch import Batch
-from .._estimator import Draws
+from .._estimator import Draws, Estimator
 from .._evaluation.measurement import Context, Measurement
+from .._learning.replay_buffer import ReplayBuffer
 from .._learning.sync import Sync
 from .._recipe import Recipe
+from .._state.tensors import Faults, as_tensor, check_shapes, not_finite
 from .._task import Task
+from . import slope_state
 from .bounded import bounded_slopes
 from .draws import AntitheticPairs, as_samples, draw, half_differences
 from .experience import Experience
-from .gaussian_state import Remembering
 from .score_function import measured_gradient
 from .slope import FEWEST_ROWS, FIRST_STEPS, LEAST_R2, Slope
 from .smoothing import Smoothing
@@ -46,7 +48,7 @@ class GaussianDraws(Draws):
         return measured_gradient(measured, self.noise, self._slope, self._weight)
 
 
-class Gaussian(Remembering):
+class Gaussian(Estimator[Any]):
     r"""Measures the gradient of :math:`E[e(z + w \epsilon, y)]`, :math:`\epsilon` normal.
 
     At antithetic pairs of draws, with the slope of a surrogate as a control variate (see
@@ -79,6 +81,10 @@ class Gaussian(Remembering):
         self.smoothing = Smoothing(smoothing)
         self.slope = Slope(given, recipe.learning_rate, recipe.seed, sync)
         self.experience = Experience(recipe)
+
+    @property
+    def replay(self) -> ReplayBuffer:
+        return self.experience.replay
 
     def follow(self, batch: Batch) -> None:
         self.smoothing.follow(batch.prediction.detach(), tensor_of(batch))
@@ -220,16 +226,46 @@ class Gaussian(Remembering):
     # Where it lives
 
     def look(self) -> Any:
-        return self.smoothing.moments, self.smoothing.calls, self.smoothing.doubtful
+        return self.smoothing.look()
 
     def restore(self, looked: Any) -> None:
-        self.smoothing.moments, self.smoothing.calls, self.smoothing.doubtful = looked
-        self.smoothing.forget_width()
+        self.smoothing.restore(looked)
 
     def to(self, device: torch.device) -> None:
         self.smoothing.to(device)
         self.slope.to(device)
         self.replay.to(device)
+
+    types = Smoothing.types | slope_state.TYPES | Experience.types | {"updates": torch.int64}
+
+    def save(self, *, with_replay: bool) -> dict[str, Tensor]:
+        own = {"updates": as_tensor(self.updates)}
+        learned = slope_state.save(self.slope) | self.experience.save(with_replay=with_replay)
+        return own | self.smoothing.save() | learned
+
+    def faults(self, state: dict[str, Tensor]) -> Faults:
+        made = slope_state.made(state) or _counts_updates(state)
+        shapes = {"updates": ()} | self.smoothing.shapes(state)
+        shapes |= slope_state.shapes(state, made=made) | self.experience.shapes(state, made=made)
+        faults = check_shapes(state, shapes)
+        faults.errors += not_finite(state, slope_state.FINITE) + self.smoothing.impossible(state)
+        faults.errors += [
+            f"{key} must not be negative"
+            for key in shapes
+            if key in state and state[key].dtype == torch.int64 and (state[key] < 0).any()
+        ]
+        # Of forms and replay it is not known yet which keys there are.
+        rest = ("replay.", *slope_state.OWN)
+        faults.unexpected = [key for key in faults.unexpected if not key.startswith(rest)]
+        return faults or self.experience.replay_faults(state)
+
+    def load(self, state: dict[str, Tensor]) -> Faults:
+        slope, faults = slope_state.load(state, self.slope)
+        if not faults:
+            self.slope, self.updates = slope, int(state["updates"])
+            self.smoothing.load(state, slope.device)
+            self.experience.load(state, slope.device)
+        return faults
 
     # Several processes
 
@@ -240,7 +276,18 @@ class Gaussian(Remembering):
     def shared(self) -> dict[str, Any]:
         if not self.slope.forms:
             self._make()
-        return super().shared()
+        return slope_state.shared(self.slope)
+
+    def take(self, shared: dict[str, Any]) -> None:
+        slope_state.take(self.slope, shared)
+
+
+def _counts_updates(state: dict[str, Tensor]) -> bool:
+    """Whether a state tells of a surrogate that was updated, and has not been given up."""
+    updates, counts = state.get("updates"), state.get("slope")
+    if updates is None or counts is None or updates.ndim or counts.shape != (5,):
+        return False
+    return bool(updates) and not counts[3]
 
 
 def tensor_of(batch: Batch) -> Tensor | None:

@@ -1,10 +1,11 @@
 """How wide the noise is under which the metric is averaged."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from .._state.tensors import ANY, Shapes, as_tensor, not_finite
 from .._support.moderate import marks, moderate
 from .._support.precision import at_least_float32
 from .._support.warnings import warn
@@ -122,10 +123,6 @@ class Smoothing:
             self._width = _rule(self.moments, self.doubtful)
         return self._width
 
-    def forget_width(self) -> None:
-        """After the moments were set from outside."""
-        self._width = None
-
     @property
     def mean_width(self) -> float:
         """For people to read; NaN before the first call."""
@@ -135,9 +132,50 @@ class Smoothing:
             return float("nan")
         return float(self._found_width().mean())
 
+    # Where it lives
+
+    def look(self) -> Any:
+        """What `follow` changes, for `restore`."""
+        return self.moments, self.calls, self.doubtful
+
+    def restore(self, looked: Any) -> None:
+        """Goes back to what `look` gave."""
+        self.moments, self.calls, self.doubtful = looked
+        self._width = None
+
     def to(self, device: torch.device) -> None:
         self._width = None
         self.moments = None if self.moments is None else self.moments.to(device)
+
+    types: ClassVar = {"smoothing": torch.int64, "moments": torch.float32}
+
+    def save(self) -> dict[str, Tensor]:
+        state = {"smoothing": as_tensor([self.calls, int(self.doubtful)])}
+        return state if self.moments is None else state | {"moments": self.moments}
+
+    @staticmethod
+    def shapes(state: dict[str, Tensor]) -> Shapes:
+        """The shapes that a state must have."""
+        counts = state.get("smoothing")
+        shapes: Shapes = {"smoothing": (2,)}
+        if "moments" in state or (counts is not None and counts.shape == (2,) and int(counts[0])):
+            dims = state["moments"].ndim if "moments" in state else 1
+            shapes["moments"] = (4, *[ANY] * (dims - 1))
+        return shapes
+
+    @staticmethod
+    def impossible(state: dict[str, Tensor]) -> list[str]:
+        """Errors for values that no state has."""
+        errors = not_finite(state, ["moments"])
+        if "moments" in state and (state["moments"][1::2] < 0).any():
+            errors.append("moments must have variances of 0 or more")
+        return errors
+
+    def load(self, state: dict[str, Tensor], device: torch.device) -> None:
+        moments = state.get("moments")
+        calls, doubtful = state["smoothing"].tolist()
+        moved = None if moments is None else moments.to(device, copy=True)
+        self.restore((moved, calls, bool(doubtful)))
 
 
 def _check_size(z: Tensor, error: Tensor, finite: Tensor) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-VERSION = 6
+VERSION = 7
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 # A dimension of any size.
 ANY = -1

@@ -131,7 +131,7 @@ def test_remembered_slopes_have_the_shape_of_what_they_are_of(shape):
     ("key", "value", "fault"),
     [
         ("forms", torch.tensor([99]), "surrogate"),
-        ("forms", torch.tensor([-1]), "surrogate"),
+        ("forms", torch.tensor([-1]), "forms must not be negative"),
         ("forms", torch.tensor([1]), "surrogate= asks for pair"),
         ("z_shape", torch.tensor([-3]), "z_shape must not be negative"),
         ("z_shape", torch.tensor([4]), "replay must have"),
@@ -156,7 +156,7 @@ def test_a_state_of_which_only_what_a_new_loss_names_was_read_is_refused(smoothi
 
 def test_a_form_that_is_not_there_cannot_be_the_best():
     state = saved_state()
-    state["learned"][3] = 7
+    state["slope"][1] = 7
     loaded_with_fault(state, "number 7 of 1 forms")
 
 
