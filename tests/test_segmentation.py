@@ -10,7 +10,7 @@ from sklearn.metrics import jaccard_score
 from torch import nn
 
 from learned_surrogates import FitValues, LearnedSurrogateLoss, Tensors
-from learned_surrogates.segmentation import NeuroIoU, counts, dataset_iou, iou, soft_iou
+from learned_surrogates.segmentation import Masks, NeuroIoU, counts, dataset_iou, iou, soft_iou
 from learned_surrogates.segmentation._counts import neuro_counts, soft_counts
 
 FORMS = ("neuro-3", "neuro-6", "hinge", "counts")
@@ -294,3 +294,34 @@ def test_probabilities_are_no_class_maps():
     with pytest.raises(ValueError, match=r"no whole numbers.*\(images, 2, ...\).*no classes="):
         iou(said, true, classes=2)
     assert iou(said.round(), true, classes=2) == 1
+
+
+def test_a_partial_says_what_its_metric_says():
+    images = functools.partial(iou, classes=5, ignore_index=255)
+    scores = torch.randn(2, 5, 8, 8, generator=torch.Generator().manual_seed(0))
+    maps = torch.arange(128).view(2, 8, 8) % 5
+    maps[0, :2] = 255
+    single = LearnedSurrogateLoss(images, task=Masks(ignore_index=255))
+    together = LearnedSurrogateLoss(images, task=Masks(ignore_index=255, together=True))
+    whole = dataset_iou(counts(scores, maps, classes=5, ignore_index=255))
+    with torch.no_grad():
+        assert single(scores, maps).item() == pytest.approx(1 - images(scores, maps).mean().item())
+        assert together(scores, maps).item() == pytest.approx(1 - whole.item())
+
+
+def test_maps_may_be_bool():
+    said, true = torch.tensor([[True, False, True]]), torch.tensor([[True, True, True]])
+    torch.testing.assert_close(counts(said, true, classes=2), counts(+said, 1 * true, classes=2))
+
+
+@pytest.mark.parametrize(
+    ("said", "true", "options", "message"),
+    [
+        (torch.zeros(1, 3), torch.tensor([[0.9, 1.9, 1]]), {"classes": 2}, "targets must be class"),
+        (torch.zeros(1, 2), torch.tensor([[math.nan, 1]]), {}, "some are no number"),
+        (torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4), {}, r"give targets\[:, None\]"),
+    ],
+)
+def test_targets_that_are_none_are_named(said, true, options, message):
+    with pytest.raises(ValueError, match=message):
+        counts(said, true, **options)

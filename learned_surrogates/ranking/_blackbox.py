@@ -37,7 +37,8 @@ def blackbox_rank(scores: Tensor, *, strength: float = 1.0, mask: Tensor | None 
 
     Returns:
         `(..., n)`, 1 for the highest score, equal ones in the order in which they come; 0 where
-        there is no item. float64 of such scores, else float32.
+        there is no item; NaN in a list with a score that is NaN. float64 of such scores, else
+        float32.
 
     Raises:
         TypeError, ValueError: an argument of the wrong kind, shape or value.
@@ -85,5 +86,10 @@ class _BlackboxRank(torch.autograd.Function):
 def _permutation(rows: Tensor, present: Tensor) -> Tensor:
     """Ranks without ties, `(lists, n)`."""
     _, order = rows.where(present, -math.inf).sort(dim=1, descending=True, stable=True)
+    # What is not there comes last, also behind scores of minus infinity.
+    absent = (~present).gather(1, order).int()
+    order = order.gather(1, absent.argsort(dim=1, stable=True))
     places = torch.arange(1, rows.shape[1] + 1, device=rows.device, dtype=rows.dtype)
-    return torch.zeros_like(rows).scatter(1, order, places.expand_as(rows)).where(present, 0.0)
+    found = torch.zeros_like(rows).scatter(1, order, places.expand_as(rows))
+    found = found.where(~rows.isnan().any(1, keepdim=True), torch.nan)
+    return found.where(present, 0.0)

@@ -17,7 +17,7 @@ def average_precision(scores: Tensor, targets: Tensor) -> Tensor:
         targets: `(n,)`: items above 0 are relevant.
 
     Returns:
-        `()`, 0 to 1; NaN without a relevant item.
+        `()`, 0 to 1; NaN without a relevant item, and where a score is NaN.
 
     Raises:
         TypeError, ValueError: scores or targets of the wrong kind or shape.
@@ -41,7 +41,7 @@ def spearman(scores: Tensor, targets: Tensor) -> Tensor:
         targets: `(n,)`, numbers of which only the order counts.
 
     Returns:
-        `()`, -1 to 1; NaN where all scores or all targets are equal.
+        `()`, -1 to 1; NaN where all scores or all targets are equal, and where a score is NaN.
 
     Raises:
         TypeError, ValueError: scores or targets of the wrong kind or shape.

@@ -28,7 +28,8 @@ def ranks(scores: Tensor, *, mask: Tensor | None = None) -> Tensor:
         mask: where there is an item, bool, of the same shape; None: everywhere.
 
     Returns:
-        of the same shape, 0 where there is no item.
+        of the same shape, 0 where there is no item; NaN in a list with a score that is NaN, which
+        has no order.
 
     Raises:
         TypeError, ValueError: scores or a mask of the wrong kind or shape.
@@ -41,9 +42,11 @@ def ranks(scores: Tensor, *, mask: Tensor | None = None) -> Tensor:
     rows, present, _ = read_scores(scores, mask)
     rows = rows.detach().where(present, -math.inf)
     ordered = rows.sort(1).values
-    below = torch.searchsorted(ordered, rows)
+    # What is not there is below all that is, also below scores of minus infinity.
+    below = torch.searchsorted(ordered, rows).maximum((~present).sum(1, keepdim=True))
     not_above = torch.searchsorted(ordered, rows, right=True)
     found = rows.shape[1] - (below + not_above - 1).to(rows.dtype) / 2
+    found = found.where(~rows.isnan().any(1, keepdim=True), torch.nan)
     return found.where(present, 0.0).reshape(scores.shape)
 
 

@@ -53,9 +53,15 @@ def counts(
     if ignore_index is not None:
         raise ValueError("ignore_index is for class maps: give classes, too")
     if predictions.shape[:1] + predictions.shape[2:] == targets.shape:
+        one = predictions.ndim > 1 and predictions.shape[1] == 1
+        remedy = (
+            "masks with and without a channel: then give targets[:, None]"
+            if one
+            else f"scores of classes and class maps: then give classes={predictions.shape[1]}"
+        )
         raise ValueError(
             f"predictions {tuple(predictions.shape)} and targets {tuple(targets.shape)} look like "
-            f"scores of classes and class maps: then give classes={predictions.shape[1]}"
+            + remedy
         )
     check_masks(predictions, targets)
     whole = not predictions.is_floating_point() and predictions.dtype != torch.bool
@@ -64,6 +70,8 @@ def counts(
             "predictions are integers with more than two values, as class maps are: then give "
             f"classes={int(max(predictions.amax(), targets.amax())) + 1}, or as many as there are"
         )
+    if targets.isnan().any():
+        raise ValueError("targets must be masks; some are no number")
     true = targets > 0
     said = torch.where(true, predictions > 0, ~(predictions <= 0)).flatten(1)
     true = true.flatten(1)
@@ -141,18 +149,18 @@ def _of_classes(
             "predictions must be class maps of the targets' shape, or scores (images, "
             f"{classes}, ...); shapes are {tuple(predictions.shape)} and {tuple(targets.shape)}"
         )
-    targets = targets.long()
-    said = torch.where(wild, (targets + 1) % classes, predictions.long()).flatten(1)
-    true = targets.flatten(1)
-    counted = torch.ones_like(true, dtype=torch.bool)
+    counted = torch.ones_like(wild)
     if ignore_index is not None:
-        counted = true != ignore_index
-    whole = ~counted | wild.flatten(1) | (predictions == predictions.round()).flatten(1)
-    if predictions.is_floating_point() and not whole.all():
+        counted = targets != ignore_index
+    if not (~counted | wild | (predictions == predictions.long())).all():
         raise ValueError(
             "predictions of the targets' shape are class maps, and some are no whole numbers. Give "
             f"scores (images, {classes}, ...) or, for masks and their probabilities, no classes="
         )
+    if not (~counted | (targets == targets.long())).all():
+        raise ValueError("targets must be class maps, and some are no whole numbers")
+    counted, true = counted.flatten(1), targets.long().flatten(1)
+    said = torch.where(wild.flatten(1), (true + 1) % classes, predictions.long().flatten(1))
     for name, each in (("predictions", said), ("targets", true)):
         bad = counted & ((each < 0) | (each >= classes))
         if bad.any():

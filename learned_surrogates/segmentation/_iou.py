@@ -13,8 +13,7 @@ def iou(
 ) -> Tensor:
     """Intersection over union of each image, ready to hand over as a metric; higher is better.
 
-    It says so itself; within a `partial`, as `classes` needs, say `higher_is_better=True` and
-    `best=1.0` beside it.
+    It says so itself, also within a `functools.partial`, as `classes` needs.
 
     Args:
         predictions, targets, classes, ignore_index: as `counts` takes them.

@@ -28,7 +28,7 @@ LAYOUTS = (
 
 OF_MASKS = (
     "segmentation.iou alone is for masks, and these are class maps: give metric=functools.partial("
-    "segmentation.iou, classes={}), higher_is_better=True, best=1.0, which is the mean over classes"
+    "segmentation.iou, classes={}), which is the mean over classes"
 )
 
 

@@ -237,3 +237,50 @@ def test_widths_must_be_above_zero():
         ranking.blackbox_rank(scores, strength=0)
     with pytest.raises(TypeError, match="sharpness must be a number"):
         ranking.sigmoid_ranks(scores, sharpness="10")
+
+
+NAN, INF = math.nan, math.inf
+
+
+def test_a_list_with_a_score_that_is_no_number_has_no_order():
+    scores = torch.tensor([[1.0, NAN, 2.0], [1.0, 3.0, 2.0]])
+    for found in (ranking.ranks(scores), ranking.blackbox_rank(scores)):
+        assert found[0].isnan().all()
+        assert found[1].tolist() == [3, 1, 2]
+    marks = torch.tensor([0, 1, 1, 0])
+    for wild in ([NAN] * 4, [1.0, 2.0, NAN, 0.0]):
+        assert ranking.average_precision(torch.tensor(wild), marks).isnan()
+        assert ranking.spearman(torch.tensor(wild), torch.arange(4)).isnan()
+    there = torch.tensor([True, False, True])
+    assert ranking.ranks(scores[0], mask=there).tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize("function", [ranking.ranks, ranking.blackbox_rank])
+def test_what_is_not_there_is_below_scores_of_minus_infinity(function):
+    there = torch.tensor([False, True, True, False])
+    assert function(torch.tensor([5.0, -INF, 1.0, 9.0]), mask=there).tolist() == [0, 2, 1, 0]
+
+
+def test_scores_of_minus_infinity_have_the_last_place_and_no_better():
+    marks = torch.tensor([0, 1])
+    found = [ranking.average_precision(torch.tensor([1.0, low]), marks) for low in (-INF, -1e9)]
+    assert found == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("top", [1.2, 1.6, 2.0, 2.4])
+def test_average_precision_of_one_relevant_item_near_the_top(top):
+    """Value and slope against the rank's distribution."""
+    scores = torch.tensor([top, 1.1, 0.9, 0.3, 0, -0.2, -0.5, -0.8, -1.2, -1.6]).double()
+    scores = scores.requires_grad_()
+    marks = torch.zeros(10)
+    marks[0] = 1
+    found = ranking.average_precision_loss(scores, marks)
+    (slope,) = torch.autograd.grad(found, scores)
+    unit = _pairs.standardised(scores[None], torch.ones(1, 10, dtype=torch.bool)) / 0.3
+    everywhere = torch.ones_like(unit, dtype=torch.bool)
+    worth = 1 / torch.arange(1.0, 11.0, dtype=torch.float64)
+    exact = _rank_distribution.expected_worth(unit, everywhere, everywhere, worth, None, nodes=40)
+    exact = 1 - exact[0, 0]
+    (exact_slope,) = torch.autograd.grad(exact, scores)
+    assert found.item() == pytest.approx(exact.item(), abs=0.002)
+    assert slope[0].item() == pytest.approx(exact_slope[0].item(), rel=0.05)
