@@ -561,11 +561,11 @@ def test_a_process_that_hangs_is_killed_and_others_go_on():
     options = {"metric": sleepy, "batched": True, "on_metric_error": "skip"}
     criterion = make_loss(executor=workers, **options)
     step(criterion, make_arguments())  # by now there is a process
-    (hung,) = core_of(criterion).oracle.queue.pool._made[0].executor._processes.values()
-    object.__setattr__(workers, "timeout", 1)
+    (made,) = core_of(criterion).oracle.queue.pool._made
+    (hung,) = made.executor._processes.values()
+    made.timeout = 1
     odd, other = with_odd_sample(1, sample=0), make_arguments(seed=2)
     step(criterion, odd)
-    object.__setattr__(workers, "timeout", 20)
     step(criterion, other)
     wait_until(lambda: not hung.is_alive())
     assert criterion.stats["metric/lost"] in (2, 4)  # the other half was in the queue

@@ -17,7 +17,7 @@ from test_workers import assert_replayed, wait_until
 from within import core_of
 
 from learned_surrogates import MetricError, Workers
-from learned_surrogates._evaluation.executor import Made
+from learned_surrogates._evaluation.executor import START, Made
 
 HEAD = """
 import functools
@@ -195,7 +195,8 @@ def test_what_a_killed_pool_had_not_done_is_sent_again_and_is_no_suspect():
     pool = core_of(criterion).oracle.queue.pool
     hung = pool._running[0]
     made[0].start(0)
-    pool._made[0].under_way[hung.future] = hung.deadline = time.monotonic()
+    pool._made[0].under_way[hung.future] = time.monotonic()
+    hung.sent = pool._made[0].up = -math.inf
     wait_until(lambda: made[0]._processes[1].ended)  # without a call
     made[0].break_down()
     step(criterion, batches[3])
@@ -247,8 +248,8 @@ def test_a_fork_leaves_the_workers_alone_and_has_its_own():
     executor = functools.partial(
         ProcessPoolExecutor, 1, mp_context=multiprocessing.get_context("forkserver")
     )
-    made = Made(executor(), timeout=True)
-    awaited = made.submit(math.inf, time.sleep, 0.3)
+    made = Made(executor(), timeout=900.0)
+    awaited = made.submit(time.sleep, 0.3)
     child = os.fork() if hasattr(os, "fork") else pytest.skip("there are no forks here")
     if not child:
         made.end()
@@ -341,8 +342,8 @@ def test_what_ctrl_c_ended_is_awaited_beside_what_still_runs():
 
 
 def test_idle_workers_are_not_killed_but_leave():
-    made = Made(processes(), timeout=False)
-    assert made.submit(math.inf, abs, -1).result(timeout=300) == 1
+    made = Made(processes(), math.inf)
+    assert made.submit(abs, -1).result(timeout=300) == 1
     wait_until(lambda: not made.under_way)
     made.end(wait=True)
     assert not made.killed
@@ -350,10 +351,49 @@ def test_idle_workers_are_not_killed_but_leave():
 
 def test_what_waits_beyond_its_deadline_has_nothing_killed_until_it_is_taken_up():
     likes = LikeLokys()
-    made = Made(likes, timeout=False)
-    made.submit(time.monotonic() - 1, abs, -1)
+    made = Made(likes, 0.0)
+    made.submit(abs, -1)
+    time.sleep(0.01)
     made.expire()
     assert not likes._processes[1].ended
     likes.start(0)
     made.expire()
     assert likes._processes[1].ended
+
+
+def test_time_counts_from_when_what_was_before_it_is_done():
+    """A pool of processes calls running what waits for a worker to be free."""
+    likes = LikeLokys()
+    made = Made(likes, math.inf)
+    made.timeout = 0.2
+    for _ in range(3):
+        made.submit(abs, -1)
+    likes.start(1, 2)
+    time.sleep(0.3)
+    assert made.hangs
+    likes.run(0)
+    assert not made.hangs
+    time.sleep(0.3)
+    assert made.hangs
+
+
+class StartsByHand(ByHand, ProcessPoolExecutor):
+    """A pool of processes whose worker is there when it is told to be."""
+
+
+def test_time_counts_from_when_a_worker_is_there():
+    by_hand = StartsByHand()
+    criterion = make_loss(executor=Workers(lambda: by_hand, timeout=0.2), on_metric_error="skip")
+    step(criterion, make_arguments())
+    start, job = range(2)
+    by_hand.start(job)
+    (made,) = core_of(criterion).oracle.queue.pool._made
+    time.sleep(0.3)
+    step(criterion, make_arguments(seed=1))
+    assert criterion.stats["metric/lost"] == 0 and not made.hangs
+    by_hand.run(start)
+    assert not made.hangs
+    time.sleep(0.3)
+    assert made.hangs
+    made.up -= START + 1
+    assert made.deadline(0.0) < time.monotonic()

@@ -1,6 +1,7 @@
 """An executor that was made for a loss: what it has under way, and how it ends."""
 
 import atexit
+import math
 import os
 import threading
 import time
@@ -11,6 +12,8 @@ from typing import Any
 
 # Seconds between looks at what takes too long while no call of the loss looks.
 INTERVAL = 0.25
+# Seconds that processes may take to start: each imports what the metric needs.
+START = 120.0
 
 
 class Made:
@@ -20,21 +23,34 @@ class Made:
     that are at work are killed, as one that hangs would keep the interpreter from its end. So they
     are when one of them takes too long, whether or not the loss is called again. Threads cannot be.
 
+    A pool of processes calls running what waits for a worker to be free, or to start. So its first
+    worker is asked whether it is there; and what was given after something that is done is taken
+    to have been taken up just then: it may have waited until then.
+
     Args:
         executor: what was made.
-        timeout: whether what it is given may have deadlines.
+        timeout: seconds that what it is given may take; infinite is as long as it takes.
     """
 
-    def __init__(self, executor: Executor, timeout: bool):
+    def __init__(self, executor: Executor, timeout: float):
         self.executor = executor
-        #: Deadlines of what it was given and has not done.
+        self.timeout = timeout
+        #: By when what it was given must be done, in the order in which it was.
         self.under_way: dict[Future[Any], float] = {}
+        #: Since when it works, or by when it must at the latest.
+        self.up = time.monotonic()
+        #: What its first worker answers; None where nobody is asked.
+        self.start: Future[Any] | None = None
         #: Whether its processes were killed, through no fault of all but the one that hung.
         self.killed = False
         self._process = os.getpid()
+        self._changing = threading.Lock()
         _made.add(self)
         _end_before(type(executor))
-        if timeout:
+        if timeout < math.inf:
+            if _has_processes(executor):
+                self.up += START
+                self.start = self.submit(os.getpid)
             _watch(self)
 
     @property
@@ -42,18 +58,41 @@ class Made:
         """Whether this is a fork of the process that made it, in which it does not work."""
         return os.getpid() != self._process
 
-    def submit(self, deadline: float, function: Callable[..., Any], *args: Any) -> Future[Any]:
-        """Gives it something to do, which takes too long after this time."""
+    def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
+        """Gives it something to do."""
         future = self.executor.submit(function, *args)
-        self.under_way[future] = deadline
-        future.add_done_callback(lambda done: self.under_way.pop(done, None))
+        with self._changing:
+            self.under_way[future] = self.deadline(time.monotonic())
+        future.add_done_callback(self._is_done)
         return future
 
-    def expire(self) -> None:
-        """Kills its processes if what one of them does takes too long."""
+    def deadline(self, sent: float) -> float:
+        """By when what was sent at this time must be done, if nothing was before it."""
+        return max(sent, self.up) + self.timeout
+
+    @property
+    def hangs(self) -> bool:
+        """Whether what one of its workers does takes too long."""
         now = time.monotonic()
-        if any(now > deadline and f.running() for f, deadline in list(self.under_way.items())):
+        with self._changing:
+            under_way = list(self.under_way.items())
+        return any(now > limit and future.running() for future, limit in under_way)
+
+    def expire(self) -> None:
+        """Kills its processes if one of them hangs."""
+        if self.hangs:
             self.kill()
+
+    def _is_done(self, future: Future[Any]) -> None:
+        now, later = time.monotonic(), False
+        with self._changing:
+            if future is self.start:
+                self.up = now
+            for other in self.under_way:
+                if later:
+                    self.under_way[other] = now + self.timeout
+                later |= other is future
+            self.under_way.pop(future, None)
 
     def kill(self) -> None:
         """Kills its processes; public in `concurrent.futures` only from Python 3.14 on."""
@@ -81,6 +120,12 @@ class Made:
             shutdown(wait=wait, cancel_futures=not self.killed)
         except TypeError:  # loky's has no cancel_futures
             shutdown(wait=wait)
+
+
+def _has_processes(executor: Executor) -> bool:
+    from concurrent.futures.process import ProcessPoolExecutor
+
+    return isinstance(executor, ProcessPoolExecutor)
 
 
 _made: weakref.WeakSet[Made] = weakref.WeakSet()

@@ -4,8 +4,8 @@ import math
 import pickle
 from concurrent.futures import Future
 
-from .._metric.error import CallingFormError
-from .._metric.metric import Metric, MetricError
+from .._metric.error import CallingFormError, MetricError
+from .._metric.metric import Metric
 from .._support.warnings import warn
 from .portion import Outcome, Parcel, Portion
 
@@ -39,7 +39,8 @@ class Job:
         self.wanted = True
         self.failures = 0
         self.future: Future[Parcel[Outcome]] | None = None
-        self.deadline = math.inf
+        #: When it was sent; infinite before that.
+        self.sent = math.inf
 
     @property
     def done(self) -> bool:

@@ -89,17 +89,17 @@ class Pool:
     def advance(self) -> None:
         """Takes what has come back, and gives up what has timed out. Never waits."""
         self._leave_the_parents()
-        now, hung, broken = time.monotonic(), False, None
+        now, broken = time.monotonic(), None
+        hung = bool(self._made) and self._made[0].hangs
         for job in list(self._running):
             assert job.future is not None
             error = _error(job.future) if job.future.done() else None
             if job.future.done() and not isinstance(error, BrokenExecutor):
                 self._running.remove(job)
                 self._settle(job, error)
-            elif now > job.deadline:
+            elif now > self._deadline(job):
                 # Not cancelled: a process pool with a cancelled job does not survive a dead
                 # worker, before Python 3.12.
-                hung |= job.future.running()
                 self._running.remove(job)
                 job.lose(TIMED_OUT.format(timeout=self.workers.timeout))
             elif error is not None:
@@ -117,8 +117,11 @@ class Pool:
         jobs = list(jobs)
         self.advance()
         while not all(job.done for job in jobs):
-            patience = min(job.deadline for job in self._running) - time.monotonic()
+            patience = min(map(self._deadline, self._running)) - time.monotonic()
             futures = [job.future for job in self._running if job.future is not None]
+            start = self._made[0].start if self._made else None
+            if start is not None and not start.done():
+                futures.append(start)
             # A job that has timed out is found to have a moment later.
             wait(
                 futures,
@@ -146,22 +149,28 @@ class Pool:
             if refusal is not None:
                 job.refuse(refusal)
                 continue
-            timeout = math.inf if self.workers.timeout is None else self.workers.timeout
-            deadline = time.monotonic() + timeout
-            metric, parcel = job.metric, Parcel(job.portion)
+            sent, metric, parcel = time.monotonic(), job.metric, Parcel(job.portion)
             try:
                 job.future = (
                     executor.submit(evaluate, metric, parcel)
                     if made is None
-                    else made.submit(deadline, evaluate, metric, parcel, os.getpid())
+                    else made.submit(evaluate, metric, parcel, os.getpid())
                 )
             except RuntimeError as error:  # broken, or shut down
                 # It was not in there, and so is no suspect, unless a new executor refuses it.
                 (self._queue if used else self._running).insert(0, job)
                 self._replace(error)
                 continue
-            job.deadline = deadline
+            job.sent = sent
             self._running.append(job)
+
+    @property
+    def _timeout(self) -> float:
+        return math.inf if self.workers.timeout is None else self.workers.timeout
+
+    def _deadline(self, job: Job) -> float:
+        """When a job that was sent is given up."""
+        return self._made[0].deadline(job.sent) if self._made else job.sent + self._timeout
 
     def _refusal(self, executor: Executor, metric: Metric) -> BaseException | None:
         """Why the metric cannot be sent to processes; looked at once.
@@ -187,7 +196,7 @@ class Pool:
                     "executor= was given a callable, which must return a concurrent.futures."
                     f"Executor; it returned {made!r}"
                 )
-            self._made.append(Made(made, timeout=self.workers.timeout is not None))
+            self._made.append(Made(made, self._timeout))
         return self._made[0].executor
 
     def _settle(self, job: Job, error: BaseException | None) -> None:
@@ -238,7 +247,7 @@ class Pool:
         self._running = [job for job in self._running if job not in jobs]
         kept = [job for job in jobs if job.wanted and not job.done]
         for job in kept:
-            job.future, job.deadline = None, math.inf
+            job.future, job.sent = None, math.inf
         self._queue.extendleft(reversed(kept))
 
 

@@ -1,5 +1,6 @@
 """Where the metric is evaluated, if not in the call itself."""
 
+import inspect
 import pickle
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -27,11 +28,13 @@ class Workers:
             be, so that a run follows from its seed however fast the workers are. 0 waits for them
             in the call: the same as without an executor, bit for bit. None never waits: values are
             taken in at the first learning call that finds them there.
-        timeout: seconds since it was sent after which an evaluation is given up, its samples
-            counted in `stats["metric/lost"]`; with `on_metric_error="raise"`, an error. An executor
-            that was made from a callable is replaced then, its processes killed, whether or not the
-            loss is called again; a thread cannot be, and keeps the interpreter from its end. None
-            waits forever, though no call of the loss does with `lag=None`.
+        timeout: seconds since it was sent (of a pool of processes that was made, since its first
+            worker was there) after which an evaluation is given up, its samples counted in
+            `stats["metric/lost"]`; with `on_metric_error="raise"`, an error. What waits for a
+            worker counts, too. An executor that was made from a callable is replaced, its processes
+            killed, when what one of them does takes so long, whether or not the loss is called
+            again; a thread cannot be, and keeps the interpreter from its end. None waits forever,
+            though no call of the loss does with `lag=None`.
         chunk_size: samples that travel together. None takes all of a call's or, with `lag=0`, a
             share for each of this machine's processors.
         max_pending: the most calls that wait for values, with `lag=None`; samples of further calls
@@ -96,8 +99,19 @@ def as_workers(given: Executor | Callable[[], Executor] | Workers | None) -> Wor
 
 
 def _check_executor(name: str, given: object, others: str) -> None:
-    if not (isinstance(given, Executor) or callable(given)):
+    if not (isinstance(given, Executor) or (callable(given) and _takes_nothing(given))):
         raise TypeError(
             f"{name} must be a concurrent.futures.Executor, or a callable without arguments that "
             f"makes one{others}; got {given!r}"
         )
+
+
+def _takes_nothing(function: Callable[..., Any]) -> bool:
+    """Whether a function can be called without arguments, as far as that can be seen."""
+    try:
+        inspect.signature(function).bind()
+    except TypeError:
+        return False
+    except ValueError:  # it has no signature
+        return True
+    return True
