@@ -18,6 +18,11 @@ CAUSAL = (
     "a causal language model's logits are of the next label each, and TrainerLoss hands both over "
     "as they come: give arguments=lambda outputs, labels: (outputs.logits[:, :-1], labels[:, 1:])"
 )
+NO_CALLBACK = (
+    "this TrainerLoss is no callback of the Trainer, and so knows neither how many batches are "
+    "accumulated nor where to save: give the same object as both, "
+    "Trainer(..., compute_loss_func=loss, callbacks=[loss])"
+)
 
 
 def _logits_and_labels(outputs: Any, labels: Any) -> tuple[Any, ...]:
@@ -71,11 +76,18 @@ class TrainerLoss(TrainerCallback):
         self._accumulated, self._copies = 1, 1
         self._rank = 0
         self._restored = False
+        self._is_callback = False
 
     def __call__(
         self, outputs: Any, labels: Any, num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """The loss of one batch, as Trainer calls it: `()`."""
+        """The loss of one batch, as Trainer calls it: `()`.
+
+        Raises:
+            RuntimeError: this object is no callback of the Trainer.
+        """
+        if not self._is_callback:
+            raise RuntimeError(NO_CALLBACK)
         loss: Tensor = self.criterion(*self.arguments(outputs, labels))
         if torch.is_grad_enabled():
             loss = loss / self._accumulated
@@ -102,7 +114,7 @@ class TrainerLoss(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Reads what divides the loss, in evaluation before training, too."""
-        self._rank = args.process_index
+        self._is_callback, self._rank = True, args.process_index
         self._accumulated = args.gradient_accumulation_steps
         averaged = args.average_tokens_across_devices
         self._copies = max(args.n_gpu, args.world_size) if averaged else 1
@@ -116,6 +128,8 @@ class TrainerLoss(TrainerCallback):
             warn(CAUSAL)
         if state.global_step and not self._restored:
             self.restore(_folder(args, state))
+        # The next training is resumed from a checkpoint of its own.
+        self._restored = False
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

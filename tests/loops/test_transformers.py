@@ -159,6 +159,31 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, elsewhere)
     assert not any("_extra_state" in key for key in trainer.model.state_dict())
 
 
+def test_each_resumed_training_goes_on_from_its_own_checkpoint(tmp_path):
+    """Of one Trainer, as in a notebook."""
+    loss = trainer_loss()
+    trainer = make_trainer(tmp_path, loss, save_strategy="steps", save_steps=4)
+    trainer.train()
+    whole = snapshot(loss.criterion)
+    for _ in range(2):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+        assert loss.criterion.stats["calls"] == 8
+        assert_identical(snapshot(loss.criterion), whole)
+    loss.restore(tmp_path / "checkpoint-4")
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+    assert_identical(snapshot(loss.criterion), whole)
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_a_loss_that_is_no_callback_is_named(tmp_path, other):
+    trainer = make_trainer(tmp_path, trainer_loss())
+    trainer.compute_loss_func = trainer_loss()
+    if not other:
+        trainer.remove_callback(type(trainer.compute_loss_func))
+    with pytest.raises(RuntimeError, match=r"callbacks=\[loss\]"):
+        trainer.train()
+
+
 def test_a_checkpoint_without_the_loss_is_named(tmp_path):
     loss = trainer_loss()
     make_trainer(tmp_path, loss, save_strategy="steps", save_steps=4).train()
