@@ -318,3 +318,16 @@ def test_no_iou_is_above_one_in_float32():
     found = rotated_iou(same, same)
     assert found.max() <= 1
     torch.testing.assert_close(found, torch.ones(5000), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("distance", [1e12, 1e18, 1e20, 1e38])
+def test_boxes_that_are_extremely_far_apart_have_nothing_in_common(distance):
+    first = torch.tensor([[0.0, 0, 1, 1, 0]])
+    other = torch.tensor([[distance, 0, 1, 1, 0]], requires_grad=True)
+    assert rotated_iou(first, other).tolist() == [0]
+    giou = rotated_giou(first, other)
+    assert giou.tolist() == pytest.approx([-1])
+    giou.sum().backward()
+    assert other.grad.isfinite().all()
+    small = torch.tensor([[0.0, 0, 1e-14, 1e-14, 0]])
+    assert rotated_iou(small, small + torch.tensor([1e6, 0, 0, 0, 0])).tolist() == [0]

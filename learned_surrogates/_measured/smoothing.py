@@ -202,8 +202,9 @@ def _rule(moments: Tensor, doubtful: bool) -> Tensor:
         error_mean, error_variance, error = (
             each.where(believed, 0.0) for each in (error_mean, error_variance, error)
         )
+    own = _smaller(pooled(spread), error)
     # Where errors are of the others' scale, outputs that hardly vary are no other scale either.
-    own = torch.maximum(_smaller(pooled(spread), error), 2 * error / ALIKE)
+    own = torch.maximum(own, torch.minimum(2 * error / ALIKE, own.max()))
     shared = _smaller(spread.mean(), error_variance.mean().sqrt())
     # Nothing varies, as with one sample or a constant model: as wide as what there is.
     for size in (

@@ -29,19 +29,22 @@ class Correction:
 
     def __init__(self) -> None:
         self.quality = Quality()
-        #: The share s, 0 to 1; 1, which is unbiased, before it is known.
-        self.share = 1.0
+        #: The share s, 0 to 1. Before it is known it is 0: of large sets, such as masks, the draws
+        #: of the first steps are noise that can ruin a model.
+        self.share = 0.0
 
     def read(self, batch: Batch, correction: Tensor) -> None:
         """Takes a step's correction, with respect to a batch's prediction, of its shape."""
-        # One sample is held against a mean of others, from which chance cannot be told.
         if len(batch.target) > 1:
             self.quality.read(batch, correction, None)
             self._weigh()
+        elif not self.quality.readings:
+            # One sample is held against a mean of others, from which chance cannot be told.
+            self.share = 1.0
 
     def _weigh(self) -> None:
         ratio = self.quality.sure_signal_to_noise**2
-        self.share = ratio / (ratio + 1 / HORIZON) if ratio == ratio else 1.0
+        self.share = ratio / (ratio + 1 / HORIZON) if ratio == ratio else 0.0
 
     # Its state
 

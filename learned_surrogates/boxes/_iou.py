@@ -12,6 +12,8 @@ from ._overlap import overlap_with_quadrilateral, overlap_with_rectangle, spanne
 # Centres further apart than this many times the larger extent of two boxes are moved as near: they
 # have nothing in common there either, and rounding is less.
 FAR = 4.0
+# Nor can it be told how far apart they are beyond this: the square would overflow.
+FARTHEST = 1e12
 
 
 def rotated_iou(predictions: Any, targets: Any) -> Tensor:
@@ -98,7 +100,7 @@ def _compare(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor, Tensor, Ten
     scale = torch.maximum(*(c.detach().abs().amax((1, 2)) for c in (prediction, target)))
     scale = torch.where(scale > 0, scale, 1.0)[:, None]
     prediction, target = (c / scale[:, None] for c in (prediction, target))
-    offset = (centre - other_centre) / scale
+    offset = ((centre - other_centre) / scale).clamp(-FARTHEST, FARTHEST)
     distance = offset.detach().norm(dim=1, keepdim=True)
     near = offset * (FAR / distance.clamp(min=FAR))
     placed = prediction + near[:, None]

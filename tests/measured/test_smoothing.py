@@ -290,3 +290,15 @@ def test_wavelengths_beside_degrees_are_another_scale():
     smoothing.follow(z, target)
     width = smoothing.width(z) / scales
     assert ((width > 0.2) & (width < 0.5)).all()
+
+
+@pytest.mark.parametrize("amount", [1.0, 100.0, 5000.0])
+def test_a_target_in_other_units_widens_nothing(amount):
+    """As an amount of money beside a class, both of which are held against two logits."""
+    random = torch.Generator().manual_seed(0)
+    z = torch.randn(128, 2, generator=random)
+    chance, size = torch.rand(2, 128, generator=random)
+    target = torch.stack([(chance < 0.2).float(), amount * size], 1)
+    smoothing = Smoothing(None)
+    smoothing.follow(z, target)
+    assert smoothing.mean_width == pytest.approx(SHARE, rel=0.1)
