@@ -34,7 +34,7 @@ from learned_surrogates import LearnedSurrogateLoss, Tensors
 from learned_surrogates.segmentation import Masks, NeuroIoU, counts, dataset_iou, iou, soft_iou
 from lib.digit_scenes import VALIDATION, Net, Split, splits
 from lib.rivals import rival
-from lib.runs import Row, at_best_rate, read, spread, write
+from lib.runs import Row, at_best_rate, keep_committed, read, spread, write
 from user_metrics.masks import one_minus_boundary_f1
 
 RESULTS = Path(__file__).parent / "results" / "digit_masks.json"
@@ -207,7 +207,9 @@ def main() -> None:
     add("--steps", type=int, default=150, help="steps of each loss from there")
     add("--rates", type=float, nargs="+", default=[1e-3, 3e-3])
     add("--losses", nargs="+", choices=list(EVERY), default=list(OBJECTIVES))
+    add("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
+    keep_committed(parser, options, "seeds", "before", "rates")
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # that a surrogate does badly is what the table shows
     data = splits(options.digits, options.wrong)
@@ -228,9 +230,11 @@ def main() -> None:
         """Writes rows down in the place of those that they repeat, and prints their means."""
         names = {run["loss"]: None for run in rows}
         kept = [
-            r for r in read(RESULTS) if r["loss"] not in names or not setting.items() <= r.items()
+            r
+            for r in read(options.results)
+            if r["loss"] not in names or not setting.items() <= r.items()
         ]
-        write(RESULTS, kept + [setting | run for run in rows])
+        write(options.results, kept + [setting | run for run in rows])
         for name in names:
             chosen = at_best_rate([run for run in rows if run["loss"] == name], error)
             cells = [spread([run["test"][column] for run in chosen], 1) for column in columns]

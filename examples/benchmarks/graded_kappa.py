@@ -30,7 +30,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from learned_surrogates import LearnedSurrogateLoss, classification
-from lib.runs import read, spread, write
+from lib.runs import keep_committed, read, spread, write
 from user_metrics.methods import Objective
 from user_metrics.problem import Splits, generator, perceptron, split
 from user_metrics.training import Batches, Stepper
@@ -171,7 +171,9 @@ def main() -> None:
     add("--before", type=int, default=1000, help="steps of cross-entropy to the checkpoint")
     add("--steps", type=int, default=200, help="steps of each loss from there")
     add("--rates", type=float, nargs="+", default=[1e-3, 1e-2])
+    add("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
+    keep_committed(parser, options, "seeds", "before", "steps", "rates")
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     for problem in options.problems:
@@ -199,8 +201,10 @@ def main() -> None:
                     {"problem": problem, "loss": loss, "way": way, "rate": rate, "test": test}
                 )
             print(f"| {loss} | {' | '.join(cells)} |", flush=True)
-            kept = [r for r in read(RESULTS) if (r["problem"], r["loss"]) != (problem, loss)]
-            write(RESULTS, kept + rows)
+            kept = [
+                r for r in read(options.results) if (r["problem"], r["loss"]) != (problem, loss)
+            ]
+            write(options.results, kept + rows)
 
         show("checkpoint", {None: checkpoints})
         for loss in options.losses:

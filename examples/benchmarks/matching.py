@@ -44,7 +44,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from learned_surrogates import LearnedSurrogateLoss, Tensors
 from lib.assignment import assigned, blackbox_assignment, sinkhorn
-from lib.runs import Row, read, spread, write
+from lib.runs import Row, keep_committed, read, spread, write
 from user_metrics.methods import Objective
 from user_metrics.problem import Problem, Splits, cross_entropy, generator, perceptron, split
 from user_metrics.score_function import ScoreFunction
@@ -232,6 +232,7 @@ def main() -> None:
     add("--results", type=Path, default=RESULTS)
     add("--table", action="store_true", help="print what the results have, and run nothing")
     options = parser.parse_args()
+    keep_committed(parser, options, "seeds", "steps")
     torch.set_num_threads(1)
     if not options.table:
         write(options.results, run(options))

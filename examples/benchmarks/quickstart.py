@@ -7,6 +7,7 @@ Example:
     python examples/benchmarks/quickstart.py
 """
 
+import argparse
 import contextlib
 import io
 import re
@@ -31,6 +32,7 @@ def printed(snippet: str, seed: int) -> dict[str, float]:
 
 def main() -> None:
     """Measure and print."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     torch.set_num_threads(1)
     snippets = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     for title, place in EXAMPLES.items():

@@ -40,6 +40,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from learned_surrogates import LearnedSurrogateLoss, ranking
 from lib.rivals import diffsort_ranks, torchsort_ranks
+from lib.runs import spread
 from user_metrics import PROBLEMS as ALL_PROBLEMS
 from user_metrics.methods import Objective, make_objective
 from user_metrics.problem import Problem
@@ -213,7 +214,7 @@ def main() -> None:
             test = [run.test for run in tried[chosen]]
             pace = mean([run.milliseconds - run.proxy_milliseconds for run in tried[chosen]])
             print(
-                f"{problem.sentence:22} {method:14} {mean(test):.4f} ± {statistics.stdev(test):.4f}"
+                f"{problem.sentence:22} {method:14} {spread(test, 4)}"
                 f"   {' '.join(f'{figure:.4f}' for figure in test)}   {pace:+.1f} ms a step   "
                 f"({chosen})",
                 flush=True,

@@ -4,6 +4,7 @@ Example:
     python examples/benchmarks/recall_picture.py
 """
 
+import argparse
 import math
 from pathlib import Path
 
@@ -44,6 +45,7 @@ def on_circle(angles: Tensor) -> Tensor:
 
 def main() -> None:
     """Draw."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     with matplotlib.rc_context({"font.size": 9, "font.family": "DejaVu Sans"}):
         figure = Figure(figsize=(7, 2.8), layout="constrained")
         axes = figure.subplots()

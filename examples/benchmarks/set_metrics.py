@@ -18,8 +18,6 @@ Example:
 
 import argparse
 import dataclasses
-import json
-import statistics
 import sys
 import warnings
 from collections.abc import Callable
@@ -32,6 +30,7 @@ from torch.nn import functional
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from learned_surrogates import LearnedSurrogateLoss, classification, ranking, segmentation
+from lib.runs import keep_committed, read, spread, write
 from user_metrics import PROBLEMS
 from user_metrics.labels import rare_labels
 from user_metrics.masks import soft_iou
@@ -132,10 +131,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--checkpoints", type=Path, default=Path("runs/any_metric"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
+    keep_committed(parser, options, "seeds", "steps", "rate")
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    found = read(options.results)
     for name in options.problems:
         problem = SET_PROBLEMS[name]
         for method in options.methods:
@@ -157,11 +158,8 @@ def main() -> None:
                 {"problem": name, "method": method, "steps": options.steps, "rate": options.rate}
                 | {"test": test, "stats": [run.stats for run in runs]}
             )
-            print(
-                f"{name:8} {method:16} {statistics.mean(test):.4f} ± {statistics.stdev(test):.4f}",
-                flush=True,
-            )
-            RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+            print(f"{name:8} {method:16} {spread(test, 4)}", flush=True)
+            write(options.results, found)
 
 
 if __name__ == "__main__":

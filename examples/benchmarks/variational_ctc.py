@@ -40,7 +40,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from learned_surrogates import text
 from lib.post_tuning import BATCH, stepper
 from lib.recogniser import ALPHABET, CLASSES, Recogniser, encode_targets, load, read
-from lib.runs import Row, append, at_best_rate, read as read_runs, spread
+from lib.runs import Row, append, at_best_rate, keep_committed, read as read_runs, spread
 from lib.weights import CHECKPOINTS
 from lib.word_images import Split, WordImages
 
@@ -227,10 +227,14 @@ def main() -> None:
     add("--results", type=Path, default=RESULTS)
     add("--table", action="store_true", help="print what the results have, and run nothing")
     options = parser.parse_args()
+    keep_committed(parser, options, "steps", "test_words")
     torch.set_num_threads(1)
     if not options.table:
         Study(options).run()
-    print(table(read_runs(options.results), options.layers))
+    rows = [row for row in read_runs(options.results) if row["layers"] == options.layers]
+    if not rows:
+        parser.error(f"{options.results} has no runs of --layers {options.layers}")
+    print(table(rows, options.layers))
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ from lib.rival_losses import (
     smoothed_cross_entropy,
     weighted_cross_entropy,
 )
-from lib.runs import Row, append, read
+from lib.runs import Row, append, keep_committed, read
 from lib.scoring import predict, scores
 from lib.soft_edit_distance import soft_edit_distance
 from lib.weights import CHECKPOINTS
@@ -146,6 +146,7 @@ def parse() -> argparse.Namespace:
     for method in options.methods:
         if options.head == "ctc" and method.endswith(("smoothing", "weighted", *PUBLISHED)):
             parser.error(f"{method} is for one softmax a position: --head characters")
+    keep_committed(parser, options, "test_images")
     return options
 
 

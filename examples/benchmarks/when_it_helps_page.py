@@ -6,6 +6,7 @@ Example:
     python examples/benchmarks/when_it_helps_page.py
 """
 
+import argparse
 import statistics
 import sys
 from collections.abc import Sequence
@@ -125,6 +126,7 @@ def filled(page: str, rows: Sequence[Row]) -> str:
 
 def main() -> None:
     """Write the page's tables."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     PAGE.write_text(filled(PAGE.read_text(), read(RESULTS)))
 
 

@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from learned_surrogates import LearnedSurrogateLoss, classification, ranking
 from lib.rivals import rival
-from lib.runs import read, spread, write
+from lib.runs import keep_committed, read, spread, write
 from user_metrics.lists import one_minus_average_precision
 from user_metrics.problem import Metric, perceptron
 
@@ -211,7 +211,9 @@ def main() -> None:
     add("--before", type=int, default=200, help="steps of cross-entropy to the checkpoint")
     add("--steps", type=int, default=60, help="steps of each loss from there")
     add("--rates", type=float, nargs="+", default=[1e-3, 3e-3])
+    add("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
+    keep_committed(parser, options, "seeds", "before", "rates")
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     checkpoints = []
@@ -221,13 +223,13 @@ def main() -> None:
         settings = {"steps": options.before, "rate": 3e-3, "seed": seed}
         checkpoints.append(train(model, splits(seed)["train"], entropy, **settings))
     again = [(metric, options.steps) for metric in options.metrics]
-    found = [row for row in read(RESULTS) if (row["metric"], row["steps"]) not in again]
+    found = [row for row in read(options.results) if (row["metric"], row["steps"]) not in again]
 
     def show(metric: str, method: str, test: list[float], rate: float | None = None) -> None:
         key = {"metric": metric, "steps": options.steps, "method": method, "rate": rate}
         found.append(key | {"test": test})
         print(f"{metric} {method:24} {spread(test, 4)}  {rate or ''}", flush=True)
-        write(RESULTS, found)
+        write(options.results, found)
 
     for name in options.metrics:
         metric = METRICS[name]

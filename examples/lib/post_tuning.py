@@ -78,7 +78,7 @@ def stepper(model: nn.Module, steps: int, rate: float) -> Callable[[Tensor], Non
         optimizer,
         [
             torch.optim.lr_scheduler.LinearLR(optimizer, 1 / rise, total_iters=rise),
-            torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps - rise),
+            torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps - rise)),
         ],
         [rise],
     )

@@ -1,5 +1,6 @@
 """A study's runs: one JSON file, a run a line, that grows run by run."""
 
+import argparse
 import json
 import statistics
 from collections.abc import Callable, Sequence
@@ -24,7 +25,26 @@ def append(results: Path, row: Row) -> None:
 def write(results: Path, rows: Sequence[Row]) -> None:
     """Writes all runs down, in place of what was there."""
     results.parent.mkdir(parents=True, exist_ok=True)
-    results.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
+    # A run that is interrupted here leaves what there was.
+    new = results.with_name(f"{results.name}.new")
+    new.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
+    new.replace(results)
+
+
+def keep_committed(
+    parser: argparse.ArgumentParser, options: argparse.Namespace, *settings: str
+) -> None:
+    """Refuses to write what was run with other settings to the committed results.
+
+    Args:
+        parser: has the settings, and `--results`, with their defaults.
+        options: as they were given.
+        settings: names of those that the rows do not tell.
+    """
+    changed = [name for name in settings if getattr(options, name) != parser.get_default(name)]
+    if changed and options.results == parser.get_default("results"):
+        names = ", ".join(f"--{name}" for name in changed)
+        parser.error(f"with other {names} than the committed results, give --results a file")
 
 
 def at_best_rate(

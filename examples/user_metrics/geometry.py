@@ -1,5 +1,7 @@
 """Angles and points: hits within a tolerance, on a circle or in the plane."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -8,6 +10,7 @@ from .problem import (
     Scaled,
     Splits,
     Trick,
+    forgiving,
     generator,
     perceptron,
     smooth_absolute_error,
@@ -77,10 +80,6 @@ def out_of_reach(prediction: Tensor, target: Tensor) -> Tensor:
     return ((prediction - target).norm(dim=-1) > 0.2).float()
 
 
-def distance(prediction: Tensor, target: Tensor) -> Tensor:
-    return (prediction - target).norm(dim=-1).flatten(1).mean(1)
-
-
 PROBLEMS = [
     Problem(
         name="degrees",
@@ -101,8 +100,10 @@ PROBLEMS = [
         proxy=lambda prediction, target: squared_error(prediction, as_vector(target)),
         metric=off_by_more_than_15,
         trick=Trick(
-            "distance of the vectors",
-            loss=lambda prediction, target: (prediction - as_vector(target)).norm(dim=-1),
+            "Welsch's loss of the vectors, of width 15 degrees",
+            loss=lambda prediction, target: forgiving(
+                (prediction - as_vector(target)).norm(dim=-1, keepdim=True), math.radians(15)
+            ),
         ),
         wrong_labels=True,
     ),
@@ -115,7 +116,10 @@ PROBLEMS = [
         proxy=smooth_absolute_error,
         metric=lambda prediction, target: out_of_reach(prediction, target).mean(-1),
         outputs=out_of_reach,
-        trick=Trick("distance", loss=distance),
+        trick=Trick(
+            "Welsch's loss of the distance, of width 0.2",
+            loss=lambda prediction, target: forgiving((prediction - target).norm(dim=-1), 0.2),
+        ),
         wrong_labels=True,
     ),
 ]

@@ -119,6 +119,11 @@ def absolute_error(prediction: Tensor, target: Tensor) -> Tensor:
     return (prediction - target).abs().flatten(1).mean(1)
 
 
+def forgiving(error: Tensor, tolerance: float) -> Tensor:
+    """Welsch's loss `1 - exp(-(error / tolerance)^2 / 2)`, which counts a large error once."""
+    return (1 - (-(error / tolerance).square() / 2).exp()).flatten(1).mean(1)
+
+
 def smooth_absolute_error(prediction: Tensor, target: Tensor) -> Tensor:
     return functional.smooth_l1_loss(prediction, target, reduction="none").flatten(1).mean(1)
 

@@ -9,6 +9,7 @@ from .problem import (
     Splits,
     Trick,
     absolute_error,
+    forgiving,
     generator,
     perceptron,
     split,
@@ -82,6 +83,9 @@ def capped_relative_error(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 L1 = Trick("absolute error", loss=absolute_error)
+WITHIN_1 = Trick(
+    "Welsch's loss of width 1", loss=lambda prediction, target: forgiving(prediction - target, 1)
+)
 PROBLEMS = [
     Problem(
         name="off_by_1",
@@ -92,7 +96,7 @@ PROBLEMS = [
         proxy=squared_error,
         metric=lambda prediction, target: off_by_more_than_1(prediction, target).mean(-1),
         outputs=off_by_more_than_1,
-        trick=L1,
+        trick=WITHIN_1,
         wrong_labels=True,
     ),
     Problem(
@@ -104,7 +108,7 @@ PROBLEMS = [
         proxy=squared_error,
         metric=lambda prediction, target: off_by_more_than_1(prediction, target).mean(-1),
         outputs=off_by_more_than_1,
-        trick=L1,
+        trick=WITHIN_1,
         steps=3000,
         wrong_labels=True,
     ),
