@@ -17,7 +17,7 @@ from ._learning.fit import Fit as Fit
 from ._learning.fit_values import FitValues as FitValues
 from ._learning.replay import Replay as Replay
 from ._loss import LearnedSurrogateLoss as LearnedSurrogateLoss
-from ._metric.metric import MetricError as MetricError
+from ._metric.error import MetricError as MetricError
 from ._metric.skip import Skip as Skip
 from ._sampled import SampledTask as SampledTask
 from ._surrogate import EmbeddingDistance as EmbeddingDistance

@@ -1,8 +1,8 @@
 """What the loss asks of a core: the way in which it comes to a gradient."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,7 +16,15 @@ from ._learning.replay_buffer import ReplayBuffer
 from ._learning.sync import Sync
 from ._recipe import Recipe
 from ._state.tensors import Faults
+from ._support.warnings import warn
 from ._task import Task
+
+# Calls with a gradient in evaluation mode after which the user is warned.
+IDLE = 10
+IN_EVALUATION = (
+    "{calls} calls have asked for a gradient in evaluation mode, in which the loss does not learn: "
+    "call criterion.train(). As a part of a model, it follows model.eval()"
+)
 
 
 class Core(ABC):
@@ -32,6 +40,9 @@ class Core(ABC):
         recipe: how much is asked, and how the surrogate is fitted.
         sync: the processes that learn together.
     """
+
+    #: Calls that asked for a gradient in evaluation mode before anything was learned.
+    idle_calls = 0
 
     def __init__(self, task: Task[Any], oracle: Oracle, recipe: Recipe, sync: Sync):
         self.task = task
@@ -74,9 +85,44 @@ class Core(ABC):
             MetricError: the metric failed; nothing has changed.
         """
 
+    # What leaves no trace
+
+    @abstractmethod
+    def snapshot(self) -> Callable[[], None]:
+        """Goes back, when it is called, to the random stream, figures and state of now."""
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """A context that leaves no trace of what was only looked at."""
+        go_back = self.snapshot()
+        try:
+            yield
+        finally:
+            go_back()
+
+    @contextmanager
+    def unchanged_by_errors(self) -> Iterator[None]:
+        """A context after whose errors all is as it was."""
+        go_back = self.snapshot()
+        try:
+            yield
+        except BaseException:
+            # What several processes have agreed on stands.
+            if not self.sync.active:
+                go_back()
+            raise
+
+    @property
+    @abstractmethod
+    def has_learned(self) -> bool:
+        """Whether the loss has begun to do what it is for."""
+
     def warn_if_idle(self) -> None:
         """After a gradient was asked for in evaluation mode, in which nothing is learned."""
-        return
+        if not self.has_learned:
+            self.idle_calls += 1
+            if self.idle_calls == IDLE:
+                warn(IN_EVALUATION.format(calls=IDLE))
 
     @abstractmethod
     def warm_up(self, batches: Iterator[Batch] | None, steps: Iterable[int]) -> dict[str, Any]:
@@ -101,10 +147,6 @@ class Core(ABC):
     @abstractmethod
     def has_score(self) -> bool:
         """Whether that mean's gradient can be measured."""
-
-    @abstractmethod
-    def unchanged(self) -> AbstractContextManager[None]:
-        """A context that leaves no trace of what was only looked at."""
 
     @abstractmethod
     def gradient(self, batch: Batch, draws: int) -> Tensor:

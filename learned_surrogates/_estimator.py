@@ -158,10 +158,6 @@ class Estimator(ABC, Generic[BatchType]):
     def learn(self, *, every: bool) -> None:
         """Learns after a call; `every` is True at every `fit.every`-th."""
 
-    def make_if_wanted(self) -> None:
-        """Makes what is to be fitted, once there is something to make it by."""
-        return
-
     @abstractmethod
     def update(self, steps: int) -> None:
         """Fits by some gradient steps, together with the other processes."""

@@ -25,14 +25,14 @@ from ._gradient import with_known_gradient
 from ._learning.fit import Fit
 from ._learning.replay import Replay
 from ._learning.sync import Sync
-from ._measured.core import SALT, MeasuredCore
-from ._metric.metric import Metric
+from ._measured.core import MeasuredCore
+from ._metric.metric import Metric, said_by
 from ._metric.skip import Skip
 from ._recipe import Recipe
 from ._saved_whole import SavedWhole
 from ._support.checks import check_choice, check_number
 from ._support.isolated import never_compiled
-from ._support.processes import Lock, Stream, one_at_a_time
+from ._support.processes import Lock, one_at_a_time
 from ._support.warnings import warn
 from ._task import Task, as_call, check_is_task
 from ._tensors import Tensors
@@ -230,8 +230,8 @@ class LearnedSurrogateLoss(SavedWhole):
                     "surrogate='none' there is nothing but the draws: leave it out"
                 )
         check_choice("reduction", reduction, REDUCTIONS)
-        if batched is None:
-            batched = getattr(metric, "batched", task.batched)
+        if batched is None and (batched := said_by(metric, "batched")) is None:
+            batched = task.batched
         checked = Metric(metric, higher_is_better, best, batched, on_metric_error)
         recipe = Recipe(
             task=task,
@@ -256,15 +256,8 @@ class LearnedSurrogateLoss(SavedWhole):
         self.reduction = reduction
         together = Sync(sync)
         oracle = Oracle(task, checked, recipe.executor, metric_budget)
-        self._core: Core
-        if task.measured:
-            random = Stream()
-            random.manual_seed(recipe.seed ^ SALT)
-            estimator = task.estimator(checked, recipe, surrogate, together, random)
-            self._core = MeasuredCore(task, oracle, recipe, together, estimator, random)
-        else:
-            own = surrogate if isinstance(surrogate, nn.Module) else None
-            self._core = ValueCore(task, oracle, recipe, together, own)
+        core: type[MeasuredCore | ValueCore] = MeasuredCore if task.measured else ValueCore
+        self._core: Core = core(task, oracle, recipe, together, surrogate)
         #: Figures of how the loss does; see `stats` in the documentation. Refreshed every
         #: `fit.every` calls.
         self.stats: dict[str, Any] = {}

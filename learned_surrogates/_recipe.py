@@ -37,6 +37,11 @@ class Recipe:
     executor: Workers | None
     metric_budget: Budget
 
+    @property
+    def late(self) -> bool:
+        """Whether the metric's values may come after their call."""
+        return self.executor is not None and self.executor.lag != 0
+
     def __post_init__(self) -> None:
         for name, kind in (("fit", Fit), ("replay", Replay)):
             if not isinstance(getattr(self, name), kind):
@@ -74,8 +79,7 @@ class Recipe:
                 f"data={self.data!r} needs generator=, a random data generator: {self.task!r} has "
                 "none"
             )
-        late = self.executor is not None and self.executor.lag != 0
-        if self.filter is not None and (late or self.metric_budget is not None):
+        if self.filter is not None and (self.late or self.metric_budget is not None):
             raise ValueError(
                 "filter= compares the surrogate with the metric of the same call and sample: it "
                 "needs an executor's values in the call, executor=Workers(..., lag=0), and no "

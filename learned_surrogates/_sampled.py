@@ -117,8 +117,8 @@ class ScoredDraws(Draws):
 
     def gradient(self, measured: Measurement) -> tuple[Tensor, Tensor]:
         r"""Nothing, and :math:`\frac{1}{K - 1} \sum_k (e_k - \bar e) \nabla \log p_z(s_k)`."""
-        count, size = len(self.pairs), len(self.batch.target)
-        rest, stands_for = measured.stand_in(centred(measured.by_sample), size)
+        count = len(self.pairs)
+        rest, stands_for = measured.stand_in(centred(measured.by_sample))
         weights = send(stands_for * rest / (count - 1), self.scores)
         dims = self.scores.ndim - 1
         weights = torch.stack([self.batch.per_sample(each, dims) for each in weights])

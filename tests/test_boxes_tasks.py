@@ -465,3 +465,22 @@ def test_every_form_learns(kind, surrogate):
         assert gradient.isfinite().all()
         assert gradient.abs().sum() > 0
     assert criterion.stats["updates"] == 3
+
+
+def test_without_a_gradient_it_is_the_metric_until_the_surrogate_has_warmed_up():
+    random = torch.Generator().manual_seed(0)
+    labels = torch.rand(16, 5, generator=random) * 20 + 5
+    boxed = labels + torch.randn(16, 5, generator=random)
+    fit = FitValues(warm_up=20)
+    criterion = LearnedSurrogateLoss(boxes.rotated_iou, task=boxes.Rotated(), fit=fit)
+    error = 1 - boxes.rotated_iou(boxed, labels)
+    wild = boxed.clone()
+    wild[3] = torch.nan
+    with torch.no_grad():
+        assert criterion(boxed, labels).item() == pytest.approx(error.mean().item(), rel=1e-5)
+        none = LearnedSurrogateLoss(
+            boxes.rotated_iou, task=boxes.Rotated(), fit=fit, reduction="none"
+        )
+        torch.testing.assert_close(none(boxed, labels), error)
+        assert none(wild, labels).isnan().nonzero().tolist() == [[3]]
+        assert criterion.stats["calls"] == 0

@@ -4,6 +4,7 @@ import importlib.util
 import itertools
 import math
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from conftest import assert_identical, l1, make_arguments, make_loss, snapshot, 
 from torch import nn
 from within import core_of
 
-from learned_surrogates import Filter, LearnedSurrogateLoss, Tensors, boxes, text
+from learned_surrogates import Filter, Fit, LearnedSurrogateLoss, Tensors, boxes, text
 
 
 class Ruler(nn.Module):
@@ -236,6 +237,7 @@ def test_samples_on_which_the_metric_fails_are_left_out(task):
 def test_samples_whose_prediction_is_not_finite_are_left_out(task):
     """Also where the metric has a value for them."""
     prediction, target = make_arguments(batch=32)
+    prediction = prediction.detach().clone()
     prediction[:4] = torch.nan
     metric = lambda z, y: l1(z.nan_to_num(), y)  # noqa: E731
     check = known_loss(metric, task=task).check([(prediction, target)])
@@ -473,3 +475,19 @@ def test_what_chance_alone_lowers_is_seldom_said_to_help(samples, most):
         batch = torch.randn(samples, 5), torch.randn(samples, 5)
         found += criterion.check([batch], draws=4).helps
     assert found <= most
+
+
+def test_it_says_how_noisy_a_step_is_where_that_is_known():
+    random = torch.Generator().manual_seed(0)
+    criterion = LearnedSurrogateLoss(lambda z, y: (z[:, 0] > 9).float(), surrogate="none")
+    batches = [(torch.randn(8, 40, generator=random), torch.zeros(8, 40)) for _ in range(60)]
+    assert math.isnan(criterion.check(batches[:2]).signal_to_noise)
+    metric = lambda z, y: (z[:, 0] > torch.rand(8, generator=random)).float()  # noqa: E731
+    noisy = LearnedSurrogateLoss(metric, surrogate="none", fit=Fit(every=1))
+    for z, y in batches:
+        noisy(z.clone().requires_grad_(), y).backward()
+    check = noisy.check(batches[:4])
+    assert check.signal_to_noise == noisy.stats["gradient/signal_to_noise"] < 0.5
+    assert ("a step's signal over noise" in str(check)) == (check.signal_to_noise < 0.05)
+    told = replace(check, signal_to_noise=0.01)
+    assert "was 0.01: the smaller" in str(told)

@@ -48,7 +48,7 @@ def test_an_answer_comes_with_what_was_seen_at_its_call():
     assert oracle.stats()["metric/pending"] == 4
     by_hand.run()
     ((measured, then),) = oracle.answers(ask(oracle, seed=1), (torch.zeros(4),))
-    torch.testing.assert_close(measured.errors, l1(*question()[1][0]).double())
+    torch.testing.assert_close(measured.mean, l1(*question()[1][0]).double())
     assert then[0].tolist() == [0, 1, 2, 3]
 
 

@@ -70,12 +70,10 @@ def test_unbiased_whatever_is_made_of_the_controls(head, share):
         drawn = task.random_classes(batch, 4, random)
         draws = ReadingDraws(task, batch, drawn, controls, weights.double(), share)
         values = torch.tensor([surprise(*pair) for pair in draws.pairs])
-        positions = torch.randperm(256, generator=random)[:64]
-        measured = Measurement(
-            values=values[:, positions],
-            usable=torch.ones(64, dtype=torch.bool),
-            positions=positions,
-        )
+        chosen = torch.zeros(256, dtype=torch.bool)
+        chosen[torch.randperm(256, generator=random)[:64]] = True
+        values = values.where(chosen, torch.nan)
+        measured = Measurement(values=values, usable=chosen, arrived=chosen, stands_for=4.0)
         gradient = task.logits(sum(draws.gradient(measured)))
         found.append(gradient.mean(0))
     found = torch.stack(found)

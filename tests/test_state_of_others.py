@@ -121,7 +121,7 @@ def test_values_that_disagree_with_the_states_are_found_out_at_the_first_calls(b
             step(losses[1], arguments)
         step(losses[2], arguments)
     fresh, same = core_of(losses[1]), core_of(losses[2])
-    assert fresh.estimator.slope.forms == []
+    assert not fresh.estimator.slope.forms
     assert fresh.replay.size == batch
     assert not fresh.estimator.slope.resting
     assert same.estimator.slope.forms

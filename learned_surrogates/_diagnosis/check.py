@@ -16,6 +16,13 @@ DECODED = "as decoded"
 CHANCE = 0.025
 # Times the predictions' own error from which on that of draws is a word worth.
 FAR = 1.5
+# Signal over noise of a step below which an optimizer must average over hundreds.
+QUIET = 0.05
+NOISY = (
+    "This gradient is of many draws and samples. In training so far, a step's signal over noise "
+    "was {:.2f}: the smaller it is, the smaller the learning rate must be, or the larger the "
+    "batches or draws=."
+)
 LEFT_OUT = (
     "samples are left out: the metric failed on them, their values were lost by the executor, or "
     "their prediction is not finite"
@@ -66,6 +73,7 @@ class GradientCheck:
         agreement: cosine of two estimates of the true gradient, from half the draws each; one that
             follows the truth perfectly would reach about its square root. 1 for a differentiable
             metric, NaN where there is no truth.
+        signal_to_noise: of a step's gradient in the training so far; NaN before it is known.
         of_parameters: whether cosines are those of the gradients with respect to the model's
             parameters, and not to its predictions.
     """
@@ -80,6 +88,7 @@ class GradientCheck:
     bins: list[tuple[float, float, int]]
     directions: dict[str, Direction]
     agreement: float
+    signal_to_noise: float
     of_parameters: bool
 
     @property
@@ -149,6 +158,8 @@ class GradientCheck:
             )
         if self.expected and self.error > FAR * self.decoded_error:
             lines.append(FAR_DRAWS)
+        if self.signal_to_noise < QUIET:
+            lines.append(NOISY.format(self.signal_to_noise))
         if self.left_out:
             lines.append(f"{self.left_out} more {LEFT_OUT}.")
         return "\n".join([*lines, self.verdict])

@@ -252,6 +252,7 @@ class GradientChecker:
             bins=[(*edges, int(samples.sum())) for edges, samples in zip(bins, inside)],
             directions=directions,
             agreement=_cosine(*truths) if truths else float("nan"),
+            signal_to_noise=self.core.stats().get("gradient/signal_to_noise", float("nan")),
             of_parameters=self.parameters is not None,
         )
 

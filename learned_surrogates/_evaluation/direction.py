@@ -8,7 +8,9 @@ from torch import Tensor
 
 from .._batch import Batch
 from .._contract import hooks
-from .._metric.metric import Metric, MetricError, take
+from .._metric.error import MetricError
+from .._metric.metric import Metric
+from .._metric.values import take
 from .._support.isolated import isolated
 from .._support.warnings import warn
 from .._task import Task

@@ -18,87 +18,54 @@ class Measurement:
     """What the metric says of a batch.
 
     Attributes:
-        values: errors of each prediction that was measured, `(predictions, samples)`, or
-            `(predictions, samples, outputs, ...)` of a metric with one value an output.
-        usable: which samples have all of them, `(samples,)`.
-        positions: of these samples in the batch; None where they are all of it.
-        sent: how many were asked about, where some of them were lost; None is all that is here.
+        values: errors of each prediction, `(predictions, batch)`, or `(predictions, batch, outputs,
+            ...)` of a metric with one value an output; NaN of samples that were not measured.
+        usable: which samples have all of them, `(batch,)`.
+        arrived: which samples have come back, usable or not, `(batch,)`.
+        stands_for: how many samples each one that was asked about stands for.
     """
 
     values: Tensor
     usable: Tensor
-    positions: Tensor | None = None
-    sent: int | None = None
+    arrived: Tensor
+    stands_for: float = 1.0
 
     @cached_property
     def by_sample(self) -> Tensor:
-        """Errors `(predictions, samples)`, the mean over outputs taken."""
+        """Errors `(predictions, batch)`, the mean over outputs."""
         return self.values.flatten(2).mean(2) if self.values.ndim > 2 else self.values
 
     @property
-    def errors(self) -> Tensor:
-        """Of the first predictions, as they are decoded; the others are draws. `(samples,)`."""
-        return self.by_sample[0]
+    def failed(self) -> int:
+        """How many samples have come back, and without a value."""
+        return int((self.arrived & ~self.usable).sum())
 
     @cached_property
-    def expected(self) -> Tensor:
-        """What values are fitted to: the mean over draws or, without draws, `errors`."""
-        draws = self.by_sample[1:]
-        return draws.mean(0) if len(draws) else self.errors
+    def mean(self) -> Tensor:
+        """Errors `(batch,)`, the mean over predictions; NaN where they are not usable."""
+        return self.by_sample.mean(0).where(self.usable, torch.nan)
 
-    @cached_property
-    def noise(self) -> Tensor:
-        """Variance of `expected` around the true mean over draws, as the draws differ.
-
-        0 without draws, and NaN with one, which does not tell.
-        """
-        draws = self.by_sample[1:]
-        if len(draws) < 2:
-            return torch.full_like(self.errors, torch.nan if len(draws) else 0.0)
-        return draws.var(0) / len(draws)
-
-    def of(self, tensor: Tensor) -> Tensor:
-        """The part `(samples, ...)` of a tensor over the batch that was measured."""
-        return tensor if self.positions is None else tensor[self.positions.to(tensor.device)]
-
-    def known(self, batch: int) -> Tensor:
-        """`expected` over the batch; NaN where it is not known."""
-        known = self.expected.where(self.usable, torch.nan)
-        if self.positions is None:
-            return known
-        return known.new_full((batch,), torch.nan).index_copy(0, self.positions, known)
-
-    def stand_in(self, rows: Tensor, batch: int) -> tuple[Tensor, Tensor]:
-        """What was made of the measured samples' values, over the whole batch, for a gradient.
+    def stand_in(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """What was made of the samples' values, for a gradient.
 
         Where only some were asked about, chosen at random, they stand for all, and the mean over
         calls stays what it is. Those that were lost are left out, as they may be no random ones.
 
         Args:
-            rows: `(n, samples, ...)`.
-            batch: how many samples that has.
+            rows: `(n, batch, ...)`.
 
         Returns:
-            `(n, batch, ...)` float32, and how many samples each stands for, `(batch,)`: 0 are those
-            that were not measured, or on which the metric failed.
+            The rows, float32, and how many samples each stands for, `(batch,)`: 0 are those that
+            were not measured, or on which the metric failed.
         """
         usable = self.usable.view(-1, *[1] * (rows.ndim - 2))
-        rows, stands_for = rows.float().where(usable, 0.0), self.usable.float()
-        if self.positions is None:
-            return rows, stands_for
-        stands_for = stands_for * (batch / (self.sent or len(self.positions)))
-        nothing = rows.new_zeros(len(rows), batch, *rows.shape[2:])
-        rows = nothing.index_copy(1, self.positions, rows)
-        return rows, stands_for.new_zeros(batch).index_copy(0, self.positions, stands_for)
+        return rows.float().where(usable, 0.0), self.usable * self.stands_for
 
-    def over_batch(self, batch: int) -> Tensor:
-        """Means over all predictions, `(batch,)` float32; of others, the mean of those measured."""
-        errors = self.by_sample.mean(0).float()
-        mean = errors[self.usable].mean()
-        errors = errors.where(self.usable, mean)
-        if self.positions is None:
-            return errors
-        return mean.repeat(batch).index_copy(0, self.positions, errors)
+    @property
+    def over_batch(self) -> Tensor:
+        """Errors `(batch,)` float32; where they are not usable, the mean of those that are."""
+        errors = self.mean.float()
+        return errors.where(self.usable, errors[self.usable].mean())
 
 
 class Evaluation:
@@ -136,19 +103,21 @@ class Evaluation:
         if not outcomes:
             return
         positions = [position for portion, _ in outcomes for position in portion.positions]
-        part = torch.tensor(positions, device="cpu") if len(positions) < self.batch else None
-        usable = torch.cat([outcome.usable for _, outcome in outcomes])
-        if self.sound is not None:  # whatever the metric makes of the others
-            usable = usable & (self.sound if part is None else self.sound[part])
+        where = torch.tensor(positions, device="cpu")
+        errors = torch.cat(same_outputs([outcome.errors for _, outcome in outcomes]), 1)
+        values = errors.new_full((len(errors), self.batch, *errors.shape[2:]), torch.nan)
+        nowhere = torch.zeros(self.batch, dtype=torch.bool, device="cpu")
+        usable = nowhere.index_copy(0, where, torch.cat([each.usable for _, each in outcomes]))
         self.measured = Measurement(
-            values=torch.cat(same_outputs([outcome.errors for _, outcome in outcomes]), 1),
-            usable=usable,
-            positions=part,
-            sent=None if part is None else self.sent,
+            values=values.index_copy(1, where, errors),
+            # Whatever the metric makes of predictions that are not finite.
+            usable=usable if self.sound is None else usable & self.sound,
+            arrived=nowhere.index_fill(0, where, True),
+            stands_for=self.batch / self.sent,
         )
 
     def known(self) -> Tensor:
         """Errors over the batch, `(batch,)` float64; NaN where they are not known."""
         if self.measured is None:
             return torch.full((self.batch,), torch.nan, dtype=torch.float64, device="cpu")
-        return self.measured.known(self.batch)
+        return self.measured.mean

@@ -71,7 +71,7 @@ class Oracle:
             self.queue.wait_for_due(evaluation)
             # Where a call does not wait for the metric, neither does it for this.
             if evaluation.measured is not None:
-                self.first_batches.check_metric(batch, evaluation.measured.known(size))
+                self.first_batches.check_metric(batch, evaluation.measured.mean)
             elif evaluation.jobs:
                 self.first_batches.direction_comes_late()
         except BaseException:
@@ -91,6 +91,15 @@ class Oracle:
         evaluation = self.queue.submit(pairs, size, list(range(size)))
         self.queue.wait(evaluation)
         return evaluation.measured
+
+    def ask_ahead(self, size: int, pairs: Pairs, random: torch.Generator) -> Evaluation | None:
+        """Asks about as much of a batch as the budget is for, and waits; None is nothing to ask."""
+        if not pairs:
+            return None
+        evaluation = self.submit(size, pairs, random)
+        self.queue.wait(evaluation)
+        self.queue.unmeasured += evaluation.batch - evaluation.sent
+        return evaluation
 
     def answers(
         self, evaluation: Evaluation | None = None, seen: Context | None = None

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from .._metric.calling_form import Form
-from .._metric.metric import Metric, MetricError
+from .._metric.error import MetricError
+from .._metric.metric import Metric
 from .._metric.values import same_outputs
 from .._support.isolated import isolated
 

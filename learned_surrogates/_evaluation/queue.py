@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._metric.metric import WILD, Metric, MetricError, take
+from .._metric.error import MetricError
+from .._metric.metric import WILD, Metric
+from .._metric.values import take
 from .._support.isolated import isolated
 from .._support.warnings import warn
 from .job import Job

@@ -7,7 +7,8 @@ import torch
 
 from .._batch import Batch
 from .._contract import hooks
-from .._metric.metric import MetricError, take
+from .._metric.error import MetricError
+from .._metric.values import take
 from .._support.isolated import isolated
 from .._support.warnings import warn
 from .._task import Task

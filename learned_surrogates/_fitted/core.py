@@ -1,8 +1,8 @@
 """One call of the loss where a surrogate is fitted to the metric's values and followed."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from itertools import islice
 from typing import Any
 
@@ -21,26 +21,20 @@ from .._learning.sync import Sync
 from .._recipe import Recipe
 from .._state.tensors import Faults
 from .._support.isolated import isolated
-from .._support.warnings import warn
+from .._support.transfer import send
 from .._task import Task
 from . import state
 from .agree import agree
-from .learner import WARM_UP_CALLS, Learner
+from .learner import Learner
 from .net import Net
 from .pairs import Pairs
-
-IDLE = (
-    "{calls} calls have asked for a gradient in evaluation mode, in which the loss does not learn, "
-    "and its surrogate is still warming up: call criterion.train(). As a part of a model, it "
-    "follows model.eval()"
-)
 
 
 class ValueCore(Core):
     """Hands back the gradient of a surrogate that is fitted to the metric's values: LS, Eq. 6.
 
     Args:
-        surrogate: the user's own; None takes the task's.
+        surrogate: one of the task's, or a module of the user's.
 
     The others as `Core` has them.
     """
@@ -51,13 +45,12 @@ class ValueCore(Core):
         oracle: Oracle,
         recipe: Recipe,
         sync: Sync,
-        surrogate: nn.Module | None,
+        surrogate: str | nn.Module,
     ):
         super().__init__(task, oracle, recipe, sync)
         self.pairs = Pairs(task, oracle.queue, recipe)
-        self.net = Net(self.pairs, surrogate)
+        self.net = Net(self.pairs, surrogate if isinstance(surrogate, nn.Module) else None)
         self.learner = Learner(self.pairs, self.net, sync)
-        self.idle_calls = 0
         #: Whether there was a base loss at the last call.
         self.has_base_loss = False
 
@@ -88,12 +81,14 @@ class ValueCore(Core):
     ) -> tuple[Tensor, Tensor | None, bool]:
         """See `Core`: the surrogate's values and, once it has warmed up, its gradient."""
         learner = self.learner
+        if learner.warming_up and not (learning or differentiable):
+            return self._measured(batch), None, False
         self.has_base_loss = base is not None
         # An empty batch counts where other processes may have a full one.
         learning = learning and (len(batch.target) > 0 or self.sync.active)
-        with nullcontext() if learning else learner.unchanged():
+        with nullcontext() if learning else self.unchanged():
             # Before anything changes: what raises leaves the loss as it was.
-            with learner.unchanged_by_errors():
+            with self.unchanged_by_errors():
                 evaluation = self._ask(batch) if learning else None
                 value, z, gradient = self.evaluate(batch, differentiable, learning)
                 of_base = None
@@ -104,7 +99,7 @@ class ValueCore(Core):
                 self._take_in(evaluation, value, z, batch.target)
             if gradient is not None:
                 if evaluation is not None and self.recipe.filter is not None:
-                    factors = learner.kept(self.recipe.filter, value, evaluation.known())
+                    factors = learner.kept(self.recipe.filter, value, evaluation)
                     factors = batch.per_sample(factors.to(gradient), gradient.ndim)
                     gradient = torch.where(factors == 0, 0.0, gradient * factors)
                 gradient = self._followed(gradient, of_base)
@@ -139,6 +134,18 @@ class ValueCore(Core):
                 gradient = gradient.masked_fill(batch.per_sample(unlabelled, gradient.ndim), 0.0)
         # A NaN in a sample's prediction must show in its loss, whatever the surrogate makes of it.
         return value.detach().where(finite, torch.nan), z.detach(), gradient
+
+    def _measured(self, batch: Batch) -> Tensor:
+        """The metric's own values `(batch,)`, as errors; NaN where there is none."""
+        prediction, size = batch.prediction.detach(), len(batch.target)
+        with isolated(self.device), torch.no_grad():
+            measured = None
+            if size:
+                measured = self.oracle.ask_now(size, [hooks.decode(self.task, batch)])
+            values = torch.full((size,), torch.nan, dtype=torch.float32, device=prediction.device)
+            if measured is not None:
+                values = send(measured.mean.float(), prediction.device)
+            return values.where(~batch.samples_first(prediction).isnan().any(1), torch.nan)
 
     def _ask(self, batch: Batch) -> Evaluation | None:
         """Has the metric evaluated on a batch; None for an empty one.
@@ -176,13 +183,9 @@ class ValueCore(Core):
         # 0 times what is not a number would be none either.
         return base if share == 1 else (1 - share) * surrogate + share * base
 
-    def warn_if_idle(self) -> None:
-        """Warns of gradients that are asked for again and again, with a surrogate never fitted."""
-        if not self.learner.warming_up:
-            return
-        self.idle_calls += 1
-        if self.idle_calls == WARM_UP_CALLS:
-            warn(IDLE.format(calls=WARM_UP_CALLS))
+    @property
+    def has_learned(self) -> bool:
+        return not self.learner.warming_up
 
     # Before the first call
 
@@ -230,14 +233,14 @@ class ValueCore(Core):
         self.to(batch.prediction.device)
         if not len(batch.target):
             return None
-        with self.learner.unchanged_by_errors(), isolated(self.device), torch.no_grad():
+        with self.unchanged_by_errors(), isolated(self.device), torch.no_grad():
             questions = self._questions(batch)
             return self.oracle.submit(len(batch.target), questions, self.pairs.random)
 
     def _learn_ahead(self, batch: Batch, evaluation: Evaluation | None) -> None:
         """Remembers predictions without a gradient: one call, less the loss."""
         self.sync.failure = None
-        with self.learner.unchanged_by_errors():
+        with self.unchanged_by_errors():
             if evaluation is not None:
                 with self.sync.defer_error():
                     self.oracle.queue.wait(evaluation)
@@ -247,13 +250,23 @@ class ValueCore(Core):
 
     # What a gradient check asks for
 
-    def unchanged(self) -> AbstractContextManager[None]:
-        return self.learner.unchanged()
+    def snapshot(self) -> Callable[[], None]:
+        pairs, built = self.pairs, self.net.built
+        random, lost = pairs.random.get_state(), pairs.queue.lost
+
+        def go_back() -> None:
+            pairs.random.set_state(random)
+            pairs.queue.lost = lost
+            # The first samples that it learns from shall settle its shapes and its scale.
+            if not built:
+                self.learner.forget()
+
+        return go_back
 
     def gradient(self, batch: Batch, draws: int) -> Tensor:
-        _, _, gradient = self.evaluate(batch, differentiable=True, learning=False)
+        value, _, gradient = self.evaluate(batch, differentiable=True, learning=False)
         assert gradient is not None
-        return gradient
+        return gradient.where(batch.per_sample(value.isfinite(), gradient.ndim), torch.nan)
 
     def sample(self, batch: Batch, random: torch.Generator) -> tuple[Any, Any]:
         return hooks.draw(self.task, batch, 1, random)[0]

@@ -1,13 +1,12 @@
 """Fits the surrogate to values."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .._evaluation.measurement import Evaluation
 from .._learning.filter import Filter
 from .._learning.gradient_step import apply_gradients
 from .._learning.history import History
@@ -18,7 +17,7 @@ from .._support.warnings import warn
 from .goodness_of_fit import goodness_of_fit
 from .net import Net
 from .objective import objective
-from .pairs import Pairs
+from .pairs import Pairs, fitted_to
 
 # The first calls: the warm-up is spread over them, so that it sees more than one batch of
 # predictions.
@@ -85,36 +84,7 @@ class Learner:
         self.penalty = torch.full_like(self.net.scale, torch.nan)
         self.keep_rate = torch.full_like(self.net.scale, torch.nan)
 
-    @contextmanager
-    def unchanged(self) -> Iterator[None]:
-        """A context after which a surrogate that was only built to be looked at is gone again.
-
-        The first samples that it learns from shall settle its shapes and its scale.
-        """
-        built = self.net.built
-        try:
-            yield
-        finally:
-            if not built:
-                self.forget()
-
-    @contextmanager
-    def unchanged_by_errors(self) -> Iterator[None]:
-        """A context whose errors leave random stream, surrogate and figures as they were."""
-        random, built = self.pairs.random.get_state(), self.net.built
-        lost = self.pairs.queue.lost
-        try:
-            yield
-        except BaseException:
-            # What several processes have agreed on stands.
-            if not self.sync.active:
-                self.pairs.random.set_state(random)
-                self.pairs.queue.lost = lost
-                if not built:
-                    self.forget()
-            raise
-
-    def kept(self, filter: Filter, values: Tensor, expected: Tensor) -> Tensor:
+    def kept(self, filter: Filter, values: Tensor, evaluation: Evaluation) -> Tensor:
         """What a filter multiplies each sample's gradient with, `(batch,)`.
 
         Samples on which the metric failed are left out too, as nothing tells what is right.
@@ -122,9 +92,13 @@ class Learner:
         Args:
             filter: the recipe's.
             values: the surrogate's, `(batch,)`.
-            expected: what it stands for, `(batch,)`; NaN where that is not known.
+            evaluation: what they stand for, as far as it is known.
         """
-        factors = filter.factors(values - send(expected, values), self.mean_error)
+        expected, measured = torch.full_like(values, torch.nan), evaluation.measured
+        if measured is not None:
+            known = fitted_to(measured)[0].where(measured.usable, torch.nan)
+            expected = send(known, values)
+        factors = filter.factors(values - expected, self.mean_error)
         self.keep_rate = (factors != 0).float().mean()
         return factors
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from .._contract import hooks
-from .._learning.gradient_step import seeded
+from .._learning.gradient_step import adam, follow_parameters, seeded
 from .._support.isolated import isolated
 from .._support.moderate import moderate
 from .pairs import Pairs
@@ -81,9 +81,7 @@ class Net:
         """Takes a surrogate for samples of these shapes, with an optimizer of its own."""
         self.module = surrogate.to(self.device)
         self.pairs.shapes = shapes
-        parameters = [p for p in surrogate.parameters() if p.requires_grad]
-        if parameters:
-            self.optimizer = torch.optim.Adam(parameters, lr=self.pairs.recipe.learning_rate)
+        self.optimizer = adam(surrogate, self.pairs.recipe.learning_rate)
 
     def detach(self) -> None:
         """Back to before the first samples; a surrogate that was given keeps its weights."""
@@ -97,6 +95,4 @@ class Net:
         self.scale = self.scale.to(device)
         if self.module is not None:
             self.module.to(device)
-        if self.optimizer is not None:
-            # Loading moves Adam's state to where the parameters now are.
-            self.optimizer.load_state_dict(self.optimizer.state_dict())
+        follow_parameters(self.optimizer)

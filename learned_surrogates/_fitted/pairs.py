@@ -61,13 +61,12 @@ class Pairs:
             z: `(batch, ...)`.
             target: stored targets, `(batch, ...)`.
         """
-        values, z, target = map(measured.of, (values, z, target))
         # All that a call reads back from the device, beside what the metric gets.
         kept = measured.usable & values.isfinite().cpu()
-        self.skipped += int((~kept).sum())
-        self.metric_mean = self.metric.value(measured.errors[measured.usable]).mean().item()
+        self.skipped += int((measured.arrived & ~kept).sum())
+        self.metric_mean = self.metric.value(as_decoded(measured)[measured.usable]).mean().item()
         with isolated(self.device):
-            expected, noise = send(measured.expected, values), send(measured.noise, values)
+            expected, noise = (send(each, values) for each in fitted_to(measured))
             if not kept.all():
                 chosen = send(kept.nonzero()[:, 0], values.device)
                 values, z, target = values[chosen], z[chosen], target[chosen]
@@ -92,9 +91,9 @@ class Pairs:
         if measured is None:
             none = z[:0].to(self.device)
             return none, target[:0].to(self.device), none.new_zeros(0)
-        self.skipped += int((~measured.usable).sum())
+        self.skipped += measured.failed
         usable = measured.usable.to(self.device)
-        parts = measured.of(z), measured.of(target), measured.errors
+        parts = z, target, as_decoded(measured)
         z, target, errors = (part.to(self.device)[usable] for part in parts)
         return z, target, errors
 
@@ -144,6 +143,25 @@ class Pairs:
         self.device = device
         self.replay.to(device)
         self.unseen.to(device)
+
+
+def as_decoded(measured: Measurement) -> Tensor:
+    """Errors `(batch,)` of predictions as they are decoded, which are asked about first."""
+    return measured.by_sample[0]
+
+
+def fitted_to(measured: Measurement) -> tuple[Tensor, Tensor]:
+    """What values are fitted to, `(batch,)`: the mean over draws or, without, that as decoded.
+
+    And its variance around the true mean over draws, as these differ: 0 without draws, and NaN with
+    one, which does not tell.
+    """
+    decoded, draws = as_decoded(measured), measured.by_sample[1:]
+    if not len(draws):
+        return decoded, torch.zeros_like(decoded)
+    if len(draws) == 1:
+        return draws[0], torch.full_like(decoded, torch.nan)
+    return draws.mean(0), draws.var(0) / len(draws)
 
 
 def _concatenate(parts: tuple[Tensor, ...]) -> Tensor:

@@ -163,9 +163,8 @@ def _attach(
     """Gives the learner a surrogate with the state's weights, moments and scale."""
     surrogate.load_state_dict(part(state, "surrogate."))
     learner.net.attach(surrogate, shapes)
-    if learner.net.optimizer is not None and part(state, "adam."):
-        trained = [name for name, p in surrogate.named_parameters() if p.requires_grad]
-        load_adam(learner.net.optimizer, trained, part(state, "adam."))
+    named = dict(surrogate.named_parameters())
+    load_adam(learner.net.optimizer, named, part(state, "adam."))
     learner.net.scale = state["scale"].to(learner.net.device, copy=True)
 
 

@@ -4,7 +4,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+
+def adam(module: nn.Module, learning_rate: float) -> torch.optim.Optimizer | None:
+    """Of what of a module can be trained; None where that is nothing."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    return torch.optim.Adam(parameters, lr=learning_rate) if parameters else None
+
+
+def follow_parameters(optimizer: torch.optim.Optimizer | None) -> None:
+    """Moves an optimizer's state to where its parameters now are."""
+    if optimizer is not None:
+        optimizer.load_state_dict(optimizer.state_dict())
 
 
 def apply_gradients(optimizer: torch.optim.Optimizer, gradients: Sequence[Tensor | None]) -> None:

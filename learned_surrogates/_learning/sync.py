@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .._metric.metric import MetricError
+from .._metric.error import MetricError
 
 if TYPE_CHECKING:  # a PyTorch built without it has no such class
     from torch.distributed import ProcessGroup

@@ -1,18 +1,18 @@
 """One call of the loss where the metric's gradient is measured."""
 
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._base_loss import Base
 from .._batch import Batch
 from .._contract import hooks
 from .._core import Core
 from .._estimator import Draws, Estimator, KnownDraws
+from .._evaluation.budget import affordable
 from .._evaluation.measurement import Context, Evaluation, Measurement
 from .._evaluation.oracle import Oracle
 from .._learning.history import History
@@ -21,16 +21,17 @@ from .._learning.sync import Sync
 from .._recipe import Recipe
 from .._state.tensors import Faults
 from .._support.isolated import isolated
+from .._support.processes import Stream
 from .._support.transfer import send
 from .._task import Task
 from . import state
-from .ahead import Ahead
 from .record import Record
-from .rollback import Rollback
 from .together import agree
 
 # Noise from the user's own seed could be the very numbers that predictions were drawn from.
 SALT = 0x2545F4914F6CDD1D
+# What calls change of the record's figures before they may raise.
+FIGURES = ("silent_calls", "skipped", "signal", "metric_mean")
 # Seed of the draws of a gradient that is checked.
 CHECKED = 2**40
 
@@ -39,8 +40,7 @@ class MeasuredCore(Core):
     """Hands back the gradient of a metric's expected value, measured at draws.
 
     Args:
-        estimator: draws around predictions; its random stream is the core's.
-        random: the random stream.
+        surrogate: one of the task's, or a module of the user's.
 
     The others as `Core` has them.
     """
@@ -53,17 +53,17 @@ class MeasuredCore(Core):
         oracle: Oracle,
         recipe: Recipe,
         sync: Sync,
-        estimator: Estimator[Any],
-        random: torch.Generator,
+        surrogate: str | nn.Module,
     ):
         super().__init__(task, oracle, recipe, sync)
-        self.estimator = estimator
-        self.random = random
-        self.record = Record()
-        self.rollback = Rollback(sync, random, oracle.queue, self.record, estimator)
-        self.ahead = Ahead(
-            estimator, oracle, recipe, sync, self.record, self.rollback, self._observe
+        self.random = Stream()
+        self.random.manual_seed(recipe.seed ^ SALT)
+        self.estimator: Estimator[Any] = task.estimator(
+            oracle.metric, recipe, surrogate, sync, self.random
         )
+        self.record = Record()
+        #: Calls with a gradient from which nothing was learned.
+        self.looks = 0
 
     @property
     def history(self) -> History:
@@ -86,13 +86,13 @@ class MeasuredCore(Core):
             if not learning:
                 with self.unchanged():
                     if differentiable:
-                        self.rollback.draw_otherwise()
+                        self._draw_otherwise()
                     return *self._look(batch, base, differentiable), False
             self.sync.failure = None
-            with self.rollback.on_error():
+            with self.unchanged_by_errors():
                 self._agree()
                 if len(batch.target):
-                    self.ahead.begin(batch)
+                    self._measure_ahead(batch)
                     value, gradient, evaluation, seen = self._learning_call(batch, base)
                 else:
                     gradient = torch.zeros_like(batch.prediction, dtype=torch.float32)
@@ -107,8 +107,15 @@ class MeasuredCore(Core):
             self.record.update_seconds = time.perf_counter() - start
         return value, gradient, every
 
-    def warn_if_idle(self) -> None:
-        self.record.warn_if_idle(self.rollback.looks)
+    @property
+    def has_learned(self) -> bool:
+        return bool(self.record.calls)
+
+    def _draw_otherwise(self) -> None:
+        """Has a call after which the random stream is as it was draw as no other such call has."""
+        self.looks += 1
+        drawn = int(torch.randint(2**32, (), generator=self.random, device="cpu"))
+        self.random.manual_seed(drawn << 30 | self.looks % 2**30)
 
     def _learning_call(
         self, batch: Batch, base: Base
@@ -121,6 +128,8 @@ class MeasuredCore(Core):
         # With other processes, an error is raised only once they have been told: they wait.
         with self.sync.defer_error():
             sound = finite.cpu() if draws.pairs else None
+            if sound is not None:
+                self.record.warn_if_not_finite(sound)
             evaluation = self.oracle.ask(batch, draws.pairs, self.random, sound)
         measured = None if evaluation is None else evaluation.measured
         record = self.record
@@ -134,7 +143,9 @@ class MeasuredCore(Core):
             leads = self.estimator.base_loss_leads(batch, draws)
             record.leading = leads is not False
             record.known = leads is None and isinstance(draws, KnownDraws)
-        value, gradient = self._followed(batch, finite, draws, measured, base, learning=True)
+        awaited = evaluation is not None and not evaluation.settled
+        value = self._values(finite, draws, measured, awaited=awaited)
+        gradient = self._followed(batch, finite, draws, measured, base, learning=True)
         return value, gradient, evaluation, draws.seen
 
     def _look(self, batch: Batch, base: Base, differentiable: bool) -> tuple[Tensor, Tensor | None]:
@@ -157,7 +168,8 @@ class MeasuredCore(Core):
         draws = self.estimator.draw(batch, count)
         measured = self.oracle.ask_now(len(batch.target), draws.pairs)
         finite = self.estimator.finite(batch)
-        return self._followed(batch, finite, draws, measured, base, learning=False)
+        gradient = self._followed(batch, finite, draws, measured, base, learning=False)
+        return self._values(finite, draws, measured), gradient
 
     # What the metric says
 
@@ -167,7 +179,14 @@ class MeasuredCore(Core):
             self.estimator.observe(measured, seen)
         return usable
 
-    def _values(self, finite: Tensor, draws: Draws | None, measured: Measurement | None) -> Tensor:
+    def _values(
+        self,
+        finite: Tensor,
+        draws: Draws | None,
+        measured: Measurement | None,
+        *,
+        awaited: bool = False,
+    ) -> Tensor:
         """Errors `(batch,)`: means over draws; of unmeasured samples, the mean of those measured.
 
         Where nothing was measured in the call, the mean of the last one that was; before any, 0
@@ -176,15 +195,16 @@ class MeasuredCore(Core):
 
         Args:
             finite: where it is, `(batch,)`.
+            awaited: whether the call's own values come later.
         """
         if measured is not None and measured.usable.any():
-            values = send(measured.over_batch(len(finite)), finite.device)
+            values = send(measured.over_batch, finite.device)
         elif measured is None and isinstance(draws, KnownDraws):
             values = draws.values
         else:
             last = self.record.metric_mean
             rest = abs(last - self.oracle.metric.best)
-            if rest != rest and measured is None:
+            if rest != rest and awaited and not self.oracle.queue.calls_without_value:
                 rest = 0.0
             values = torch.full((len(finite),), rest, dtype=torch.float32, device=finite.device)
         return values.where(finite, torch.nan)
@@ -200,47 +220,33 @@ class MeasuredCore(Core):
         base: Base,
         *,
         learning: bool,
-    ) -> tuple[Tensor, Tensor]:
-        """Values and gradients of a call's samples."""
-        value = self._values(finite, draws, measured)
-        where = batch.per_sample(finite, batch.prediction.ndim)
+    ) -> Tensor:
+        """The gradient of a call's samples.
+
+        Where nothing was measured, what was learned, as far as it was confirmed, and the base loss
+        for the rest; and of both, the base loss has its share.
+        """
         if measured is not None and measured.usable.any():
             known, correction = draws.gradient(measured)
             if learning and self.recipe.correction is None:
                 self.estimator.weigh(batch, correction)
-            gradient = known + self.correction * correction
-        elif isinstance(draws, KnownDraws):
-            gradient, _ = draws.known_gradient()
+            gradient, weight = known + self.correction * correction, 1.0
         else:
-            return value, self._unmeasured(batch, draws, where, base, asked=measured is not None)
-        share = self.base_share
-        reading = learning and (self.record.calls + 1) % self.recipe.fit.every == 0
+            told = draws.known_gradient()
+            gradient, weight = told or (torch.zeros_like(batch.prediction.float()), 0.0)
+            if told is None and base is None and measured is None:
+                self.record.warn_of_nothing()
+        given = 0.0 if base is None else self.base_share
+        share = 0.0 if base is None else 1 - (1 - given) * weight
+        reading = learning and weight == 1 and (self.record.calls + 1) % self.recipe.fit.every == 0
         other = base().to(gradient) if base is not None and (share or reading) else None
         if reading:
             self.record.quality.read(batch, gradient, other)
-        gradient = gradient.where(where, torch.nan)
-        if other is not None and share:
-            gradient = other if share == 1 else (1 - share) * gradient + share * other
-        return value, gradient
-
-    def _unmeasured(
-        self, batch: Batch, draws: Draws, where: Tensor, base: Base, *, asked: bool
-    ) -> Tensor:
-        """What was learned, as far as it was confirmed, and the base loss for the rest.
-
-        Args:
-            where: the prediction is finite, of a shape that goes with it.
-            asked: whether the metric was, in this call, and said nothing that is of use.
-        """
-        told = draws.known_gradient()
-        if told is None and base is None and not asked:
-            self.record.warn_of_nothing()
-        gradient, weight = told or (torch.zeros_like(batch.prediction.float()), 0.0)
-        if base is None or weight:
-            gradient = gradient.where(where, torch.nan)
-        if base is not None and weight < 1:
-            gradient = gradient + (1 - weight) * base().to(gradient)
-        return gradient
+        # 0 times what is not a number would be none either.
+        if other is not None and share == 1:
+            return other
+        gradient = gradient.where(batch.per_sample(finite, gradient.ndim), torch.nan)
+        return gradient if other is None else (1 - given) * gradient + share * other
 
     @property
     def correction(self) -> float:
@@ -262,8 +268,18 @@ class MeasuredCore(Core):
 
     follows_expectation = has_score = True
 
-    def unchanged(self) -> AbstractContextManager[None]:
-        return self.rollback.always()
+    def snapshot(self) -> Callable[[], None]:
+        random, lost = self.random.get_state(), self.oracle.queue.lost
+        figures = {name: getattr(self.record, name) for name in FIGURES}
+        looked = self.estimator.look()
+
+        def go_back() -> None:
+            self.random.set_state(random)
+            self.oracle.queue.lost = lost
+            vars(self.record).update(figures)
+            self.estimator.restore(looked)
+
+        return go_back
 
     def sample_with_score(self, batch: Batch, random: torch.Generator) -> tuple[Any, Any, Tensor]:
         return self.estimator.sample_with_score(batch, random)
@@ -280,6 +296,40 @@ class MeasuredCore(Core):
 
     # Before the first call
 
+    def _measure_ahead(self, batch: Batch) -> None:
+        """Measures draws ahead of the first call, so that its gradient is quiet from then on.
+
+        Not where values come late or are few, as the metric is dear then, where a base loss leads,
+        nor with other processes, of which one may have no batch.
+        """
+        record, size = self.record, len(batch.target)
+        if record.calls or self.estimator.updates or not self.recipe.draws:
+            return
+        few = affordable(self.recipe.metric_budget, size) < size
+        leads = record.leading and record.has_base_loss
+        if self.recipe.late or few or leads or self.sync.active:
+            return
+        self.oracle.first_batches.check(batch)
+        for _ in range(self.estimator.ahead):
+            if self._take_ahead(batch):
+                self.estimator.update(1)
+
+    def _take_ahead(self, batch: Batch) -> bool:
+        """Takes what draws of a batch say, without a gradient; waits for it.
+
+        Returns:
+            Whether they said anything.
+        """
+        evaluation = None
+        with self.unchanged_by_errors():
+            self.estimator.follow(batch)
+            draws = self.estimator.draw(batch, self.recipe.draws)
+            # Other processes are told of an error by the next exchange.
+            with self.sync.defer_error():
+                evaluation = self.oracle.ask_ahead(len(batch.target), draws.pairs, self.random)
+        measured = None if evaluation is None else evaluation.measured
+        return measured is not None and self._observe(measured, draws.seen)
+
     def warm_up(self, batches: Iterator[Batch] | None, steps: Iterable[int]) -> dict[str, Any]:
         if batches is None:
             raise ValueError("warm_up needs batches, what the loss would be called with")
@@ -289,8 +339,7 @@ class MeasuredCore(Core):
             with isolated(self.device):
                 if batch is not None and len(batch.target):
                     self.to(batch.prediction.device)
-                    self.ahead.measure(batch)
-                self.estimator.make_if_wanted()
+                    self._take_ahead(batch)
                 self._agree()
                 self.estimator.update(1)
         self.sync.give_up()

@@ -82,9 +82,8 @@ class Experience:
         if self.loaded:
             self._hold_against(differences, slope)
         differences = self.size.bounded(differences)
-        where = measured.of(torch.arange(len(z), device="cpu"))[usable]
-        if len(where) < len(z):
-            chosen = send(where, z.device)
+        if not usable.all():
+            chosen = send(usable.nonzero()[:, 0], z.device)
             z, deviations = z[chosen], deviations[:, chosen]
             slopes = None if slopes is None else slopes[:, chosen]
             target = None if target is None else target[chosen]

@@ -147,14 +147,14 @@ class Gaussian(Estimator[Any]):
     def learn(self, *, every: bool) -> None:
         slope = self.slope
         slope.control.age += 1
-        self.make_if_wanted()
+        self._make_if_wanted()
         if slope.forms and slope.calls == 0:
             self.update(FIRST_STEPS)
         elif slope.forms and (slope.eager or every):
             self.update(self.recipe.fit.steps)
         slope.select()
 
-    def make_if_wanted(self) -> None:
+    def _make_if_wanted(self) -> None:
         """Makes the surrogate's forms, once there is something to make them by."""
         if self.slope.wanted and not self.sync.active and self.experience.enough:
             self._make()
@@ -166,6 +166,7 @@ class Gaussian(Estimator[Any]):
 
     def update(self, steps: int) -> None:
         """Fits the surrogate by some gradient steps."""
+        self._make_if_wanted()
         for _ in range(steps):
             self.slope.fit(self.experience.sample(self.recipe.batch_size, self.random))
             self.updates += bool(self.slope.forms)

@@ -45,12 +45,15 @@ NOTHING = (
     "nor a base loss to follow meanwhile: the gradient was zero. Give base_loss=, or let the call "
     "wait for its values: executor=Workers(..., lag=0)"
 )
-# Calls with a gradient in evaluation mode after which the user is warned, if no other call was.
-IDLE = 10
-IN_EVALUATION = (
-    "{calls} calls have asked for a gradient in evaluation mode, in which the loss does not learn: "
-    "that of the draws is all there is. Call criterion.train(); as a part of a model, it follows "
-    "model.eval()"
+LEFT = (
+    "for {calls} calls the metric of all draws around a prediction was the same, and before they "
+    "differed: the model has left where the metric tells good from bad, or {advice}. Go back to an "
+    "earlier checkpoint, and take a smaller learning rate"
+)
+NOT_FINITE = (
+    "no prediction of a call is finite, so that there is nothing to follow: the loss is NaN, and "
+    "so is its gradient. Where an output may not be chosen, mask it with -1e9 in place of minus "
+    "infinity; else the model has diverged"
 )
 REMEDIES = {
     True: "Meanwhile the base loss trains the model",
@@ -73,6 +76,7 @@ class Record:
         signal: running share of differences between draws that are not zero; NaN before the first.
         metric_mean: the metric's, of the last call that was measured; NaN before it.
         update_seconds: what learning took in the last call.
+        told_not_finite: whether the user was told of a call without a finite prediction.
     """
 
     def __init__(self) -> None:
@@ -80,13 +84,14 @@ class Record:
         self.leading, self.has_base_loss, self.known = True, False, False
         self.signal = self.metric_mean = float("nan")
         self.update_seconds = 0.0
+        self.told_not_finite = False
         self.quality = Quality()
         self.history = History(REMEMBERED)
 
     def observe(self, measured: Measurement, metric: Metric, estimator: Estimator[Any]) -> bool:
         """Takes what the metric said of a batch's draws; whether there is a usable sample."""
         usable = measured.usable
-        self.skipped += int((~usable).sum())
+        self.skipped += measured.failed
         if not usable.any():
             return False
         values = measured.values[:, usable]
@@ -135,16 +140,18 @@ class Record:
             self.silent_calls = 0
         else:
             remedy = REMEDIES[self.has_base_loss]
-            self._count(SILENT, advice=estimator.silent_advice, remedy=remedy)
+            message = LEFT if self.signal > 0 else SILENT
+            self._count(message, advice=estimator.silent_advice, remedy=remedy)
+
+    def warn_if_not_finite(self, finite: Tensor) -> None:
+        """Warns, once, of a call in which no prediction `(batch,)` is."""
+        if not (self.told_not_finite or finite.any()):
+            self.told_not_finite = True
+            warn(NOT_FINITE)
 
     def warn_of_nothing(self) -> None:
         """The same, of calls in which there is nothing to follow."""
         self._count(NOTHING)
-
-    def warn_if_idle(self, looks: int) -> None:
-        """Warns of so many calls with a gradient from which nothing was learned, as from none."""
-        if looks == IDLE and not self.calls:
-            warn(IN_EVALUATION.format(calls=IDLE))
 
     def _count(self, message: str, **parts: Any) -> None:
         self.silent_calls += 1

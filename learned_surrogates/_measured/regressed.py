@@ -1,6 +1,5 @@
 """What is known of draws, weighed by what earlier calls measured."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -81,8 +80,7 @@ class Regressed(Estimator[BatchType]):
     def observe(self, measured: Measurement, seen: Context) -> None:
         (columns,) = seen
         if self.learns:
-            where = measured.of(torch.arange(columns.shape[1], device="cpu"))[measured.usable]
-            rows = columns.cpu()[:, where].flatten(0, 1)
+            rows = columns.cpu()[:, measured.usable].flatten(0, 1)
             count = len(self.regression.doubt)
             differences = self.responses(measured).float().flatten()
             self._take_rows(rows[:, :count], rows[:, count:], differences)
@@ -176,7 +174,7 @@ class Regressed(Estimator[BatchType]):
         }
 
     def faults(self, state: dict[str, Tensor]) -> Faults:
-        own = Regressed.save(self, with_replay=True)
+        own = Regressed.save(self, with_replay=False)
         shapes: Shapes = {key: tuple(value.shape) for key, value in own.items()}
         faults = check_shapes(state, shapes)
         faults.errors += not_finite(state, own)
@@ -184,7 +182,9 @@ class Regressed(Estimator[BatchType]):
 
     def load(self, state: dict[str, Tensor]) -> Faults:
         self.updates, self.calls, self.control.age = state["learned"].tolist()
-        self._take_learned(state["weights"], state["sums"], [state[name] for name in SUMS])
+        self.control.sums = state["sums"].to(self.control.sums, copy=True)
+        self.regression.weights = state["weights"].to(self.regression.weights, copy=True)
+        self.regression.sums = [state[name] for name in SUMS]
         return Faults()
 
     # Several processes
@@ -193,17 +193,10 @@ class Regressed(Estimator[BatchType]):
         return 1, 0, 1
 
     def shared(self) -> dict[str, Any]:
-        learned = {"calls": self.calls, "age": self.control.age}
-        return learned | Regressed.save(self, with_replay=False)
+        return {key: value.cpu() for key, value in self.save(with_replay=False).items()}
 
     def take(self, shared: dict[str, Any]) -> None:
-        self.calls, self.control.age = shared["calls"], shared["age"]
-        self._take_learned(shared["weights"], shared["sums"], [shared[name] for name in SUMS])
-
-    def _take_learned(self, weights: Tensor, control: Tensor, sums: Sequence[Tensor]) -> None:
-        self.control.sums = control.to(self.control.sums, copy=True)
-        self.regression.weights = weights.to(self.regression.weights, copy=True)
-        self.regression.sums = list(sums)
+        self.load(shared)
 
 
 def _check_settings(recipe: Recipe) -> None:

@@ -68,11 +68,11 @@ def measured_gradient(
     Returns:
         Two gradients `(batch, *sample)`, whose sum is unbiased.
     """
-    z, pairs, size = draws.z, len(draws.deviations), len(draws.z)
+    z, pairs = draws.z, len(draws.deviations)
     outputs = measured.values.shape[2:]
     count = max(1, outputs.numel())
     differences = half_differences(measured.values).reshape(pairs, -1, count)
-    differences, stands_for = measured.stand_in(differences, size)
+    differences, stands_for = measured.stand_in(differences)
     told, rest = estimate(
         send(differences, z),
         by_output(draws.deviations, outputs, 2),

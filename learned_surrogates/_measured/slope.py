@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .._contract import hooks
-from .._learning.gradient_step import apply_gradients, seeded
+from .._learning.gradient_step import adam, apply_gradients, follow_parameters, seeded
 from .._learning.sync import Sync
 from .._support.isolated import isolated
 from .control_variate import ControlVariate
@@ -51,7 +51,7 @@ class Slope:
         self.sync = sync
         self.device = torch.device("cpu")
         self.names: list[str] = []
-        self.forms: list[nn.Module] = []
+        self.forms = nn.ModuleList()
         self.optimizer: torch.optim.Optimizer | None = None
         self.control = ControlVariate(0, self.device)
         self.scale = torch.ones((), dtype=torch.float32, device="cpu")
@@ -142,7 +142,7 @@ class Slope:
             self.unsuited = True
             return
         with isolated(self.device), seeded(self.seed):
-            forms = [self._form(name, z.cpu().float(), y.cpu()) for name in names]
+            forms = nn.ModuleList(self._form(name, z.cpu().float(), y.cpu()) for name in names)
         self._attach(forms, names, (z.shape[1:], y.shape[1:]))
         scale = differences.float().std(correction=0)
         self.scale = scale.where(scale > 0, 1.0).to(self.device)
@@ -151,17 +151,17 @@ class Slope:
         """Makes forms for samples of these shapes, whose weights are to be loaded."""
         forms = self.imagined(names, shapes)
         if not isinstance(self.given, nn.Module):
-            forms = [form.to_empty(device="cpu") for form in forms]
+            forms.to_empty(device="cpu")
         self._attach(forms, names, shapes)
 
-    def imagined(self, names: Sequence[str], shapes: Shapes) -> list[nn.Module]:
+    def imagined(self, names: Sequence[str], shapes: Shapes) -> nn.ModuleList:
         """Forms without memory, so that no shape is too large to be asked about."""
         if isinstance(self.given, nn.Module):
-            return [self.given]
+            return nn.ModuleList([self.given])
         with isolated(torch.device("cpu")), torch.device("meta"):
             z = torch.zeros(1, *shapes[0], dtype=torch.float32)
             y = torch.zeros(1, *shapes[1], dtype=torch.int64)
-            return [build(name, z, y).float() for name in names]
+            return nn.ModuleList(build(name, z, y) for name in names).float()
 
     def afresh(self) -> "Slope":
         """Another one with the same settings, where this one lives."""
@@ -169,11 +169,11 @@ class Slope:
         slope.to(self.device)
         return slope
 
-    def _attach(self, forms: list[nn.Module], names: Sequence[str], shapes: Shapes) -> None:
+    def _attach(self, forms: nn.ModuleList, names: Sequence[str], shapes: Shapes) -> None:
         self.names, self.shapes, self.best, self.resting = list(names), shapes, 0, False
-        self.forms = [form.to(self.device) for form in forms]
+        self.forms = forms.to(self.device)
         self.control = ControlVariate(len(names), self.device, shapes[0].numel())
-        self.optimizer = self._optimizer()
+        self.optimizer = adam(self.forms, self.learning_rate)
 
     def slopes(self, z: Tensor, y: Tensor) -> Tensor:
         """dS/dz of every form, `(forms, *z.shape)`, detached."""
@@ -243,26 +243,19 @@ class Slope:
         self.device = device
         self.scale = self.scale.to(device)
         self.control.to(device)
-        for form in self.forms:
-            form.to(device)
-        if self.optimizer is not None:
-            # Loading moves Adam's state to where the parameters now are.
-            self.optimizer.load_state_dict(self.optimizer.state_dict())
+        self.forms.to(device)
+        follow_parameters(self.optimizer)
 
     def _form(self, name: str, z: Tensor, y: Tensor) -> nn.Module:
         return self.given if isinstance(self.given, nn.Module) else build(name, z, y).float()
 
-    def _optimizer(self) -> torch.optim.Optimizer | None:
-        parameters = [p for form in self.forms for p in form.parameters() if p.requires_grad]
-        return torch.optim.Adam(parameters, lr=self.learning_rate) if parameters else None
-
     def _keep_best(self) -> None:
         name, form, sums = self.name, self.forms[self.best], self.control.sums[self.best]
         moments = {} if self.optimizer is None else self.optimizer.state
-        self.forms, self.names, self.best = [form], [name], 0
+        self.forms, self.names, self.best = nn.ModuleList([form]), [name], 0
         self.control = ControlVariate(1, self.device, self.control.numbers)
         self.control.sums = sums[None].clone()
-        self.optimizer = self._optimizer()
+        self.optimizer = adam(self.forms, self.learning_rate)
         if self.optimizer is not None:
             for parameter in self.optimizer.param_groups[0]["params"]:
                 if parameter in moments:
@@ -270,7 +263,7 @@ class Slope:
 
     def _give_up(self) -> None:
         """No form is worth its cost, for now."""
-        self.forms, self.names, self.best, self.calls = [], [], 0, 0
+        self.forms, self.names, self.best, self.calls = nn.ModuleList(), [], 0, 0
         self.optimizer, self.resting = None, True
         self.control = ControlVariate(0, self.device)
         self.sync.agreed = False

@@ -47,8 +47,7 @@ def save(slope: Slope) -> dict[str, Tensor]:
         "z_shape": as_tensor(list(slope.shapes[0])),
         "target_shape": as_tensor(list(slope.shapes[1])),
     }
-    for number, form in enumerate(slope.forms):
-        state |= {f"form.{number}.{key}": value for key, value in form.state_dict().items()}
+    state |= {f"form.{key}": value for key, value in slope.forms.state_dict().items()}
     return state | save_adam(slope.optimizer, _named(slope))
 
 
@@ -79,9 +78,8 @@ def load(state: dict[str, Tensor], slope: Slope) -> tuple[Slope, Faults]:
         expected = _shapes_of(loaded.forms) | adam_shapes(own, _named(loaded))
         if faults := check_shapes(own, expected):
             return slope, faults
-        for number, form in enumerate(loaded.forms):
-            form.load_state_dict(part(state, f"form.{number}."))
-        _load_moments(loaded, part(state, "adam."))
+        loaded.forms.load_state_dict(part(state, "form."))
+        load_adam(loaded.optimizer, _named(loaded), part(state, "adam."))
         loaded.scale = state["scale"].to(slope.device, copy=True)
         loaded.control.sums = state["sums"].to(slope.device, copy=True)
     loaded.calls, loaded.best, unsuited, resting, loaded.control.age = state["slope"].tolist()
@@ -93,7 +91,7 @@ def shared(slope: Slope) -> dict[str, Any]:
     """What the other processes take, on the CPU."""
     return {
         "names": slope.names,
-        "weights": [_to_cpu(form.state_dict()) for form in slope.forms],
+        "weights": _to_cpu(slope.forms.state_dict()),
         "moments": part(_to_cpu(save_adam(slope.optimizer, _named(slope))), "adam."),
         "shapes": slope.shapes,
         "scale": slope.scale.cpu(),
@@ -115,9 +113,8 @@ def take(slope: Slope, shared: dict[str, Any]) -> None:
         slope.unsuited = True
         return
     slope.rebuild(shared["names"], shared["shapes"])
-    for form, weights in zip(slope.forms, shared["weights"], strict=True):
-        form.load_state_dict(weights)
-    _load_moments(slope, shared["moments"])
+    slope.forms.load_state_dict(shared["weights"])
+    load_adam(slope.optimizer, _named(slope), shared["moments"])
     slope.scale = shared["scale"].to(slope.device)
     slope.control.sums, slope.best = shared["sums"].to(slope.device), shared["best"]
     if kept:
@@ -149,29 +146,14 @@ def _rebuild(state: dict[str, Tensor], slope: Slope) -> None:
     slope.rebuild(names, samples)
 
 
-def _shapes_of(forms: list[nn.Module]) -> Shapes:
+def _shapes_of(forms: nn.ModuleList) -> Shapes:
     """Shapes of what the forms have in a state."""
-    return {
-        f"form.{number}.{key}": tuple(tensor.shape)
-        for number, form in enumerate(forms)
-        for key, tensor in form.state_dict().items()
-    }
-
-
-def _load_moments(slope: Slope, moments: dict[str, Tensor]) -> None:
-    """Takes Adam's moments of the forms' parameters."""
-    if slope.optimizer is not None:
-        trained = [name for name, p in _named(slope).items() if p.requires_grad]
-        load_adam(slope.optimizer, trained, moments)
+    return {f"form.{key}": tuple(tensor.shape) for key, tensor in forms.state_dict().items()}
 
 
 def _named(slope: Slope) -> dict[str, nn.Parameter]:
     """The forms' parameters by their names in the state."""
-    return {
-        f"{number}.{name}": parameter
-        for number, form in enumerate(slope.forms)
-        for name, parameter in form.named_parameters()
-    }
+    return dict(slope.forms.named_parameters())
 
 
 def _to_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

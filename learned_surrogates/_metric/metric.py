@@ -1,5 +1,6 @@
 """The user's metric: called safely, checked, and turned into an error."""
 
+import functools
 import math
 import numbers
 from collections.abc import Callable, Sequence
@@ -13,12 +14,12 @@ from torch import Tensor
 from .._support.checks import check_callable
 from .._support.warnings import warn
 from .calling_form import COUPLED, CROSSED, Form, coupling, crosstalk, find_form, told
-from .error import MetricError as MetricError, ReturnedError
+from .error import MetricError, ReturnedError
 from .objects import refuse_what_accumulates
 from .parameters import Reversed, first_two, is_reversed
 from .probe import Answer, fault_of_all, same, varies
 from .skip import Skip
-from .values import as_values, ask, described, shape_of_samples, stacked, take as take
+from .values import as_values, ask, described, shape_of_samples, stacked
 
 METRIC_HELP = (
     "A metric takes (predictions, targets) and returns one finite number a sample, or takes one "
@@ -29,6 +30,10 @@ SKIPPING = (
     " With on_metric_error='skip' such samples are left out and counted in stats['metric/skipped']."
 )
 PERCENT = " (best=100 for a percentage)"
+ENDLESS = (
+    "For what has no best value, such as a profit, give one that it does not reach: it only shifts "
+    "the loss"
+)
 CALLED_ALONE = (
     "metric {!r} makes {}, which is not the mean of its samples', {:g}. It is called with one "
     "sample at a time, and that is what is learned. If that is meant, {}"
@@ -50,6 +55,13 @@ ROUNDING = 1e-5
 Value = TypeVar("Value", float, Tensor)
 #: What was raised, by the sample that raised it.
 Causes = dict[int, Exception]
+
+
+def said_by(function: Callable[..., Any], name: str) -> Any:
+    """What a metric says of itself in an attribute, also within a `functools.partial`; or None."""
+    while isinstance(function, functools.partial) and not hasattr(function, name):
+        function = function.func
+    return getattr(function, name, None)
 
 
 class Metric:
@@ -88,32 +100,33 @@ class Metric:
         #: Whether someone said which direction is better.
         self.told_direction = True
         if higher_is_better is None:
-            self.told_direction = hasattr(function, "higher_is_better")
-            higher_is_better = bool(getattr(function, "higher_is_better", False))
+            said = said_by(function, "higher_is_better")
+            self.told_direction, higher_is_better = said is not None, bool(said)
         if best is None:
-            best = getattr(function, "best", None)
+            best = said_by(function, "best")
         if best is None and higher_is_better:
             raise ValueError(
                 "a metric where higher is better needs best=, the value of a perfect prediction: "
-                "the error that is learned is best - metric. For an IoU or an accuracy, best=1.0"
+                "the error that is learned is best - metric. For an IoU or an accuracy, best=1.0. "
+                + ENDLESS
             )
         if best is not None and not isinstance(best, numbers.Real):
             raise TypeError(f"best must be a number, the metric's best value; got {best!r}")
         if best is not None and not math.isfinite(best):
             raise ValueError(f"best must be finite; got {best!r}")
-        self.name = getattr(function, "__name__", type(function).__name__)
+        self.name = said_by(function, "__name__") or type(function).__name__
+        #: Whether it returns NaN for a sample to be left out, on which it is not defined.
+        self.may_be_undefined = bool(said_by(function, "may_be_undefined"))
+        #: Whether its form was said, and not by the function itself.
+        self.told_form = batched is not None and said_by(function, "batched") is None
         if is_reversed(function):
             warn(REVERSED.format(self.name, *first_two(function)))
             function = Reversed(function)
         self.function = function
         self.higher_is_better = higher_is_better
         self.best = 0.0 if best is None else float(best)
-        #: Whether it returns NaN for a sample to be left out, on which it is not defined.
-        self.may_be_undefined = bool(getattr(function, "may_be_undefined", False))
         #: How the function is called; None until that is known.
         self.form = None if batched is None else Form("batch" if batched else "sample")
-        #: Whether that was said, and not by the function itself.
-        self.told_form = batched is not None and not hasattr(function, "batched")
         #: What the user is to be told of it, and whether he has been told something.
         self.word: str | None = None
         self.said = False
@@ -306,7 +319,7 @@ class Metric:
         return (
             f"returned {value:g}, better than the best value {self.best:g}: pass best=, the "
             f"value of a perfect prediction{PERCENT * (self.best == 1 < value <= 100)}, or "
-            f"higher_is_better={not self.higher_is_better} if it is the other way round"
+            f"higher_is_better={not self.higher_is_better} if it is the other way round. {ENDLESS}"
         )
 
 

@@ -128,7 +128,7 @@ class SetDraws(Draws):
         with what it owes to w (`Spread`).
         """
         rest = half_differences(measured.by_sample)
-        rest, stands_for = measured.stand_in(rest, self.noise.shape[1])
+        rest, stands_for = measured.stand_in(rest)
         rest = rest - self._columns @ self._weights.float()
         rest = torch.where(stands_for > 0, stands_for * rest, 0.0) / len(rest)
         gradient = torch.einsum("pb,pb...->b...", send(rest, self.noise), self.noise) / self.width

@@ -63,7 +63,9 @@ class SetBatch(Batch):
         return prediction.reshape(self.call.shape)
 
     def reduce(self, value: Tensor, reduction: str) -> Tensor:
-        value = super().reduce(value, reduction)
+        # One set without members has no value, and is a mean of none.
+        nothing = not self.shape and not len(value)
+        value = super().reduce(value, "mean" if nothing and reduction == "none" else reduction)
         return value.reshape(self.shape) if reduction == "none" else value
 
 
@@ -270,17 +272,6 @@ class PartlyKnown(Regressed[SetType]):
         return self._correction.faults(own) + super().faults(rest)
 
     def load(self, state: dict[str, Tensor]) -> Faults:
-        self._take_correction(state)
-        return super().load(state)
-
-    def shared(self) -> dict[str, Any]:
-        correction = {key: value.cpu() for key, value in self._correction.save().items()}
-        return super().shared() | correction
-
-    def take(self, shared: dict[str, Any]) -> None:
-        super().take(shared)
-        self._take_correction(shared)
-
-    def _take_correction(self, state: dict[str, Tensor]) -> None:
         self._correction.load(state)
         self._correction.quality.to(self.device)
+        return super().load(state)

@@ -154,9 +154,14 @@ def adam_shapes(state: dict[str, Tensor], named: dict[str, nn.Parameter]) -> Sha
 
 
 def load_adam(
-    optimizer: torch.optim.Optimizer, names: list[str], moments: dict[str, Tensor]
+    optimizer: torch.optim.Optimizer | None,
+    named: dict[str, nn.Parameter],
+    moments: dict[str, Tensor],
 ) -> None:
-    """Takes Adam's moments of the optimizer's parameters, which have these names."""
+    """Takes Adam's moments of named parameters, of which it has those that are trained."""
+    if optimizer is None:
+        return
+    names = [name for name, parameter in named.items() if parameter.requires_grad]
     state: dict[str, Any] = optimizer.state_dict()
     state["state"] = {
         index: {key: moments[f"{name}.{key}"].clone() for key in MOMENTS}

@@ -74,8 +74,8 @@ class ReadingDraws(Draws):
         which has the same mean for every h and c (see `score_function.estimate`; the leave-one-out
         baseline: Kool, van Hoof, Welling, 2019).
         """
-        count, size = self.drawn.shape[:2]
-        rest, stands_for = measured.stand_in(centred(measured.values), size)
+        count = len(self.drawn)
+        rest, stands_for = measured.stand_in(centred(measured.values))
         if self.columns.shape[2]:
             rest = rest - self.share * (self.columns @ self._weights.float())
         rest = torch.where(stands_for > 0, stands_for * rest, 0.0) / (count - 1)

@@ -238,6 +238,7 @@ def test_a_base_loss_with_no_weight_left_has_no_part_in_the_gradient():
     core = core_of(criterion)
     core.estimator.slope.control.sums[:, 0] = core.estimator.slope.control.sums[:, 1] = 1.0
     assert core.estimator.slope.confirmed == 1
+    core.record.leading = False
     called.clear()
     _, gradient = step(criterion, batch(40))
     assert not called

@@ -276,12 +276,15 @@ def test_more_draws_are_as_much_quieter(smoothing):
 
 
 def test_of_a_part_of_a_batch_each_has_its_own_value_and_the_others_the_mean():
+    nan = float("nan")
     measured = Measurement(
-        values=torch.tensor([[1.0, 2.0, 9.0], [3.0, 4.0, 9.0]]),
-        usable=torch.tensor([True, True, False]),
-        positions=torch.tensor([3, 1, 0]),
+        values=torch.tensor([[9.0, 2.0, nan, 1.0, nan], [9.0, 4.0, nan, 3.0, nan]]),
+        usable=torch.tensor([False, True, False, True, False]),
+        arrived=torch.tensor([True, True, False, True, False]),
+        stands_for=5 / 3,
     )
-    assert measured.over_batch(5).tolist() == [2.5, 3.0, 2.5, 2.0, 2.5]
+    assert measured.failed == 1
+    assert measured.over_batch.tolist() == [2.5, 3.0, 2.5, 2.0, 2.5]
 
 
 def test_a_gradient_that_is_checked_has_draws_of_its_own():

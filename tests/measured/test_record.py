@@ -32,9 +32,8 @@ def estimator(r2=NAN, **others):
 def measured(first, second, usable=None):
     """Errors of two draws."""
     values = torch.tensor([first, second], dtype=torch.float64)
-    return Measurement(
-        values=values, usable=torch.tensor(usable or [True] * len(first), dtype=torch.bool)
-    )
+    every = torch.ones(len(first), dtype=torch.bool)
+    return Measurement(values=values, usable=torch.tensor(usable or every.tolist()), arrived=every)
 
 
 def test_figures_are_of_samples_on_which_the_metric_did_not_fail():
@@ -139,3 +138,23 @@ def test_what_is_told():
     }
     assert {name: stats[name] for name in expected} == expected
     assert record.stats(estimator(replay=None), 4, 0.0)["replay/size"] == 0
+
+
+def test_a_call_without_any_finite_prediction_is_told_of_once():
+    record = Record()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        record.warn_if_not_finite(torch.tensor([False, True]))
+    with pytest.warns(UserWarning, match="mask it with -1e9"):
+        record.warn_if_not_finite(torch.tensor([False, False]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        record.warn_if_not_finite(torch.tensor([False, False]))
+
+
+def test_where_draws_once_differed_the_model_is_said_to_have_left():
+    record = Record()
+    record.signal = 1e-3
+    with pytest.warns(UserWarning, match="has left where the metric tells"):
+        for _ in range(100):
+            record.warn_if_silent(measured([1.0, 2.0], [1.0, 2.0]), estimator())

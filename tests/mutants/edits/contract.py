@@ -49,7 +49,7 @@ EDITS = [
         ("if self.task.measured and isinstance(self.fit, FitValues):", "if False:"),
         ('if self.data != "local" and self.generator is None:', "if False:"),
         ("self.executor is not None and self.executor.lag != 0", "self.executor is not None"),
-        ("(late or self.metric_budget is not None)", "late"),
+        ("(self.late or self.metric_budget is not None)", "self.late"),
         ("hooks.generator(self.task) if given is None else given", "given"),
         ('self.generator is None else "local-global"', 'self.generator is None else "global"'),
         ("self.fit.batch_size or self.task.batch_size", "self.task.batch_size"),

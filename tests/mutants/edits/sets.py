@@ -66,7 +66,7 @@ EDITS = [
         "sets/test_correction.py sets/test_known.py",
         ("self.quality.sure_signal_to_noise**2", "self.quality.sure_signal_to_noise"),
         ("ratio + 1 / HORIZON", "ratio + HORIZON"),
-        ("if ratio == ratio else 1.0", "if ratio == ratio else 0.0"),
+        ("if ratio == ratio else 0.0", "if ratio == ratio else 1.0"),
     ),
     *of(
         "_measured/quality.py",
@@ -100,9 +100,12 @@ EDITS = [
         ("values if told else torch.full_like(values, torch.nan), None", "values, None"),
     ),
     *of(
-        "_measured/ahead.py",
+        "_measured/core.py",
         f"{KNOWN} sets/test_sets_held_wrongly.py",
         ("if record.calls or self.estimator.updates or not", "if not"),
-        ("with self.rollback.on_error():", "if True:"),
+        (
+            "with self.unchanged_by_errors():\n            self.estimator.follow",
+            "if True:\n            self.estimator.follow",
+        ),
     ),
 ]
