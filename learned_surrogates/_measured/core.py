@@ -226,7 +226,9 @@ class MeasuredCore(Core):
         Where nothing was measured, what was learned, as far as it was confirmed, and the base loss
         for the rest; and of both, the base loss has its share.
         """
+        sure = isinstance(draws, KnownDraws)
         if measured is not None and measured.usable.any():
+            sure = True
             known, correction = draws.gradient(measured)
             if learning and self.recipe.correction is None:
                 self.estimator.weigh(batch, correction)
@@ -238,7 +240,7 @@ class MeasuredCore(Core):
                 self.record.warn_of_nothing()
         given = 0.0 if base is None else self.base_share
         share = 0.0 if base is None else 1 - (1 - given) * weight
-        reading = learning and weight == 1 and (self.record.calls + 1) % self.recipe.fit.every == 0
+        reading = learning and sure and (self.record.calls + 1) % self.recipe.fit.every == 0
         other = base().to(gradient) if base is not None and (share or reading) else None
         if reading:
             self.record.quality.read(batch, gradient, other)
