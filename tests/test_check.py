@@ -482,8 +482,8 @@ def test_it_says_how_noisy_a_step_is_where_that_is_known():
     criterion = LearnedSurrogateLoss(lambda z, y: (z[:, 0] > 9).float(), surrogate="none")
     batches = [(torch.randn(8, 40, generator=random), torch.zeros(8, 40)) for _ in range(60)]
     assert math.isnan(criterion.check(batches[:2]).signal_to_noise)
-    metric = lambda z, y: (z[:, 0] > torch.rand(8, generator=random)).float()  # noqa: E731
-    noisy = LearnedSurrogateLoss(metric, surrogate="none", fit=Fit(every=1))
+    metric = lambda z, y: (z[:, 0] > torch.rand(len(z), generator=random)).float()  # noqa: E731
+    noisy = LearnedSurrogateLoss(metric, batched=True, surrogate="none", fit=Fit(every=1))
     for z, y in batches:
         noisy(z.clone().requires_grad_(), y).backward()
     check = noisy.check(batches[:4])

@@ -311,7 +311,9 @@ def test_a_partial_says_what_its_metric_says():
 
 def test_maps_may_be_bool():
     said, true = torch.tensor([[True, False, True]]), torch.tensor([[True, True, True]])
-    torch.testing.assert_close(counts(said, true, classes=2), counts(+said, 1 * true, classes=2))
+    torch.testing.assert_close(
+        counts(said, true, classes=2), counts(said.long(), true.long(), classes=2)
+    )
 
 
 @pytest.mark.parametrize(

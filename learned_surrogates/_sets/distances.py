@@ -44,7 +44,7 @@ class Distances(Hits):
         """Those of hits and claims, then linear and quadratic kappa. By zones."""
         zones = self.zones.shape[1]
         counts, off = numbers.split([numbers.shape[1] - 2 * zones, 2 * zones], 1)
-        said = counts.unflatten(1, (2, *self.positives.shape[1:]))[:, 1]
+        said = counts.unflatten(1, (3, *self.positives.shape[1:]))[:, 1]
         by_chance = torch.einsum("bzc,pck,bzk->bpz", said, self.between, self.positives)
         by_chance = (by_chance / self.items.clamp(min=1).transpose(1, 2)).clamp(min=LEAST)
         kappas = 1 - off.unflatten(1, (2, zones)) / by_chance

@@ -15,6 +15,8 @@ NODES = torch.linspace(-5.4, 6.6, 21, dtype=torch.float64)
 REACH = 9.0
 # Of a count: what keeps ratios finite where nothing is claimed.
 LEAST = 0.5
+# Of no claim of an item that is claimed.
+LEAST_CHANCE = 1e-6
 # Of an IoU's standard deviation under noise.
 LEAST_DEVIATION = 1e-3
 
@@ -34,7 +36,7 @@ class Hits(Parts):
         threshold: above which a logit claims its class; None is for the class with the highest.
     """
 
-    columns = 8
+    columns = 9
 
     def __init__(
         self,
@@ -71,9 +73,10 @@ class Hits(Parts):
     def scores(self, numbers: Tensor) -> Tensor:
         """Accuracy, recall, precision, F1, IoU, chance that it is above one half, correlation.
 
-        Each the mean over the classes that occur; and F1 of all classes together. By zones.
+        Each the mean over the classes that occur; F1 of all classes together; and, of those that do
+        not occur, that none is claimed. By zones.
         """
-        hits, said = numbers.unflatten(1, (2, *self.positives.shape[1:])).unbind(1)
+        hits, said, none = numbers.unflatten(1, (3, *self.positives.shape[1:])).unbind(1)
         true, items = self.positives, self.items
         union = true + said - hits + LEAST
         iou = hits / union
@@ -90,6 +93,7 @@ class Hits(Parts):
         occurs = (true > 0).to(hits)
         means = [(each * occurs).sum(2) / occurs.sum(2).clamp(min=1) for each in found]
         means.append(2 * hits.sum(2) / (true + said).sum(2).clamp(min=LEAST))
+        means.append((none.exp() * (1 - occurs)).sum(2) / (1 - occurs).sum(2).clamp(min=1))
         return torch.stack(means, 2).flatten(1)
 
     def _deviation(self, iou: Tensor, union: Tensor) -> Tensor:
@@ -99,8 +103,9 @@ class Hits(Parts):
         return (variance / union.square()).detach().sqrt().clamp(min=LEAST_DEVIATION)
 
     def _numbers(self, said: Tensor) -> Tensor:
-        """`(sets, numbers)`: hits, then claims, by zone and class."""
-        return self._hits_and_claims(said).flatten(1)
+        """`(sets, numbers)`: hits, claims, and the log chance of no claim, by zone and class."""
+        none = self._counted(torch.log1p(-said.clamp(max=1 - LEAST_CHANCE)))
+        return torch.cat([self._hits_and_claims(said), none[:, None]], 1).flatten(1)
 
     def _hits_and_claims(self, said: Tensor) -> Tensor:
         return torch.stack([self._counted(said * self.marked), self._counted(said)], 1)

@@ -32,15 +32,17 @@ def test_the_outline_s_f1_is_that_of_scipy_s_outlines():
 def test_runs_take_the_place_of_those_that_they_repeat(monkeypatch, tmp_path, capsys):
     masks = (torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)) < 0.4).float()
     tiny = dict.fromkeys(("train", "validation", "test"), (masks + 0.1, masks))
-    monkeypatch.setattr(digit_masks, "RESULTS", tmp_path / "runs.json")
+    results = tmp_path / "runs.json"
     monkeypatch.setattr(digit_masks, "splits", lambda *_: tiny)
     losses = [digit_masks.CONTROL, "1 - soft IoU", "outline, Masks()"]
     sizes = ["--seeds", "2", "--before", "2", "--steps", "2"]
-    monkeypatch.setattr("sys.argv", ["digit_masks", *sizes, "--losses", *losses])
+    monkeypatch.setattr(
+        "sys.argv", ["digit_masks", *sizes, "--results", str(results), "--losses", *losses]
+    )
     digit_masks.main()
-    once = runs.read(digit_masks.RESULTS)
+    once = runs.read(results)
     digit_masks.main()
-    assert runs.read(digit_masks.RESULTS) == once
+    assert runs.read(results) == once
     tuned = [run for run in once if run["loss"] == "1 - soft IoU"]
     assert [run["seed"] for run in tuned] == [0, 0, 1]  # the second at the first's best rate
     assert len(once) == 2 + 3 * 3 + 2 * 3  # of checkpoints, three losses, and two thresholds

@@ -70,14 +70,17 @@ def test_data_are_dealt_anew_for_each_seed(problem):
 
 
 def test_runs_take_the_place_of_those_that_they_repeat(monkeypatch, tmp_path):
-    monkeypatch.setattr(study, "RESULTS", tmp_path / "runs.json")
+    results = tmp_path / "runs.json"
     monkeypatch.setattr(study, "PROBLEMS", {"diabetes": study.PROBLEMS["diabetes"]})
     sizes = ["--seeds", "2", "--before", "2", "--steps", "2"]
-    monkeypatch.setattr("sys.argv", ["graded_kappa", *sizes, "--losses", "soft kappa", "Sets()"])
+    monkeypatch.setattr(
+        "sys.argv",
+        ["graded_kappa", *sizes, "--losses", "soft kappa", "Sets()", "--results", str(results)],
+    )
     study.main()
-    once = runs.read(study.RESULTS)
+    once = runs.read(results)
     study.main()
-    assert runs.read(study.RESULTS) == once
+    assert runs.read(results) == once
     assert [row["loss"] for row in once[::3]] == ["checkpoint", "soft kappa", "Sets()"]
     assert {row["way"] for row in once} == set(study.WAYS)
     assert all(len(row["test"]) == 2 for row in once)

@@ -19,7 +19,10 @@ from learned_surrogates import MetricError
 from learned_surrogates._fitted.core import ValueCore
 
 # An answer with a doubt is one.
-pytestmark = pytest.mark.filterwarnings("ignore:target has angles up to:UserWarning")
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore:{told}:UserWarning")
+    for told in ("target has angles up to", "no prediction of a call is finite")
+]
 
 PACKAGE = Path(learned_surrogates.__file__).parent
 NUMBER = {"suite": 40, "long": 2000}

@@ -85,8 +85,8 @@ def test_hits_and_claims_are_counted_and_expected_by_zone_and_class():
     marked = torch.rand(2, 3, 7, generator=random) < 0.5
     zones = torch.rand(2, 2, 7, generator=random) < 0.6
     hits = Hits(lambda z: z, marked, zones, torch.tensor(0.5, dtype=torch.float64), 0.3)
-    counted = hits.of(logits).view(2, 2, 2, 3)
-    expected = hits.means(logits).view(2, 2, 2, 3)
+    counted = hits.of(logits).view(2, 3, 2, 3)
+    expected = hits.means(logits).view(2, 3, 2, 3)
     for s, zone, c in np.ndindex(2, 2, 3):
         chosen = zones[s, zone]
         for what, items in enumerate((chosen & marked[s, c], chosen)):
@@ -94,6 +94,10 @@ def test_hits_and_claims_are_counted_and_expected_by_zone_and_class():
             assert counted[s, what, zone, c] == (z > 0.3).sum()
             chance = norm.cdf((z - 0.3) / 0.5).sum()
             assert expected[s, what, zone, c].item() == pytest.approx(chance)
+        none = norm.sf((logits[s, c][chosen].numpy() - 0.3) / 0.5).prod()
+        assert expected[s, 2, zone, c].exp().item() == pytest.approx(none, rel=1e-4)
+        said = (logits[s, c][chosen] > 0.3).any().item()
+        assert counted[s, 2, zone, c].exp().item() == pytest.approx(float(not said), abs=1e-5)
 
 
 def test_the_chance_of_an_iou_above_one_half_is_that_of_draws():

@@ -397,3 +397,22 @@ def test_a_base_loss_that_is_spent_hands_over(draws):
         shares.append(criterion.stats["base_loss/share"])
     assert shares[0] == 1
     assert shares[-1] == 0
+
+
+def test_that_nothing_is_said_of_an_empty_mask_is_known():
+    """Of Dice, which is 1 there if nothing is, and 0 else."""
+
+    def dice(said, true):
+        total = said.sum() + true.sum()
+        return 2 * (said & true).sum() / total if total else torch.ones(())
+
+    criterion = LearnedSurrogateLoss(
+        dice, task=segmentation.Masks(), higher_is_better=True, best=1.0
+    )
+    random = torch.Generator().manual_seed(0)
+    for _ in range(30):
+        masks = torch.zeros(32, 8, 8, dtype=torch.bool)
+        masks[::2, 2:6, 2:6] = True
+        logits = torch.randn(32, 8, 8, generator=random) + 4 * masks - 2.5
+        criterion(logits.requires_grad_(), masks).backward()
+    assert criterion.stats["surrogate/r2"] > 0.6  # of hits and claims alone, 0.01
