@@ -23,8 +23,9 @@ def mean_ratio(chances: Tensor, alike: Tensor | None = None, size: Tensor | int 
     Returns:
         `(...)`.
     """
-    variances = chances * (1 - chances)
-    mean, variance = chances.sum(-1), variances.sum(-1)
+    squares = chances.square()
+    mean = chances.sum(-1)
+    variance = mean - squares.sum(-1)
     least = torch.finfo(chances.dtype).eps
     some = -torch.expm1(torch.log1p(-chances.clamp(max=1 - least)).sum(-1))
     # Where next to nothing happens, neither does it matter what.
@@ -34,7 +35,9 @@ def mean_ratio(chances: Tensor, alike: Tensor | None = None, size: Tensor | int 
     v = ((variance + mean.square()) / given - happened.square()).clamp(min=0)
     ratio = 1 / b + v / b**3
     if alike is not None:
-        hits, spread = (part.where(alike, 0.0).sum(-1) for part in (chances, variances))
+        counted = alike.to(chances)
+        hits = torch.linalg.vecdot(chances, counted)
+        spread = hits - torch.linalg.vecdot(squares, counted)
         a = hits / given
         covariance = (hits * mean + spread) / given - a * happened
         ratio = ratio * (1 + a) - covariance / b**2

@@ -49,7 +49,7 @@ class SupCon(nn.Module):
         """The loss, a scalar.
 
         Args:
-            features: `(n, d)`, of any length.
+            features: `(n, d)`, of any length above 1e-6.
             labels: `(n,)` integers. A sample alone with its label is left out of the mean; where
                 all are, the loss is zero and a warning says so.
         """

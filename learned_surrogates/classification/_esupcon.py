@@ -62,7 +62,7 @@ class ESupCon(Prototypes):
         """The loss, a scalar.
 
         Args:
-            features: `(n, dim)`, of any length, n from 1; all views of all samples.
+            features: `(n, dim)`, of any length above 1e-6, n from 1; all views of all samples.
             labels: `(n,)` integers.
         """
         features, labels = self._checked(features, labels)

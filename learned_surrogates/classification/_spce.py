@@ -54,7 +54,7 @@ class SPCE(nn.Module):
         """The loss, a scalar.
 
         Args:
-            features: `(n, d)`, of any length, n from 1.
+            features: `(n, d)`, of any length above 1e-6, n from 1.
             labels: `(n,)` integers.
         """
         affinities, own = self._affinities(features, labels)

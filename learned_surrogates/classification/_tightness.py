@@ -56,7 +56,7 @@ class Tightness(Prototypes):
         """The loss, a scalar.
 
         Args:
-            features: `(n, dim)`, of any length, n from 1.
+            features: `(n, dim)`, of any length above 1e-6, n from 1.
             labels: `(n,)` integers.
         """
         features, labels = self._checked(features.detach(), labels)

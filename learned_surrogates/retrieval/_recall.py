@@ -24,7 +24,7 @@ def recall_at_k(
     that have all become the same, or are not numbers, retrieve nothing.
 
     Args:
-        embeddings: `(n, d)`, of any length.
+        embeddings: `(n, d)`, of any length above 1e-6.
         labels: `(n,)` integers. An example alone with its label is no query.
         k: length of the list, or several.
         form: "any", the benchmarks' r@k: whether one of the first k has the query's label. "share":

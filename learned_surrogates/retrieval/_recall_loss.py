@@ -111,7 +111,7 @@ class RecallAtK(nn.Module):
         """The loss, a scalar.
 
         Args:
-            embeddings: `(M, d)`, of any length.
+            embeddings: `(M, d)`, of any length above 1e-6.
             labels: `(M,)` integers. An example alone with its label is no query; where all are, the
                 loss is zero and a warning says so.
         """
