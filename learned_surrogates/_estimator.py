@@ -82,7 +82,7 @@ class Estimator(ABC, Generic[BatchType]):
     """
 
     updates: int = 0
-    #: How often as much as in a call is measured before the first one, to begin with something.
+    #: Measurements before the first call, each as large as a call's.
     ahead: int = 0
 
     @property
@@ -160,7 +160,8 @@ class Estimator(ABC, Generic[BatchType]):
 
     @abstractmethod
     def update(self, steps: int) -> None:
-        """Fits by some gradient steps, together with the other processes."""
+        """Fits what it learns, together with the other processes: by so many gradient steps, or by
+        solving for it, which counts as so many."""
 
     # What is told
 

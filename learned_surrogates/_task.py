@@ -189,8 +189,8 @@ class Task(ABC, Generic[BatchType]):
     def perfect(self, batch: BatchType) -> list[Any]:
         """Predictions, as the metric takes them, of which one should be the best there is.
 
-        None where the task knows of none. Where it is not sure, as `target_is_best` says, the user
-        is warned of a metric that is better for other predictions; else that is an error.
+        An empty list where the task knows of none. Where it is not sure, as `target_is_best` says,
+        the user is warned of a metric that is better for other predictions; else that is an error.
         """
         return [self.decode(batch)[1]] if self.target_is_best else []
 

@@ -64,7 +64,7 @@ def test_unbiased_whatever_is_made_of_the_controls(head, share):
     batch = task.read(*arguments)
     random = torch.Generator().manual_seed(1)
     controls = Controls(task, batch)
-    weights = torch.randn(len(Controls.doubt(task)), generator=random)
+    weights = torch.randn(len(Controls.ridge(task)), generator=random)
     found = []
     for _ in range(40):
         drawn = task.random_classes(batch, 4, random)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .._batch import Batch
-from .._support.moderate import marks
+from .._support.moderate import fill_values
 from .call import Call, NotAsked
 from .hooks import sample_with_score
 
@@ -46,7 +46,7 @@ def slopes(call: Call) -> tuple[Tensor, Tensor, Tensor]:
     rest = (_draw(batch, call, seed)[1] for seed in range(half, DRAWS))
     along = torch.stack([torch.stack([(score * unit).sum(1) for unit in units]) for score in rest])
     told = (f[half:, None] * along).flatten(1)
-    plain = z[z.isfinite() & ~marks(z)]
+    plain = z[z.isfinite() & ~fill_values(z)]
     step = STEP * (float(plain.std(correction=0)) if len(plain) else 0.0) or STEP
     seen = _seen(call, z, units, step, coin)
     for _ in range(HALVINGS):

@@ -25,8 +25,8 @@ WAITING = (
 class Sync:
     """The processes that fit one surrogate: those of a group, where there are several.
 
-    Nothing travels but in `agree` (once) and in `mean` (at every update), and both are reached by
-    a count of learning calls alone: never in evaluation.
+    Nothing travels but in an election (see `election`), where they do not agree yet, and in `mean`,
+    at every update. Both are reached by a count of learning calls alone: never in evaluation.
 
     Args:
         sync: the process group; True takes the default one, if there is one at the call. False

@@ -9,7 +9,7 @@ MOST = 20.0
 MOMENTUM = 0.02
 
 
-class Size:
+class DifferenceScale:
     """The running mean size of differences that are not zero.
 
     What is learned takes a difference for at most `MOST` times it, so that a single one of a

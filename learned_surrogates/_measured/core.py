@@ -112,7 +112,7 @@ class MeasuredCore(Core):
         return bool(self.record.calls)
 
     def _draw_otherwise(self) -> None:
-        """Has a call after which the random stream is as it was draw as no other such call has."""
+        """Sets a random stream for a call that is to leave none behind: another one each time."""
         self.looks += 1
         drawn = int(torch.randint(2**32, (), generator=self.random, device="cpu"))
         self.random.manual_seed(drawn << 30 | self.looks % 2**30)

@@ -13,7 +13,7 @@ from .._state.tensors import ANY, Faults, Shapes, as_tensor, part
 from .._support.moderate import moderate
 from .._support.transfer import send
 from .._support.warnings import warn
-from .bounded import Size
+from .bounded import DifferenceScale
 from .draws import as_samples, half_differences
 from .slope import FEWEST_ROWS, Rows, Slope
 
@@ -41,7 +41,7 @@ class Experience:
         #: Shape of the metric's values behind the batch; None before the first.
         self.outputs: torch.Size | None = None
         #: How large differences are that are not zero.
-        self.size = Size()
+        self.size = DifferenceScale()
         #: Whether what there is comes from a state, and has not been held against the metric.
         self.loaded = False
         self._sizes: list[float] = []

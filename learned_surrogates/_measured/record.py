@@ -71,8 +71,8 @@ class Record:
         skipped: samples on which the metric failed, or whose prediction was not finite.
         leading: whether the base loss leads, if there is one.
         has_base_loss: whether there was one at the last call.
-        known: whether the last call's gradient was known without draws, and how far it is to be
-            trusted is left to the figures.
+        known: whether the last call's gradient was known without draws, and nobody but the figures
+            tells whether the base loss has led as far as it does.
         signal: running share of differences between draws that are not zero; NaN before the first.
         metric_mean: the metric's, of the last call that was measured; NaN before it.
         update_seconds: what learning took in the last call.

@@ -34,7 +34,7 @@ class Regressed(Estimator[BatchType]):
     and how far those weights hold of draws that they were not fitted to is followed beside it.
 
     Args:
-        doubt: of each column (see `Regression`); none where nothing is known.
+        ridge: of each column (see `Regression`); none where nothing is known.
         beside: of so many functions, behind the columns of what is seen, no mean is known, but how
             they correlate with the metric is followed, too.
         recipe: how much is drawn, and how often the weights are solved for.
@@ -48,7 +48,7 @@ class Regressed(Estimator[BatchType]):
 
     def __init__(
         self,
-        doubt: Tensor,
+        ridge: Tensor,
         recipe: Recipe,
         sync: Sync,
         random: torch.Generator,
@@ -61,14 +61,14 @@ class Regressed(Estimator[BatchType]):
         self.random = random
         self.device = torch.device("cpu")
         self.updates = self.calls = 0
-        self.regression = Regression(doubt)
+        self.regression = Regression(ridge)
         #: Of all that is told and, after it, of the functions beside it.
         self.control = ControlVariate(1 + beside, self.device)
 
     @property
     def learns(self) -> bool:
         """Whether there are columns."""
-        return bool(len(self.regression.doubt))
+        return bool(len(self.regression.ridge))
 
     def differences(self, values: Tensor) -> Tensor:
         return values[1:] - values[:1]
@@ -81,7 +81,7 @@ class Regressed(Estimator[BatchType]):
         (columns,) = seen
         if self.learns:
             rows = columns.cpu()[:, measured.usable].flatten(0, 1)
-            count = len(self.regression.doubt)
+            count = len(self.regression.ridge)
             differences = self.responses(measured).float().flatten()
             self._take_rows(rows[:, :count], rows[:, count:], differences)
 

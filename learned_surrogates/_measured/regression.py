@@ -13,17 +13,17 @@ class Regression:
     """Least squares of d on columns x, over calls, the older ones counting less and less.
 
     Args:
-        doubt: for each column, how far it is doubted: a ridge of so many rows in which d does not
-            vary with it, `(columns,)`. A column that is likely to matter needs little, one of many
-            that may not needs more. Columns of one doubt are alike, and doubted by their mean size:
-            one that has hardly varied yet must not be worth any number.
+        ridge: the penalty on each column's weight, `(columns,)`: so many rows of the column's usual
+            size in which d is 0. A column that is likely to matter needs little, one of many that
+            may not needs more. Columns of one penalty share their usual size, so that one that has
+            hardly varied yet does not get any weight.
     """
 
-    def __init__(self, doubt: Tensor):
-        self.doubt = doubt.to(dtype=torch.float64, device="cpu")
-        alike = (self.doubt[:, None] == self.doubt).double()
+    def __init__(self, ridge: Tensor):
+        self.ridge = ridge.to(dtype=torch.float64, device="cpu")
+        alike = (self.ridge[:, None] == self.ridge).double()
         self._alike = alike / alike.sum(1, keepdim=True)
-        columns = len(doubt)
+        columns = len(ridge)
         #: Sums of x x' and x d over rows, and the number of rows that tell, faded alike.
         self.normal = torch.zeros(columns, columns, dtype=torch.float64, device="cpu")
         self.products = torch.zeros(columns, dtype=torch.float64, device="cpu")
@@ -53,8 +53,8 @@ class Regression:
         energy = self.normal.diagonal()
         varies = energy > 0
         usual = torch.maximum(energy, self._alike @ energy)
-        ridge = self.doubt * usual / self.rows.clamp(min=1)
-        normal = self.normal + torch.diag(torch.where(varies, ridge, 1.0))
+        penalty = self.ridge * usual / self.rows.clamp(min=1)
+        normal = self.normal + torch.diag(torch.where(varies, penalty, 1.0))
         factor, failed = torch.linalg.cholesky_ex(normal)
         if not failed:
             weights = torch.cholesky_solve(self.products[:, None], factor)[:, 0]
@@ -68,5 +68,5 @@ class Regression:
     @sums.setter
     def sums(self, sums: list[Tensor]) -> None:
         self.normal, self.products, self.rows, self.squares = (
-            each.to(self.doubt, copy=True) for each in sums
+            each.to(self.ridge, copy=True) for each in sums
         )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .._state.tensors import ANY, Shapes, as_tensor, not_finite
-from .._support.moderate import marks, moderate
+from .._support.moderate import fill_values, moderate
 from .._support.precision import at_least_float32
 from .._support.warnings import warn
 
@@ -52,7 +52,8 @@ class Smoothing:
         #: the first call.
         self.moments: Tensor | None = None
         self.calls = 0
-        #: Whether errors are of what only may go with the prediction, and count if they are small.
+        #: Whether it is not sure that target and prediction are of one thing, so that errors count
+        #: only if they are small.
         self.doubtful = False
         self._width: Tensor | None = None
 
@@ -74,7 +75,7 @@ class Smoothing:
             self.doubtful = target.numel() != z.numel() or not target.is_floating_point()
         # Before it is rounded: of times in seconds, float32 has no digits left for an error.
         error = torch.zeros_like(z) if meant is None else z - meant.to(z)
-        marked, labelled = marks(z), error.isfinite()
+        marked, labelled = fill_values(z), error.isfinite()
         z, error = z.where(~marked, 0.0), error.where(labelled & ~marked, 0.0)
         finite = moderate(z) & moderate(error)
         if self.moments is None and len(z):
@@ -197,7 +198,7 @@ def _rule(moments: Tensor, doubtful: bool) -> Tensor:
 
     spread, error = variance.sqrt(), pooled(error_variance).sqrt()
     if doubtful:
-        # Of what the outputs do not follow, errors vary by more than these.
+        # If prediction and target are not of one thing, errors vary by more than the outputs.
         believed = (error < pooled(spread)).all()
         error_mean, error_variance, error = (
             each.where(believed, 0.0) for each in (error_mean, error_variance, error)

@@ -64,8 +64,9 @@ class Form:
 
     Attributes:
         takes: a batch, a batch of one, or a sample alone.
-        watched: how many batches more are held against their samples alone, if they do not tell
-            before: whether a sample's value stays, or the number for all is another than theirs.
+        watched: how many batches more are compared with their samples alone, until one has told.
+            Where it takes a batch: whether a sample has the same value alone. Where it takes one
+            sample: whether a whole batch's number is the mean of its samples'.
     """
 
     takes: Literal["batch", "one", "sample"]

@@ -278,7 +278,10 @@ class Metric:
     def _blamed(
         self, fine: Tensor, predictions: Any, values: Tensor, causes: Causes
     ) -> tuple[int, ...] | None:
-        """Where the first value is missing that the metric owes; keeps what the first met with."""
+        """The place of the first value that is missing, though the metric should have one.
+
+        Notes, in `trouble`, why the very first one is missing.
+        """
         first, *_ = places = [tuple(place) for place in (~fine).nonzero().tolist()]
         value, cause = float(values[first]), causes.get(first[0])
         wild = _is_wild(predictions[first[0]])

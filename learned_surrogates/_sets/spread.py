@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .._support.moderate import marks
+from .._support.moderate import fill_values
 
 
 class Spread:
@@ -27,7 +27,7 @@ class Spread:
     def __init__(self, rows: Tensor, present: Tensor, centre: float | None = None):
         # One set that is not finite is no matter of the others.
         seen = rows.detach().masked_fill(~present, torch.nan)
-        self._counted = seen.isfinite() & ~marks(seen)
+        self._counted = seen.isfinite() & ~fill_values(seen)
         count = self._counted.sum(1, keepdim=True).clamp(min=1)
         #: `(rows, 1)`
         self.mean = rows.where(self._counted, 0.0).sum(1, keepdim=True) / count

@@ -28,7 +28,7 @@ from .known import Known, Parts, SetDraws
 from .spread import Spread
 
 # Differences without a column in which each column is doubted.
-DOUBT = 1.0
+RIDGE = 1.0
 # Share of the metric's differences that must be known for draws to be left out, as far as they are
 # not worth their noise: where it is less, what is known may lead anywhere.
 LEAST_KNOWN = 0.05
@@ -158,8 +158,8 @@ class PartlyKnown(Regressed[SetType]):
         learns: bool,
     ):
         columns = task.columns if learns else 0
-        doubt = torch.full((columns,), DOUBT, dtype=torch.float64, device="cpu")
-        super().__init__(doubt, recipe, sync, random)
+        ridge = torch.full((columns,), RIDGE, dtype=torch.float64, device="cpu")
+        super().__init__(ridge, recipe, sync, random)
         self.task = task
         self.metric = metric
         self.known_of = task.known

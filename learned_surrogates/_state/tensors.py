@@ -1,7 +1,6 @@
 """What the states of a loss are made of: flat tensors, checked before they are taken.
 
-Tensors alone, under plain names, are what `torch.load(weights_only=True)`, safetensors and
-torch.distributed.checkpoint all carry; nested dicts and pickled bytes are not.
+The loss packs them into one tensor, as which they are part of a `state_dict()`.
 """
 
 from collections.abc import Iterable

@@ -1,10 +1,10 @@
-"""Numbers with which one can still compute, and those that only mark something."""
+"""Numbers with which one can still compute, and those that only fill a place."""
 
 import torch
 from torch import Tensor
 
-# What equal numbers must exceed to be marks: so many standard deviations of the others, from their
-# mean, and so many times the largest of them. Zeros, as of a ReLU, never do.
+# What equal numbers must exceed to be fill values: so many standard deviations of the others, from
+# their mean, and so many times the largest of them. Zeros, as of a ReLU, never do.
 APART, LARGER = 5.0, 2.0
 # What can still be divided by a noise's width.
 LARGEST = 1e30
@@ -20,7 +20,7 @@ def bounded(numbers: Tensor) -> Tensor:
     return torch.where(numbers.isfinite(), numbers.clamp(-LARGEST, LARGEST), numbers)
 
 
-def marks(numbers: Tensor) -> Tensor:
+def fill_values(numbers: Tensor) -> Tensor:
     """Which numbers are one and the same, far below or above all others, of the tensor's shape.
 
     So are the logits of classes that are impossible: -1e9, say, where a mask was filled in. They

@@ -26,7 +26,7 @@ def rotated_iou(predictions: Any, targets: Any) -> Tensor:
     Args:
         predictions: `(batch, 5)` as centre x, y, width, height, angle in radians (see `Rotated`);
             or `(batch, 4)` as x1, y1, x2, y2; or `(batch, 8)` as the x, y of four corners, which
-            stand for their convex hull, in any order. A tensor of a single box, without the batch, will do.
+            stand for their convex hull, in any order. A tensor of a single box will do, too.
         targets: `(batch, 5)`, `(batch, 4)` or `(batch, 8)`; need not be of the same form.
 
     Returns:

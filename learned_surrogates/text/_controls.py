@@ -23,9 +23,9 @@ MOST_CLASSES = 256
 LEAST_PROBABILITY = 1e-4
 # What one output is taken to add to an edit distance, at most.
 MOST_ADDED = 2.0
-# Differences without a column in which it is doubted: of the edit distance and whether a text is
-# right, which matter to most metrics, and of the classes.
-DOUBT, DOUBT_OF_CLASSES = 1.0, 100.0
+# Penalties on weights: of the edit distance and whether a text is right, which matter to most
+# metrics, and of the classes.
+RIDGE, RIDGE_OF_CLASSES = 1.0, 100.0
 # What a column is multiplied with, so that its weight may depend on the sample.
 FACTORS = 3
 
@@ -69,12 +69,12 @@ class Controls:
         self._factors = torch.stack([torch.ones_like(likely), 1 / lengths, likely], 1)
 
     @staticmethod
-    def doubt(task: TextTask) -> Tensor:
-        """For each column, how far it is doubted (see `Regression`)."""
+    def ridge(task: TextTask) -> Tensor:
+        """The penalty on each column's weight (see `Regression`)."""
         classes = task.alphabet.classes
-        doubt = torch.full((2 * FACTORS + 2 * classes,), DOUBT, dtype=torch.float32, device="cpu")
-        doubt[2 * FACTORS :] = DOUBT_OF_CLASSES
-        return doubt if classes <= MOST_CLASSES else doubt[: 2 * FACTORS]
+        ridge = torch.full((2 * FACTORS + 2 * classes,), RIDGE, dtype=torch.float32, device="cpu")
+        ridge[2 * FACTORS :] = RIDGE_OF_CLASSES
+        return ridge if classes <= MOST_CLASSES else ridge[: 2 * FACTORS]
 
     def columns(self, drawn: Tensor) -> Tensor:
         """Of readings, less their mean over the draws: `(draws, batch, columns)`.

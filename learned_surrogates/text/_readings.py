@@ -53,8 +53,8 @@ class Readings(Regressed[TextBatch]):
         learns: bool,
         akin: bool,
     ):
-        doubt = Controls.doubt(task) if learns else torch.zeros(0, device="cpu")
-        super().__init__(doubt, recipe, sync, random, beside=len(USUAL) if learns else 0)
+        ridge = Controls.ridge(task) if learns else torch.zeros(0, device="cpu")
+        super().__init__(ridge, recipe, sync, random, beside=len(USUAL) if learns else 0)
         self.task = task
         self.known = known
         self.akin = akin
@@ -119,7 +119,7 @@ class Readings(Regressed[TextBatch]):
                 + self.known.way
             ]
         kinds = ["edit distance", "whether a text is right"]
-        if self.learns and len(self.regression.doubt) > 2 * FACTORS:
+        if self.learns and len(self.regression.ridge) > 2 * FACTORS:
             kinds.append("what each class is worth")
         known = ", ".join(kinds) if self.learns else "nothing, measured only"
         return [f"draws: {self.recipe.draws} {self.unit}", f"known of them: {known}"]

@@ -11,7 +11,7 @@ from within import core_of, replay_of
 
 from learned_surrogates import Batch, LearnedSurrogateLoss, MetricError, Skip, Workers
 from learned_surrogates._diagnosis.measured_pictures import _limits
-from learned_surrogates._measured.bounded import Size, bounded_slopes
+from learned_surrogates._measured.bounded import DifferenceScale, bounded_slopes
 from learned_surrogates._measured.quality import Quality
 from learned_surrogates._measured.smoothing import Smoothing
 
@@ -26,7 +26,7 @@ def batch(seed, size=16, outputs=4):
 
 
 def test_differences_are_believed_up_to_twenty_times_their_running_mean_size():
-    size = Size()
+    size = DifferenceScale()
     assert size.most == math.inf
     assert_identical(size.bounded(torch.zeros(3)), torch.zeros(3))
     assert math.isnan(size.mean)

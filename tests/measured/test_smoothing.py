@@ -8,7 +8,7 @@ from within import core_of
 
 from learned_surrogates import LearnedSurrogateLoss, Tensors
 from learned_surrogates._measured.smoothing import SHARE, Smoothing
-from learned_surrogates._support.moderate import marks
+from learned_surrogates._support.moderate import fill_values
 
 
 def width(z, target, calls=1):
@@ -268,7 +268,7 @@ def test_masked_logits_widen_nothing(mark):
     ],
 )
 def test_equal_numbers_are_no_marks_for_that(z):
-    assert not marks(z).any()
+    assert not fill_values(z).any()
 
 
 @pytest.mark.parametrize("spread, alike", [(1e-5, True), (1e-6, False), (2e-2, True)])

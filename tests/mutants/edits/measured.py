@@ -291,6 +291,6 @@ EDITS = [
         ("self.normal = keep * self.normal + x.T @ x", "self.normal = self.normal + x.T @ x"),
         ("self.products = keep * self.products + x.T @ d", "self.products = x.T @ d"),
         ("self.rows = keep * self.rows + x.any(1).sum()", "self.rows = self.rows + len(d)"),
-        ("ridge = self.doubt * usual", "ridge = self.doubt * energy"),
+        ("penalty = self.ridge * usual", "penalty = self.ridge * energy"),
     ),
 ]

@@ -9,8 +9,8 @@ EDITS = [
     *of(
         "_sets/spread.py",
         KNOWN,
-        ("seen.isfinite() & ~marks(seen)", "seen.isfinite()"),
-        ("seen.isfinite() & ~marks(seen)", "present & ~marks(seen)"),
+        ("seen.isfinite() & ~fill_values(seen)", "seen.isfinite()"),
+        ("seen.isfinite() & ~fill_values(seen)", "present & ~fill_values(seen)"),
         ("else rows - centre", "else rows"),
         ("from_mean.where(varies, 0.0) / (count * variance)", "from_mean / (count * variance)"),
         ("from_mean.where(varies, 0.0) / (count * variance)", "from_mean / variance"),
