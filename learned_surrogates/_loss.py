@@ -78,8 +78,8 @@ class LearnedSurrogateLoss(SavedWhole):
     (Learning Surrogates via Deep Embedding, Eq. 3 and 6; Algorithm 1 without its extra inferences).
     While it warms up, for `FitValues.warm_up` updates within the first ten calls (or in the method
     `warm_up`), the base loss's gradient is handed back or, without one, zero. The value is the
-    surrogate's. The same with text and `surrogate="embedding"`, "conditioned", "pair" or a module
-    of your own.
+    surrogate's or, without gradients while it warms up, the metric's. The same with text and
+    `surrogate="embedding"`, "conditioned", "pair" or a module of your own.
 
     It learns only in training mode, with gradients enabled, on a prediction that requires them;
     anywhere else it changes nothing. Threads that call one loss wait for one another. A process

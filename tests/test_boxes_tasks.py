@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 from test_boxes_iou import as_corners
 from torch import nn
 
-from learned_surrogates import Fit, FitValues, LearnedSurrogateLoss, boxes
+from learned_surrogates import Fit, FitValues, LearnedSurrogateLoss, Tensors, boxes
 from learned_surrogates.boxes import rotated_iou
 from learned_surrogates.boxes._target_frame import log_or_line
 
@@ -484,3 +484,19 @@ def test_without_a_gradient_it_is_the_metric_until_the_surrogate_has_warmed_up()
         torch.testing.assert_close(none(boxed, labels), error)
         assert none(wild, labels).isnan().nonzero().tolist() == [[3]]
         assert criterion.stats["calls"] == 0
+
+
+def test_without_a_gradient_what_is_skipped_counts_as_the_others_and_nothing_changes():
+    def failing(prediction, target):
+        if prediction[0] > 50:
+            raise ValueError
+        return float((prediction - target).abs().mean())
+
+    criterion = LearnedSurrogateLoss(
+        failing, task=Tensors(smoothing=0), batched=False, on_metric_error="skip"
+    )
+    prediction, before = torch.ones(4, 3), snapshot(criterion)
+    prediction[0] = 100.0
+    with torch.no_grad():
+        assert criterion(prediction, torch.zeros(4, 3)).item() == 1.0
+    assert_identical(snapshot(criterion), before)

@@ -322,6 +322,12 @@ def test_maps_may_be_bool():
         (torch.zeros(1, 3), torch.tensor([[0.9, 1.9, 1]]), {"classes": 2}, "targets must be class"),
         (torch.zeros(1, 2), torch.tensor([[math.nan, 1]]), {}, "some are no number"),
         (torch.zeros(2, 1, 4, 4), torch.zeros(2, 4, 4), {}, r"give targets\[:, None\]"),
+        (
+            torch.zeros(1, 2).long(),
+            torch.full((1, 2), 255, dtype=torch.uint8),
+            {"classes": 2, "ignore_index": -1},
+            "some are 255",
+        ),
     ],
 )
 def test_targets_that_are_none_are_named(said, true, options, message):

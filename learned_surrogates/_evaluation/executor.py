@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from typing import Any
 
 # Seconds between looks at what takes too long while no call of the loss looks.
@@ -50,7 +51,8 @@ class Made:
         if timeout < math.inf:
             if _has_processes(executor):
                 self.up += START
-                self.start = self.submit(os.getpid)
+                with suppress(RuntimeError):  # it is broken, as the first job will be told
+                    self.start = self.submit(os.getpid)
             _watch(self)
 
     @property

@@ -59,7 +59,7 @@ class Measurement:
             were not measured, or on which the metric failed.
         """
         usable = self.usable.view(-1, *[1] * (rows.ndim - 2))
-        return rows.float().where(usable, 0.0), self.usable * self.stands_for
+        return rows.float().where(usable, 0.0), self.usable.float() * self.stands_for
 
     @property
     def over_batch(self) -> Tensor:

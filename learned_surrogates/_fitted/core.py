@@ -82,7 +82,8 @@ class ValueCore(Core):
         """See `Core`: the surrogate's values and, once it has warmed up, its gradient."""
         learner = self.learner
         if learner.warming_up and not (learning or differentiable):
-            return self._measured(batch), None, False
+            with self.unchanged():
+                return self._measured(batch), None, False
         self.has_base_loss = base is not None
         # An empty batch counts where other processes may have a full one.
         learning = learning and (len(batch.target) > 0 or self.sync.active)
@@ -136,7 +137,7 @@ class ValueCore(Core):
         return value.detach().where(finite, torch.nan), z.detach(), gradient
 
     def _measured(self, batch: Batch) -> Tensor:
-        """The metric's own values `(batch,)`, as errors; NaN where there is none."""
+        """The metric's own values `(batch,)`, as errors; where it has none, the others' mean."""
         prediction, size = batch.prediction.detach(), len(batch.target)
         with isolated(self.device), torch.no_grad():
             measured = None
@@ -144,7 +145,7 @@ class ValueCore(Core):
                 measured = self.oracle.ask_now(size, [hooks.decode(self.task, batch)])
             values = torch.full((size,), torch.nan, dtype=torch.float32, device=prediction.device)
             if measured is not None:
-                values = send(measured.mean.float(), prediction.device)
+                values = send(measured.over_batch, prediction.device)
             return values.where(~batch.samples_first(prediction).isnan().any(1), torch.nan)
 
     def _ask(self, batch: Batch) -> Evaluation | None:

@@ -37,19 +37,18 @@ class Correction:
         """Takes a step's correction, with respect to a batch's prediction, of its shape."""
         if len(batch.target) > 1:
             self.quality.read(batch, correction, None)
-            self._weigh()
-        elif not self.quality.readings:
-            # One sample is held against a mean of others, from which chance cannot be told.
-            self.share = 1.0
-
-    def _weigh(self) -> None:
         ratio = self.quality.sure_signal_to_noise**2
-        self.share = ratio / (ratio + 1 / HORIZON) if ratio == ratio else 0.0
+        if ratio == ratio:
+            self.share = ratio / (ratio + 1 / HORIZON)
+        else:
+            # One sample is held against a mean of others, from which chance cannot be told.
+            self.share = 1.0 if len(batch.target) == 1 else 0.0
 
     # Its state
 
     types: ClassVar = {
         "correction": torch.float64,
+        "share": torch.float64,
         "corrections": torch.int64,
         "corrected": torch.float32,
     }
@@ -57,6 +56,7 @@ class Correction:
     def save(self) -> dict[str, Tensor]:
         state = {
             "correction": self.quality.figures,
+            "share": torch.tensor(self.share, dtype=torch.float64, device="cpu"),
             "corrections": as_tensor(self.quality.readings),
         }
         if self.quality.vectors is not None:
@@ -65,6 +65,7 @@ class Correction:
 
     def faults(self, state: dict[str, Tensor]) -> Faults:
         shapes: Shapes = {"correction": tuple(self.quality.figures.shape), "corrections": ()}
+        shapes["share"] = ()
         readings = state.get("corrections")
         if "corrected" in state or (readings is not None and readings.any()):
             shapes["corrected"] = (4, ANY)
@@ -79,4 +80,4 @@ class Correction:
         self.quality.figures = state["correction"].cpu().double()
         self.quality.readings = int(state["corrections"])
         self.quality.vectors = None if vectors is None else vectors.clone()
-        self._weigh()
+        self.share = float(state["share"])

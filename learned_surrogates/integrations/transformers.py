@@ -75,7 +75,8 @@ class TrainerLoss(TrainerCallback):
         self.arguments = arguments or _logits_and_labels
         self._accumulated, self._copies = 1, 1
         self._rank = 0
-        self._restored = False
+        #: What `restore` was called with, for the next training.
+        self._given: str | Path | None = None
         self._is_callback = False
 
     def __call__(
@@ -84,9 +85,9 @@ class TrainerLoss(TrainerCallback):
         """The loss of one batch, as Trainer calls it: `()`.
 
         Raises:
-            RuntimeError: this object is no callback of the Trainer.
+            RuntimeError: this object is no callback of the Trainer that trains.
         """
-        if not self._is_callback:
+        if torch.is_grad_enabled() and not self._is_callback:
             raise RuntimeError(NO_CALLBACK)
         loss: Tensor = self.criterion(*self.arguments(outputs, labels))
         if torch.is_grad_enabled():
@@ -97,9 +98,15 @@ class TrainerLoss(TrainerCallback):
     def restore(self, folder: str | Path) -> None:
         """Reads the state from a checkpoint's folder: this process's, or that of the first.
 
+        The next training that is resumed is so from there.
+
         Raises:
             FileNotFoundError: the folder has none.
         """
+        self._read(folder)
+        self._given = folder
+
+    def _read(self, folder: str | Path) -> None:
         paths = [Path(folder) / f"{NAME}-{rank}.safetensors" for rank in (self._rank, 0)]
         found = next((path for path in paths if path.is_file()), None)
         if found is None:
@@ -108,7 +115,6 @@ class TrainerLoss(TrainerCallback):
                 "restore(folder) before train"
             )
         self.criterion.load_state_dict(load_file(found))
-        self._restored = True
 
     def on_init_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -126,10 +132,14 @@ class TrainerLoss(TrainerCallback):
         self.on_init_end(args, state, control)  # for one that was added to a Trainer later
         if self.arguments is _logits_and_labels and _is_causal(kwargs.get("model")):
             warn(CAUSAL)
-        if state.global_step and not self._restored:
-            self.restore(_folder(args, state))
-        # The next training is resumed from a checkpoint of its own.
-        self._restored = False
+        if state.global_step:
+            self._read(self._given or _folder(args, state))
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The next training is resumed from a checkpoint of its own."""
+        self._given = None
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -91,5 +91,5 @@ def _permutation(rows: Tensor, present: Tensor) -> Tensor:
     order = order.gather(1, absent.argsort(dim=1, stable=True))
     places = torch.arange(1, rows.shape[1] + 1, device=rows.device, dtype=rows.dtype)
     found = torch.zeros_like(rows).scatter(1, order, places.expand_as(rows))
-    found = found.where(~rows.isnan().any(1, keepdim=True), torch.nan)
+    found = found.where(~(rows.isnan() & present).any(1, keepdim=True), torch.nan)
     return found.where(present, 0.0)

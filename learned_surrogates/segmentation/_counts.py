@@ -151,7 +151,7 @@ def _of_classes(
         )
     counted = torch.ones_like(wild)
     if ignore_index is not None:
-        counted = targets != ignore_index
+        counted = targets.long() != ignore_index
     if not (~counted | wild | (predictions == predictions.long())).all():
         raise ValueError(
             "predictions of the targets' shape are class maps, and some are no whole numbers. Give "

@@ -174,6 +174,38 @@ def test_each_resumed_training_goes_on_from_its_own_checkpoint(tmp_path):
     assert_identical(snapshot(loss.criterion), whole)
 
 
+def test_a_callback_that_was_added_later_is_one(tmp_path):
+    loss = trainer_loss()
+    trainer = make_trainer(tmp_path, None)
+    trainer.compute_loss_func = loss
+    trainer.add_callback(loss)
+    assert "eval_loss" in trainer.evaluate()
+    trainer.train()
+    assert loss.criterion.stats["calls"] == 8
+
+
+def test_a_training_that_begins_again_is_restored_again(tmp_path):
+    """As `auto_find_batch_size` does, from a checkpoint that is elsewhere."""
+    first = trainer_loss()
+    make_trainer(tmp_path / "a", first, save_strategy="steps", save_steps=4).train()
+    loss, checkpoint = trainer_loss(), str(tmp_path / "a" / "checkpoint-4")
+    loss.restore(checkpoint)
+    trainer = make_trainer(tmp_path / "b", loss)
+    train, failed = trainer.training_step, []
+
+    def step(*arguments, **options):
+        if not failed:
+            failed.append(train(*arguments, **options))
+            raise RuntimeError("CUDA out of memory.")
+        return train(*arguments, **options)
+
+    trainer.training_step = step
+    with pytest.raises(RuntimeError, match="out of memory"):
+        trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    assert_identical(snapshot(loss.criterion), snapshot(first.criterion))
+
+
 @pytest.mark.parametrize("other", [False, True])
 def test_a_loss_that_is_no_callback_is_named(tmp_path, other):
     trainer = make_trainer(tmp_path, trainer_loss())

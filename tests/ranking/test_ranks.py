@@ -284,3 +284,11 @@ def test_average_precision_of_one_relevant_item_near_the_top(top):
     (exact_slope,) = torch.autograd.grad(exact, scores)
     assert found.item() == pytest.approx(exact.item(), abs=0.002)
     assert slope[0].item() == pytest.approx(exact_slope[0].item(), rel=0.05)
+
+
+def test_what_is_not_there_has_no_part_in_a_blackbox_gradient():
+    scores = torch.tensor([0.2, 0.9, 0.5, 0.0], requires_grad=True)
+    there = torch.tensor([True, True, True, False])
+    found = ranking.blackbox_rank(scores, mask=there)
+    (1 / found)[0].mul(-1).backward()  # 0 * inf where there is none
+    assert scores.grad.isfinite().all()

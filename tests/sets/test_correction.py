@@ -38,6 +38,17 @@ def test_of_single_samples_all_is_taken():
         assert correction.share == 1.0
 
 
+def test_single_samples_after_a_larger_batch_have_all_of_it():
+    correction, random = read(0.0, 1.0, readings=1), torch.Generator().manual_seed(0)
+    assert correction.share == 0.0
+    batch = Batch(prediction=torch.randn(1, 4, requires_grad=True), target=torch.zeros(1))
+    correction.read(batch, torch.randn(1, 4, generator=random))
+    assert correction.share == 1.0
+    restored = Correction()
+    restored.load(correction.save())
+    assert restored.share == 1.0
+
+
 def test_of_signal_all_is_taken():
     assert read(1.0, 0.0).share > 0.99
 

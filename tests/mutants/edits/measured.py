@@ -260,6 +260,10 @@ EDITS = [
         STATES + " test_state.py",
         ("bool(unsuited), bool(resting)", "bool(unsuited), False"),
         ("load_adam(loaded.optimizer, _named(loaded), part", "part and (loaded, part"),
+    ),
+    *of(
+        "_measured/slope_state.py",
+        "test_sync.py",
         ("slope.control.sums, slope.best, slope.control.age = own", "pass"),
     ),
     *of(

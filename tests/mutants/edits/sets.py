@@ -66,7 +66,7 @@ EDITS = [
         "sets/test_correction.py sets/test_known.py",
         ("self.quality.sure_signal_to_noise**2", "self.quality.sure_signal_to_noise"),
         ("ratio + 1 / HORIZON", "ratio + HORIZON"),
-        ("if ratio == ratio else 0.0", "if ratio == ratio else 1.0"),
+        ("1.0 if len(batch.target) == 1 else 0.0", "0.0"),
     ),
     *of(
         "_measured/quality.py",
