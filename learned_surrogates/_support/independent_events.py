@@ -36,8 +36,8 @@ def mean_ratio(chances: Tensor, alike: Tensor | None = None, size: Tensor | int 
     ratio = 1 / b + v / b**3
     if alike is not None:
         counted = alike.to(chances)
-        hits = torch.linalg.vecdot(chances, counted)
-        spread = hits - torch.linalg.vecdot(squares, counted)
+        hits = (chances * counted).sum(-1)
+        spread = hits - (squares * counted).sum(-1)
         a = hits / given
         covariance = (hits * mean + spread) / given - a * happened
         ratio = ratio * (1 + a) - covariance / b**2
