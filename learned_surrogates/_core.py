@@ -10,12 +10,14 @@ from torch import Tensor
 
 from ._base_loss import Base
 from ._batch import Batch
+from ._contract import hooks
 from ._evaluation.oracle import Oracle
 from ._learning.history import History
 from ._learning.replay_buffer import ReplayBuffer
 from ._learning.sync import Sync
 from ._recipe import Recipe
 from ._state.tensors import Faults
+from ._support.transfer import send
 from ._support.warnings import warn
 from ._task import Task
 
@@ -84,6 +86,21 @@ class Core(ABC):
         Raises:
             MetricError: the metric failed; nothing has changed.
         """
+
+    def evaluated(self, batch: Batch, finite: Tensor) -> Tensor:
+        """The metric of predictions themselves, as errors `(batch,)` float32; waits for it.
+
+        Samples on which it failed count as the mean of the others. NaN where there is none, and
+        where a prediction is not finite.
+
+        Args:
+            finite: where it is, `(batch,)`.
+        """
+        measured = self.oracle.ask_now(len(finite), [hooks.decode(self.task, batch)])
+        values = torch.full_like(finite, torch.nan, dtype=torch.float32)
+        if measured is not None:
+            values = send(measured.over_batch, finite.device)
+        return values.where(finite, torch.nan)
 
     # What leaves no trace
 

@@ -49,7 +49,7 @@ class Made:
         _made.add(self)
         _end_before(type(executor))
         if timeout < math.inf:
-            if _has_processes(executor):
+            if has_processes(executor):
                 self.up += START
                 with suppress(RuntimeError):  # it is broken, as the first job will be told
                     self.start = self.submit(os.getpid)
@@ -124,7 +124,8 @@ class Made:
             shutdown(wait=wait)
 
 
-def _has_processes(executor: Executor) -> bool:
+def has_processes(executor: Executor) -> bool:
+    """Whether it is Python's own pool of processes."""
     from concurrent.futures.process import ProcessPoolExecutor
 
     return isinstance(executor, ProcessPoolExecutor)

@@ -103,16 +103,20 @@ class Evaluation:
         if not outcomes:
             return
         positions = [position for portion, _ in outcomes for position in portion.positions]
-        where = torch.tensor(positions, device="cpu")
-        errors = torch.cat(same_outputs([outcome.errors for _, outcome in outcomes]), 1)
-        values = errors.new_full((len(errors), self.batch, *errors.shape[2:]), torch.nan)
-        nowhere = torch.zeros(self.batch, dtype=torch.bool, device="cpu")
-        usable = nowhere.index_copy(0, where, torch.cat([each.usable for _, each in outcomes]))
+        values = torch.cat(same_outputs([outcome.errors for _, outcome in outcomes]), 1)
+        usable = torch.cat([outcome.usable for _, outcome in outcomes])
+        arrived = torch.ones_like(usable)
+        if len(positions) < self.batch:  # else they are in their places
+            where = torch.tensor(positions, device="cpu")
+            nothing = values.new_full((len(values), self.batch, *values.shape[2:]), torch.nan)
+            nowhere = torch.zeros(self.batch, dtype=torch.bool, device="cpu")
+            values = nothing.index_copy(1, where, values)
+            usable, arrived = (nowhere.index_copy(0, where, each) for each in (usable, arrived))
         self.measured = Measurement(
-            values=values.index_copy(1, where, errors),
+            values=values,
             # Whatever the metric makes of predictions that are not finite.
             usable=usable if self.sound is None else usable & self.sound,
-            arrived=nowhere.index_fill(0, where, True),
+            arrived=arrived,
             stands_for=self.batch / self.sent,
         )
 

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from .._metric.metric import Metric
 from .._support.warnings import warn
-from .executor import Made
+from .executor import Made, has_processes
 from .job import Job, pickling_error
 from .portion import Parcel, evaluate, measure
 from .workers import Workers
@@ -179,10 +179,8 @@ class Pool:
         interpreter.
         """
         if not self._looked_at:
-            from concurrent.futures.process import ProcessPoolExecutor
-
             self._looked_at = True
-            if isinstance(executor, ProcessPoolExecutor):
+            if has_processes(executor):
                 self._unsendable = pickling_error(metric)
         return self._unsendable
 

@@ -21,7 +21,6 @@ from .._learning.sync import Sync
 from .._recipe import Recipe
 from .._state.tensors import Faults
 from .._support.isolated import isolated
-from .._support.transfer import send
 from .._task import Task
 from . import state
 from .agree import agree
@@ -82,8 +81,9 @@ class ValueCore(Core):
         """See `Core`: the surrogate's values and, once it has warmed up, its gradient."""
         learner = self.learner
         if learner.warming_up and not (learning or differentiable):
-            with self.unchanged():
-                return self._measured(batch), None, False
+            finite = ~batch.samples_first(batch.prediction.detach()).isnan().any(1)
+            with self.unchanged(), isolated(self.device), torch.no_grad():
+                return self.evaluated(batch, finite), None, False
         self.has_base_loss = base is not None
         # An empty batch counts where other processes may have a full one.
         learning = learning and (len(batch.target) > 0 or self.sync.active)
@@ -135,18 +135,6 @@ class ValueCore(Core):
                 gradient = gradient.masked_fill(batch.per_sample(unlabelled, gradient.ndim), 0.0)
         # A NaN in a sample's prediction must show in its loss, whatever the surrogate makes of it.
         return value.detach().where(finite, torch.nan), z.detach(), gradient
-
-    def _measured(self, batch: Batch) -> Tensor:
-        """The metric's own values `(batch,)`, as errors; where it has none, the others' mean."""
-        prediction, size = batch.prediction.detach(), len(batch.target)
-        with isolated(self.device), torch.no_grad():
-            measured = None
-            if size:
-                measured = self.oracle.ask_now(size, [hooks.decode(self.task, batch)])
-            values = torch.full((size,), torch.nan, dtype=torch.float32, device=prediction.device)
-            if measured is not None:
-                values = send(measured.over_batch, prediction.device)
-            return values.where(~batch.samples_first(prediction).isnan().any(1), torch.nan)
 
     def _ask(self, batch: Batch) -> Evaluation | None:
         """Has the metric evaluated on a batch; None for an empty one.

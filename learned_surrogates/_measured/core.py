@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from .._base_loss import Base
 from .._batch import Batch
-from .._contract import hooks
 from .._core import Core
 from .._estimator import Draws, Estimator, KnownDraws
 from .._evaluation.budget import affordable
@@ -150,17 +149,13 @@ class MeasuredCore(Core):
 
     def _look(self, batch: Batch, base: Base, differentiable: bool) -> tuple[Tensor, Tensor | None]:
         """A call from which nothing is learned; waits for the metric."""
-        size = len(batch.target)
-        if not size:
+        if not len(batch.target):
             z = batch.prediction.detach().float()
             return z.new_zeros(0), torch.zeros_like(z) if differentiable else None
         if not differentiable:
+            # It says so where there is nothing; a step has the last figure there was.
             with torch.no_grad():
-                measured = self.oracle.ask_now(size, [hooks.decode(self.task, batch)])
-            values = self._values(self.estimator.finite(batch), None, measured)
-            # An evaluation says so where there is nothing; a step has the last figure there was.
-            told = measured is not None and measured.usable.any()
-            return values if told else torch.full_like(values, torch.nan), None
+                return self.evaluated(batch, self.estimator.finite(batch)), None
         return self._look_around(batch, base, self.recipe.draws)
 
     def _look_around(self, batch: Batch, base: Base, count: int) -> tuple[Tensor, Tensor]:
@@ -182,7 +177,7 @@ class MeasuredCore(Core):
     def _values(
         self,
         finite: Tensor,
-        draws: Draws | None,
+        draws: Draws,
         measured: Measurement | None,
         *,
         awaited: bool = False,

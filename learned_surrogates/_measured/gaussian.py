@@ -245,7 +245,7 @@ class Gaussian(Estimator[Any]):
         return own | self.smoothing.save() | learned
 
     def faults(self, state: dict[str, Tensor]) -> Faults:
-        made = slope_state.made(state) or _counts_updates(state)
+        made = slope_state.made(state)
         shapes = {"updates": ()} | self.smoothing.shapes(state)
         shapes |= slope_state.shapes(state, made=made) | self.experience.shapes(state, made=made)
         faults = check_shapes(state, shapes)
@@ -281,14 +281,6 @@ class Gaussian(Estimator[Any]):
 
     def take(self, shared: dict[str, Any]) -> None:
         slope_state.take(self.slope, shared)
-
-
-def _counts_updates(state: dict[str, Tensor]) -> bool:
-    """Whether a state tells of a surrogate that was updated, and has not been given up."""
-    updates, counts = state.get("updates"), state.get("slope")
-    if updates is None or counts is None or updates.ndim or counts.shape != (5,):
-        return False
-    return bool(updates) and not counts[3]
 
 
 def tensor_of(batch: Batch) -> Tensor | None:

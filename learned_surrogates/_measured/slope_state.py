@@ -23,6 +23,8 @@ TYPES = {
     **dict.fromkeys(("slope", "forms", "z_shape", "target_shape"), torch.int64),
     **dict.fromkeys(("scale", "sums", "adam"), torch.float32),
 }
+# Calls, the best form, whether none is suited or worth its cost, the control variate's age.
+COUNTS = (5,)
 # What is never anything else, whatever has been measured.
 FINITE = ("scale", "sums")
 # What there is once forms have been made, and the beginnings of what these have themselves.
@@ -52,18 +54,22 @@ def save(slope: Slope) -> dict[str, Tensor]:
 
 
 def made(state: dict[str, Tensor]) -> bool:
-    """Whether a state has something of forms."""
-    return any(key in MADE or key.startswith(OWN) for key in state)
+    """Whether a state has something of forms, or tells of some that were not given up."""
+    if any(key in MADE or key.startswith(OWN) for key in state):
+        return True
+    nothing = torch.zeros(0, device="cpu")
+    updates, counts = (state.get(key, nothing) for key in ("updates", "slope"))
+    return bool(updates.any()) and counts.shape == COUNTS and not counts[3]
 
 
 def shapes(state: dict[str, Tensor], *, made: bool) -> Shapes:
     """The shapes of what does not depend on the forms, which are `made` or not."""
     if not made:
-        return {"slope": (5,)}
+        return {"slope": COUNTS}
     forms = state.get("forms", torch.zeros((), device="cpu"))
     count = len(forms) if forms.ndim == 1 else ANY
     of_samples = {"z_shape": (ANY,), "target_shape": (ANY,)}
-    return {"slope": (5,), "forms": (ANY,), "scale": (), "sums": (count, 5)} | of_samples
+    return {"slope": COUNTS, "forms": (ANY,), "scale": (), "sums": (count, 5)} | of_samples
 
 
 def load(state: dict[str, Tensor], slope: Slope) -> tuple[Slope, Faults]:

@@ -64,8 +64,8 @@ class Correction:
         return state
 
     def faults(self, state: dict[str, Tensor]) -> Faults:
-        shapes: Shapes = {"correction": tuple(self.quality.figures.shape), "corrections": ()}
-        shapes["share"] = ()
+        figures = tuple(self.quality.figures.shape)
+        shapes: Shapes = {"correction": figures, "corrections": (), "share": ()}
         readings = state.get("corrections")
         if "corrected" in state or (readings is not None and readings.any()):
             shapes["corrected"] = (4, ANY)

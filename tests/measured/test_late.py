@@ -13,6 +13,18 @@ from within import core_of
 from learned_surrogates import LearnedSurrogateLoss, Workers, text
 
 
+def late_loss(base_weight):
+    """Of an L1 distance whose values come a call later, beside a mean squared error."""
+    return LearnedSurrogateLoss(
+        l1,
+        batched=True,
+        higher_is_better=False,
+        base_loss=nn.MSELoss(),
+        base_weight=base_weight,
+        executor=Workers(ThreadPoolExecutor, lag=1),
+    )
+
+
 def base_gradient(base, prediction, target):
     leaf = prediction.detach().clone().requires_grad_()
     base(leaf, target).backward()
@@ -27,14 +39,7 @@ def gradient(criterion, prediction, target):
 
 @pytest.mark.parametrize("base_weight", [None, 0.5, 1.0])
 def test_a_base_loss_leads_as_it_does_without_an_executor(base_weight):
-    criterion = LearnedSurrogateLoss(
-        l1,
-        batched=True,
-        higher_is_better=False,
-        base_loss=nn.MSELoss(),
-        base_weight=base_weight,
-        executor=Workers(ThreadPoolExecutor, lag=1),
-    )
+    criterion = late_loss(base_weight)
     for seed in range(30):
         arguments = make_arguments(seed=seed)
         found = gradient(criterion, *arguments)
@@ -45,14 +50,7 @@ def test_a_base_loss_leads_as_it_does_without_an_executor(base_weight):
 @pytest.mark.parametrize("base_weight", [0.0, 0.25, 1.0])
 def test_it_keeps_its_share_of_what_was_learned(base_weight):
     """(1 - b) (c S + (1 - c) base) + b base."""
-    criterion = LearnedSurrogateLoss(
-        l1,
-        batched=True,
-        higher_is_better=False,
-        base_loss=nn.MSELoss(),
-        base_weight=base_weight,
-        executor=Workers(ThreadPoolExecutor, lag=1),
-    )
+    criterion = late_loss(base_weight)
     core = core_of(criterion)
     for seed in range(120):
         gradient(criterion, *make_arguments(seed=seed))

@@ -95,9 +95,10 @@ EDITS = [
         ("SLACK * (1 + own.abs())", "-1.0"),
     ),
     *of(
-        "_measured/core.py",
-        KNOWN,
-        ("values if told else torch.full_like(values, torch.nan), None", "values, None"),
+        "_core.py",
+        f"{KNOWN} test_boxes_tasks.py",
+        ("torch.full_like(finite, torch.nan, dtype=torch.float32)", "torch.zeros(len(finite))"),
+        ("return values.where(finite, torch.nan)", "return values"),
     ),
     *of(
         "_measured/core.py",
