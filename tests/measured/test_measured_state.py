@@ -20,9 +20,9 @@ SHORT = {"FIRST_STEPS": 3, "TRIAL": 4, "EAGER": 8, "REST": 3, "LEAST_R2": -9.0}
 SMALL = {"surrogate": "auto", "capacity": 16, "every": 2}
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def short(monkeypatch):
-    """What takes hundreds of calls, in a few."""
+    """What takes hundreds of calls or steps, in a few."""
     for name, value in SHORT.items():
         monkeypatch.setattr(f"{SLOPE}.{name}", value)
     monkeypatch.setattr("learned_surrogates._measured.gaussian.FIRST_STEPS", SHORT["FIRST_STEPS"])
@@ -52,7 +52,7 @@ def assert_resumes_anywhere(make, calls, tmp_path):
     return phases
 
 
-def test_before_forms_are_made_in_their_trial_and_after_it(short, tmp_path):
+def test_before_forms_are_made_in_their_trial_and_after_it(tmp_path):
     make = functools.partial(make_loss, "measured", **SMALL)
     phases = [names for names, _ in assert_resumes_anywhere(make, 14, tmp_path)]
     assert phases[:4] == [()] * 4
@@ -73,7 +73,7 @@ def test_while_no_form_is_worth_its_cost(short, tmp_path):
     assert any(names for names, _ in phases[first:])
 
 
-def test_a_trial_that_was_decided_within_a_copy(short):
+def test_a_trial_that_was_decided_within_a_copy():
     criterion = make_loss("measured", **SMALL)
     train(criterion, "measured", range(6))
     for twin in (copy.deepcopy(criterion), pickle.loads(pickle.dumps(criterion))):
