@@ -13,6 +13,7 @@ from learned_surrogates import (
     classification,
     ranking,
     segmentation,
+    text,
 )
 from learned_surrogates._fitted.learner import PATIENCE
 
@@ -246,6 +247,27 @@ def test_a_wrong_base_loss_is_named_and_changes_nothing(base_loss, error, words)
     after = snapshot(criterion)
     assert_identical(after["counters"], before["counters"])
     assert criterion.stats["replay/size"] == 0
+
+
+@pytest.mark.parametrize("kind", ["read right", "masks"])
+def test_one_that_raises_changes_nothing_where_the_gradient_is_measured(kind):
+    """Neither does it end its own lead, nor is a correction read that no call has used."""
+    if kind == "masks":
+        options = {"metric": first_is_wrong, "task": segmentation.Masks()}
+        logits, target = torch.randn(6, 1, 8, 8), torch.rand(6, 1, 8, 8) > 0.5
+    else:
+        options = {"metric": text.edit_distance, "task": text.PerPosition("abcdef")}
+        target = torch.randint(1, 7, (4, 5))
+        logits = 20 * nn.functional.one_hot(target, 7).float().movedim(-1, 1)
+
+    def raises(*arguments):
+        raise OSError("the base loss's own")
+
+    criterion = LearnedSurrogateLoss(base_loss=raises, **options)
+    before = snapshot(criterion)
+    with pytest.raises(OSError, match="own"):
+        criterion(logits.requires_grad_(), target)
+    assert_identical(snapshot(criterion), before)
 
 
 def test_one_number_where_one_a_sample_is_needed_is_refused():

@@ -30,7 +30,7 @@ from .together import agree
 # Noise from the user's own seed could be the very numbers that predictions were drawn from.
 SALT = 0x2545F4914F6CDD1D
 # What calls change of the record's figures before they may raise.
-FIGURES = ("silent_calls", "skipped", "signal", "metric_mean")
+FIGURES = ("silent_calls", "skipped", "signal", "metric_mean", "leading", "known")
 # Seed of the draws of a gradient that is checked.
 CHECKED = 2**40
 
@@ -221,13 +221,11 @@ class MeasuredCore(Core):
         Where nothing was measured, what was learned, as far as it was confirmed, and the base loss
         for the rest; and of both, the base loss has its share.
         """
-        sure = isinstance(draws, KnownDraws)
+        correction, sure = None, isinstance(draws, KnownDraws)
         if measured is not None and measured.usable.any():
             sure = True
-            known, correction = draws.gradient(measured)
-            if learning and self.recipe.correction is None:
-                self.estimator.weigh(batch, correction)
-            gradient, weight = known + self.correction * correction, 1.0
+            gradient, correction = draws.gradient(measured)
+            weight = 1.0
         else:
             told = draws.known_gradient()
             gradient, weight = told or (torch.zeros_like(batch.prediction.float()), 0.0)
@@ -236,7 +234,12 @@ class MeasuredCore(Core):
         given = 0.0 if base is None else self.base_share
         share = 0.0 if base is None else 1 - (1 - given) * weight
         reading = learning and sure and (self.record.calls + 1) % self.recipe.fit.every == 0
+        # The user's, which may raise: before anything is read.
         other = base().to(gradient) if base is not None and (share or reading) else None
+        if correction is not None:
+            if learning and self.recipe.correction is None:
+                self.estimator.weigh(batch, correction)
+            gradient = gradient + self.correction * correction
         if reading:
             self.record.quality.read(batch, gradient, other)
         # 0 times what is not a number would be none either.

@@ -187,7 +187,7 @@ EDITS = [
         " test_threads_and_processes.py test_sync.py",
         ("if not learning:\n                with", "if learning is None:\n                with"),
         ("1 - (1 - given) * weight", "1 - weight"),
-        ("known + self.correction * correction", "known + correction"),
+        ("gradient + self.correction * correction", "gradient + correction"),
         ("(1 - given) * gradient + share * other", "gradient + share * other"),
         ("gradient.where(batch.per_sample(finite, gradient.ndim), torch.nan)", "gradient"),
         ("if other is not None and share == 1:", "if False:"),
