@@ -19,10 +19,15 @@ class Draws(ABC):
         pairs: what the metric gets, a prediction and a target for the whole batch each; none where
             nothing need be measured.
         seen: what the estimator must keep until the metric's values arrive.
+        values: expected errors `(batch,)`, where they are known without the metric; else None.
+        undefined: which of these, `(batch,)`, only stand for one, as the metric has none; None is
+            none.
     """
 
     pairs: list[tuple[Any, Any]]
     seen: Context
+    values: Tensor | None = None
+    undefined: Tensor | None = None
 
     @abstractmethod
     def known_gradient(self) -> tuple[Tensor, float] | None:
@@ -53,10 +58,8 @@ class KnownDraws(Draws):
     """No draws: the metric's mean over all of them is known.
 
     Args:
-        values: expected errors, `(batch,)`.
-        gradient: theirs, of the prediction's shape, float32.
-        undefined: which values, `(batch,)`, only stand for one, as the metric has none; None is
-            none.
+        values, undefined: as `Draws` has them.
+        gradient: that of the values, of the prediction's shape, float32.
     """
 
     pairs: list[tuple[Any, Any]] = []  # noqa: RUF012 - there are never any

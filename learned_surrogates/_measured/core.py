@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .._base_loss import Base
 from .._batch import Batch
 from .._core import Core
-from .._estimator import Draws, Estimator, KnownDraws
+from .._estimator import Draws, Estimator
 from .._evaluation.budget import affordable
 from .._evaluation.measurement import Context, Evaluation, Measurement
 from .._evaluation.oracle import Oracle
@@ -132,7 +132,7 @@ class MeasuredCore(Core):
             evaluation = self.oracle.ask(batch, draws.pairs, self.random, sound)
         measured = None if evaluation is None else evaluation.measured
         record = self.record
-        if isinstance(draws, KnownDraws):
+        if draws.values is not None:
             record.take_known(draws.values, draws.undefined, self.oracle.metric)
         if measured is not None:
             if not record.calls:
@@ -141,7 +141,7 @@ class MeasuredCore(Core):
         if record.leading:
             leads = self.estimator.base_loss_leads(batch, draws)
             record.leading = leads is not False
-            record.known = leads is None and isinstance(draws, KnownDraws)
+            record.known = leads is None and draws.values is not None
         awaited = evaluation is not None and not evaluation.settled
         value = self._values(finite, draws, measured, awaited=awaited)
         gradient = self._followed(batch, finite, draws, measured, base, learning=True)
@@ -194,7 +194,7 @@ class MeasuredCore(Core):
         """
         if measured is not None and measured.usable.any():
             values = send(measured.over_batch, finite.device)
-        elif measured is None and isinstance(draws, KnownDraws):
+        elif draws.values is not None:
             values = draws.values
         else:
             last = self.record.metric_mean
@@ -221,7 +221,7 @@ class MeasuredCore(Core):
         Where nothing was measured, what was learned, as far as it was confirmed, and the base loss
         for the rest; and of both, the base loss has its share.
         """
-        correction, sure = None, isinstance(draws, KnownDraws)
+        correction, sure = None, draws.values is not None
         if measured is not None and measured.usable.any():
             sure = True
             gradient, correction = draws.gradient(measured)
