@@ -60,7 +60,7 @@ class MeasuredCore(Core):
         self.estimator: Estimator[Any] = task.estimator(
             oracle.metric, recipe, surrogate, sync, self.random
         )
-        self.record = Record()
+        self.record = Record(self.estimator, oracle.metric, recipe.draws)
         #: Calls with a gradient from which nothing was learned.
         self.looks = 0
 
@@ -133,11 +133,11 @@ class MeasuredCore(Core):
         measured = None if evaluation is None else evaluation.measured
         record = self.record
         if draws.values is not None:
-            record.take_known(draws.values, draws.undefined, self.oracle.metric)
+            record.take_known(draws.values, draws.undefined)
         if measured is not None:
             if not record.calls:
                 self.estimator.check(draws, measured)
-            record.warn_if_silent(measured, self.estimator)
+            record.warn_if_silent(measured)
         if record.leading:
             leads = self.estimator.base_loss_leads(batch, draws)
             record.leading = leads is not False
@@ -169,7 +169,7 @@ class MeasuredCore(Core):
     # What the metric says
 
     def _observe(self, measured: Measurement, seen: Context) -> bool:
-        usable = self.record.observe(measured, self.oracle.metric, self.estimator)
+        usable = self.record.observe(measured)
         if usable:
             self.estimator.observe(measured, seen)
         return usable
@@ -348,13 +348,13 @@ class MeasuredCore(Core):
     # What is told
 
     def describe(self) -> list[str]:
-        lines = self.record.describe(self.estimator, self.recipe.draws)
+        lines = self.record.describe()
         if self.correction < 1:
             lines.append(f"of the draws' correction, {self.correction:.0%} is taken: correction=")
         return lines
 
     def stats(self) -> dict[str, Any]:
-        own = self.record.stats(self.estimator, self.recipe.draws, self.base_share)
+        own = self.record.stats(self.base_share)
         return own | {"gradient/correction": float(self.correction)} | self.oracle.stats()
 
     def conclude(self) -> dict[str, Any]:
@@ -365,12 +365,10 @@ class MeasuredCore(Core):
     # Where it lives
 
     def save(self, *, with_replay: bool) -> dict[str, Tensor]:
-        return state.save(
-            self.record, self.oracle.queue, self.random, self.estimator, with_replay=with_replay
-        )
+        return state.save(self.record, self.oracle.queue, self.random, with_replay=with_replay)
 
     def load(self, saved: dict[str, Tensor]) -> Faults:
-        faults = state.load(saved, self.record, self.oracle.queue, self.random, self.estimator)
+        faults = state.load(saved, self.record, self.oracle.queue, self.random)
         if not faults:
             self.record.quality.to(self.device)
             self.sync.agreed = False
@@ -385,4 +383,4 @@ class MeasuredCore(Core):
             self.estimator.to(device)
 
     def _agree(self) -> None:
-        agree(self.sync, self.random, self.estimator, self.record, self.device)
+        agree(self.sync, self.random, self.record, self.device)

@@ -65,6 +65,11 @@ REMEDIES = {
 class Record:
     """Counts and figures of a loss's calls, and whether its base loss leads.
 
+    Args:
+        estimator: makes what they are of.
+        metric: what is measured.
+        draws: of a call, a sample.
+
     Attributes:
         calls: from which something was learned.
         silent_calls: in a row, in which all draws were the same.
@@ -79,7 +84,10 @@ class Record:
         told_not_finite: whether the user was told of a call without a finite prediction.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, estimator: Estimator[Any], metric: Metric, draws: int):
+        self.estimator = estimator
+        self.metric = metric
+        self.draws = draws
         self.calls = self.silent_calls = self.skipped = 0
         self.leading, self.has_base_loss, self.known = True, False, False
         self.signal = self.metric_mean = float("nan")
@@ -88,20 +96,20 @@ class Record:
         self.quality = Quality()
         self.history = History(REMEMBERED)
 
-    def observe(self, measured: Measurement, metric: Metric, estimator: Estimator[Any]) -> bool:
+    def observe(self, measured: Measurement) -> bool:
         """Takes what the metric said of a batch's draws; whether there is a usable sample."""
         usable = measured.usable
         self.skipped += measured.failed
         if not usable.any():
             return False
         values = measured.values[:, usable]
-        self.metric_mean = metric.value(values.mean()).item()
-        share = (estimator.differences(values) != 0).float().mean().item()
+        self.metric_mean = self.metric.value(values.mean()).item()
+        share = (self.estimator.differences(values) != 0).float().mean().item()
         known = self.signal == self.signal
         self.signal = self.signal + MOMENTUM * (share - self.signal) if known else share
         return True
 
-    def take_known(self, values: Tensor, undefined: Tensor | None, metric: Metric) -> None:
+    def take_known(self, values: Tensor, undefined: Tensor | None) -> None:
         """Takes errors `(batch,)` that are known without the metric; NaN are no errors."""
         # Read at once, and no kernel more: a call is made of few.
         known = values.tolist()
@@ -110,7 +118,7 @@ class Record:
         known = [value for value in known if math.isfinite(value)]
         self.skipped += len(values) - len(known)
         if known:
-            self.metric_mean = metric.value(statistics.fmean(known))
+            self.metric_mean = self.metric.value(statistics.fmean(known))
 
     def base_share(self, weight: float) -> float:
         """Share of the base loss's gradient: all while it leads, then what it is given."""
@@ -132,16 +140,16 @@ class Record:
         if unread or left < SPENT or cosine + 3 * error < 0:
             self.leading = False
 
-    def warn_if_silent(self, measured: Measurement, estimator: Estimator[Any]) -> None:
+    def warn_if_silent(self, measured: Measurement) -> None:
         """Counts calls in which all draws were the same, and warns of many in a row."""
         if not measured.usable.any():
             return
-        if estimator.differences(measured.values[:, measured.usable]).any():
+        if self.estimator.differences(measured.values[:, measured.usable]).any():
             self.silent_calls = 0
         else:
             remedy = REMEDIES[self.has_base_loss]
             message = LEFT if self.signal > 0 else SILENT
-            self._count(message, advice=estimator.silent_advice, remedy=remedy)
+            self._count(message, advice=self.estimator.silent_advice, remedy=remedy)
 
     def warn_if_not_finite(self, finite: Tensor) -> None:
         """Warns, once, of a call in which no prediction `(batch,)` is."""
@@ -150,7 +158,7 @@ class Record:
             warn(NOT_FINITE)
 
     def warn_of_nothing(self) -> None:
-        """The same, of calls in which there is nothing to follow."""
+        """Counts calls in which there is nothing to follow, and warns of many in a row."""
         self._count(NOTHING)
 
     def _count(self, message: str, **parts: Any) -> None:
@@ -160,16 +168,17 @@ class Record:
 
     # What is told
 
-    def describe(self, estimator: Estimator[Any], draws: int) -> list[str]:
+    def describe(self) -> list[str]:
         """Lines of the loss's `repr`."""
+        estimator, draws = self.estimator, self.draws
         lines = estimator.describe()
         if estimator.r2 == estimator.r2 and draws:
-            worth = _worth(estimator, draws)
-            lines.append(f"R2 {estimator.r2:.2f}: {draws} draws do the work of {worth:.1f}")
+            lines.append(f"R2 {estimator.r2:.2f}: {draws} draws do the work of {self._worth:.1f}")
         return [*lines, f"calls: {self.calls:,}, updates: {estimator.updates:,}"]
 
-    def stats(self, estimator: Estimator[Any], draws: int, base_share: float) -> dict[str, Any]:
+    def stats(self, base_share: float) -> dict[str, Any]:
         """The figures that `LearnedSurrogateLoss.stats` shows, less those of the evaluations."""
+        estimator = self.estimator
         cosine, error = self.quality.cosine
         return {
             "calls": self.calls,
@@ -177,7 +186,7 @@ class Record:
             "replay/size": 0 if estimator.replay is None else estimator.replay.size,
             "metric/mean": self.metric_mean,
             **estimator.stats(),
-            "gradient/effective_draws": _worth(estimator, draws),
+            "gradient/effective_draws": self._worth,
             "gradient/signal": self.signal,
             "gradient/signal_to_noise": self.quality.signal_to_noise,
             "surrogate/r2": estimator.r2,
@@ -189,11 +198,11 @@ class Record:
             "metric/skipped": self.skipped,
         }
 
-
-def _worth(estimator: Estimator[Any], draws: int) -> float:
-    """How many draws alone would be as quiet as those of a call with what is known."""
-    if not draws:
-        return float("inf")
-    r2 = estimator.r2
-    told = min(max(0.0, r2), MOST_TOLD) if r2 == r2 else 0.0
-    return draws / (1 - told)
+    @property
+    def _worth(self) -> float:
+        """How many draws alone would be as quiet as those of a call with what is known."""
+        if not self.draws:
+            return float("inf")
+        r2 = self.estimator.r2
+        told = min(max(0.0, r2), MOST_TOLD) if r2 == r2 else 0.0
+        return self.draws / (1 - told)

@@ -1,11 +1,8 @@
 """The state of a loss that measures, as flat tensors, and back."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from .._estimator import Estimator
 from .._evaluation.queue import Queue
 from .._state.tensors import (
     ANY,
@@ -34,12 +31,7 @@ FINITE = ("quality", "vectors")
 
 
 def save(
-    record: Record,
-    queue: Queue,
-    random: torch.Generator,
-    estimator: Estimator[Any],
-    *,
-    with_replay: bool,
+    record: Record, queue: Queue, random: torch.Generator, *, with_replay: bool
 ) -> dict[str, Tensor]:
     """The state: counters, random stream, figures, and what the estimator has learned."""
     quality = record.quality
@@ -56,17 +48,12 @@ def save(
     }
     if quality.vectors is not None:
         state["vectors"] = quality.vectors
-    return state | estimator.save(with_replay=with_replay)
+    return state | record.estimator.save(with_replay=with_replay)
 
 
-def load(
-    state: dict[str, Tensor],
-    record: Record,
-    queue: Queue,
-    random: torch.Generator,
-    estimator: Estimator[Any],
-) -> Faults:
+def load(state: dict[str, Tensor], record: Record, queue: Queue, random: torch.Generator) -> Faults:
     """Takes a saved state, unless it has faults: then all is left as it was."""
+    estimator = record.estimator
     faults = wrong_version(state)
     if faults is not None:
         return faults

@@ -4,19 +4,12 @@ from typing import Any
 
 import torch
 
-from .._estimator import Estimator
 from .._learning.election import elect, hand_out
 from .._learning.sync import Sync
 from .record import Record
 
 
-def agree(
-    sync: Sync,
-    random: torch.Generator,
-    estimator: Estimator[Any],
-    record: Record,
-    device: torch.device,
-) -> None:
+def agree(sync: Sync, random: torch.Generator, record: Record, device: torch.device) -> None:
     """Gives all processes what one of them has learned, where that has not happened yet.
 
     It is made by the process that remembers most; one that has learned already, as from a loaded
@@ -24,6 +17,7 @@ def agree(
     """
     if sync.agreed or not sync.active:
         return
+    estimator = record.estimator
     made, able, wanted = estimator.offer()
     offers, source = elect(sync, [made, estimator.updates, able, wanted], random, device)
     made, _, able, _ = offers[source]

@@ -29,6 +29,11 @@ def estimator(r2=NAN, **others):
     return SimpleNamespace(**{**figures, **others})
 
 
+def record_of(made=None, draws=2):
+    """One of a metric of which higher is better, up to 5."""
+    return Record(made or estimator(), Metric(max, True, 5.0, True, "skip"), draws)
+
+
 def measured(first, second, usable=None):
     """Errors of two draws."""
     values = torch.tensor([first, second], dtype=torch.float64)
@@ -37,15 +42,15 @@ def measured(first, second, usable=None):
 
 
 def test_figures_are_of_samples_on_which_the_metric_did_not_fail():
-    record, metric = Record(), Metric(max, True, 5.0, True, "skip")
+    record = record_of()
     one = measured([1.0, 2.0, NAN], [1.0, 3.0, 0.0], [True, True, False])
-    assert record.observe(one, metric, estimator())
+    assert record.observe(one)
     assert record.metric_mean == pytest.approx(5 - 7 / 4)
     assert record.signal == 0.5
-    assert record.observe(measured([1.0, 2.0], [0.0, 0.0]), metric, estimator())
+    assert record.observe(measured([1.0, 2.0], [0.0, 0.0]))
     assert record.signal == pytest.approx(0.5 + 0.05 * (1 - 0.5))
     before = record.metric_mean, record.signal
-    assert not record.observe(measured([NAN] * 4, [0.0] * 4, [False] * 4), metric, estimator())
+    assert not record.observe(measured([NAN] * 4, [0.0] * 4, [False] * 4))
     assert (record.metric_mean, record.signal) == before
     assert record.skipped == 5
 
@@ -68,7 +73,7 @@ def test_figures_are_of_samples_on_which_the_metric_did_not_fail():
     ],
 )
 def test_when_the_base_loss_hands_over(figures, leads):
-    record = Record()
+    record = record_of()
     record.calls, record.signal = figures.get("calls", 0), figures.get("signal", 0.1)
     record.has_base_loss = figures.get("has_base_loss", True)
     record.quality = SimpleNamespace(
@@ -79,7 +84,7 @@ def test_when_the_base_loss_hands_over(figures, leads):
 
 
 def test_the_share_of_the_base_loss():
-    record = Record()
+    record = record_of()
     assert record.base_share(0.25) == 0
     record.has_base_loss = True
     assert record.base_share(0.25) == 1
@@ -88,19 +93,19 @@ def test_the_share_of_the_base_loss():
 
 
 def test_only_calls_in_a_row_are_silent():
-    record = Record()
+    record = record_of()
     same, other = measured([1.0, 2.0], [1.0, 2.0]), measured([1.0, 2.0], [1.0, 2.5])
     nothing = measured([1.0, 2.0], [3.0, 4.0], [False, False])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for call in [*[same] * 99, other, *[same] * 99, nothing]:
-            record.warn_if_silent(call, estimator())
+            record.warn_if_silent(call)
     with pytest.warns(UserWarning, match=r"100 calls .*the draws are close.*Give base_loss="):
-        record.warn_if_silent(same, estimator())
+        record.warn_if_silent(same)
 
 
 def test_calls_with_nothing_to_follow_are_told_once():
-    record = Record()
+    record = record_of()
     with pytest.warns(UserWarning, match="for 100 calls the metric's values came after") as seen:
         for _ in range(200):
             record.warn_of_nothing()
@@ -112,21 +117,21 @@ def test_calls_with_nothing_to_follow_are_told_once():
     [(0.5, 4, 8.0), (-0.5, 4, 4.0), (NAN, 4, 4.0), (1.0, 4, 4000.0), (0.5, 0, math.inf)],
 )
 def test_what_draws_are_worth(r2, draws, worth):
-    stats = Record().stats(estimator(r2), draws, 0.25)
+    stats = record_of(estimator(r2), draws).stats(0.25)
     assert stats["gradient/effective_draws"] == pytest.approx(worth)
 
 
 def test_what_is_told():
-    record = Record()
+    record = record_of(estimator(0.5), 4)
     record.calls = 1234
-    assert record.describe(estimator(0.5), 4) == [
+    assert record.describe() == [
         "the estimator's own",
         "R2 0.50: 4 draws do the work of 8.0",
         "calls: 1,234, updates: 3",
     ]
-    for told in (record.describe(estimator(), 4), record.describe(estimator(0.5), 0)):
-        assert len(told) == 2
-    stats = record.stats(estimator(0.5), 4, 0.25)
+    for made, draws in ((estimator(), 4), (estimator(0.5), 0)):
+        assert len(record_of(made, draws).describe()) == 2
+    stats = record.stats(0.25)
     expected = {
         "calls": 1234,
         "updates": 3,
@@ -137,11 +142,11 @@ def test_what_is_told():
         "metric/skipped": 0,
     }
     assert {name: stats[name] for name in expected} == expected
-    assert record.stats(estimator(replay=None), 4, 0.0)["replay/size"] == 0
+    assert record_of(estimator(replay=None)).stats(0.0)["replay/size"] == 0
 
 
 def test_a_call_without_any_finite_prediction_is_told_of_once():
-    record = Record()
+    record = record_of()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         record.warn_if_not_finite(torch.tensor([False, True]))
@@ -153,8 +158,8 @@ def test_a_call_without_any_finite_prediction_is_told_of_once():
 
 
 def test_where_draws_once_differed_the_model_is_said_to_have_left():
-    record = Record()
+    record = record_of()
     record.signal = 1e-3
     with pytest.warns(UserWarning, match="has left where the metric tells"):
         for _ in range(100):
-            record.warn_if_silent(measured([1.0, 2.0], [1.0, 2.0]), estimator())
+            record.warn_if_silent(measured([1.0, 2.0], [1.0, 2.0]))

@@ -240,7 +240,7 @@ EDITS = [
         ("if estimator.r2 == estimator.r2 and draws:", "if draws:"),
         ("0 if estimator.replay is None else estimator.replay.size", "0"),
         ('"base_loss/share": base_share', '"base_loss/share": 0.0'),
-        ("return draws / (1 - told)", "return draws * (1 - told)"),
+        ("self.draws / (1 - told)", "self.draws * (1 - told)"),
         ("min(max(0.0, r2), MOST_TOLD)", "min(r2, MOST_TOLD)"),
         ('return float("inf")', "return 0.0"),
         ('"surrogate/weight": estimator.weight', '"surrogate/weight": estimator.r2'),
