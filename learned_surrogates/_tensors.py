@@ -159,13 +159,13 @@ class Tensors(Task[TensorBatch]):
         """Checks that a width given as a tensor broadcasts to a sample."""
         if not isinstance(self.smoothing, Tensor):
             return
-        own = self.smoothing.shape
-        alike = all(a in (1, b) for a, b in zip(own[::-1], sample[::-1]))
-        if len(own) > len(sample) or not alike:
+        try:
+            self.smoothing.expand(sample)
+        except RuntimeError:
             raise ValueError(
-                f"smoothing, of shape {tuple(own)}, does not go with samples of shape "
-                f"{tuple(sample)} of the prediction"
-            )
+                f"smoothing, of shape {tuple(self.smoothing.shape)}, does not go with samples of "
+                f"shape {tuple(sample)} of the prediction"
+            ) from None
 
     def _targets(self, target: Any, prediction: Tensor) -> tuple[Any, Tensor]:
         """Targets as the metric gets them, and as the surrogate sees them, if it can."""

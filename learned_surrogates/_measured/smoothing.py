@@ -107,14 +107,7 @@ class Smoothing:
     def width(self, z: Tensor) -> Tensor:
         """The noise's standard deviation, to be broadcast to a sample of z `(batch, *sample)`."""
         if self.given is not None:
-            given = torch.as_tensor(self.given, dtype=z.dtype, device=z.device)
-            try:
-                return given.expand(z.shape[1:])
-            except RuntimeError:
-                raise ValueError(
-                    f"smoothing= must broadcast to a sample of the prediction, "
-                    f"{tuple(z.shape[1:])}; its shape is {tuple(given.shape)}"
-                ) from None
+            return torch.as_tensor(self.given, dtype=z.dtype, device=z.device).expand(z.shape[1:])
         return self._found_width().to(z)
 
     def _found_width(self) -> Tensor:
