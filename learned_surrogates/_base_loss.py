@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._batch import Batch
+from ._batch import Batch, saveable
 from ._support.checks import check_callable
 from ._support.isolated import isolated
 from ._support.warnings import warn
@@ -73,8 +73,8 @@ def base_gradient(
         prediction = original.detach()
         prediction = (prediction.float() if half else prediction).requires_grad_()
         args, kwargs = with_prediction(batch, prediction, args, kwargs)
-        args = tuple(map(_saveable, args))
-        kwargs = {key: _saveable(value) for key, value in kwargs.items()}
+        args = tuple(map(saveable, args))
+        kwargs = {key: saveable(value) for key, value in kwargs.items()}
         value = _called(base_loss, args, kwargs)
         if not isinstance(value, Tensor) or not value.requires_grad:
             raise TypeError(
@@ -101,12 +101,6 @@ def base_gradient(
         gradient = gradient.where(~original.detach().isneginf(), 0.0)
         left_out = _spoilt(gradient, batch)
         return gradient.where(batch.per_sample(~left_out, gradient.ndim), 0.0), left_out
-
-
-def _saveable(argument: Any) -> Any:
-    """An argument that can be saved for a gradient: what inference mode made cannot."""
-    inference = isinstance(argument, Tensor) and argument.is_inference()
-    return argument.clone() if inference else argument
 
 
 def _over_samples(value: Tensor, batch: Batch) -> Tensor:

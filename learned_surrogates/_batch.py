@@ -106,9 +106,11 @@ def plain_call(
     return tuple(map(plain, args)), {key: plain(value) for key, value in kwargs.items()}
 
 
-def lasting(tensor: Tensor) -> Tensor:
-    """The tensor without its graph, such that a gradient may be computed with it.
+def saveable(value: Any) -> Any:
+    """What can be saved for a gradient: a copy of what inference mode made, as a teacher does."""
+    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
 
-    What was made in inference mode, as a teacher's labels are, cannot be saved for one.
-    """
-    return computable(tensor.clone() if tensor.is_inference() else tensor.detach())
+
+def lasting(tensor: Tensor) -> Tensor:
+    """The tensor without its graph, such that a gradient may be computed with it."""
+    return computable(saveable(tensor).detach())

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .._base_loss import base_gradient, with_prediction
-from .._batch import Batch
+from .._batch import Batch, saveable
 from .._contract import hooks
 from .._core import Core
 from .._measured.weights import unheard
@@ -61,9 +61,8 @@ class GradientChecker:
     def add(self, arguments: Any) -> None:
         """Takes a batch: what the loss would be called with, as a tuple or a dict."""
         args, kwargs = as_call(arguments)
-        # What was made in inference mode has no gradient elsewhere.
-        args = tuple(map(_normal, args))
-        kwargs = {key: _normal(value) for key, value in kwargs.items()}
+        args = tuple(map(saveable, args))
+        kwargs = {key: saveable(value) for key, value in kwargs.items()}
         batch = hooks.read(self.task, args, kwargs)
         if not len(batch.target):
             return
@@ -308,10 +307,6 @@ def _standard_error(change: Tensor) -> Tensor:
     if count < 2:
         return change.new_full((len(change),), torch.nan)
     return change.std(1) / count**0.5
-
-
-def _normal(value: Any) -> Any:
-    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
 
 
 def _cosine(a: Tensor, b: Tensor) -> float:

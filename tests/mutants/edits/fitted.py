@@ -90,12 +90,16 @@ EDITS = [
         ('if self.recipe.data != "local":', 'if self.recipe.data == "global":'),
     ),
     *of(
+        "_batch.py",
+        "test_base_loss.py test_check.py",
+        ("value.clone() if isinstance(value, Tensor) and value.is_inference() else value", "value"),
+    ),
+    *of(
         "_base_loss.py",
         "test_base_gradient.py test_base_loss.py",
         ("value.sum() * (samples / max(1, value.numel()))", "value.sum()"),
         ("samples = count if len(value) == count else batch.samples", "samples = count"),
         ("samples = count if len(value) == count else batch.samples", "samples = len(value)"),
-        ("argument.clone() if inference else argument", "argument"),
         ("torch.where(weights > 0, 1 / weights, 0.0)", "torch.ones_like(weights)"),
         ("gradient.where(~original.detach().isneginf(), 0.0)", "gradient"),
         ("prediction.isnan() | prediction.isposinf()", "prediction.isposinf()"),
