@@ -200,7 +200,7 @@ class Core(ABC):
 
     @abstractmethod
     def save(self, *, with_replay: bool) -> dict[str, Tensor]:
-        """The state as flat tensors."""
+        """The state as named tensors."""
 
     @abstractmethod
     def load(self, saved: dict[str, Tensor]) -> Faults:

@@ -1,7 +1,7 @@
 """What measures an expected metric's gradient: the seam between a call and a kind of prediction."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Generic
+from typing import Any, Generic
 
 import torch
 from torch import Tensor
@@ -216,12 +216,9 @@ class Estimator(ABC, Generic[BatchType]):
     def to(self, device: torch.device) -> None:
         """Moves what it holds."""
 
-    #: Types of what `save` gives, by key or by what a key begins with.
-    types: ClassVar[dict[str, torch.dtype]] = {}
-
     @abstractmethod
     def save(self, *, with_replay: bool) -> dict[str, Tensor]:
-        """The state as flat tensors."""
+        """The state as named tensors."""
 
     @abstractmethod
     def faults(self, state: dict[str, Tensor]) -> Faults:

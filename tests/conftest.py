@@ -10,7 +10,7 @@ from ranks import kept
 from torch import Tensor
 
 from learned_surrogates import LearnedSurrogateLoss, Tensors, boxes, text
-from learned_surrogates._state.packed import KEY, unpack
+from learned_surrogates._state.packed import KEY, pack, unpack
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile(
@@ -122,13 +122,18 @@ def train(criterion: LearnedSurrogateLoss, case: str, seeds) -> list[tuple[Tenso
 
 
 def snapshot(criterion: torch.nn.Module) -> dict[str, Tensor]:
-    """The state under the names within it, which a loss takes as well as the bytes of all."""
+    """The state under the names within it."""
     state = {}
     for key, tensor in criterion.state_dict().items():
         prefix, _, last = key.rpartition(".")
         packed = unpack(tensor) if last == KEY else {last: tensor.clone()}
         state |= {f"{prefix}.{name}".removeprefix("."): part for name, part in packed.items()}
     return state
+
+
+def packed(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state that a loss has with these tensors within it."""
+    return {KEY: pack(state)}
 
 
 def learned(criterion: torch.nn.Module) -> dict[str, Tensor]:

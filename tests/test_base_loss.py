@@ -280,7 +280,7 @@ def test_a_base_loss_with_weights_moves_and_saves_with_the_loss():
     weights = torch.rand(7)
     criterion = make_loss("characters", base_loss=nn.CrossEntropyLoss(weight=weights), warm_up=0)
     step(criterion, make_arguments("characters"))
-    state = snapshot(criterion)
+    state = criterion.state_dict()
     assert_identical(state["base_loss.weight"], weights)
     other = make_loss("characters", base_loss=nn.CrossEntropyLoss(weight=torch.ones(7)))
     other.load_state_dict(state)

@@ -4,7 +4,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import l1, make_arguments, make_loss, snapshot, step, train
+from conftest import l1, make_arguments, make_loss, step
 from torch import nn, ones
 
 from learned_surrogates._state.packed import KEY, unpack
@@ -19,16 +19,11 @@ def test_what_is_missing_is_named_within_the_model():
     assert model().load_state_dict(head, strict=False).missing_keys == [f"criterion.{KEY}"]
 
 
-def test_what_is_too_much_is_named_within_the_model_and_nothing_is_loaded():
+def test_what_is_too_much_is_named_within_the_model():
     restored = model()
-    train(restored["criterion"], "tensors", range(2))
     state = restored.state_dict() | {"criterion.momentum": ones(3)}
-    train(restored["criterion"], "tensors", range(2))
-    with pytest.raises(RuntimeError) as caught:
+    with pytest.raises(RuntimeError, match=r'Unexpected key.*"criterion\.momentum"'):
         restored.load_state_dict(state)
-    assert 'Unexpected key(s) in state_dict: "criterion.momentum"' in str(caught.value)
-    assert "LearnedSurrogateLoss: nothing was loaded" in str(caught.value)
-    assert snapshot(restored["criterion"])["counters"][0] == 4
 
 
 @pytest.mark.parametrize("saving", [True, False])

@@ -14,6 +14,7 @@ from conftest import (
     l1,
     make_arguments,
     make_loss,
+    packed,
     snapshot,
     step,
     train,
@@ -71,14 +72,14 @@ def test_a_loss_that_has_learned_other_things_can_be_loaded_into(case):
     criterion, restored = make_loss(case), make_loss(case, seed=8)
     train(criterion, case, range(3))
     train(restored, case, range(20, 22))
-    restored.load_state_dict(snapshot(criterion))
+    restored.load_state_dict(criterion.state_dict())
     assert_goes_on_alike(restored, criterion, case)
 
 
 def test_stats_are_there_right_after_loading():
     criterion, restored = make_loss(), make_loss()
     train(criterion, "tensors", range(3))
-    restored.load_state_dict(snapshot(criterion))
+    restored.load_state_dict(criterion.state_dict())
     assert figures(restored) == pytest.approx(figures(criterion), nan_ok=True)
 
 
@@ -86,14 +87,14 @@ def test_replay_with_ragged_lengths_is_restored():
     criterion, restored = make_loss("ctc"), make_loss("ctc")
     for length in (7, 12, 9):
         step(criterion, make_arguments("ctc", seed=length, length=length))
-    restored.load_state_dict(snapshot(criterion))
+    restored.load_state_dict(criterion.state_dict())
     assert_goes_on_alike(restored, criterion, "ctc")
 
 
 def test_state_in_the_middle_of_the_warm_up():
     criterion, restored = make_loss(warm_up=10), make_loss(warm_up=10)
     train(criterion, "tensors", range(4))
-    restored.load_state_dict(snapshot(criterion))
+    restored.load_state_dict(criterion.state_dict())
     assert restored.stats["surrogate/warming_up"]
     assert_identical(train(restored, "tensors", range(9)), train(criterion, "tensors", range(9)))
     assert not restored.stats["surrogate/warming_up"]
@@ -211,17 +212,16 @@ def test_state_from_before_any_call(case, called):
 def test_figures_from_before_a_load_are_forgotten():
     criterion, fresh = make_loss(penalty_weight=0.1, filter=1.0), make_loss(filter=1.0)
     train(criterion, "tensors", range(3))
-    criterion.load_state_dict(snapshot(fresh))
+    criterion.load_state_dict(fresh.state_dict())
     assert figures(criterion) == pytest.approx(figures(fresh), nan_ok=True)
 
 
 def test_without_replay_the_surrogate_is_restored_and_goes_on():
     criterion = make_loss(save=False)
     train(criterion, "tensors", range(3))
-    state = snapshot(criterion)
-    assert not any(key.startswith("replay") for key in state)
+    assert not any(key.startswith("replay") for key in snapshot(criterion))
     restored = make_loss(save=False)
-    restored.load_state_dict(state, strict=True)
+    restored.load_state_dict(criterion.state_dict(), strict=True)
     assert restored.stats["replay/size"] == 0
     arguments = make_arguments(seed=7)
     assert_identical(step(restored.eval(), arguments), step(criterion.eval(), arguments))
@@ -232,7 +232,7 @@ def test_without_replay_the_surrogate_is_restored_and_goes_on():
 def test_a_given_surrogate_is_restored():
     criterion, restored = make_loss(surrogate=Weighted()), make_loss(surrogate=Weighted())
     train(criterion, "tensors", range(3))
-    restored.load_state_dict(snapshot(criterion), strict=True)
+    restored.load_state_dict(criterion.state_dict(), strict=True)
     assert_goes_on_alike(restored, criterion, "tensors")
 
 
@@ -261,54 +261,44 @@ KEYS = sorted(key for key in saved_state() if not re.search(r"net\.(3|5|7|9)\.",
 def test_a_missing_key_is_named(key):
     state = saved_state()
     del state[key]
-    assert "Missing key" in loaded_with_fault(state, f'"{key}"')
+    loaded_with_fault(packed(state), key)
 
 
 @pytest.mark.parametrize("key", [key for key in KEYS if key != "version"])
 def test_a_wrong_shape_is_named(key):
     state = saved_state()
     state[key] = torch.cat([state[key].reshape(-1)] * 2)[:-1].reshape(1, 1, -1)
-    loaded_with_fault(state, key)
+    loaded_with_fault(packed(state), key)
 
 
 @pytest.mark.parametrize("called", [True, False])
-def test_an_unexpected_key_is_named(called):
+def test_an_unknown_key_is_named(called):
     state = saved_state() if called else snapshot(make_loss())
     state["momentum"] = torch.ones(3)
-    assert "Unexpected key" in loaded_with_fault(state, '"momentum"')
+    loaded_with_fault(packed(state), "momentum is unknown")
 
 
 def test_another_version_is_named():
     state = saved_state()
     state["version"] = torch.tensor(99)
-    assert "99" in loaded_with_fault(state, "version")
+    assert "99" in loaded_with_fault(packed(state), "version")
     del state["figures"]  # whose keys may be others
-    assert "99" in loaded_with_fault(state, "version")
+    assert "99" in loaded_with_fault(packed(state), "version")
 
 
 def test_the_state_of_another_task_is_refused():
     criterion = make_loss("ctc")
     train(criterion, "ctc", range(2))
-    loaded_with_fault(snapshot(criterion), "it is of a loss for CTC, this one is for Tensors\n")
-
-
-def test_faults_name_the_key_within_the_model():
-    model = nn.ModuleDict({"criterion": make_loss()})
-    state = {f"criterion.{key}": tensor for key, tensor in saved_state().items()}
-    del state["criterion.counters"]
-    with pytest.raises(RuntimeError, match=r"criterion\.counters"):
-        model.load_state_dict(state)
+    fault = "it is of a loss for CTC, this one is for Tensors\n"
+    loaded_with_fault(criterion.state_dict(), fault)
 
 
 def test_a_state_with_unknown_keys_is_never_left_out_in_silence():
-    state, criterion = saved_state(), make_loss()
+    criterion = make_loss()
     before = snapshot(criterion)
-    try:
-        criterion.load_state_dict({**state, "momentum": torch.ones(3)}, strict=False)
-    except RuntimeError:
-        assert_identical(snapshot(criterion), before)
-    else:
-        assert_identical(snapshot(criterion), state)
+    with pytest.raises(RuntimeError, match="momentum is unknown"):
+        criterion.load_state_dict(packed({**saved_state(), "momentum": torch.ones(3)}), False)
+    assert_identical(snapshot(criterion), before)
 
 
 def test_a_checkpoint_from_before_the_loss_was_added_loads_when_not_strict():
@@ -362,11 +352,13 @@ def test_the_metric_is_not_part_of_the_state():
         make_loss().load_state_dict(through_torch(criterion.state_dict()))
 
 
-def test_a_subclass_with_modules_of_its_own_is_restored():
+def test_a_subclass_with_modules_and_tensors_of_its_own_is_restored():
     class WithWeight(LearnedSurrogateLoss):
         def __init__(self):
             super().__init__(l1)
             self.head = nn.Linear(2, 2)
+            self.weight = nn.Parameter(torch.randn(2))
+            self.register_buffer("offset", torch.randn(2))
 
     saved, restored = WithWeight(), WithWeight()
     train(saved, "tensors", range(2))

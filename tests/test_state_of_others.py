@@ -11,6 +11,7 @@ from conftest import (
     l1,
     make_arguments,
     make_loss,
+    packed,
     snapshot,
     step,
     train,
@@ -20,7 +21,6 @@ from within import core_of
 from learned_surrogates import LearnedSurrogateLoss, Tensors, text
 from learned_surrogates._metric.metric import Metric
 from learned_surrogates._state.identity import as_bytes, differences, from_bytes, identity
-from learned_surrogates._state.tensors import typed
 
 
 @functools.cache
@@ -39,7 +39,7 @@ def assert_refused(state, fault, **options):
     criterion = trained(calls=1, seed=8, **options)
     before = snapshot(criterion)
     with pytest.raises(RuntimeError, match=re.escape(fault)):
-        criterion.load_state_dict(state)
+        criterion.load_state_dict(packed(state))
     assert_identical(snapshot(criterion), before)
     step(criterion, make_arguments(seed=50))
 
@@ -64,7 +64,7 @@ def percentage(prediction, target):
     ],
 )
 def test_what_differs_is_named(other, named):
-    state = snapshot(trained(calls=1))
+    state = trained(calls=1).state_dict()
     criterion = make_loss("measured", **other)
     with pytest.warns(UserWarning, match=named):
         criterion.load_state_dict(state)
@@ -92,8 +92,8 @@ def test_long_settings_are_told_apart_and_take_little_room():
 
 def test_a_state_without_it_or_with_something_else_in_its_place_is_refused():
     state = dict(saved())
-    assert_refused({**state, "fitted_to": torch.zeros(3)}, "fitted_to")
-    assert_refused({**state, "fitted_to": torch.zeros(3, dtype=torch.uint8)}, "fitted_to")
+    assert_refused({**state, "fitted_to": torch.zeros(3)}, "fitted_to must be bytes")
+    assert_refused({**state, "fitted_to": torch.zeros(3, dtype=torch.uint8)}, "nothing was loaded")
     del state["fitted_to"]
     assert_refused(state, "fitted_to")
 
@@ -111,7 +111,7 @@ def test_values_that_disagree_with_the_states_are_found_out_at_the_first_calls(b
     for seed in range(18):
         step(losses[0], make_arguments(seed=seed, batch=16))
     for criterion in losses[1:]:
-        criterion.load_state_dict(snapshot(losses[0]))
+        criterion.load_state_dict(losses[0].state_dict())
     for call in range(16 // batch):
         arguments = make_arguments(seed=40 + call, batch=batch)
         if call == 16 // batch - 1:
@@ -140,42 +140,9 @@ def test_so_are_values_that_are_a_hundredth_of_those():
     )
     for seed in range(4):
         step(learned, make_arguments(seed=seed, batch=16))
-    other.load_state_dict(snapshot(learned))
+    other.load_state_dict(learned.state_dict())
     with pytest.warns(UserWarning, match=r"differences are 0\.0[01]"):
         step(other, make_arguments(seed=40, batch=16))
-
-
-# Half precision
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("case", ["measured", *OF_VALUES])
-def test_floats_that_were_cast_are_cast_back(case, dtype):
-    criterion = make_loss(case)
-    train(criterion, case, range(5))
-    state = snapshot(criterion)
-    cast = {key: v.to(dtype) if v.is_floating_point() else v for key, v in state.items()}
-    restored = make_loss(case)
-    restored.load_state_dict(cast)
-    assert {k: v.dtype for k, v in snapshot(restored).items()} == {
-        k: v.dtype for k, v in state.items()
-    }
-    torch.testing.assert_close(snapshot(restored), state, rtol=0.01, atol=0.01, equal_nan=True)
-    train(restored, case, range(5, 7))
-
-
-@pytest.mark.parametrize("key", ["counters", "random", "z_shape", "forms", "outputs"])
-def test_what_counts_is_not_cast(key):
-    state = dict(saved())
-    assert_refused({**state, key: state[key].bfloat16()}, f"{key} must be")
-
-
-def test_of_names_that_begin_a_key_the_longest_says_its_type():
-    types = {"net": torch.float32, "net.steps": torch.int64}
-    state = {"net.weight": torch.ones(2).bfloat16(), "net.steps.0": torch.tensor(3)}
-    cast, errors = typed(state, types)
-    assert errors == []
-    assert_identical(cast, {"net.weight": torch.ones(2), "net.steps.0": torch.tensor(3)})
 
 
 # Spoilt ones
@@ -206,16 +173,15 @@ def test_of_a_surrogate_of_values_all_is_checked_too(case):
     state = snapshot(criterion)
     huge = torch.full_like(state["target_shape"], 250 * 10**9)
     for key, spoilt, fault in (
-        ("random", state["random"].float(), "random must be uint8; in the state it is float32"),
         ("random", torch.full_like(state["random"], 255), "random is the state of no random"),
         ("counters", state["counters"] - 1000, "counters must not be negative"),
         ("history", state["history"] * torch.nan, "history must begin with two numbers"),
         ("scale", state["scale"] * torch.nan, "scale has numbers that are not finite"),
         ("target_shape", huge, "replay.1 must have shape"),
-        ("z_shape", -state["z_shape"], "LearnedSurrogateLoss: "),
+        ("z_shape", -state["z_shape"], "LearnedSurrogateLoss cannot take this state"),
     ):
         with pytest.raises(RuntimeError, match=re.escape(fault)):
-            criterion.load_state_dict({**state, key: spoilt})
+            criterion.load_state_dict(packed({**state, key: spoilt}))
         assert_identical(snapshot(criterion), state)
 
 
@@ -230,9 +196,9 @@ def test_a_surrogate_of_values_is_not_made_before_its_size_is_known_to_be_true(m
     )
     fresh = make_loss("tensors")
     with pytest.raises(RuntimeError, match=r"surrogate\..* must have shape"):
-        fresh.load_state_dict({**state, "z_shape": torch.tensor([250 * 10**9])})
+        fresh.load_state_dict(packed({**state, "z_shape": torch.tensor([250 * 10**9])}))
     assert [{p.device.type for p in net.parameters()} for net in made] == [{"meta"}]
-    fresh.load_state_dict(state)
+    fresh.load_state_dict(packed(state))
     assert {p.device.type for p in made[-1].parameters()} == {"cpu"}
 
 
@@ -245,7 +211,7 @@ def test_a_size_of_which_there_is_no_surrogate_is_refused(case, key, size):
     train(criterion, case, range(2))
     state, before = snapshot(criterion), snapshot(fresh)
     with pytest.raises(RuntimeError, match=r"cannot be made: \S.*\n.*nothing was"):
-        fresh.load_state_dict({**state, key: torch.full_like(state[key], size)})
+        fresh.load_state_dict(packed({**state, key: torch.full_like(state[key], size)}))
     assert_identical(snapshot(fresh), before)
 
 
@@ -264,17 +230,10 @@ def test_a_state_of_a_size_that_no_weight_shows_takes_no_memory():
     state = {name: value for name, value in state.items() if not name.startswith("replay.")}
     state["z_shape"] = state["target_shape"] = torch.tensor([250 * 10**9])
     criterion = make_loss("measured", surrogate="elements")
-    criterion.load_state_dict(state)
+    criterion.load_state_dict(packed(state))
     loss, gradient = step(criterion, make_arguments(seed=9))  # for which there is no surrogate
     assert loss.isfinite()
     assert gradient.isfinite().all()
-
-
-def test_a_state_under_a_wrapper_s_prefix_is_found_by_its_key():
-    state = {f"module.{key}": value for key, value in trained().state_dict().items()}
-    assert_refused(state, "the state has 'module._extra_state' in the place of '_extra_state'")
-    with pytest.raises(RuntimeError, match=r'Missing key\(s\) in state_dict: "_extra_state"'):
-        make_loss("measured").load_state_dict(state)
 
 
 @pytest.mark.parametrize(
@@ -289,5 +248,5 @@ def test_a_state_of_another_task_says_so_and_lists_no_keys(case, other, said):
     train(saved, other, range(2))
     with pytest.raises(RuntimeError, match=said) as error:
         make_loss(case).load_state_dict(saved.state_dict())
-    assert "key(s)" not in str(error.value)
+    assert "missing" not in str(error.value)
     assert "nothing was loaded" in str(error.value)

@@ -378,7 +378,7 @@ def test_a_metric_that_fails_in_warm_up_fails_on_all_ranks(ranks, case):
 def resume_each_from_its_own(case):
     criterion, restored = make_loss(case), make_loss(case, seed=9)
     train(criterion, case, own_seeds(3))
-    restored.load_state_dict(snapshot(criterion))
+    restored.load_state_dict(criterion.state_dict())
     for loss in (criterion, restored):
         train(loss, case, own_seeds(3, 10))
     assert_identical(snapshot(restored), snapshot(criterion))
@@ -393,7 +393,7 @@ def test_each_rank_resumes_bit_for_bit_from_its_own_state(ranks, case):
 def resume_from_rank_0(loads_on, case, calls_before=0):
     criterion = make_loss(case)
     train(criterion, case, own_seeds(3))
-    state = [snapshot(criterion)]
+    state = [criterion.state_dict()]
     dist.broadcast_object_list(state)
     restored = make_loss(case)
     train(restored, case, own_seeds(calls_before, 20))

@@ -650,7 +650,7 @@ def test_with_lag_0_a_resumed_run_is_the_uninterrupted_one():
     workers = Workers(AtOnce(), lag=0, chunk_size=3)
     criterion, restored = (make_loss("ctc-auto", executor=workers) for _ in range(2))
     train(criterion, "ctc", range(4))
-    restored.load_state_dict(snapshot(criterion))
+    restored.load_state_dict(criterion.state_dict())
     assert_identical(train(restored, "ctc", range(4, 8)), train(criterion, "ctc", range(4, 8)))
     assert_identical(snapshot(restored), snapshot(criterion))
 
@@ -660,8 +660,7 @@ def test_what_is_on_its_way_is_not_part_of_the_state():
     criterion = make_loss(executor=Workers(by_hand, max_pending=3), on_metric_error="skip")
     train(criterion, "tensors", range(4))
     by_hand.run(0, 1)
-    state = snapshot(criterion)
-    criterion.load_state_dict(state)
+    criterion.load_state_dict(criterion.state_dict())
     assert criterion.stats["metric/pending"] == 0
     assert criterion.stats["metric/unmeasured"] == 4
     by_hand.run()
@@ -675,7 +674,7 @@ def test_the_counters_are_part_of_the_state():
     criterion, restored = make_loss(metric_budget=1), make_loss()
     train(criterion, "tensors", range(3))
     core_of(criterion).oracle.queue.lost = 5
-    restored.load_state_dict(snapshot(criterion))
+    restored.load_state_dict(criterion.state_dict())
     assert (restored.stats["metric/unmeasured"], restored.stats["metric/lost"]) == (9, 5)
 
 

@@ -1,4 +1,4 @@
-"""A learner's state as flat tensors, and back."""
+"""A learner's state as named tensors, and back."""
 
 import torch
 from torch import Tensor, nn
@@ -18,18 +18,14 @@ from .._state.tensors import (
     part,
     ring_shapes,
     save_adam,
-    typed,
     wrong_version,
 )
 from .learner import REMEMBERED, Learner
 
 # What the state of a loss that has not been called has.
 ALWAYS = ("version", "counters", "random")
-TYPES = {
-    **dict.fromkeys(("version", "counters", "z_shape", "target_shape"), torch.int64),
-    **dict.fromkeys(("figures", "history"), torch.float64),
-    "random": torch.uint8,
-}
+# Beginnings of what depends on the surrogate.
+OWN = ("surrogate.", "adam.", "unseen.", "replay.")
 
 
 def save(learner: Learner, queue: Queue, *, with_replay: bool) -> dict[str, Tensor]:
@@ -95,26 +91,13 @@ def share(learner: Learner, state: dict[str, Tensor]) -> None:
 def load(state: dict[str, Tensor], learner: Learner, queue: Queue) -> Faults:
     """Takes a saved state, unless it has faults: then the learner is left as it was."""
     # Before the keys: those of another version may well be others.
-    faults = wrong_version(state)
-    if faults is not None:
-        return faults
-    state, errors = typed(state, TYPES)
-    if errors:
-        return Faults(errors=errors)
     fitted = any(key not in ALWAYS for key in state)
-    faults = check_shapes(state, _header_shapes(learner, fitted))
-    if not faults.missing and not faults.errors:
-        faults.errors = impossible(state) + not_finite(state, ("scale",))
-    if not (fitted or faults) and int(state["counters"][1]):
-        # What torch.distributed.checkpoint makes of a loss that has not been called.
-        faults.errors = [
-            f"the state counts {int(state['counters'][1])} updates of a surrogate that is not in "
-            "it: what was saved has more keys, and all of them must be read"
-        ]
-    if faults.missing or faults.errors:
-        # Which of these the surrogate has is not asked any more.
-        parts = ("surrogate.", "adam.", "unseen.", "replay.")
-        faults.unexpected = [key for key in faults.unexpected if not key.startswith(parts)]
+    faults = (
+        wrong_version(state)
+        or check_shapes(state, _header_shapes(learner, fitted), beside=OWN)
+        or impossible(state) + not_finite(state, ("scale",))
+    )
+    if faults:
         return faults
     if not fitted:
         learner.forget()
@@ -130,7 +113,7 @@ def load(state: dict[str, Tensor], learner: Learner, queue: Queue) -> Faults:
             return faults
         surrogate = learner.net.module or _empty_surrogate(learner, shapes, "cpu")
     except Exception as error:  # noqa: BLE001 - of whatever a spoilt state asks for
-        return Faults(errors=[f"the surrogate of the state cannot be made: {error}"])
+        return [f"the surrogate of the state cannot be made: {error}"]
     _attach(learner, surrogate, shapes, state)
     learner.penalty = state["penalty"].to(learner.net.device, copy=True)
     _load_figures(learner, state)

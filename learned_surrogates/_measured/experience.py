@@ -1,7 +1,6 @@
 """What was measured: remembered for the surrogate's fit, and told."""
 
 import statistics
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -142,12 +141,6 @@ class Experience:
 
     # Where it lives
 
-    types: ClassVar = {
-        "outputs": torch.int64,
-        "difference": torch.float64,
-        **dict.fromkeys(("replay.0", "replay.2", "replay.3"), torch.float32),
-    }
-
     def save(self, *, with_replay: bool) -> dict[str, Tensor]:
         mean = torch.tensor(self.size.mean, dtype=torch.float64, device="cpu")
         state = {"difference": mean}
@@ -169,16 +162,16 @@ class Experience:
         """What is wrong with the remembered differences."""
         replayed = part(state, "replay.")
         if not replayed:
-            return Faults()
+            return []
         fields = [tuple(replayed[key].shape[1:]) for key in sorted(replayed)]
         if len(fields) != 4 or len({len(field) for field in replayed.values()}) != 1:
-            return Faults(errors=["replay must have four fields of as many samples"])
+            return ["replay must have four fields of as many samples"]
         if fields[0] != fields[2] or fields[3]:
-            return Faults(errors=["replay.2 must have the shape of replay.0, and replay.3 none"])
+            return ["replay.2 must have the shape of replay.0, and replay.3 none"]
         seen = [tuple(state[key].tolist()) for key in ("z_shape", "target_shape") if key in state]
         if seen and seen != fields[:2]:
-            return Faults(errors=["replay must have samples of z_shape and target_shape"])
-        return Faults()
+            return ["replay must have samples of z_shape and target_shape"]
+        return []
 
     def load(self, state: dict[str, Tensor], device: torch.device) -> None:
         outputs = state.get("outputs")

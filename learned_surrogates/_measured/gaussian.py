@@ -237,8 +237,6 @@ class Gaussian(Estimator[Any]):
         self.slope.to(device)
         self.replay.to(device)
 
-    types = Smoothing.types | slope_state.TYPES | Experience.types | {"updates": torch.int64}
-
     def save(self, *, with_replay: bool) -> dict[str, Tensor]:
         own = {"updates": as_tensor(self.updates)}
         learned = slope_state.save(self.slope) | self.experience.save(with_replay=with_replay)
@@ -248,16 +246,14 @@ class Gaussian(Estimator[Any]):
         made = slope_state.made(state)
         shapes = {"updates": ()} | self.smoothing.shapes(state)
         shapes |= slope_state.shapes(state, made=made) | self.experience.shapes(state, made=made)
-        faults = check_shapes(state, shapes)
-        faults.errors += not_finite(state, slope_state.FINITE) + self.smoothing.impossible(state)
-        faults.errors += [
+        # Of forms and replay it is not known yet which keys there are.
+        faults = check_shapes(state, shapes, beside=("replay.", *slope_state.OWN))
+        faults += not_finite(state, slope_state.FINITE) + self.smoothing.impossible(state)
+        faults += [
             f"{key} must not be negative"
             for key in shapes
             if key in state and state[key].dtype == torch.int64 and (state[key] < 0).any()
         ]
-        # Of forms and replay it is not known yet which keys there are.
-        rest = ("replay.", *slope_state.OWN)
-        faults.unexpected = [key for key in faults.unexpected if not key.startswith(rest)]
         return faults or self.experience.replay_faults(state)
 
     def load(self, state: dict[str, Tensor]) -> Faults:

@@ -160,11 +160,6 @@ class Regressed(Estimator[BatchType]):
         # What is learned is so little that it stays on the CPU.
         self.device = device
 
-    types = dict.fromkeys(("weights", *SUMS), torch.float64) | {
-        "learned": torch.int64,
-        "sums": torch.float32,
-    }
-
     def save(self, *, with_replay: bool) -> dict[str, Tensor]:
         return {
             "learned": as_tensor([self.updates, self.calls, self.control.age]),
@@ -176,16 +171,14 @@ class Regressed(Estimator[BatchType]):
     def faults(self, state: dict[str, Tensor]) -> Faults:
         own = Regressed.save(self, with_replay=False)
         shapes: Shapes = {key: tuple(value.shape) for key, value in own.items()}
-        faults = check_shapes(state, shapes)
-        faults.errors += not_finite(state, own)
-        return faults
+        return check_shapes(state, shapes) + not_finite(state, own)
 
     def load(self, state: dict[str, Tensor]) -> Faults:
         self.updates, self.calls, self.control.age = state["learned"].tolist()
         self.control.sums = state["sums"].to(self.control.sums, copy=True)
         self.regression.weights = state["weights"].to(self.regression.weights, copy=True)
         self.regression.sums = [state[name] for name in SUMS]
-        return Faults()
+        return []
 
     # Several processes
 

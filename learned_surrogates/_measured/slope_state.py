@@ -1,4 +1,4 @@
-"""A surrogate's forms as flat tensors, and back; what other processes take of them."""
+"""A surrogate's forms as named tensors, and back; what other processes take of them."""
 
 from typing import Any
 
@@ -19,10 +19,6 @@ from .._state.tensors import (
 from .forms import NAMES
 from .slope import Slope
 
-TYPES = {
-    **dict.fromkeys(("slope", "forms", "z_shape", "target_shape"), torch.int64),
-    **dict.fromkeys(("scale", "sums", "adam"), torch.float32),
-}
 # Calls, the best form, whether none is suited or worth its cost, the control variate's age.
 COUNTS = (5,)
 # What is never anything else, whatever has been measured.
@@ -54,12 +50,8 @@ def save(slope: Slope) -> dict[str, Tensor]:
 
 
 def made(state: dict[str, Tensor]) -> bool:
-    """Whether a state has something of forms, or tells of some that were not given up."""
-    if any(key in MADE or key.startswith(OWN) for key in state):
-        return True
-    nothing = torch.zeros(0, device="cpu")
-    updates, counts = (state.get(key, nothing) for key in ("updates", "slope"))
-    return bool(updates.any()) and counts.shape == COUNTS and not counts[3]
+    """Whether a state has something of forms."""
+    return any(key in MADE or key.startswith(OWN) for key in state)
 
 
 def shapes(state: dict[str, Tensor], *, made: bool) -> Shapes:
@@ -79,7 +71,7 @@ def load(state: dict[str, Tensor], slope: Slope) -> tuple[Slope, Faults]:
         try:
             _rebuild(state, loaded)
         except Exception as error:  # noqa: BLE001 - of whatever a spoilt state asks for
-            return slope, Faults(errors=[f"the surrogate of the state cannot be made: {error}"])
+            return slope, [f"the surrogate of the state cannot be made: {error}"]
         own = {key: value for key, value in state.items() if key.startswith(OWN)}
         expected = _shapes_of(loaded.forms) | adam_shapes(own, _named(loaded))
         if faults := check_shapes(own, expected):
@@ -90,7 +82,7 @@ def load(state: dict[str, Tensor], slope: Slope) -> tuple[Slope, Faults]:
         loaded.control.sums = state["sums"].to(slope.device, copy=True)
     loaded.calls, loaded.best, unsuited, resting, loaded.control.age = state["slope"].tolist()
     loaded.unsuited, loaded.resting = bool(unsuited), bool(resting)
-    return loaded, Faults()
+    return loaded, []
 
 
 def shared(slope: Slope) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """How wide the noise is under which the metric is averaged."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .._state.tensors import ANY, Shapes, as_tensor, not_finite
+from .._state.tensors import ANY, Faults, Shapes, as_tensor, not_finite
 from .._support.moderate import fill_values, moderate
 from .._support.precision import at_least_float32
 from .._support.warnings import warn
@@ -141,8 +141,6 @@ class Smoothing:
         self._width = None
         self.moments = None if self.moments is None else self.moments.to(device)
 
-    types: ClassVar = {"smoothing": torch.int64, "moments": torch.float32}
-
     def save(self) -> dict[str, Tensor]:
         state = {"smoothing": as_tensor([self.calls, int(self.doubtful)])}
         return state if self.moments is None else state | {"moments": self.moments}
@@ -158,7 +156,7 @@ class Smoothing:
         return shapes
 
     @staticmethod
-    def impossible(state: dict[str, Tensor]) -> list[str]:
+    def impossible(state: dict[str, Tensor]) -> Faults:
         """Errors for values that no state has."""
         errors = not_finite(state, ["moments"])
         if "moments" in state and (state["moments"][1::2] < 0).any():

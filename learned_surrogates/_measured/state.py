@@ -1,4 +1,4 @@
-"""The state of a loss that measures, as flat tensors, and back."""
+"""The state of a loss that measures, as named tensors, and back."""
 
 import torch
 from torch import Tensor
@@ -13,19 +13,12 @@ from .._state.tensors import (
     check_shapes,
     impossible,
     not_finite,
-    typed,
     wrong_version,
 )
 from .record import Record
 
 COUNTERS = ("calls", "silent_calls", "skipped", "leading")
 FIGURES = ("signal", "metric_mean")
-TYPES = {
-    **dict.fromkeys(("version", "counters"), torch.int64),
-    **dict.fromkeys(("figures", "quality", "history"), torch.float64),
-    "vectors": torch.float32,
-    "random": torch.uint8,
-}
 # What is never anything else, whatever has been measured.
 FINITE = ("quality", "vectors")
 
@@ -53,25 +46,18 @@ def save(
 
 def load(state: dict[str, Tensor], record: Record, queue: Queue, random: torch.Generator) -> Faults:
     """Takes a saved state, unless it has faults: then all is left as it was."""
-    estimator = record.estimator
-    faults = wrong_version(state)
-    if faults is not None:
+    if faults := wrong_version(state):
         return faults
-    state, errors = typed(state, TYPES | estimator.types)
-    if errors:
-        return Faults(errors=errors)
+    estimator = record.estimator
     shapes = _shapes(record, random, state)
     own = {key: value for key, value in state.items() if key in shapes}
     rest = {key: state[key] for key in state if key not in shapes}
-    faults = check_shapes(own, shapes) + Faults(errors=_impossible(state)) + estimator.faults(rest)
-    if faults:
-        return faults
-    faults = estimator.load(rest)
-    if faults:
-        return faults
-    random.set_state(state["random"].cpu())
-    _take(state, record, queue)
-    return Faults()
+    faults = check_shapes(own, shapes) + not_finite(state, FINITE) + impossible(state)
+    faults = faults + estimator.faults(rest) or estimator.load(rest)
+    if not faults:
+        random.set_state(state["random"].cpu())
+        _take(state, record, queue)
+    return faults
 
 
 def _take(state: dict[str, Tensor], record: Record, queue: Queue) -> None:
@@ -101,8 +87,3 @@ def _shapes(record: Record, random: torch.Generator, state: dict[str, Tensor]) -
     if "vectors" in state or read:
         shapes["vectors"] = (4, ANY)
     return shapes
-
-
-def _impossible(state: dict[str, Tensor]) -> list[str]:
-    """Errors for values that no state has."""
-    return not_finite(state, FINITE) + impossible(state)

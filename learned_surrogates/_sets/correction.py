@@ -1,7 +1,5 @@
 """How much of what draws correct by is worth its noise."""
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
@@ -46,12 +44,7 @@ class Correction:
 
     # Its state
 
-    types: ClassVar = {
-        "correction": torch.float64,
-        "share": torch.float64,
-        "corrections": torch.int64,
-        "corrected": torch.float32,
-    }
+    keys = ("correction", "share", "corrections", "corrected")
 
     def save(self) -> dict[str, Tensor]:
         state = {
@@ -69,10 +62,9 @@ class Correction:
         readings = state.get("corrections")
         if "corrected" in state or (readings is not None and readings.any()):
             shapes["corrected"] = (4, ANY)
-        faults = check_shapes(state, shapes)
-        faults.errors += not_finite(state, self.types)
+        faults = check_shapes(state, shapes) + not_finite(state, self.keys)
         if readings is not None and (readings < 0).any():
-            faults.errors.append("corrections must not be negative")
+            faults.append("corrections must not be negative")
         return faults
 
     def load(self, state: dict[str, Tensor]) -> None:

@@ -257,8 +257,6 @@ class PartlyKnown(Regressed[SetType]):
 
     # Where it lives
 
-    types = Regressed.types | Correction.types
-
     def to(self, device: torch.device) -> None:
         super().to(device)
         self._correction.quality.to(device)
@@ -267,7 +265,7 @@ class PartlyKnown(Regressed[SetType]):
         return super().save(with_replay=with_replay) | self._correction.save()
 
     def faults(self, state: dict[str, Tensor]) -> Faults:
-        own = {key: value for key, value in state.items() if key in Correction.types}
+        own = {key: value for key, value in state.items() if key in Correction.keys}
         rest = {key: value for key, value in state.items() if key not in own}
         return self._correction.faults(own) + super().faults(rest)
 

@@ -47,10 +47,10 @@ def from_bytes(packed: Tensor) -> dict[str, str]:
         ValueError: it was something else.
     """
     if packed.dtype != torch.uint8 or packed.ndim != 1:
-        raise ValueError("it must be bytes")
+        raise ValueError("fitted_to must be bytes")
     found = json.loads(packed.cpu().numpy().tobytes())
     if not isinstance(found, dict):
-        raise ValueError("it must be a dict")
+        raise ValueError("fitted_to must be a dict")
     return found
 
 

@@ -1,10 +1,9 @@
-"""What the states of a loss are made of: flat tensors, checked before they are taken.
+"""What the states of a loss are made of: named tensors, checked before they are taken.
 
 The loss packs them into one tensor, as which they are part of a `state_dict()`.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -18,38 +17,31 @@ ANY = -1
 Shapes = dict[str, tuple[int, ...]]
 
 
-@dataclass
-class Faults:
-    """What is wrong with a state: keys that are missing or unknown, and other errors."""
-
-    missing: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
-    errors: list[str] = field(default_factory=list)
-
-    def __bool__(self) -> bool:
-        return bool(self.missing or self.unexpected or self.errors)
-
-    def __add__(self, other: "Faults") -> "Faults":
-        return Faults(
-            self.missing + other.missing,
-            self.unexpected + other.unexpected,
-            self.errors + other.errors,
-        )
+#: What is wrong with a state, in words.
+Faults = list[str]
 
 
-def check_shapes(state: dict[str, Tensor], expected: Shapes) -> Faults:
-    """Holds a state against the shapes that it must have."""
+def check_shapes(
+    state: dict[str, Tensor], expected: Shapes, beside: tuple[str, ...] = ()
+) -> Faults:
+    """Holds a state against the shapes that it must have.
+
+    Args:
+        state: what is looked at.
+        expected: of all that it must have.
+        beside: beginnings of what it may have beside that.
+    """
+    missing = [f"{key} is missing" for key in expected if key not in state]
+    unknown = [
+        f"{key} is unknown" for key in state if key not in expected and not key.startswith(beside)
+    ]
     wrong = [
         f"{key} must have shape {tuple('any' if n == ANY else n for n in shape)}; in the state it "
         f"has {tuple(state[key].shape)}"
         for key, shape in expected.items()
         if key in state and not _fits(state[key].shape, shape)
     ]
-    return Faults(
-        missing=[key for key in expected if key not in state],
-        unexpected=[key for key in state if key not in expected],
-        errors=wrong,
-    )
+    return missing + unknown + wrong
 
 
 def _fits(shape: torch.Size, expected: tuple[int, ...]) -> bool:
@@ -58,31 +50,7 @@ def _fits(shape: torch.Size, expected: tuple[int, ...]) -> bool:
     )
 
 
-def typed(
-    state: dict[str, Tensor], types: dict[str, torch.dtype]
-) -> tuple[dict[str, Tensor], list[str]]:
-    """A state whose tensors have the types that they must have, and errors where they cannot.
-
-    Floating-point numbers are cast, as a state may have been saved in half precision; what counts
-    or names something is no such number.
-
-    Args:
-        state: as it was read.
-        types: of keys, or of all keys that begin so. Others stay as they are, but half precision.
-    """
-    cast, errors = {}, []
-    for key, tensor in state.items():
-        half = torch.float32 if tensor.dtype in (torch.float16, torch.bfloat16) else tensor.dtype
-        prefixes = [name for name in types if key == name or key.startswith(f"{name}.")]
-        wanted = types[max(prefixes, key=len)] if prefixes else half
-        if tensor.dtype != wanted and not (wanted.is_floating_point and tensor.is_floating_point()):
-            names = [str(dtype).removeprefix("torch.") for dtype in (wanted, tensor.dtype)]
-            errors.append(f"{key} must be {names[0]}; in the state it is {names[1]}")
-        cast[key] = tensor.to(wanted)
-    return cast, errors
-
-
-def impossible(state: dict[str, Tensor]) -> list[str]:
+def impossible(state: dict[str, Tensor]) -> Faults:
     """Errors for counters, history and random stream as no state has them."""
     errors = []
     if "counters" in state and (state["counters"] < 0).any():
@@ -98,7 +66,7 @@ def impossible(state: dict[str, Tensor]) -> list[str]:
     return errors
 
 
-def not_finite(state: dict[str, Tensor], keys: Iterable[str]) -> list[str]:
+def not_finite(state: dict[str, Tensor], keys: Iterable[str]) -> Faults:
     """Errors for those of the keys that have numbers which are not finite."""
     return [
         f"{key} has numbers that are not finite"
@@ -115,17 +83,15 @@ def as_tensor(values: int | list[int]) -> Tensor:
     return torch.tensor(values, dtype=torch.int64, device="cpu")
 
 
-def wrong_version(state: dict[str, Tensor]) -> Faults | None:
-    """What is wrong with a state of another version of this package; None if it is of this one."""
+def wrong_version(state: dict[str, Tensor]) -> Faults:
+    """What is wrong with a state of another version of this package."""
     version = state.get("version")
     if version is None or version.shape != () or int(version) == VERSION:
-        return None
-    return Faults(
-        errors=[
-            f"the state has version {int(version)} and this package reads version {VERSION}: "
-            "load it with the version of learned-surrogates that saved it"
-        ]
-    )
+        return []
+    return [
+        f"the state has version {int(version)} and this package reads version {VERSION}: "
+        "load it with the version of learned-surrogates that saved it"
+    ]
 
 
 def save_adam(

@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 import torch
-from conftest import assert_identical, l1, make_arguments, make_loss, snapshot, step
+from conftest import assert_identical, l1, make_arguments, make_loss, packed, snapshot, step
 from executors import Pickling
 from within import surrogates
 
@@ -91,7 +91,7 @@ class Run:
         keys = [key for key in state if key != "version"]
         del state[sorted(keys)[self.draw(len(keys))]]
         with pytest.raises(RuntimeError, match="nothing was loaded"):
-            self.criterion.load_state_dict(state)
+            self.criterion.load_state_dict(packed(state))
 
     def copied(self):
         self.criterion = copy.deepcopy(self.criterion)
