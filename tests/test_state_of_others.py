@@ -154,7 +154,11 @@ def test_so_are_values_that_are_a_hundredth_of_those():
         ("random", lambda v: torch.full_like(v, 255), "random is the state of no random stream"),
         ("counters", lambda v: v - 1000, "counters must not be negative"),
         ("outputs", lambda v: torch.tensor([-3]), "outputs must not be negative"),
-        ("quality", lambda v: v * torch.nan, "quality has numbers that are not finite"),
+        (
+            "quality.figures",
+            lambda v: v * torch.nan,
+            "quality.figures has numbers that are not",
+        ),
         ("sums", lambda v: v * torch.inf, "sums has numbers that are not finite"),
         ("scale", lambda v: v * torch.nan, "scale has numbers that are not finite"),
         ("moments", lambda v: -v, "moments must have variances of 0 or more"),

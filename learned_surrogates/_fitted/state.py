@@ -14,6 +14,7 @@ from .._state.tensors import (
     check_shapes,
     impossible,
     load_adam,
+    negative,
     not_finite,
     part,
     ring_shapes,
@@ -90,12 +91,12 @@ def share(learner: Learner, state: dict[str, Tensor]) -> None:
 
 def load(state: dict[str, Tensor], learner: Learner, queue: Queue) -> Faults:
     """Takes a saved state, unless it has faults: then the learner is left as it was."""
-    # Before the keys: those of another version may well be others.
     fitted = any(key not in ALWAYS for key in state)
+    # The version before the keys: those of another one may well be others.
     faults = (
         wrong_version(state)
         or check_shapes(state, _header_shapes(learner, fitted), beside=OWN)
-        or impossible(state) + not_finite(state, ("scale",))
+        or impossible(state) + negative(state, ("counters",)) + not_finite(state, ("scale",))
     )
     if faults:
         return faults

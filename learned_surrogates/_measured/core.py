@@ -368,9 +368,8 @@ class MeasuredCore(Core):
         return state.save(self.record, self.oracle.queue, self.random, with_replay=with_replay)
 
     def load(self, saved: dict[str, Tensor]) -> Faults:
-        faults = state.load(saved, self.record, self.oracle.queue, self.random)
+        faults = state.load(saved, self.record, self.oracle.queue, self.random, self.device)
         if not faults:
-            self.record.quality.to(self.device)
             self.sync.agreed = False
         return faults
 

@@ -11,7 +11,7 @@ from .._evaluation.measurement import Context, Measurement
 from .._learning.replay_buffer import ReplayBuffer
 from .._learning.sync import Sync
 from .._recipe import Recipe
-from .._state.tensors import Faults, as_tensor, check_shapes, not_finite
+from .._state.tensors import Faults, as_tensor, check_shapes, negative, not_finite
 from .._task import Task
 from . import slope_state
 from .bounded import bounded_slopes
@@ -249,11 +249,7 @@ class Gaussian(Estimator[Any]):
         # Of forms and replay it is not known yet which keys there are.
         faults = check_shapes(state, shapes, beside=("replay.", *slope_state.OWN))
         faults += not_finite(state, slope_state.FINITE) + self.smoothing.impossible(state)
-        faults += [
-            f"{key} must not be negative"
-            for key in shapes
-            if key in state and state[key].dtype == torch.int64 and (state[key] < 0).any()
-        ]
+        faults += negative(state, shapes)
         return faults or self.experience.replay_faults(state)
 
     def load(self, state: dict[str, Tensor]) -> Faults:

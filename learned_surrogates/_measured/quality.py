@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .._batch import Batch
+from .._state.tensors import ANY, Shapes, as_tensor
 from .weights import in_weights, last_layer
 
 # Weight of the newest reading in the running means; readings are made at updates.
@@ -32,7 +33,7 @@ class Quality:
 
     def __init__(self) -> None:
         #: Running means of two halves' gradients, measured and of the base loss: `(4, weights)`.
-        self.vectors: Tensor | None = None
+        self.vectors = torch.zeros(4, 0, dtype=torch.float32, device="cpu")
         #: Running means of both gradients' squared lengths, of products and of their squares.
         self.figures = torch.zeros(2 + 2 * PRODUCTS, dtype=torch.float64, device="cpu")
         self.readings = 0
@@ -61,7 +62,7 @@ class Quality:
         new = torch.stack([part[:: -(-len(part) // MOST_WEIGHTS)] for part in found])
         if not new.isfinite().all():
             return
-        if self.vectors is None or self.vectors.shape != new.shape:
+        if self.vectors.shape != new.shape:
             self.vectors, self.readings = torch.zeros_like(new), 0
         new = self._bounded(new)
         if count == 1:
@@ -76,7 +77,6 @@ class Quality:
 
     def _of_one(self, new: Tensor, turn: int) -> tuple[Tensor, Tensor]:
         """Products and running means, where one half has a gradient, and the other nothing."""
-        assert self.vectors is not None
         own = torch.arange(4, device=new.device)[:, None] % 2 == turn
         # Of a whole batch's gradient, a half has half.
         new = new / 2
@@ -102,7 +102,7 @@ class Quality:
 
     def _means(self) -> tuple[float, float, float]:
         """Squared lengths of the measured and the base loss's mean gradient, and their product."""
-        if self.vectors is None or self.readings < FEWEST:
+        if self.readings < FEWEST:
             return math.nan, math.nan, math.nan
         g, h, b, c = self.vectors
         return 4 * float(g @ h), 4 * float(b @ c), 2 * float(g @ c + h @ b)
@@ -146,8 +146,28 @@ class Quality:
         """So many readings the running means tell of."""
         return min(self.readings, (2 - MOMENTUM) / MOMENTUM)
 
+    # Where it lives
+
     def to(self, device: torch.device) -> None:
-        self.vectors = None if self.vectors is None else self.vectors.to(device)
+        self.vectors = self.vectors.to(device)
+
+    def save(self, name: str) -> dict[str, Tensor]:
+        """Its part of a state, under a name."""
+        return {
+            f"{name}.vectors": self.vectors,
+            f"{name}.figures": self.figures,
+            f"{name}.readings": as_tensor(self.readings),
+        }
+
+    def shapes(self, name: str) -> Shapes:
+        """The shapes of that part."""
+        figures = tuple(self.figures.shape)
+        return {f"{name}.vectors": (4, ANY), f"{name}.figures": figures, f"{name}.readings": ()}
+
+    def load(self, state: dict[str, Tensor], name: str, device: torch.device) -> None:
+        self.vectors = state[f"{name}.vectors"].to(device, copy=True)
+        self.figures = state[f"{name}.figures"].to(self.figures, copy=True)
+        self.readings = int(state[f"{name}.readings"])
 
 
 def _lengths(new: Tensor) -> Tensor:

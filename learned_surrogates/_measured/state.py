@@ -8,10 +8,10 @@ from .._state.tensors import (
     ANY,
     VERSION,
     Faults,
-    Shapes,
     as_tensor,
     check_shapes,
     impossible,
+    negative,
     not_finite,
     wrong_version,
 )
@@ -19,43 +19,52 @@ from .record import Record
 
 COUNTERS = ("calls", "silent_calls", "skipped", "leading")
 FIGURES = ("signal", "metric_mean")
-# What is never anything else, whatever has been measured.
-FINITE = ("quality", "vectors")
 
 
 def save(
     record: Record, queue: Queue, random: torch.Generator, *, with_replay: bool
 ) -> dict[str, Tensor]:
     """The state: counters, random stream, figures, and what the estimator has learned."""
-    quality = record.quality
     counters = [int(getattr(record, name)) for name in COUNTERS]
-    counters += [queue.lost, queue.unmeasured, quality.readings]
+    counters += [queue.lost, queue.unmeasured]
     figures = [getattr(record, name) for name in FIGURES]
     state = {
         "version": as_tensor(VERSION),
         "counters": as_tensor(counters),
         "random": random.get_state(),
         "figures": torch.tensor(figures, dtype=torch.float64, device="cpu"),
-        "quality": quality.figures,
         "history": record.history.save(),
     }
-    if quality.vectors is not None:
-        state["vectors"] = quality.vectors
-    return state | record.estimator.save(with_replay=with_replay)
+    return state | record.quality.save("quality") | record.estimator.save(with_replay=with_replay)
 
 
-def load(state: dict[str, Tensor], record: Record, queue: Queue, random: torch.Generator) -> Faults:
+def load(
+    state: dict[str, Tensor],
+    record: Record,
+    queue: Queue,
+    random: torch.Generator,
+    device: torch.device,
+) -> Faults:
     """Takes a saved state, unless it has faults: then all is left as it was."""
     if faults := wrong_version(state):
         return faults
     estimator = record.estimator
-    shapes = _shapes(record, random, state)
+    of_quality = record.quality.shapes("quality")
+    shapes = of_quality | {
+        "version": (),
+        "counters": (len(COUNTERS) + 2,),
+        "random": tuple(random.get_state().shape),
+        "figures": (len(FIGURES),),
+        "history": (ANY, len(record.history.names)),
+    }
     own = {key: value for key, value in state.items() if key in shapes}
     rest = {key: state[key] for key in state if key not in shapes}
-    faults = check_shapes(own, shapes) + not_finite(state, FINITE) + impossible(state)
-    faults = faults + estimator.faults(rest) or estimator.load(rest)
+    faults = check_shapes(own, shapes) + negative(own, shapes) + not_finite(own, of_quality)
+    faults += impossible(own) + estimator.faults(rest)
+    faults = faults or estimator.load(rest)
     if not faults:
         random.set_state(state["random"].cpu())
+        record.quality.load(state, "quality", device)
         _take(state, record, queue)
     return faults
 
@@ -63,27 +72,8 @@ def load(state: dict[str, Tensor], record: Record, queue: Queue, random: torch.G
 def _take(state: dict[str, Tensor], record: Record, queue: Queue) -> None:
     counters = state["counters"].tolist()
     queue.cancel_all()
-    queue.lost, queue.unmeasured, record.quality.readings = counters[-3:]
+    queue.lost, queue.unmeasured = counters[-2:]
     record.calls, record.silent_calls, record.skipped = counters[:3]
     record.leading = bool(counters[3])
-    record.quality.figures = state["quality"].cpu().double()
     record.signal, record.metric_mean = state["figures"].tolist()
     record.history.load(state["history"])
-    vectors = state.get("vectors")
-    record.quality.vectors = None if vectors is None else vectors.clone()
-
-
-def _shapes(record: Record, random: torch.Generator, state: dict[str, Tensor]) -> Shapes:
-    shapes: Shapes = {
-        "version": (),
-        "counters": (len(COUNTERS) + 3,),
-        "random": tuple(random.get_state().shape),
-        "figures": (len(FIGURES),),
-        "quality": tuple(record.quality.figures.shape),
-        "history": (ANY, len(record.history.names)),
-    }
-    counters = state.get("counters", torch.zeros(0, device="cpu"))
-    read = counters.shape == shapes["counters"] and int(counters[-1])
-    if "vectors" in state or read:
-        shapes["vectors"] = (4, ANY)
-    return shapes

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from .._batch import Batch
 from .._measured.quality import Quality
-from .._state.tensors import ANY, Faults, Shapes, as_tensor, check_shapes, not_finite
+from .._state.tensors import Faults, check_shapes, negative, not_finite
 
 # Steps over which an optimizer averages.
 HORIZON = 30
@@ -44,32 +44,14 @@ class Correction:
 
     # Its state
 
-    keys = ("correction", "share", "corrections", "corrected")
-
     def save(self) -> dict[str, Tensor]:
-        state = {
-            "correction": self.quality.figures,
-            "share": torch.tensor(self.share, dtype=torch.float64, device="cpu"),
-            "corrections": as_tensor(self.quality.readings),
-        }
-        if self.quality.vectors is not None:
-            state["corrected"] = self.quality.vectors
-        return state
+        share = torch.tensor(self.share, dtype=torch.float64, device="cpu")
+        return self.quality.save("correction") | {"correction.share": share}
 
     def faults(self, state: dict[str, Tensor]) -> Faults:
-        figures = tuple(self.quality.figures.shape)
-        shapes: Shapes = {"correction": figures, "corrections": (), "share": ()}
-        readings = state.get("corrections")
-        if "corrected" in state or (readings is not None and readings.any()):
-            shapes["corrected"] = (4, ANY)
-        faults = check_shapes(state, shapes) + not_finite(state, self.keys)
-        if readings is not None and (readings < 0).any():
-            faults.append("corrections must not be negative")
-        return faults
+        shapes = self.quality.shapes("correction") | {"correction.share": ()}
+        return check_shapes(state, shapes) + not_finite(state, shapes) + negative(state, shapes)
 
-    def load(self, state: dict[str, Tensor]) -> None:
-        vectors = state.get("corrected")
-        self.quality.figures = state["correction"].cpu().double()
-        self.quality.readings = int(state["corrections"])
-        self.quality.vectors = None if vectors is None else vectors.clone()
-        self.share = float(state["share"])
+    def load(self, state: dict[str, Tensor], device: torch.device) -> None:
+        self.quality.load(state, "correction", device)
+        self.share = float(state["correction.share"])

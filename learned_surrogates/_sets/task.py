@@ -265,11 +265,10 @@ class PartlyKnown(Regressed[SetType]):
         return super().save(with_replay=with_replay) | self._correction.save()
 
     def faults(self, state: dict[str, Tensor]) -> Faults:
-        own = {key: value for key, value in state.items() if key in Correction.keys}
+        own = {key: value for key, value in state.items() if key.startswith("correction.")}
         rest = {key: value for key, value in state.items() if key not in own}
         return self._correction.faults(own) + super().faults(rest)
 
     def load(self, state: dict[str, Tensor]) -> Faults:
-        self._correction.load(state)
-        self._correction.quality.to(self.device)
+        self._correction.load(state, self.device)
         return super().load(state)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-VERSION = 7
+VERSION = 8
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 # A dimension of any size.
 ANY = -1
@@ -51,10 +51,8 @@ def _fits(shape: torch.Size, expected: tuple[int, ...]) -> bool:
 
 
 def impossible(state: dict[str, Tensor]) -> Faults:
-    """Errors for counters, history and random stream as no state has them."""
+    """Errors for history and random stream as no state has them."""
     errors = []
-    if "counters" in state and (state["counters"] < 0).any():
-        errors.append("counters must not be negative")
     history = state.get("history")
     # Its first row says how it goes on.
     if history is not None and history[:1, :2].isfinite().sum() != 2:
@@ -72,6 +70,15 @@ def not_finite(state: dict[str, Tensor], keys: Iterable[str]) -> Faults:
         f"{key} has numbers that are not finite"
         for key in keys
         if key in state and not state[key].isfinite().all()
+    ]
+
+
+def negative(state: dict[str, Tensor], keys: Iterable[str]) -> Faults:
+    """Errors for those of the keys that have counts below 0."""
+    return [
+        f"{key} must not be negative"
+        for key in keys
+        if key in state and state[key].dtype == torch.int64 and (state[key] < 0).any()
     ]
 
 

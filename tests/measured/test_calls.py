@@ -240,7 +240,7 @@ def test_one_number_a_sample_leaves_no_graph_behind():
         target = torch.randn(8, generator=torch.Generator().manual_seed(seed))
         criterion((target / 2).requires_grad_(), target).backward()
     state = snapshot(criterion)
-    assert {"quality", "vectors"} <= state.keys()
+    assert {"quality.figures", "quality.vectors"} <= state.keys()
     assert not any(tensor.requires_grad for tensor in state.values())
     assert criterion.stats["gradient/signal_to_noise"] > 0
 

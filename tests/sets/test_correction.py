@@ -45,7 +45,7 @@ def test_single_samples_after_a_larger_batch_have_all_of_it():
     correction.read(batch, torch.randn(1, 4, generator=random))
     assert correction.share == 1.0
     restored = Correction()
-    restored.load(correction.save())
+    restored.load(correction.save(), torch.device("cpu"))
     assert restored.share == 1.0
 
 
@@ -76,16 +76,16 @@ def test_its_state_goes_on_where_it_was():
     correction, loaded = read(0.3, 1.0, 40), Correction()
     state = correction.save()
     assert not loaded.faults(state)
-    loaded.load(state)
+    loaded.load(state, torch.device("cpu"))
     assert loaded.share == correction.share != 1.0
 
 
 @pytest.mark.parametrize(
     "change, fault",
     [
-        ({"corrections": torch.tensor(-1)}, "corrections must not be negative"),
-        ({"correction": torch.full((8,), torch.nan, dtype=torch.float64)}, "not finite"),
-        ({"corrected": torch.zeros(3, 2)}, "corrected must have shape"),
+        ({"correction.readings": torch.tensor(-1)}, "correction.readings must not be negative"),
+        ({"correction.figures": torch.full((8,), torch.nan, dtype=torch.float64)}, "not finite"),
+        ({"correction.vectors": torch.zeros(3, 2)}, "correction.vectors must have shape"),
     ],
 )
 def test_an_impossible_state_is_named(change, fault):
@@ -95,8 +95,8 @@ def test_an_impossible_state_is_named(change, fault):
 
 def test_readings_without_their_means_are_missed():
     state = read(0.3, 1.0, 12).save()
-    del state["corrected"]
-    assert Correction().faults(state) == ["corrected is missing"]
+    del state["correction.vectors"]
+    assert Correction().faults(state) == ["correction.vectors is missing"]
 
 
 def test_one_sample_is_not_weighed():
