@@ -81,6 +81,20 @@ def test_a_task_is_known_by_its_class_and_settings():
     assert "task.alphabet" in blank
 
 
+def test_a_task_may_hold_what_holds_it_and_objects_that_have_no_names():
+    class Part:
+        weight = 3
+
+    def make():
+        task = Tensors()
+        task.part, task.parts = Part(), [Part(), Part()]
+        task.part.owner, task.part.size = task, 3
+        return identity(Metric(l1, None, None, None, "raise"), task)
+
+    assert make() == make()
+    assert make()["task.part.size"] == "3"
+
+
 def test_long_settings_are_told_apart_and_take_little_room():
     metric = Metric(text.edit_distance, None, None, None, "raise")
     many = [chr(0x4E00 + i) for i in range(5000)]

@@ -30,7 +30,7 @@ def identity(metric: Metric, task: Task[Any]) -> dict[str, str]:
         "best": f"{metric.best:g}",
         "task": type(task).__name__,
     }
-    return found | {f"task.{name}": _short(value) for name, value in _settings(vars(task))}
+    return found | {f"task.{name}": _short(value) for name, value in _settings(task, ())}
 
 
 def as_bytes(found: Mapping[str, str]) -> Tensor:
@@ -81,18 +81,33 @@ def _task_of(found: Mapping[str, str], other: Mapping[str, str]) -> str:
     return f"{name}({', '.join(settings)})"
 
 
-def _settings(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Names and values of what was set to a number, a text or a tensor, or to a list of them."""
-    for name, value in values.items():
+def _settings(owner: Any, within: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
+    """Names and values of what was set to a number, a text or a tensor, or to a list of them.
+
+    Args:
+        owner: has them, or objects that do.
+        within: the objects in which it was found, which it may know, too.
+    """
+    within = (*within, owner)
+    for name, value in vars(owner).items():
         name = name.lstrip("_")
         if name == "surrogate":  # which has keys of its own
             continue
-        if isinstance(value, str | int | float | list | tuple):
-            yield name, value
-        elif isinstance(value, Tensor):
+        if isinstance(value, Tensor):
             yield name, value.tolist()
-        elif not callable(value) and hasattr(value, "__dict__"):
-            yield from ((f"{name}.{inner}", each) for inner, each in _settings(vars(value)))
+        elif _is_plain(value):
+            yield name, value
+        elif callable(value) or any(value is each for each in within):
+            continue
+        elif hasattr(value, "__dict__"):
+            yield from ((f"{name}.{inner}", each) for inner, each in _settings(value, within))
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether its `repr` is the same in another process: an object's may show its address."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return isinstance(value, str | int | float)
 
 
 def _short(value: Any) -> str:
