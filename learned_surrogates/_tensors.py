@@ -182,7 +182,9 @@ class Tensors(Task[TensorBatch]):
         if isinstance(target, np.ndarray):
             if target.dtype.kind not in "biufc" and target.ndim:  # of texts, say, or of objects
                 return self._targets(list(target), prediction)
-            return self._targets(torch.tensor(target), prediction)
+            # Of an order of bytes, and of steps through memory, that PyTorch has.
+            native = target.astype(target.dtype.newbyteorder("="), order="C")
+            return self._targets(torch.from_numpy(native), prediction)
         return list(target), torch.zeros(len(target), 0, device=prediction.device)
 
     def represent(self, prediction: Tensor, batch: TensorBatch) -> Tensor:

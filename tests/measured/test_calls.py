@@ -233,6 +233,17 @@ def test_noise_is_not_what_the_users_own_seed_gives():
     assert both.corrcoef()[0, 1].abs() < 0.3
 
 
+@pytest.mark.parametrize(
+    "laid", [lambda y: y, lambda y: y[::-1], lambda y: y[:, ::-1], lambda y: y.astype(">f4")]
+)
+def test_targets_may_be_arrays_however_they_lie_in_memory(laid):
+    prediction, target = make_arguments("measured")
+    array = laid(target.numpy())
+    plain = torch.from_numpy(array.astype("f4", order="C").copy())
+    expected = step(make_loss("measured"), (prediction, plain))
+    assert_identical(step(make_loss("measured"), (prediction, array)), expected)
+
+
 def test_one_number_a_sample_leaves_no_graph_behind():
     """The gradient's quality is read from the prediction, whose graph is not to be kept."""
     criterion = make_loss("measured", lambda z, y: (z - y).abs())
