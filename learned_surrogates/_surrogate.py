@@ -35,7 +35,8 @@ class EmbeddingDistance(nn.Module):
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         """Distances `(batch,)` of predictions z and targets y, `(batch, ...)` each."""
         # Not one call for both: where only z needs a gradient, none is computed for y.
-        return norm(self.net(z) - (self.target_net or self.net)(y))
+        of_targets = self.net if self.target_net is None else self.target_net
+        return norm(self.net(z) - of_targets(y))
 
 
 class Conditioned(nn.Module):

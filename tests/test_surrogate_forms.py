@@ -5,7 +5,7 @@ import torch
 from conftest import CASES, l1, make_arguments, make_loss, train
 from within import core_of
 
-from learned_surrogates import Fit, LearnedSurrogateLoss, Tensors, text
+from learned_surrogates import EmbeddingDistance, Fit, LearnedSurrogateLoss, Tensors, text
 
 FORMS = ("conditioned", "pair")
 FORM_CASES = ("tensors", "ctc", "characters")
@@ -76,3 +76,10 @@ def test_text_has_draws_by_default_where_the_metric_is_not_known():
         assert criterion.task.surrogate == "auto"
         assert core_of(criterion).recipe.draws == draws
     assert "ctc-auto" in CASES
+
+
+def test_targets_may_be_their_own_embedding():
+    """An empty Sequential hands on what it gets, and counts as false."""
+    net, z, y = torch.nn.Linear(3, 4), torch.randn(2, 3), torch.randn(2, 4)
+    distance = EmbeddingDistance(net, torch.nn.Sequential())
+    torch.testing.assert_close(distance(z, y), (net(z) - y).norm(dim=1))
