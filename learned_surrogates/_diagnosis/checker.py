@@ -16,12 +16,11 @@ from .._support.isolated import isolated
 from .._support.precision import at_least_float32
 from .._task import as_call
 from .check import BASE, DECODED, LEFT_OUT, OWN, Direction, GradientCheck
+from .true_gradient import TRUTHS, true_gradients
 
 # Step lengths, as shares of the spread of a sample's prediction.
 STEPS = (0.003, 0.01, 0.03, 0.1, 0.3)
 MOST_BINS = 4
-# Two estimates of the true gradient, from half the draws each.
-TRUTHS = ("truth", "other truth")
 
 
 class GradientChecker:
@@ -45,7 +44,6 @@ class GradientChecker:
         self.core = core
         self.base_loss = base_loss
         self.task = core.task
-        self.metric = core.oracle.metric
         self.queue = core.oracle.queue
         self.parameters = None
         if parameters is not None:
@@ -102,7 +100,7 @@ class GradientChecker:
         self.decoded.append(decoded[usable])
         for name, change in changes.items():
             self.changes.setdefault(name, []).append(change[:, usable])
-        truths = self._truths(batch)
+        truths = true_gradients(self.core, batch, self.draws)
         self.has_truth &= bool(truths)
         gradients |= truths
         for gradient in gradients.values():
@@ -130,60 +128,6 @@ class GradientChecker:
         """The metric of predictions themselves, `(batches, batch)`."""
         with isolated(batches[0].prediction.device), torch.no_grad():
             return self.queue.evaluate([hooks.decode(self.task, each) for each in batches])
-
-    def _truths(self, batch: Batch) -> dict[str, Tensor]:
-        """Estimates of the true gradient with respect to the prediction; none where it has none."""
-        with isolated(batch.prediction.device):
-            if self.core.has_score:
-                random = torch.Generator().manual_seed(1)
-                return {name: self._score_estimate(batch, random) for name in TRUTHS}
-            predictions, targets = hooks.decode(self.task, batch)
-            if not (isinstance(predictions, Tensor) and predictions.is_floating_point()):
-                return {}
-            original = batch.prediction.detach().to(predictions)
-            if predictions.shape != original.shape:
-                return {}
-            # Where the metric takes another form than the prediction's, its gradient is of that.
-            same = batch.samples_first(predictions == original).all(1)
-            if not same.any():
-                return {}
-            with torch.enable_grad():
-                try:
-                    values = self._differentiable(predictions.requires_grad_(), targets)
-                except Exception:  # noqa: BLE001 - a metric need not take what has a gradient
-                    return {}
-                if not values.requires_grad:
-                    return {}
-                sign = -1 if self.metric.higher_is_better else 1
-                (truth,) = torch.autograd.grad(sign * values.sum(), predictions)
-            known = batch.per_sample(same, truth.ndim)
-            return dict.fromkeys(TRUTHS, truth.where(known, torch.nan))
-
-    def _differentiable(self, predictions: Tensor, targets: Any) -> Tensor:
-        """The metric's values `(batch,)`, with their graph if it is one of tensors."""
-        if self.metric.batched:
-            values: Tensor = self.metric.function(predictions, targets)
-            return values.reshape(len(predictions))
-        if self.metric.form is not None and self.metric.form.takes == "one":
-            predictions, targets = predictions[:, None], targets[:, None]
-        pairs = zip(predictions, targets, strict=True)
-        return torch.stack([self.metric.function(*pair).reshape(()) for pair in pairs])
-
-    def _score_estimate(self, batch: Batch, random: torch.Generator) -> Tensor:
-        """The expected metric's gradient from half the draws, with the others' mean as baseline.
-
-        REINFORCE (Williams, 1992), leave-one-out.
-        """
-        count = max(2, self.draws // 2)
-        with torch.no_grad():
-            draws = [self.core.sample_with_score(batch, random) for _ in range(count)]
-            drawn = self.queue.evaluate((said, meant) for said, meant, _ in draws)
-            scores = [score for *_, score in draws]
-            advantages = (drawn - drawn.mean(0)) / (count - 1)
-            total = torch.zeros_like(scores[0])
-            for advantage, score in zip(advantages, scores, strict=True):
-                total += batch.per_sample(advantage.to(score), score.ndim) * score
-            return self.core.from_scores(total, batch)
 
     def _flat(self, prediction: Tensor, gradient: Tensor) -> Tensor:
         """A gradient as one vector: of the parameters, if they are asked for."""
