@@ -30,19 +30,20 @@ class GaussianDraws(Draws):
     ):
         self.noise = noise
         self.pairs = noise.pairs
-        self.target = tensor_of(batch)
+        self.target = shown(batch.target)
         nothing = torch.zeros(0, device=noise.z.device)
         told = nothing if slopes is None else slopes
         self.seen = noise.z, noise.deviations, noise.width, told, batch.target
         self._slope = None if slopes is None else slopes[estimator.slope.best]
         self._weight, self._confirmed = estimator.slope.weight, estimator.slope.confirmed
-        self._outputs = estimator.experience.outputs
+        outputs = estimator.experience.outputs or torch.Size()
+        #: Values a sample that the metric has.
+        self._count = max(1, outputs.numel())
 
     def known_gradient(self) -> tuple[Tensor, float] | None:
         if self._slope is None:
             return None
-        count = 1 if self._outputs is None else max(1, self._outputs.numel())
-        return self._confirmed * self._slope / count, float(self._confirmed)
+        return self._confirmed * self._slope / self._count, float(self._confirmed)
 
     def gradient(self, measured: Measurement) -> tuple[Tensor, Tensor]:
         return measured_gradient(measured, self.noise, self._slope, self._weight)
@@ -87,7 +88,7 @@ class Gaussian(Estimator[Any]):
         return self.experience.replay
 
     def follow(self, batch: Batch) -> None:
-        self.smoothing.follow(batch.prediction.detach(), tensor_of(batch))
+        self.smoothing.follow(batch.prediction.detach(), shown(batch.target))
 
     def draw(self, batch: Batch, count: int) -> GaussianDraws:
         noise = draw(self.task, batch, self._width(batch), count, self.random)
@@ -117,7 +118,7 @@ class Gaussian(Estimator[Any]):
             deviations,
             width,
             slopes if len(slopes) else None,
-            target if target[:1].numel() else None,
+            shown(target),
             self.slope,
             self.random,
         )
@@ -134,7 +135,7 @@ class Gaussian(Estimator[Any]):
         # Samples of fewer dimensions than those before have no such outputs.
         if outputs is None or len(outputs) >= z.ndim:
             return None
-        samples, target = as_samples(z, tensor_of(batch), outputs)
+        samples, target = as_samples(z, shown(batch.target), outputs)
         if target is None or not self.slope.fits(samples, target):
             return None
         slopes = self.slope.slopes(samples, target)
@@ -275,6 +276,6 @@ class Gaussian(Estimator[Any]):
         slope_state.take(self.slope, shared)
 
 
-def tensor_of(batch: Batch) -> Tensor | None:
-    """The targets, if the surrogate can see them."""
-    return batch.target if batch.target[:1].numel() else None
+def shown(target: Tensor) -> Tensor | None:
+    """Targets, if the surrogate can see them: those that are no tensor have no numbers."""
+    return target if target[:1].numel() else None
