@@ -24,6 +24,7 @@ from .._support.processes import Stream
 from .._support.transfer import send
 from .._task import Task
 from . import state
+from .followed import Followed
 from .record import Record
 from .together import agree
 
@@ -61,6 +62,7 @@ class MeasuredCore(Core):
             oracle.metric, recipe, surrogate, sync, self.random
         )
         self.record = Record(self.estimator, oracle.metric, recipe.draws)
+        self.followed = Followed(self.record, recipe)
         #: Calls with a gradient from which nothing was learned.
         self.looks = 0
 
@@ -144,7 +146,7 @@ class MeasuredCore(Core):
             record.known = leads is None and draws.values is not None
         awaited = evaluation is not None and not evaluation.settled
         value = self._values(finite, draws, measured, awaited=awaited)
-        gradient = self._followed(batch, finite, draws, measured, base, learning=True)
+        gradient = self.followed.gradient(batch, finite, draws, measured, base, learning=True)
         return value, gradient, evaluation, draws.seen
 
     def _look(self, batch: Batch, base: Base, differentiable: bool) -> tuple[Tensor, Tensor | None]:
@@ -163,7 +165,7 @@ class MeasuredCore(Core):
         draws = self.estimator.draw(batch, count)
         measured = self.oracle.ask_now(len(batch.target), draws.pairs)
         finite = self.estimator.finite(batch)
-        gradient = self._followed(batch, finite, draws, measured, base, learning=False)
+        gradient = self.followed.gradient(batch, finite, draws, measured, base, learning=False)
         return self._values(finite, draws, measured), gradient
 
     # What the metric says
@@ -204,65 +206,10 @@ class MeasuredCore(Core):
             values = torch.full((len(finite),), rest, dtype=torch.float32, device=finite.device)
         return values.where(finite, torch.nan)
 
-    # What is followed
-
-    def _followed(
-        self,
-        batch: Batch,
-        finite: Tensor,
-        draws: Draws,
-        measured: Measurement | None,
-        base: Base,
-        *,
-        learning: bool,
-    ) -> Tensor:
-        """The gradient of a call's samples.
-
-        Where nothing was measured, what was learned, as far as it was confirmed, and the base loss
-        for the rest; and of both, the base loss has its share.
-        """
-        correction, sure = None, draws.values is not None
-        if measured is not None and measured.usable.any():
-            sure = True
-            gradient, correction = draws.gradient(measured)
-            weight = 1.0
-        else:
-            told = draws.known_gradient()
-            gradient, weight = told or (torch.zeros_like(batch.prediction.float()), 0.0)
-            if told is None and base is None and measured is None:
-                self.record.warn_of_nothing()
-        given = 0.0 if base is None else self.base_share
-        share = 0.0 if base is None else 1 - (1 - given) * weight
-        reading = learning and sure and (self.record.calls + 1) % self.recipe.fit.every == 0
-        # The user's, which may raise: before anything is read.
-        other = base().to(gradient) if base is not None and (share or reading) else None
-        if correction is not None:
-            if learning and self.recipe.correction is None:
-                self.estimator.weigh(batch, correction)
-            gradient = gradient + self.correction * correction
-        if reading:
-            self.record.quality.read(batch, gradient, other)
-        # 0 times what is not a number would be none either.
-        if other is not None and share == 1:
-            return other
-        gradient = gradient.where(batch.per_sample(finite, gradient.ndim), torch.nan)
-        return gradient if other is None else (1 - given) * gradient + share * other
-
-    @property
-    def correction(self) -> float:
-        """Share of what draws correct by."""
-        return self.estimator.correction(self.recipe.correction)
-
-    @property
-    def base_weight(self) -> float:
-        """The base loss's share once it leads no longer: as given, or as the estimator has it."""
-        given = self.recipe.base_weight
-        return self.estimator.base_weight if given is None else given
-
     @property
     def base_share(self) -> float:
         """Share of the base loss's gradient in a call."""
-        return self.record.base_share(self.base_weight)
+        return self.followed.base_share
 
     # What a gradient check asks for
 
@@ -348,14 +295,15 @@ class MeasuredCore(Core):
     # What is told
 
     def describe(self) -> list[str]:
-        lines = self.record.describe()
-        if self.correction < 1:
-            lines.append(f"of the draws' correction, {self.correction:.0%} is taken: correction=")
+        lines, correction = self.record.describe(), self.followed.correction
+        if correction < 1:
+            lines.append(f"of the draws' correction, {correction:.0%} is taken: correction=")
         return lines
 
     def stats(self) -> dict[str, Any]:
         own = self.record.stats(self.base_share)
-        return own | {"gradient/correction": float(self.correction)} | self.oracle.stats()
+        correction = {"gradient/correction": float(self.followed.correction)}
+        return own | correction | self.oracle.stats()
 
     def conclude(self) -> dict[str, Any]:
         stats = self.stats()

@@ -182,15 +182,19 @@ EDITS = [
         ("[times if each == dim else 1", "[1 if each == dim else times"),
     ),
     *of(
-        "_measured/core.py",
-        UNBIASED + " measured/test_learned.py measured/test_quality.py"
-        " test_threads_and_processes.py test_sync.py",
-        ("if not learning:\n                with", "if learning is None:\n                with"),
+        "_measured/followed.py",
+        UNBIASED + " measured/test_learned.py measured/test_quality.py test_base_loss.py",
         ("1 - (1 - given) * weight", "1 - weight"),
         ("gradient + self.correction * correction", "gradient + correction"),
         ("(1 - given) * gradient + share * other", "gradient + share * other"),
         ("gradient.where(batch.per_sample(finite, gradient.ndim), torch.nan)", "gradient"),
         ("if other is not None and share == 1:", "if False:"),
+    ),
+    *of(
+        "_measured/core.py",
+        UNBIASED + " measured/test_learned.py measured/test_quality.py"
+        " test_threads_and_processes.py test_sync.py",
+        ("if not learning:\n                with", "if learning is None:\n                with"),
         ("awaited and not self.oracle.queue.calls_without_value", "awaited"),
         ("self.random.manual_seed(CHECKED)", "pass"),
         ("self.sync.agreed = False", "pass"),
