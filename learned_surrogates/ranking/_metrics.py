@@ -1,10 +1,9 @@
 """Metrics of one list."""
 
-import torch
 from torch import Tensor
 
 from ._lists import ReadLists, read_lists
-from ._ranks import ranks
+from ._ranks import centred_ranks, ranks
 
 
 def average_precision(scores: Tensor, targets: Tensor) -> Tensor:
@@ -52,7 +51,8 @@ def spearman(scores: Tensor, targets: Tensor) -> Tensor:
         tensor(0.8000)
     """
     one = _one_list(scores, targets)
-    return torch.corrcoef(torch.cat([ranks(one.scores), ranks(one.places)]))[0, 1]
+    said, true = (centred_ranks(each, one.present)[0] for each in (one.scores, one.places))
+    return (said @ true / (said.norm() * true.norm())).clamp(-1, 1)
 
 
 def _one_list(scores: Tensor, targets: Tensor) -> ReadLists:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .._sets.known import Parts
-from ._ranks import ranks, ranks_of_pairs
+from ._ranks import centred_ranks, ranks, ranks_of_pairs
 
 # Places that scores of the first few look at.
 FIRST = (1, 2, 3, 5, 10, 20, 50)
@@ -39,8 +39,7 @@ class RankParts(Parts):
         # 0 for the least of a list, 1 for the best.
         gains = ((worth - low) / spread).where(present, 0.0)
         self.better = present & (gains > self._mean(gains))
-        best = ranks(worth, mask=present)
-        self.centred = (best - (self.count + 1) / 2).where(present, 0.0)
+        self.centred = centred_ranks(worth, present)
         kinds = gains, gains**3
         places = torch.arange(1, gains.shape[1] + 1, device=gains.device).to(gains)
         ideal = [self._discounted(kind.sort(1, descending=True).values, places) for kind in kinds]

@@ -50,6 +50,13 @@ def ranks(scores: Tensor, *, mask: Tensor | None = None) -> Tensor:
     return found.where(present, 0.0).reshape(scores.shape)
 
 
+def centred_ranks(rows: Tensor, present: Tensor) -> Tensor:
+    """Exact ranks less their mean, `(lists, n)`; 0 where there is no item, or nothing varies."""
+    # It is known, and summed up it would be off by rounding.
+    mean = (present.sum(1, keepdim=True) + 1) / 2
+    return (ranks(rows, mask=present) - mean).where(present, 0.0)
+
+
 def expected_ranks(scores: Tensor, *, noise: float = 0.3, mask: Tensor | None = None) -> Tensor:
     r"""Expected ranks under Gaussian noise on the scores, in closed form.
 

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from ._lists import Reduction, read_lists
-from ._ranks import expected_ranks, ranks
+from ._ranks import centred_ranks, expected_ranks
 
 
 def spearman_loss(
@@ -49,14 +49,9 @@ def spearman_loss(
     """
     lists = read_lists(scores, targets, mask, reduction)
     count = lists.present.sum(1)
-    wanted = _centred(ranks(lists.places, mask=lists.present), lists.present)
+    wanted = centred_ranks(lists.places, lists.present)
     found = expected_ranks(lists.scores, noise=noise, mask=lists.present)
     spread = wanted.square().sum(1) * count * (count.to(wanted) ** 2 - 1) / 12
     defined = spread > 0
     correlation = (found * wanted).sum(1) / spread.where(defined, 1.0).sqrt()
     return lists.reduce(1 - correlation, defined, reduction)
-
-
-def _centred(rows: Tensor, present: Tensor) -> Tensor:
-    mean = rows.sum(1, keepdim=True) / present.sum(1, keepdim=True).clamp(min=1)
-    return (rows - mean).where(present, 0.0)

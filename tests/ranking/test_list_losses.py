@@ -333,3 +333,8 @@ def test_of_no_lists_and_of_lists_of_nothing_there_is_a_gradient(name):
         scores = torch.zeros(shape, requires_grad=True)
         loss(scores, torch.zeros(shape), reduction="sum").backward()
         assert scores.grad.shape == shape
+
+
+@pytest.mark.parametrize("items", [0, 1, 100_003])
+def test_what_does_not_vary_has_no_correlation_however_long_it_is(items):
+    assert ranking.spearman(torch.arange(items).float(), torch.zeros(items)).isnan()
