@@ -40,7 +40,8 @@ def ranks(scores: Tensor, *, mask: Tensor | None = None) -> Tensor:
         tensor([4.0000, 1.0000, 2.5000, 2.5000])
     """
     rows, present, _ = read_scores(scores, mask)
-    rows = rows.detach().where(present, -math.inf)
+    # As a view, such as `scores.T`, it would be copied at each search, with a warning.
+    rows = rows.detach().where(present, -math.inf).contiguous()
     ordered = rows.sort(1).values
     # What is not there is below all that is, also below scores of minus infinity.
     below = torch.searchsorted(ordered, rows).maximum((~present).sum(1, keepdim=True))

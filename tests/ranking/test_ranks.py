@@ -32,6 +32,16 @@ def test_ranks_are_scipys(rows):
     np.testing.assert_array_equal(ranking.ranks(scores), rankdata(-scores.numpy(), axis=1))
 
 
+def test_a_transposed_view_is_ranked_without_a_warning():
+    scores = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+    torch.set_warn_always(True)
+    try:
+        found = ranking.ranks(scores.T)
+    finally:
+        torch.set_warn_always(False)
+    assert found.equal(ranking.ranks(scores.T.contiguous()))
+
+
 def test_ranks_of_ragged_lists_are_those_of_each():
     scores = torch.randint(-2, 3, (3, 7), generator=torch.Generator().manual_seed(0)).double()
     found = ranking.ranks(scores, mask=ragged)
