@@ -298,3 +298,10 @@ def test_errors_name_the_argument(call, error, says):
 def test_labels_may_be_of_any_integer_type(criterion, dtype):
     features, labels = torch.randn(4, 3), torch.tensor([0, 0, 1, 1])
     torch.testing.assert_close(criterion(features, labels.to(dtype)), criterion(features, labels))
+
+
+def test_more_classes_than_the_labels_type_has_numbers():
+    features, labels = torch.randn(4, 3), torch.tensor([0, 100, 1, 100])
+    for criterion in (SPCE(300), ESupCon(300, 3)):
+        told = criterion(features, labels.to(torch.int8))
+        torch.testing.assert_close(told, criterion(features, labels))

@@ -119,9 +119,11 @@ def check_classes(targets: Tensor, classes: int, ignore: int | None, remedy: str
     """Raises unless targets are integers from 0 to `classes - 1`, or the one to be ignored."""
     if targets.is_floating_point():
         raise TypeError(f"targets must be integers, the items' classes; they are {targets.dtype}")
-    wrong = (targets < 0) | (targets >= classes)
+    # As bytes, numbers beyond 255 would be others to PyTorch.
+    wide = targets.long()
+    wrong = (wide < 0) | (wide >= classes)
     if ignore is not None:
-        wrong &= targets != ignore
+        wrong &= wide != ignore
     if wrong.any():
         raise ValueError(
             f"targets must be classes from 0 to {classes - 1}; some are {targets[wrong][0].item()}"

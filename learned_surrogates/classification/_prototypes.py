@@ -58,13 +58,12 @@ class Prototypes(nn.Module):
                 f"features are on {features.device}, the prototypes on {self.prototypes.device}: "
                 "move the criterion, criterion.to(device), before the optimizer is made"
             )
-        labels = labels.long()
-        check_classes(labels, classes)
-        return features, labels
+        return features, as_classes(labels, classes)
 
 
-def check_classes(labels: Tensor, classes: int) -> None:
-    """Raises a ValueError at a label that is no class."""
+def as_classes(labels: Tensor, classes: int) -> Tensor:
+    """Labels as indices of classes; raises a ValueError at one that is none."""
+    labels = labels.long()
     bad = (labels < 0) | (labels >= classes)
     if bad.any():
         sample = int(bad.nonzero()[0])
@@ -72,3 +71,4 @@ def check_classes(labels: Tensor, classes: int) -> None:
             f"labels must be 0 to {classes - 1}, as there are {classes} classes; "
             f"label {sample} is {labels[sample].item()}"
         )
+    return labels

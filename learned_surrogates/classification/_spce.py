@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from .._support.checks import check_number
 from .._support.labelled import labelled, unit
-from ._prototypes import check_classes
+from ._prototypes import as_classes
 
 
 class SPCE(nn.Module):
@@ -78,8 +78,7 @@ class SPCE(nn.Module):
             present, own = labels.unique(return_inverse=True)
             classes = len(present)
         else:
-            check_classes(labels, self.classes)
-            own, classes = labels.long(), self.classes
+            own, classes = as_classes(labels, self.classes), self.classes
         with torch.autocast(features.device.type, enabled=False):
             features = unit(features)
             sums = features.new_zeros(classes, features.shape[1]).index_add(0, own, features)

@@ -114,7 +114,7 @@ class Lists(SetTask[SetBatch]):
         target, present = batch.target, batch.present
         if present.all():
             # Marks of padding that stand behind the others, and nowhere else.
-            marks = target == -1
+            marks = at_least_float32(target) == -1  # of bytes, 255 would be
             behind = marks.any() and not (marks[:, :-1] & ~marks[:, 1:]).any()
             if behind and (target.where(~marks, 0) >= 0).all() and not marks.all(1).any():
                 warn(PADDED)

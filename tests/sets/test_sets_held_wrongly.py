@@ -288,3 +288,13 @@ def test_a_class_that_is_masked_has_no_gradient_and_spoils_none():
     assert logits.grad.isfinite().all()
     assert logits.grad.any()
     assert not logits.grad[:, 3].any()
+
+
+def test_bytes_are_the_numbers_that_they_are():
+    gains = torch.tensor([[1, 2, 0, 9, 255], [0, 1, 2, 3, 255]]).byte()
+    task = ranking.Lists()
+    assert task.warn_about(task.read(torch.zeros(2, 5), gains))
+    maps = torch.full((2, 4, 4), 44, dtype=torch.uint8)
+    assert segmentation.Masks().read(torch.randn(2, 300, 4, 4), maps).target.eq(44).all()
+    with pytest.raises(ValueError, match="some are 156"):
+        segmentation.Masks(ignore_index=-100).read(torch.randn(2, 50, 4, 4), maps + 112)
