@@ -48,15 +48,18 @@ def counts(
     """
     predictions, targets = tensor("predictions", predictions), tensor("targets", targets)
     targets = targets.to(predictions.device)
+    if targets.ndim < 2:
+        raise ValueError(
+            f"targets must be (images, ...), one image as targets[None]; got {tuple(targets.shape)}"
+        )
     if classes is not None:
         return _of_classes(predictions, targets, classes, ignore_index)
     if ignore_index is not None:
         raise ValueError("ignore_index is for class maps: give classes, too")
     if predictions.shape[:1] + predictions.shape[2:] == targets.shape:
-        one = predictions.ndim > 1 and predictions.shape[1] == 1
         remedy = (
             "masks with and without a channel: then give targets[:, None]"
-            if one
+            if predictions.shape[1] == 1
             else f"scores of classes and class maps: then give classes={predictions.shape[1]}"
         )
         raise ValueError(

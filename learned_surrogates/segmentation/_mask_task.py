@@ -96,8 +96,10 @@ class Masks(LabelledSets):
         prediction = logits[:, None] if logits.ndim == 3 else logits
         if exclusive and logits.shape[1] == 1:
             exclusive, target = False, target[:, None]
-        elif logits.ndim < 3 or (masks.shape != logits.shape and not exclusive):
+        elif logits.ndim < 3 or not (exclusive or masks.shape == logits.shape):
             raise ValueError(LAYOUTS.format(tuple(logits.shape), tuple(masks.shape)))
+        if not logits.shape[1:].numel():
+            raise ValueError(f"logits must have a pixel an image; shape is {tuple(logits.shape)}")
         present = torch.ones_like(prediction[:, :1], dtype=torch.bool)
         ignored = self.ignore_index
         if exclusive:
