@@ -226,6 +226,13 @@ def test_nothing_to_retrieve_is_zero_with_a_warning():
     assert recall_at_k(embeddings, torch.arange(3)).isnan()
 
 
+def test_an_empty_batch_is_zero_with_a_warning_also_mixed():
+    for simix in (False, True):
+        with pytest.warns(UserWarning, match="nothing to retrieve"):
+            loss = RecallAtK(simix=simix)(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long))
+        assert loss == 0
+
+
 def test_modes_without_a_gradient():
     embeddings, labels = batch()
     expected = RecallAtK()(embeddings.clone().requires_grad_(), labels)

@@ -30,7 +30,7 @@ def mixed(embeddings: Tensor, labels: Tensor, random: torch.Generator) -> tuple[
 def unordered_pairs(labels: Tensor) -> tuple[Tensor, Tensor]:
     """Indices of all pairs of a label, `(pairs,)` each, the first the smaller one."""
     some = max(1, AT_ONCE // max(1, len(labels)))
-    found = []
+    found = [labels.new_zeros(2, 0, dtype=torch.long)]
     for start in range(0, len(labels), some):
         rows, columns = positive_pairs(labels, start, min(start + some, len(labels)))
         found.append(torch.stack([rows + start, columns]))
