@@ -308,6 +308,10 @@ def test_a_coupling_in_any_output_is_seen():
     assert coupling(over_the_batch, predictions, targets, values) is not None
     alone = (predictions - targets).abs()
     assert coupling(lambda p, t: (p - t).abs(), predictions, targets, alone) is None
+    metric = Metric(over_the_batch, None, None, None, "raise")
+    right = torch.cat([over_the_batch(p[None], t[None]) for p, t in zip(predictions, targets)])
+    torch.testing.assert_close(metric(predictions, targets)[0], right.double())
+    assert "It is called with one sample at a time" in metric.word
 
 
 def test_of_the_other_pairs_two_are_equal_one_of_them_a_single_word():

@@ -59,6 +59,8 @@ def as_values(result: Any, count: int | None, sample_shape: tuple[int, ...] = ()
     if tuple(values.shape[: len(expected)]) != expected or not fits:
         if count == 1 and tuple(values.shape) == sample_shape[: values.ndim]:
             return values[None]  # squeeze() takes a batch of one with it
+        if count is None and tuple(values.shape) == (1, *sample_shape[: values.ndim - 1]):
+            return values[0]  # a batch of one comes with it
         wanted = "one number" if count is None else f"shape ({count},)"
         if sample_shape:
             wanted += f" or {(*expected, *sample_shape)}, one number an output, or part of that"
