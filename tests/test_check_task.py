@@ -13,6 +13,7 @@ from learned_surrogates import Batch, SampledTask, Tensors, boxes, check_task, t
 from learned_surrogates._contract import contracts
 from learned_surrogates._contract.call import Call, NotAsked
 from learned_surrogates._contract.check_task import CONTRACTS
+from learned_surrogates._contract.compare import equal
 
 TASKS = {
     "tensors": (Tensors(), "tensors"),
@@ -375,6 +376,12 @@ def test_nothing_else_is_asked_where_nothing_could_be_read():
     with pytest.raises(AssertionError, match=r"failed   read: .*\n.*is called as") as caught:
         check_task(Tags(NAMES), call()[0])
     assert str(caught.value).startswith("Tags: 1 passed, 1 failed, 0 skipped")
+
+
+@pytest.mark.parametrize("value", [[1], (1,), {"a": 1}, np.ones(1), np.float64(1), torch.ones(1)])
+def test_what_a_hook_remembers_is_not_the_nothing_that_was_there(value):
+    assert not equal(value, None) and not equal(None, value)
+    assert not equal(value, "text") and equal(value, value)
 
 
 def test_no_task_is_refused():
