@@ -273,7 +273,7 @@ def test_prototypes_have_a_stream_of_their_own():
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [
-        (lambda: SupCon(0), ValueError, "tau must be more than 0"),
+        (lambda: SupCon(0), ValueError, "tau must be above 0"),
         (lambda: SupCon("a"), TypeError, "tau must be a number"),
         (lambda: SPCE(0), ValueError, "classes must be at least 1"),
         (lambda: ESupCon(2.5, 3), TypeError, "classes must be an integer"),

@@ -254,7 +254,7 @@ def test_zero_and_equal_embeddings_have_finite_gradients():
     [
         (lambda: RecallAtK(()), ValueError, "at least one list length"),
         (lambda: RecallAtK((0,)), ValueError, "ks must be at least 1"),
-        (lambda: RecallAtK(tau2=0), ValueError, "tau2 must be more than 0"),
+        (lambda: RecallAtK(tau2=0), ValueError, "tau2 must be above 0"),
         (lambda: RecallAtK(chunk=0.5), TypeError, "chunk must be an integer"),
         (lambda: RecallAtK()([1.0], torch.zeros(1)), TypeError, "embeddings must be a tensor"),
         (

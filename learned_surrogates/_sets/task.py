@@ -18,7 +18,7 @@ from .._measured.regressed import EAGER, Regressed
 from .._metric.metric import Metric
 from .._recipe import Recipe
 from .._state.tensors import Faults
-from .._support.checks import check_number
+from .._support.checks import check_positive
 from .._support.moderate import bounded
 from .._support.precision import at_least_float32
 from .._support.transfer import send
@@ -90,9 +90,7 @@ class SetTask(MeasuredTask[SetType]):
     columns: int
 
     def __init__(self, *, noise: float):
-        check_number("noise", noise, 0, integer=False)
-        if noise == 0:
-            raise ValueError("noise must be above 0: without any, the metric has no gradient")
+        check_positive("noise", noise, "without any, the metric has no gradient")
         self.noise = noise
 
     @abstractmethod

@@ -15,14 +15,21 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 
 def check_number(name: str, value: Any, least: float, *, integer: bool = True) -> None:
     """Raises a TypeError or a ValueError that names the argument and what it must be."""
-    kind = numbers.Integral if integer else numbers.Real
+    kind: Any = numbers.Integral if integer else numbers.Real
     if isinstance(value, bool) or not isinstance(value, kind):
         wanted = "an integer" if integer else "a number"
         raise TypeError(f"{name} must be {wanted}; got {value!r}")
-    if not float(value) >= least:
+    if not value >= least:
         raise ValueError(f"{name} must be at least {least}; got {value!r}")
-    if float(value) == float("inf"):
+    if value == float("inf"):
         raise ValueError(f"{name} must be finite; got {value!r}")
+
+
+def check_positive(name: str, value: Any, why: str = "") -> None:
+    """Raises as `check_number` does, and a ValueError at 0 that says why that will not do."""
+    check_number(name, value, 0, integer=False)
+    if value == 0:
+        raise ValueError(f"{name} must be above 0; got {value!r}" + (why and f": {why}"))
 
 
 def check_callable(name: str, value: Any, wanted: str) -> None:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from .._support.checks import check_number
+from .._support.checks import check_positive
 from .._support.labelled import labelled, unit
 from .._support.warnings import warn
 
@@ -40,7 +40,8 @@ class SupCon(nn.Module):
 
     def __init__(self, tau: float = 0.1):
         super().__init__()
-        self.tau = temperature(tau)
+        check_positive("tau", tau)
+        self.tau = tau
 
     def extra_repr(self) -> str:
         return f"tau={self.tau!r}"
@@ -63,14 +64,6 @@ class SupCon(nn.Module):
                 )
                 return features.sum() * 0.0
             return losses.mean()
-
-
-def temperature(tau: float) -> float:
-    """The argument, checked."""
-    check_number("tau", tau, 0, integer=False)
-    if tau == 0:
-        raise ValueError("tau must be more than 0")
-    return tau
 
 
 def similarities(features: Tensor, tau: float) -> Tensor:

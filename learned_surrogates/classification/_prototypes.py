@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from .._support.checks import check_number
+from .._support.checks import check_number, check_positive
 from .._support.labelled import labelled, unit
-from ._contrastive import temperature
 
 
 class Prototypes(nn.Module):
@@ -22,7 +21,8 @@ class Prototypes(nn.Module):
         super().__init__()
         check_number("classes", classes, 1)
         check_number("dim", dim, 1)
-        self.tau = temperature(tau)
+        check_positive("tau", tau)
+        self.tau = tau
         random = torch.Generator().manual_seed(seed)
         self.prototypes = nn.Parameter(unit(torch.randn(classes, dim, generator=random)))
 

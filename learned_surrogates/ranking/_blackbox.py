@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .._support.checks import check_number
+from .._support.checks import check_positive
 from ._lists import read_scores
 
 
@@ -59,9 +59,7 @@ def blackbox_rank(scores: Tensor, *, strength: float = 1.0, mask: Tensor | None 
         - Rolinek et al., "Deep Graph Matching via Blackbox Differentiation of Combinatorial
           Solvers", ECCV 2020.
     """
-    check_number("strength", strength, 0, integer=False)
-    if strength == 0:
-        raise ValueError("strength must be above 0: it is what the gradient is divided by")
+    check_positive("strength", strength, "the gradient is divided by it")
     rows, present, _ = read_scores(scores, mask)
     found: Tensor = _BlackboxRank.apply(rows, present, strength)
     return found.reshape(scores.shape)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .._support.checks import check_number
+from .._support.checks import check_positive
 from ._lists import read_scores
 from ._pairs import for_each_item, standardised
 
@@ -115,16 +115,14 @@ def sigmoid_ranks(scores: Tensor, *, sharpness: float = 10.0, mask: Tensor | Non
     References:
         Engilberge et al., "SoDeep: a Sorting Deep net to learn ranking loss surrogates", CVPR 2019.
     """
-    check_number("sharpness", sharpness, 0, integer=False)
+    check_positive("sharpness", sharpness)
     rows, present, _ = read_scores(scores, mask)
     return ranks_of_pairs(torch.sigmoid, rows * sharpness, present, scores)
 
 
 def check_noise(noise: float) -> None:
     """Raises where it is not a number above 0."""
-    check_number("noise", noise, 0, integer=False)
-    if noise == 0:
-        raise ValueError("noise must be above 0: without any, ranks have no gradient")
+    check_positive("noise", noise, "without any, ranks have no gradient")
 
 
 def ranks_of_pairs(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .._support.checks import check_number
+from .._support.checks import check_number, check_positive
 from .._support.isolated import isolated, never_compiled
 from .._support.labelled import AT_ONCE, labelled, positive_pairs, positives_of, unit
 from .._support.warnings import warn
@@ -85,9 +85,7 @@ class RecallAtK(nn.Module):
         for k in self.ks:
             check_number("ks", k, 1)
         for name, tau in (("tau1", tau1), ("tau2", tau2)):
-            check_number(name, tau, 0, integer=False)
-            if tau == 0:
-                raise ValueError(f"{name} must be more than 0; recall_at_k is what has none")
+            check_positive(name, tau, "recall_at_k is what has none")
         check_number("shift", shift, float("-inf"), integer=False)
         if chunk is not None:
             check_number("chunk", chunk, 1)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz.distance import Levenshtein
 
-from .._support.checks import check_number
+from .._support.checks import check_positive
 from ._edit_distance import check_strings, compare
 
 
@@ -62,9 +62,7 @@ class WeightedEditDistance:
                 )
         of_characters = {f"characters[{some!r}]": cost for some, cost in characters.items()}
         for name, cost in (costs | of_characters).items():
-            check_number(name, cost, 0, integer=False)
-            if not cost:
-                raise ValueError(f"{name} must be above 0; got {cost!r}")
+            check_positive(name, cost)
         each = [character for some in characters for character in some]
         if len(set(each)) < len(each):
             twice = next(character for character in each if each.count(character) > 1)

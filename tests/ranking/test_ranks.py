@@ -245,6 +245,8 @@ def test_widths_must_be_above_zero():
         ranking.expected_ranks(scores, noise=0)
     with pytest.raises(ValueError, match="strength must be above 0"):
         ranking.blackbox_rank(scores, strength=0)
+    with pytest.raises(ValueError, match="sharpness must be above 0"):
+        ranking.sigmoid_ranks(scores, sharpness=0)
     with pytest.raises(TypeError, match="sharpness must be a number"):
         ranking.sigmoid_ranks(scores, sharpness="10")
 
