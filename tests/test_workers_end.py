@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 
 import pytest
@@ -17,6 +18,7 @@ from test_workers import assert_replayed, wait_until
 from within import core_of
 
 from learned_surrogates import MetricError, Workers
+from learned_surrogates._evaluation import executor as executor_room
 from learned_surrogates._evaluation.executor import START, Made
 
 HEAD = """
@@ -399,3 +401,18 @@ def test_time_counts_from_when_a_worker_is_there():
     assert made.hangs
     made.up -= START + 1
     assert made.deadline(0.0) < time.monotonic()
+
+
+def test_what_is_watched_is_listed_while_no_other_thread_adds_to_it(monkeypatch):
+    listed = []
+
+    class Watched(weakref.WeakSet):
+        def __iter__(self):
+            listed.append(executor_room._lock.locked())
+            return super().__iter__()
+
+    monkeypatch.setattr(executor_room, "_watched", Watched())
+    made = Made(ByHand(), 60.0)
+    wait_until(lambda: listed)
+    assert all(listed)
+    made.end()

@@ -164,12 +164,13 @@ def _look() -> None:
     global _watcher
     while True:
         with _lock:
-            if not _watched:
+            # Copied within, as another thread may add to it meanwhile.
+            watched = list(_watched)
+            if not watched:
                 _watcher = None
                 return
-        for made in list(_watched):
-            made.expire()
-            del made
+        while watched:
+            watched.pop().expire()  # and keeps none alive
         time.sleep(INTERVAL)
 
 
