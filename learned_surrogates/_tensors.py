@@ -16,7 +16,7 @@ from ._measured.gaussian import Gaussian
 from ._metric.metric import Metric
 from ._perfect import perfect_predictions
 from ._recipe import Recipe
-from ._support.checks import check_dense, check_number
+from ._support.checks import check_number, check_tensor
 from ._surrogate import conditioned, embedding_distance, pair_regression
 from ._task import Task
 
@@ -94,7 +94,7 @@ class Tensors(Task[TensorBatch]):
 
     def __init__(self, *, smoothing: float | Tensor | None = None):
         if isinstance(smoothing, Tensor):
-            check_dense("smoothing", smoothing)
+            check_tensor("smoothing", smoothing)
             smoothing = smoothing.detach().float()
             if not ((smoothing > 0) & smoothing.isfinite()).all():
                 raise ValueError(f"smoothing must be positive and finite; got {smoothing!r}")
@@ -222,7 +222,7 @@ def _remedy(value: Any, several: str) -> str:
 
 def _check_samples(name: str, tensor: Tensor) -> None:
     """Checks for a batch dimension, and numbers behind it."""
-    check_dense(name, tensor)
+    check_tensor(name, tensor)
     if tensor.ndim == 0:
         raise ValueError(f"{name} must have a batch dimension; its shape is ()")
     if not tensor.shape[1:].numel():

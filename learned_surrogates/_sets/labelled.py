@@ -1,12 +1,13 @@
 """What tasks of labels and of masks share: classes are claimed, and hits are counted."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._support.checks import check_dense, check_number
+from .._support.checks import check_number, check_tensor
 from .._support.warnings import warn
 from .hits import Hits, claims
 from .spread import Spread
@@ -101,13 +102,10 @@ class LabelledSets(SetTask[LabelledBatch]):
         return claims(prediction, self.threshold)
 
 
-def check_logits(name: str, logits: object, targets: object) -> None:
+def check_logits(name: str, logits: Any, targets: Any) -> None:
     """Raises unless both are tensors, the first of floating-point numbers."""
     for each, tensor in ((name, logits), ("targets", targets)):
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{each} must be a tensor; got {type(tensor).__name__}")
-        check_dense(each, tensor)
-    assert isinstance(logits, Tensor)
+        check_tensor(each, tensor)
     if not logits.is_floating_point():
         raise TypeError(
             f"{name} must be floating-point logits; they are {logits.dtype}. Hand over the model's "

@@ -45,8 +45,10 @@ def check_callable(name: str, value: Any, wanted: str) -> None:
         )
 
 
-def check_dense(name: str, tensor: Tensor) -> None:
-    """Raises a TypeError that names a tensor whose numbers are not there, one by one, and real."""
+def check_tensor(name: str, tensor: Any) -> None:
+    """Raises a TypeError that names what is no tensor of real numbers, all of which are there."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a tensor; got {type(tensor).__name__}")
     if tensor.is_meta:
         raise TypeError(
             f"{name} is on the meta device, where tensors have a shape and no numbers: make it, or "

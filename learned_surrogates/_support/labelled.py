@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import check_dense
+from .checks import check_tensor
 from .precision import at_least_float32, computable
 
 # Numbers that one operation holds at a time, where rows are taken in chunks: 16 MB in float32. More
@@ -25,9 +25,7 @@ def labelled(name: str, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Ten
         ValueError: other shapes, or of different numbers.
     """
     for each, tensor in ((name, embeddings), ("labels", labels)):
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{each} must be a tensor; got {type(tensor).__name__}")
-        check_dense(each, tensor)
+        check_tensor(each, tensor)
     if not embeddings.is_floating_point():
         raise TypeError(f"{name} must be floating-point; they are {embeddings.dtype}")
     if labels.is_floating_point() or labels.dtype == torch.bool:

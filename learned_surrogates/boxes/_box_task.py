@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .._batch import Batch, lasting
-from .._support.checks import check_choice, check_dense, check_number
+from .._support.checks import check_choice, check_number, check_tensor
 from .._support.transfer import send
 from .._surrogate import EmbeddingDistance, embedding_net
 from .._task import Task
@@ -189,9 +189,7 @@ class BoxTask(Task[BoxBatch]):
     @staticmethod
     def _weights(weight: Any, pred: Tensor) -> Tensor:
         """Weights of boxes, `(batch,)`; those of a box's numbers are averaged."""
-        if not isinstance(weight, Tensor):
-            raise TypeError(f"weight must be a tensor; got {type(weight).__name__}")
-        check_dense("weight", weight)
+        check_tensor("weight", weight)
         weight = lasting(weight.to(pred.device, torch.float32))
         if weight.shape == pred.shape:
             return weight.mean(1)
@@ -209,7 +207,7 @@ class BoxTask(Task[BoxBatch]):
             return None if factor is None else float(factor)
         if not isinstance(factor, Tensor):
             raise TypeError(f"avg_factor must be a number; got {factor!r}")
-        check_dense("avg_factor", factor)
+        check_tensor("avg_factor", factor)
         if factor.numel() != 1:
             raise ValueError(f"avg_factor must be one number; its shape is {tuple(factor.shape)}")
         return lasting(factor).reshape(())

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._support.checks import check_dense
+from .._support.checks import check_tensor
 from ._geometry import FORMS
 
 SIZES = {4: ("width x2 - x1", "height y2 - y1"), 5: ("width", "height")}
@@ -48,7 +48,7 @@ def as_boxes(name: str, boxes: Any, numbers: Sequence[int] = tuple(FORMS)) -> Te
             boxes = torch.as_tensor(boxes)
         except (TypeError, ValueError, RuntimeError) as error:
             raise TypeError(f"{name} must be a tensor of boxes; got {boxes!r}") from error
-    check_dense(name, boxes)
+    check_tensor(name, boxes)
     if boxes.ndim != 2 or boxes.shape[1] not in numbers:
         wanted = " or ".join(f"(batch, {n}) for {FORMS[n]}" for n in numbers)
         raise ValueError(f"{name} must have shape {wanted}; its shape is {tuple(boxes.shape)}")

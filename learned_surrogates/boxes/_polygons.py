@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .._support.checks import check_dense
+from .._support.checks import check_tensor
 
 FORMS = "(batch, 2 * corners), (batch, corners, 2) or a list of (corners, 2), 3 corners or more"
 
@@ -93,7 +93,7 @@ def _outline(name: str, sample: int, corners: Any) -> NDArray[np.float64]:
 
 def _numbers(name: str, numbers: Any) -> NDArray[np.float64]:
     if isinstance(numbers, Tensor):
-        check_dense(name, numbers)
+        check_tensor(name, numbers)
         return numbers.detach().cpu().double().numpy()
     try:
         return np.asarray(numbers, dtype=np.float64)

@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from .._support.checks import check_choice, check_dense
+from .._support.checks import check_choice, check_tensor
+from .._support.precision import at_least_float32
 
 Reduction = Literal["none", "mean", "sum"]
 
@@ -66,7 +67,7 @@ def read_lists(
     """
     check_choice("reduction", reduction, ("none", "mean", "sum"))
     rows, present, shape = read_scores(scores, mask)
-    _check_tensor("targets", targets, scores.shape)
+    _check_like("targets", targets, scores.shape)
     marks = targets.detach().to(rows.device).reshape(rows.shape)
     if not marks.is_floating_point():
         marks = marks.long()
@@ -82,29 +83,25 @@ def read_lists(
 
 def read_scores(scores: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, torch.Size]:
     """Scores `(lists, n)` in 32 or 64 bits, where there are any, and the shape without items."""
-    _check_tensor("scores", scores, None)
+    check_tensor("scores", scores)
     if not scores.is_floating_point():
         raise TypeError(f"scores must be floating-point numbers; they are {scores.dtype}")
     if scores.ndim == 0:
         raise ValueError("scores must be (n,) for one list, or (..., n); got a single number")
     shape, items = scores.shape[:-1], scores.shape[-1]
-    rows = scores.reshape(math.prod(shape), items)
-    if rows.dtype != torch.float64:
-        rows = rows.float()
+    rows = at_least_float32(scores.reshape(math.prod(shape), items))
     if mask is None:
         return rows, torch.ones_like(rows, dtype=torch.bool), shape
-    _check_tensor("mask", mask, scores.shape)
+    _check_like("mask", mask, scores.shape)
     if mask.dtype != torch.bool:
         raise TypeError(f"mask must be bool, true where there is an item; it is {mask.dtype}")
     present = mask.to(rows.device).reshape(rows.shape)
     return rows.where(present, 0.0), present, shape
 
 
-def _check_tensor(name: str, tensor: object, shape: torch.Size | None) -> None:
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name} must be a tensor; got {type(tensor).__name__}")
-    check_dense(name, tensor)
-    if shape is not None and tensor.shape != shape:
+def _check_like(name: str, tensor: Any, shape: torch.Size) -> None:
+    check_tensor(name, tensor)
+    if tensor.shape != shape:
         raise ValueError(
             f"{name} must have the shape of scores, {tuple(shape)}; got {tuple(tensor.shape)}"
         )

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._support.checks import check_dense, check_number
+from .._support.checks import check_number, check_tensor
 from .._support.precision import at_least_float32, computable
 
 # Of a pixel: what is added to both sides of an IoU that would be 0 / 0.
@@ -189,7 +189,7 @@ def tensor(name: str, value: Any) -> Tensor:
             value = torch.as_tensor(value)
         except (TypeError, ValueError, RuntimeError) as error:
             raise TypeError(f"{name} must be a tensor; got {type(value).__name__}") from error
-    check_dense(name, value)
+    check_tensor(name, value)
     return computable(value)
 
 

@@ -5,7 +5,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from rapidfuzz.distance import Levenshtein
 from torch import Tensor, nn
 
 from .._batch import Batch
-from .._support.checks import check_dense
+from .._support.checks import check_tensor
 from .._support.transfer import send
 from .._surrogate import Conditioned, EmbeddingDistance, PairRegression
 from .._task import Task
@@ -238,15 +238,13 @@ def padded(labels: Labels, length: int = 0, value: int = -1) -> NDArray[np.int64
     return classes
 
 
-def check_output(name: str, output: object, class_dim: int, classes: int) -> None:
+def check_output(name: str, output: Any, class_dim: int, classes: int) -> None:
     """Checks a recogniser's output: a floating-point tensor with so many classes.
 
     Raises:
         TypeError, ValueError
     """
-    if not isinstance(output, Tensor):
-        raise TypeError(f"{name} must be a tensor; got {type(output).__name__}")
-    check_dense(name, output)
+    check_tensor(name, output)
     if output.ndim not in (2, 3):
         raise ValueError(
             f"{name} must have three dimensions, or two for one sample; its shape is "
@@ -270,7 +268,7 @@ def as_integers(name: str, values: object) -> Tensor:
         TypeError: they are not integers.
     """
     if isinstance(values, Tensor):
-        check_dense(name, values)
+        check_tensor(name, values)
     try:
         tensor = torch.as_tensor(values, device="cpu").detach()
     except (TypeError, ValueError, RuntimeError) as error:

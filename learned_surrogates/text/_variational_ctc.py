@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .._support.checks import check_choice, check_dense, check_number
+from .._support.checks import check_choice, check_number, check_tensor
 from .._support.precision import at_least_float32
 from ._ctc_labels import read_labels, read_lengths
 from ._text_task import as_integers, padded
@@ -176,9 +176,7 @@ class VariationalCTC(nn.Module):
         return torch.cat([before, F.logsigmoid(blank)[..., None], behind], 2)
 
     def _check(self, features: Tensor) -> None:
-        if not isinstance(features, Tensor):
-            raise TypeError(f"features must be a tensor; got {type(features).__name__}")
-        check_dense("features", features)
+        check_tensor("features", features)
         if not features.is_floating_point():
             raise TypeError(f"features must be floating-point; they are {features.dtype}")
         if features.ndim != 3 or features.shape[2] != self.features:
