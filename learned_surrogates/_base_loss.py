@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ._batch import Batch, saveable
 from ._support.checks import check_callable
 from ._support.isolated import isolated
+from ._support.precision import at_least_float32
 from ._support.warnings import warn
 
 #: Gives the base loss's gradient of a call; None without a base loss.
@@ -67,11 +68,9 @@ def base_gradient(
     original, count = batch.prediction, len(batch.target)
     if not count:  # which many losses refuse
         return torch.zeros_like(original), torch.zeros(0, dtype=torch.bool, device=original.device)
-    # Half precision is for matrix products, not for a loss: many have no such kernel.
-    half = original.dtype in (torch.float16, torch.bfloat16)
     with isolated(original.device), torch.enable_grad():
-        prediction = original.detach()
-        prediction = (prediction.float() if half else prediction).requires_grad_()
+        # Half precision is for matrix products, not for a loss: many have no such kernel.
+        prediction = at_least_float32(original.detach()).requires_grad_()
         args, kwargs = with_prediction(batch, prediction, args, kwargs)
         args = tuple(map(saveable, args))
         kwargs = {key: saveable(value) for key, value in kwargs.items()}

@@ -17,6 +17,7 @@ from ._metric.metric import Metric
 from ._perfect import perfect_predictions
 from ._recipe import Recipe
 from ._support.checks import check_number, check_tensor
+from ._support.precision import at_least_float32
 from ._surrogate import conditioned, embedding_distance, pair_regression
 from ._task import Task
 
@@ -194,10 +195,8 @@ class Tensors(Task[TensorBatch]):
         return _with_features(target)
 
     def decode(self, batch: TensorBatch) -> tuple[Tensor, Any]:
-        prediction = batch.prediction.detach()
         # numpy, and with it most metrics, has no bfloat16.
-        if prediction.dtype in (torch.float16, torch.bfloat16):
-            prediction = prediction.float()
+        prediction = at_least_float32(batch.prediction.detach())
         # Copies, so that a metric that works in place leaves the user's objects alone.
         targets = batch.targets
         copied = targets.clone() if isinstance(targets, Tensor) else copy.deepcopy(targets)

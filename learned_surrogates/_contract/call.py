@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .._base_loss import with_prediction
 from .._batch import Batch, plain
+from .._support.precision import at_least_float32
 from .._task import Task
 from . import hooks
 
@@ -80,8 +81,7 @@ class Call:
         batch = self.read(task)
         prediction = batch.prediction if prediction is None else prediction
         with torch.enable_grad():
-            precise = torch.promote_types(prediction.dtype, torch.float32)
-            return hooks.represent(task, prediction.to(precise), batch)
+            return hooks.represent(task, at_least_float32(prediction), batch)
 
     @property
     def several(self) -> int:

@@ -69,9 +69,8 @@ class GradientChecker:
         if self.base_loss is not None:
             base, _ = base_gradient(self.base_loss, batch, args, kwargs, "mean")
             gradients[BASE] = base
-        prediction = batch.prediction.detach()
         # In half precision, a small step is none.
-        prediction = at_least_float32(prediction)
+        prediction = at_least_float32(batch.prediction.detach())
 
         def moved(prediction: Tensor) -> Batch:
             changed = with_prediction(batch, prediction, args, kwargs)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .._batch import Batch, lasting
 from .._support.checks import check_choice, check_number, check_tensor
+from .._support.precision import at_least_float32
 from .._support.transfer import send
 from .._surrogate import EmbeddingDistance, embedding_net
 from .._task import Task
@@ -243,8 +244,7 @@ class BoxTask(Task[BoxBatch]):
         return self.possible(drawn), batch.target.clone()
 
     def _predicted(self, batch: BoxBatch) -> Tensor:
-        boxes = self.converted(batch.prediction.detach().clone())
-        return boxes.float() if boxes.dtype in (torch.float16, torch.bfloat16) else boxes
+        return at_least_float32(self.converted(batch.prediction.detach().clone()))
 
     def encode(
         self, predictions: Any, targets: Any, shape: torch.Size | None

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .._support.checks import check_tensor
+from .._support.precision import at_least_float32
 from ._geometry import FORMS
 
 SIZES = {4: ("width x2 - x1", "height y2 - y1"), 5: ("width", "height")}
@@ -52,6 +53,4 @@ def as_boxes(name: str, boxes: Any, numbers: Sequence[int] = tuple(FORMS)) -> Te
     if boxes.ndim != 2 or boxes.shape[1] not in numbers:
         wanted = " or ".join(f"(batch, {n}) for {FORMS[n]}" for n in numbers)
         raise ValueError(f"{name} must have shape {wanted}; its shape is {tuple(boxes.shape)}")
-    if boxes.is_floating_point() and boxes.dtype not in (torch.float16, torch.bfloat16):
-        return boxes
-    return boxes.float()
+    return at_least_float32(boxes)

@@ -142,8 +142,7 @@ class Sets(LabelledSets):
 
     def decode(self, batch: LabelledBatch) -> tuple[list[Tensor], list[Tensor]]:
         if self.gives == "scores":
-            said = batch.prediction.detach()
-            said = at_least_float32(said)
+            said = at_least_float32(batch.prediction.detach())
         else:
             said = self.said(batch).long()
         return self._sets(said, batch), self._sets(batch.target.long(), batch)

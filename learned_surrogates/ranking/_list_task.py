@@ -124,9 +124,8 @@ class Lists(SetTask[SetBatch]):
 
     def decode(self, batch: SetBatch) -> tuple[list[Tensor], list[Tensor]]:
         present = batch.present.cpu()
-        prediction = batch.prediction.detach()
         # numpy, and with it most metrics, has no bfloat16.
-        prediction = at_least_float32(prediction)
+        prediction = at_least_float32(batch.prediction.detach())
         return _lists(prediction.cpu(), present), _lists(batch.target.cpu(), present)
 
     def perfect(self, batch: SetBatch) -> list[Any]:

@@ -103,6 +103,6 @@ EDITS = [
         ("torch.where(weights > 0, 1 / weights, 0.0)", "torch.ones_like(weights)"),
         ("gradient.where(~original.detach().isneginf(), 0.0)", "gradient"),
         ("prediction.isnan() | prediction.isposinf()", "prediction.isposinf()"),
-        ("prediction.float() if half else prediction", "prediction"),
+        ("at_least_float32(original.detach())", "original.detach()"),
     ),
 ]
