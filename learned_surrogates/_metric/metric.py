@@ -1,10 +1,9 @@
-"""The user's metric: called safely, checked, and turned into an error."""
+"""The user's metric: its values checked and turned into errors, or into words of what is wrong."""
 
 import functools
 import math
 import numbers
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,13 +12,13 @@ from torch import Tensor
 
 from .._support.checks import check_callable
 from .._support.warnings import warn
-from .calling_form import COUPLED, CROSSED, Form, coupling, crosstalk, find_form, told
+from .called import Called, Causes
+from .calling_form import Form
 from .error import MetricError, ReturnedError
 from .objects import refuse_what_accumulates
 from .parameters import Reversed, first_two, is_reversed
-from .probe import Answer, fault_of_all, same, varies
 from .skip import Skip
-from .values import as_values, ask, described, shape_of_samples, stacked
+from .values import described, is_wild
 
 METRIC_HELP = (
     "A metric takes (predictions, targets) and returns one finite number a sample, or takes one "
@@ -34,14 +33,6 @@ ENDLESS = (
     "For what has no best value, such as a profit, give one that it does not reach: it only shifts "
     "the loss"
 )
-CALLED_ALONE = (
-    "metric {!r} makes {}, which is not the mean of its samples', {:g}. It is called with one "
-    "sample at a time, and that is what is learned. If that is meant, {}"
-)
-MEANT = {
-    "one": "return one number a sample, [metric([p], [t]) for p, t in zip(predictions, targets)]",
-    "sample": "say batched=False",
-}
 REVERSED = (
     "metric {0!r} takes ({1}, {2}): by these names the target comes first, and so it is called. To "
     "say so yourself: metric=lambda prediction, target: {0}(target, prediction)"
@@ -53,8 +44,6 @@ LARGEST = 1e15
 ROUNDING = 1e-5
 #: An error, or several.
 Value = TypeVar("Value", float, Tensor)
-#: What was raised, by the sample that raised it.
-Causes = dict[int, Exception]
 
 
 def said_by(function: Callable[..., Any], name: str) -> Any:
@@ -64,7 +53,7 @@ def said_by(function: Callable[..., Any], name: str) -> Any:
     return getattr(function, name, None)
 
 
-class Metric:
+class Metric(Called):
     """The user's callable as `(predictions, targets) -> errors, usable`.
 
     Errors are `(batch,)`, one value a sample, or `(batch, outputs, ...)`, one for each number or
@@ -114,33 +103,23 @@ class Metric:
             raise TypeError(f"best must be a number, the metric's best value; got {best!r}")
         if best is not None and not math.isfinite(best):
             raise ValueError(f"best must be finite; got {best!r}")
-        self.name = said_by(function, "__name__") or type(function).__name__
+        name = said_by(function, "__name__") or type(function).__name__
         #: Whether it returns NaN for a sample to be left out, on which it is not defined.
         self.may_be_undefined = bool(said_by(function, "may_be_undefined"))
         #: Whether its form was said, and not by the function itself.
         self.told_form = batched is not None and said_by(function, "batched") is None
         if is_reversed(function):
-            warn(REVERSED.format(self.name, *first_two(function)))
+            warn(REVERSED.format(name, *first_two(function)))
             function = Reversed(function)
-        self.function = function
+        form = None if batched is None else Form("batch" if batched else "sample")
+        super().__init__(function, name, form, "raise" if on_error == "raise" else "skip")
         self.higher_is_better = higher_is_better
         self.best = 0.0 if best is None else float(best)
-        #: How the function is called; None until that is known.
-        self.form = None if batched is None else Form("batch" if batched else "sample")
-        #: What the user is to be told of it, and whether he has been told something.
-        self.word: str | None = None
-        self.said = False
         skip = on_error if isinstance(on_error, Skip) else Skip()
-        self.on_error = "raise" if on_error == "raise" else "skip"
         #: Also where the metric raises: on predictions that are not finite it is not called.
         self.give_up_after = skip.give_up_after
         #: What happened last to a sample that was skipped.
         self.trouble: str | None = None
-
-    @property
-    def batched(self) -> bool | None:
-        """Whether the function takes whole batches; None until that is known."""
-        return None if self.form is None else self.form.takes == "batch"
 
     @torch.no_grad()
     def __call__(
@@ -168,7 +147,7 @@ class Metric:
         if not count:
             nothing = torch.zeros(0, dtype=torch.float64, device="cpu")
             return nothing, nothing.bool()
-        values, causes = self._call(predictions, targets, count)
+        values, causes = self.answers(predictions, targets)
         errors = self.best - values if self.higher_is_better else values - self.best
         slack = ROUNDING * (1 + values.abs() + abs(self.best))
         fine = (values.abs() <= LARGEST) & (errors >= -slack)
@@ -186,95 +165,6 @@ class Metric:
         """Errors, turned back into the metric's own values."""
         return self.best - errors if self.higher_is_better else self.best + errors
 
-    def _call(self, predictions: Any, targets: Any, count: int) -> tuple[Tensor, Causes]:
-        """As `_evaluate`, in the form that is known; where none is, in one that is found."""
-        known, refusal, form = self.form, None, self.form
-        if form is None:
-            finding = find_form(self.function, self.name, predictions, targets)
-            form, refusal, self.word = finding.form, finding.refusal, finding.word
-            self.form = form if finding.settled else None
-        values, causes = self._evaluate(form, predictions, targets)
-        if form.takes == "batch" and form.watched and count > 1 and not causes:
-            if (changed := coupling(self.function, predictions, targets, values)) is not None:
-                self.word = COUPLED.format(self.name, *changed)
-                self.form = form = Form("one")
-                values, causes = self._evaluate(form, predictions, targets)
-            elif (crossed := crosstalk(self.function, predictions, targets, values)) is not None:
-                self.word = CROSSED.format(self.name, *crossed)
-                self.form = form = Form("batch")
-            elif self.form is not None:
-                self.form = replace(form, watched=0 if told(values) else form.watched - 1)
-        if known is None and causes:
-            # A failing metric does not tell which form it has: ask again at the next call.
-            self.form = None
-            causes = self._explained(causes, refusal, predictions, targets)
-        elif form.takes != "batch" and form.watched and count > 1:
-            self._watch(form, predictions, targets, values)
-        return values, causes
-
-    def _explained(
-        self, causes: Causes, refusal: Exception | None, predictions: Any, targets: Any
-    ) -> Causes:
-        """Causes where no form is known: one for all samples, or each with what a batch did."""
-        if (whole := fault_of_all(self.function, predictions, targets, causes.get(0))) is not None:
-            return dict.fromkeys(range(len(targets)), whole)
-        said = refusal if isinstance(refusal, ReturnedError) else f"had raised {refusal!r}"
-        for cause in causes.values() if refusal else ():
-            cause.add_note(f"Called with a batch, it {said}")
-        return causes
-
-    def _evaluate(self, form: Form, predictions: Any, targets: Any) -> tuple[Tensor, Causes]:
-        """Values (NaN where there is none), and what was raised by which sample."""
-        batched, shape, count = form.takes == "batch", shape_of_samples(predictions), len(targets)
-        whole: Exception | None = None
-        if batched:
-            try:
-                return as_values(ask(self.function, predictions, targets), count, shape), {}
-            except Exception as error:  # noqa: BLE001 - one sample may have caused it: which?
-                whole = error
-        returned = isinstance(whole, ReturnedError)
-        found: list[Tensor | None] = [None] * count
-        causes: Causes = {}
-        for sample in range(count):
-            part = sample if form.takes == "sample" else slice(sample, sample + 1)
-            try:
-                value = ask(self.function, predictions[part], targets[part])
-                found[sample] = as_values(value, 1 if batched else None, shape)
-            except Exception as error:  # noqa: BLE001 - whatever a user's metric raises
-                causes[sample] = error
-                # What is returned of any sample is wrong with the metric, and no sample's fault.
-                if returned and isinstance(error, ReturnedError) and len(causes) == sample + 1:
-                    continue
-                if self.on_error == "raise" and not _is_wild(predictions[sample]):
-                    break
-        if returned and all(isinstance(causes.get(i), ReturnedError) for i in range(count)):
-            assert whole is not None
-            causes = dict.fromkeys(range(count), whole)
-        values = stacked(found, batched)
-        if batched and not causes:
-            # Every sample alone is fine, so the batch as a whole is not: its own error says more.
-            try:
-                as_values(ask(self.function, predictions, targets), count, shape)
-            except Exception as error:  # noqa: BLE001
-                values.fill_(torch.nan)
-                causes = dict.fromkeys(range(count), error)
-        return values, causes
-
-    def _watch(self, form: Form, predictions: Any, targets: Any, values: Tensor) -> None:
-        """Has a word for what makes something else of a batch than its samples' mean or sum."""
-        whole = Answer(self.function, predictions, targets).mean
-        known = values[values.isfinite()].tolist()
-        if whole is not None and len(known) > 1:
-            mean, total = math.fsum(known) / len(known), math.fsum(known)
-            if not (same(whole[0], mean) or same(whole[0], total)):
-                parts = self.name, whole[1], mean, MEANT[form.takes]
-                self.word = self.word or CALLED_ALONE.format(*parts)
-            elif not varies(known):
-                # Of samples that are all alike, most scores are the mean.
-                self.form = self.form and replace(form, watched=form.watched - 1)
-                return
-        self.form = self.form and replace(form, watched=0)
-
     def _blamed(
         self, fine: Tensor, predictions: Any, values: Tensor, causes: Causes
     ) -> tuple[int, ...] | None:
@@ -284,7 +174,7 @@ class Metric:
         """
         first, *_ = places = [tuple(place) for place in (~fine).nonzero().tolist()]
         value, cause = float(values[first]), causes.get(first[0])
-        wild = _is_wild(predictions[first[0]])
+        wild = is_wild(predictions[first[0]])
         self.trouble = WILD if wild else self._what(value, cause)
         owed = (place for place in places if self._owes(place, predictions, values, causes))
         return None if self.on_error == "skip" else next(owed, None)
@@ -294,7 +184,7 @@ class Metric:
     ) -> bool:
         """Whether there should be a value in this place."""
         undefined = self.may_be_undefined and place[0] not in causes and values[place].isnan()
-        return not (undefined or _is_wild(predictions[place[0]]))
+        return not (undefined or is_wild(predictions[place[0]]))
 
     def _raise(
         self, which: str, value: float, cause: Exception | None, prediction: Any, target: Any
@@ -324,9 +214,3 @@ class Metric:
             f"value of a perfect prediction{PERCENT * (self.best == 1 < value <= 100)}, or "
             f"higher_is_better={not self.higher_is_better} if it is the other way round. {ENDLESS}"
         )
-
-
-def _is_wild(prediction: Any) -> bool:
-    """Whether a prediction has numbers that are not finite, of which no metric can say anything."""
-    tensor = isinstance(prediction, Tensor) and prediction.is_floating_point()
-    return tensor and not prediction.isfinite().all()

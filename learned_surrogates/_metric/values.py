@@ -104,6 +104,12 @@ def described(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+def is_wild(prediction: Any) -> bool:
+    """Whether a prediction has numbers that are not finite, of which no metric can say anything."""
+    tensor = isinstance(prediction, Tensor) and prediction.is_floating_point()
+    return tensor and not prediction.isfinite().all()
+
+
 def stacked(found: list[Tensor | None], of_batches: bool) -> Tensor:
     """Values of samples one by one as one tensor; NaN where there are none.
 

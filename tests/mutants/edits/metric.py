@@ -20,14 +20,18 @@ EDITS = [
             "return self.best - errors if self.higher_is_better",
             "return errors - self.best if self.higher_is_better",
         ),
-        (
-            "and not _is_wild(predictions[sample]):\n                    break",
-            ":\n                    break",
-        ),
-        ("not (undefined or _is_wild(predictions[place[0]]))", "not undefined"),
-        ("not (undefined or _is_wild(", "not (_is_wild("),
+        ("not (undefined or is_wild(predictions[place[0]]))", "not undefined"),
+        ("not (undefined or is_wild(", "not (is_wild("),
         ("place[0] not in causes and values", "values"),
         ("(values.abs() <= LARGEST)", "values.isfinite()"),
+    ),
+    *of(
+        "_metric/called.py",
+        "test_metric.py test_threads_and_processes.py measured/test_bounded.py",
+        (
+            "and not is_wild(predictions[sample]):\n                    break",
+            ":\n                    break",
+        ),
         ("values.fill_(torch.nan)", "pass"),
     ),
     *of(
