@@ -113,8 +113,13 @@ def test_samples_that_fail_as_decoded_alone_are_left_out_of_that_alone():
     assert all(math.isfinite(change) for change in check.directions["as decoded"].change)
 
 
-def test_the_cosine_with_a_differentiable_metric():
-    check = known_loss(l1, base_loss=nn.MSELoss()).check(batches())
+def l1_by_output(prediction, target):
+    return (prediction - target).abs()
+
+
+@pytest.mark.parametrize("metric", [l1, l1_by_output])
+def test_the_cosine_with_a_differentiable_metric(metric):
+    check = known_loss(metric, base_loss=nn.MSELoss()).check(batches())
     assert check.agreement == pytest.approx(1.0)
     assert check.directions["this loss"].cosine == pytest.approx(1.0)
     assert 0 < check.directions["base loss"].cosine < 0.99

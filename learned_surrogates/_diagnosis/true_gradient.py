@@ -68,11 +68,11 @@ def _of_differentiable(core: Core, batch: Batch) -> Tensor | None:
 
 
 def _values(metric: Metric, predictions: Tensor, targets: Any) -> Tensor:
-    """The metric's values `(batch,)`, with their graph if it is one of tensors."""
+    """The metric's values `(batch,)`, the mean over outputs, with their graph if there is one."""
     if metric.batched:
         values: Tensor = metric.function(predictions, targets)
-        return values.reshape(len(predictions))
+        return values.reshape(len(predictions), -1).mean(1)
     if metric.form is not None and metric.form.takes == "one":
         predictions, targets = predictions[:, None], targets[:, None]
     pairs = zip(predictions, targets, strict=True)
-    return torch.stack([metric.function(*pair).reshape(()) for pair in pairs])
+    return torch.stack([metric.function(*pair).mean() for pair in pairs])

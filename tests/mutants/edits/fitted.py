@@ -100,6 +100,7 @@ EDITS = [
         ("value.sum() * (samples / max(1, value.numel()))", "value.sum()"),
         ("samples = count if len(value) == count else batch.samples", "samples = count"),
         ("samples = count if len(value) == count else batch.samples", "samples = len(value)"),
+        ("tuple(map(saveable, args))", "args"),
         ("torch.where(weights > 0, 1 / weights, 0.0)", "torch.ones_like(weights)"),
         ("gradient.where(~original.detach().isneginf(), 0.0)", "gradient"),
         ("prediction.isnan() | prediction.isposinf()", "prediction.isposinf()"),
