@@ -82,7 +82,7 @@ def check_direction(task: Task[Any], queue: Queue, batch: Batch, errors: Tensor)
         if not (sure or told):
             warn_untold(queue.metric, "targets")
         return True
-    perfect = torch.stack([each.flatten(1).mean(1) if each.ndim > 1 else each for each in found])
+    perfect = torch.stack(found)
     # A candidate on which the metric fails is none.
     perfect = perfect.where(perfect.isfinite(), torch.inf)
     perfect = perfect.amin(0) if sure else perfect[perfect.mean(1).argmin()]
@@ -103,17 +103,13 @@ def _compare(metric: Metric, own: Tensor, perfect: Tensor, sure: bool) -> bool:
     if not len(own):
         return False
     slack = SLACK * (1 + own.abs() + perfect.abs())
-    values = {
-        "name": metric.name,
-        "own": metric.value(own).mean().item(),
-        "perfect": metric.value(perfect).mean().item(),
-    }
     no_better = (perfect >= own - slack).double().mean()
     opposed = (perfect > own + slack).any() and bool(perfect.mean() > own.mean())
     if opposed and no_better >= (1 if sure else MOST):
         direction = f"{'higher' if metric.higher_is_better else 'lower'} is better"
         remedy = REMEDIES[metric.higher_is_better]
-        message = WRONG.format(direction=direction, remedy=remedy, **values)
+        figures = _figures(metric, own, perfect)
+        message = WRONG.format(direction=direction, remedy=remedy, **figures)
         if sure:
             raise ValueError(message)
         warn(message + MEANT)
@@ -129,5 +125,10 @@ def _doubt_best(metric: Metric, own: Tensor, perfect: Tensor) -> None:
         return
     slack = SLACK * (1 + own.abs() + perfect.abs())
     if (own > perfect + slack).any() and perfect.median() > own.mean() / 2 + slack.max():
-        own_value, best_value = metric.value(own).mean().item(), metric.value(perfect).mean().item()
-        warn(FAR.format(name=metric.name, own=own_value, perfect=best_value, best=metric.best))
+        warn(FAR.format(best=metric.best, **_figures(metric, own, perfect)))
+
+
+def _figures(metric: Metric, own: Tensor, perfect: Tensor) -> dict[str, Any]:
+    """For words of errors `(samples,)`: the metric's name, and its means."""
+    means = (metric.value(errors).mean().item() for errors in (own, perfect))
+    return {"name": metric.name} | dict(zip(("own", "perfect"), means))
