@@ -3,7 +3,7 @@
 import math
 
 from .._measured.core import MeasuredCore
-from .plotting import BLUE, GREEN, ORANGE, Figure
+from .plotting import BLUE, GREEN, ORANGE, Figure, Section, any_known, panels
 
 KNOWN_TEXT = "The metric's mean over random draws, in closed form: mean of each batch."
 WORTH_TEXT = (
@@ -26,7 +26,7 @@ COSINE_TEXT = (
 )
 
 
-def sections(core: MeasuredCore) -> list[tuple[str, str, Figure]]:
+def sections(core: MeasuredCore) -> list[Section]:
     """Headings, texts and pictures."""
     history = core.history.columns()
     if len(history["calls"]) < 2:
@@ -34,8 +34,9 @@ def sections(core: MeasuredCore) -> list[tuple[str, str, Figure]]:
     worth = ("The metric, and what the draws are worth", WORTH_TEXT, _worth(history))
     known = ("The metric", KNOWN_TEXT, _known(history))
     shown = [worth if core.recipe.draws else known]
-    if any(map(math.isfinite, history["gradient/signal_to_noise"])) or _compared(history):
-        text = SIGNAL_TEXT + COSINE_TEXT * _compared(history)
+    compared = any_known(history["base_loss/cosine"])
+    if compared or any_known(history["gradient/signal_to_noise"]):
+        text = SIGNAL_TEXT + COSINE_TEXT * compared
         shown.append(("Signal and noise", text, _signal(history)))
     return shown
 
@@ -58,16 +59,14 @@ def verdict(core: MeasuredCore) -> str:
 
 
 def _known(history: dict[str, list[float]]) -> Figure:
-    figure = Figure(figsize=(5.9, 3.5), layout="constrained")
-    axes = figure.subplots()
+    figure, (axes,) = panels(1)
     axes.plot(history["calls"], history["metric/mean"], color=GREEN, linewidth=1)
     axes.set(xlabel="calls", ylabel="metric, mean over draws")
     return figure
 
 
 def _worth(history: dict[str, list[float]]) -> Figure:
-    figure = Figure(figsize=(11, 3.5), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    figure, (left, right) = panels(2)
     left.plot(history["calls"], history["metric/mean"], color=GREEN, linewidth=1)
     left.set(xlabel="calls", ylabel="metric, mean over draws")
     limits = _limits(history["metric/mean"])
@@ -91,23 +90,17 @@ def _limits(values: list[float]) -> tuple[float, float] | None:
     return near if wild else None
 
 
-def _compared(history: dict[str, list[float]]) -> bool:
-    """Whether there was a base loss to compare with."""
-    return any(map(math.isfinite, history["base_loss/cosine"]))
-
-
 def _signal(history: dict[str, list[float]]) -> Figure:
-    cosines, known = history["base_loss/cosine"], _compared(history)
-    figure = Figure(figsize=(11, 3.5) if known else (5.9, 3.5), layout="constrained")
-    panels = figure.subplots(1, 1 + known, squeeze=False)[0]
-    panels[0].plot(history["calls"], history["gradient/signal_to_noise"], color=ORANGE)
-    panels[0].set(xlabel="calls", ylabel="signal over noise of a step")
-    panels[0].set_ylim(bottom=0)
-    if known:
+    cosines = history["base_loss/cosine"]
+    figure, (left, *right) = panels(1 + any_known(cosines))
+    left.plot(history["calls"], history["gradient/signal_to_noise"], color=ORANGE)
+    left.set(xlabel="calls", ylabel="signal over noise of a step")
+    left.set_ylim(bottom=0)
+    for axes in right:
         errors = history["base_loss/cosine_error"]
         low, high = zip(*((c - 2 * e, c + 2 * e) for c, e in zip(cosines, errors, strict=True)))
-        panels[1].fill_between(history["calls"], low, high, color=BLUE, alpha=0.2, linewidth=0)
-        panels[1].plot(history["calls"], cosines, color=BLUE)
-        panels[1].axhline(0, color="black", linewidth=1)
-        panels[1].set(xlabel="calls", ylabel="cosine, base loss with measured", ylim=(-1.05, 1.05))
+        axes.fill_between(history["calls"], low, high, color=BLUE, alpha=0.2, linewidth=0)
+        axes.plot(history["calls"], cosines, color=BLUE)
+        axes.axhline(0, color="black", linewidth=1)
+        axes.set(xlabel="calls", ylabel="cosine, base loss with measured", ylim=(-1.05, 1.05))
     return figure

@@ -12,7 +12,7 @@ from .._fitted.core import ValueCore
 from .._measured.core import MeasuredCore
 from . import measured_pictures as measured, value_pictures as values
 from .check import GradientCheck
-from .plotting import Figure, matplotlib
+from .plotting import Figure, Section, matplotlib
 
 # Of an inch of a picture: less, and its words could not be read. Narrow screens scroll instead.
 LEAST_PIXELS = 60
@@ -38,9 +38,6 @@ def write_report(
         sections.append(("Gradient check", check.text, check.plot()))
         sentence += " " + check.verdict
     path.write_text(_page(stats, description, sections, sentence), encoding="utf-8")
-
-
-Section = tuple[str, str, Figure]
 
 
 def _page(stats: dict[str, Any], description: str, sections: list[Section], sentence: str) -> str:

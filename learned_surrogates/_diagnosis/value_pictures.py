@@ -9,7 +9,7 @@ from .._fitted.core import ValueCore
 from .._fitted.learner import FEWEST_PAIRS
 from .._learning.filter import Filter
 from .check import interval
-from .plotting import BLUE, GREEN, GREY, ORANGE, Axes, Figure
+from .plotting import BLUE, GREEN, GREY, ORANGE, Figure, Section, any_known, panels
 
 MOST_BINS = 8
 # Share of the errors below the last bin.
@@ -34,7 +34,7 @@ METRIC_TEXT = "Mean of each batch."
 KEPT_TEXT = " Right: the share of samples that the filter keeps."
 
 
-def sections(core: ValueCore) -> list[tuple[str, str, Figure]]:
+def sections(core: ValueCore) -> list[Section]:
     """Headings, texts and pictures."""
     learner, sections = core.learner, []
     history = learner.history.columns()
@@ -45,15 +45,11 @@ def sections(core: ValueCore) -> list[tuple[str, str, Figure]]:
         sections.append(("Surrogate against metric", text, scatter))
         sections.append(("Where it is wrong", BIN_TEXT, _by_bin(values, errors)))
     if len(history["updates"]) > 1:
-        text = FIT_TEXT + PENALTY_TEXT * _any(history["surrogate/penalty"])
+        text = FIT_TEXT + PENALTY_TEXT * any_known(history["surrogate/penalty"])
         sections.append(("The fit, over updates", text, _fit(history)))
-        text = METRIC_TEXT + KEPT_TEXT * _any(history["filter/keep_rate"])
+        text = METRIC_TEXT + KEPT_TEXT * any_known(history["filter/keep_rate"])
         sections.append(("The metric", text, _metric(history)))
     return sections
-
-
-def _any(values: list[float]) -> bool:
-    return any(math.isfinite(value) for value in values)
 
 
 def verdict(core: ValueCore) -> str:
@@ -110,29 +106,26 @@ def _by_bin(values: Tensor, errors: Tensor) -> Figure:
 
 
 def _fit(history: dict[str, list[float]]) -> Figure:
-    penalised = _any(history["surrogate/penalty"])
-    figure = Figure(figsize=(11, 3.5) if penalised else (5.9, 3.5), layout="constrained")
-    panels = figure.subplots(1, 1 + penalised, squeeze=False)[0]
-    left: Axes = panels[0]
+    penalties = history["surrogate/penalty"]
+    figure, (left, *right) = panels(1 + any_known(penalties))
     left.plot(history["updates"], history["surrogate/nrmse"], color=ORANGE)
     left.axhline(1, color="black", linewidth=1, linestyle=":")
     known = [value for value in history["surrogate/nrmse"] if math.isfinite(value)]
     left.set(xlabel="surrogate updates", ylabel="relative error")
     left.set_ylim(0, min(2.0, max([1.1, *known])))
-    if penalised:
-        panels[1].plot(history["updates"], history["surrogate/penalty"], color=BLUE)
-        panels[1].set(xlabel="surrogate updates", ylabel="gradient penalty")
-        panels[1].set_ylim(bottom=0)
+    for axes in right:
+        axes.plot(history["updates"], penalties, color=BLUE)
+        axes.set(xlabel="surrogate updates", ylabel="gradient penalty")
+        axes.set_ylim(bottom=0)
     return figure
 
 
 def _metric(history: dict[str, list[float]]) -> Figure:
-    filtered = _any(history["filter/keep_rate"])
-    figure = Figure(figsize=(11, 3.5) if filtered else (5.9, 3.5), layout="constrained")
-    panels = figure.subplots(1, 1 + filtered, squeeze=False)[0]
-    panels[0].plot(history["calls"], history["metric/mean"], color=GREEN, linewidth=1)
-    panels[0].set(xlabel="calls", ylabel="metric")
-    if filtered:
-        panels[1].plot(history["calls"], history["filter/keep_rate"], color=BLUE, linewidth=1)
-        panels[1].set(xlabel="calls", ylabel="share that is kept", ylim=(-0.03, 1.03))
+    kept = history["filter/keep_rate"]
+    figure, (left, *right) = panels(1 + any_known(kept))
+    left.plot(history["calls"], history["metric/mean"], color=GREEN, linewidth=1)
+    left.set(xlabel="calls", ylabel="metric")
+    for axes in right:
+        axes.plot(history["calls"], kept, color=BLUE, linewidth=1)
+        axes.set(xlabel="calls", ylabel="share that is kept", ylim=(-0.03, 1.03))
     return figure
