@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .._support.labelled import unit
+from .._support.embeddings import unit
 from ._contrastive import of_samples, similarities
 from ._prototypes import Prototypes
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from .._support.checks import check_number, check_positive
-from .._support.labelled import labelled, unit
+from .._support.embeddings import labelled, unit
 
 
 class Prototypes(nn.Module):

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._support.checks import check_number
-from .._support.labelled import labelled, unit
+from .._support.embeddings import labelled, unit
 from ._prototypes import as_classes
 
 

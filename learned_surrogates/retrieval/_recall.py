@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .._support.checks import check_choice, check_number
-from .._support.labelled import AT_ONCE, labelled, unit
+from .._support.embeddings import AT_ONCE, labelled, unit
 
 
 @torch.no_grad()

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from .._support.checks import check_number, check_positive
+from .._support.embeddings import AT_ONCE, labelled, positive_pairs, positives_of, unit
 from .._support.isolated import isolated, never_compiled
-from .._support.labelled import AT_ONCE, labelled, positive_pairs, positives_of, unit
 from .._support.warnings import warn
 from ._simix import mixed
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .._support.labelled import AT_ONCE, positive_pairs
+from .._support.embeddings import AT_ONCE, positive_pairs
 
 
 def mixed(embeddings: Tensor, labels: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
