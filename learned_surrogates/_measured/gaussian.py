@@ -131,10 +131,12 @@ class Gaussian(Estimator[Any]):
 
     def _slopes(self, z: Tensor, batch: Batch) -> Tensor | None:
         """Slopes of the surrogate's forms, `(forms, *z.shape)`; None where there are none."""
-        outputs = self.experience.outputs
+        known = self.experience.outputs
         # Samples of fewer dimensions than those before have no such outputs.
-        if outputs is None or len(outputs) >= z.ndim:
+        if known is None or len(known) >= z.ndim:
             return None
+        # As many dimensions as before: a net of single outputs serves any number of them.
+        outputs = z.shape[1 : 1 + len(known)]
         samples, target = as_samples(z, shown(batch.target), outputs)
         if target is None or not self.slope.fits(samples, target):
             return None

@@ -14,6 +14,8 @@ from .forms import build, suited
 
 # Differences by which forms are standardised, and before which there is nothing to fit.
 FEWEST_ROWS = 256
+# Numbers of predictions whose slopes are found at once.
+MOST_NUMBERS = 2**14
 # Gradient steps at the beginning.
 FIRST_STEPS = 100
 # Calls for which all forms that may serve are fitted side by side; the best of them stays.
@@ -177,8 +179,14 @@ class Slope:
 
     def slopes(self, z: Tensor, y: Tensor) -> Tensor:
         """dS/dz of every form, `(forms, *z.shape)`, detached."""
+        # Part by part: a net's layers are many times as large as what goes in.
+        rows = max(1, MOST_NUMBERS // max(1, z[:1].numel()))
+        parts = zip(z.detach().split(rows), y.split(rows))
+        return torch.cat([self._slopes_of(*part) for part in parts], dim=1)
+
+    def _slopes_of(self, z: Tensor, y: Tensor) -> Tensor:
         with torch.enable_grad():
-            z = z.detach().requires_grad_()
+            z = z.requires_grad_()
             found = [self._slope(form, z, y, create_graph=False) for form in self.forms]
         return torch.stack([slope.detach() for slope in found])
 

@@ -4,8 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import make_loss, train
+from conftest import make_loss, step, train
 from within import core_of, slope_of
+
+from learned_surrogates import MetricError, Tensors
 
 
 @pytest.fixture
@@ -30,6 +32,41 @@ def test_samples_of_another_size_have_no_form(criterion):
     assert slope.fits(torch.zeros(4, 3), torch.zeros(4, 3))
     assert not slope.fits(torch.zeros(4, 5), torch.zeros(4, 5))
     assert not slope.fits(torch.zeros(4, 3), None)
+
+
+def test_slopes_of_parts_are_those_of_the_whole(criterion, monkeypatch):
+    slope = slope_of(criterion)
+    z, y = torch.randn(2, 7, 3)
+    whole = slope.slopes(z, y)
+    monkeypatch.setattr("learned_surrogates._measured.slope.MOST_NUMBERS", 8)
+    torch.testing.assert_close(slope.slopes(z, y), whole)
+    assert slope.slopes(z[:0], y[:0]).shape == (3, 0, 3)
+
+
+def misses(prediction, target):
+    return ((prediction - target).abs() > 1).float()
+
+
+def test_a_net_of_single_outputs_serves_lengths_that_change_from_call_to_call():
+    """Every call has another number of outputs than the one before."""
+    random = torch.Generator().manual_seed(0)
+    criterion = make_loss(
+        metric=misses, task=Tensors(), surrogate="pair", draws=2, batched=True, capacity=4096
+    )
+    for call in range(60):
+        z = torch.randn(16, 10 + call % 2, generator=random)
+        step(criterion, (z.requires_grad_(), z + 1.2 * torch.randn(z.shape, generator=random)))
+    assert criterion.stats["surrogate/r2"] > 0.3
+
+
+def test_targets_of_another_size_than_before_are_the_metric_s_to_refuse():
+    random = torch.Generator().manual_seed(0)
+    criterion = make_loss(metric=misses, task=Tensors(), surrogate="pair", draws=2)
+    for _ in range(4):
+        z, y = torch.randn(2, 16, 5, generator=random)
+        step(criterion, (z.requires_grad_(), y))
+    with pytest.raises(MetricError, match="raised RuntimeError.*must match"):
+        criterion(torch.zeros(16, 8, requires_grad=True), torch.zeros(16, 5))
 
 
 def test_the_form_that_stays_keeps_its_optimizers_moments(criterion):
