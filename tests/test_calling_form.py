@@ -314,6 +314,19 @@ def test_a_coupling_in_any_output_is_seen():
     assert "It is called with one sample at a time" in metric.word
 
 
+def test_steps_that_chance_decides_are_no_coupling():
+    """Two answers for a sample are the same by chance in half of the cases."""
+    random = torch.Generator().manual_seed(0)
+
+    def by_chance(prediction, target):
+        return (torch.rand(prediction.shape, generator=random) > 0.5).float()
+
+    predictions, targets = torch.randn(2, 16, 2, generator=random)
+    for _ in range(10):
+        values = by_chance(predictions, targets)
+        assert coupling(by_chance, predictions, targets, values) is None
+
+
 def test_of_the_other_pairs_two_are_equal_one_of_them_a_single_word():
     """A metric may have no value for texts with spaces."""
     probe = Probe(text.edit_distance, ["abc", "bd"], ["abcd", "b"])

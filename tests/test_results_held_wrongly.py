@@ -52,6 +52,24 @@ def test_a_mean_of_each_output_over_the_batch_is_that_of_the_samples(metric):
     assert word is None
 
 
+def missed(prediction, target):
+    """One value a keypoint, but of a sample in which none is to be found."""
+    return ((prediction - target).abs() > 1).float() if target.any() else 0.0
+
+
+@pytest.mark.parametrize("batched", [None, False])
+def test_a_sample_with_as_many_values_as_no_other_is_named_or_skipped(batched):
+    predictions, targets = torch.randn(2, 6, 5, generator=torch.Generator().manual_seed(0))
+    targets[3] = 0
+    metric = Metric(missed, None, None, batched, "raise")
+    with pytest.raises(MetricError, match=r"shape \(\), where it returned \(5,\).*sample 3 of 6"):
+        metric(predictions, list(targets))
+    metric = Metric(missed, None, None, batched, "skip")
+    errors, _ = metric(predictions, list(targets))
+    assert errors.isnan().all(1).tolist() == [False] * 3 + [True] + [False] * 2
+    assert (errors[0] == missed(predictions[0], targets[0])).all()
+
+
 TUPLES = {
     "value and index": lambda p, t: (p - t).abs().max(0),
     "of a batch": lambda p, t: (p - t).abs().max(-1),

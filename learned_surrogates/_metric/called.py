@@ -11,7 +11,7 @@ from torch import Tensor
 from .calling_form import COUPLED, CROSSED, Form, coupling, crosstalk, find_form, told
 from .error import ReturnedError
 from .probe import Answer, fault_of_all, same, varies
-from .values import as_values, ask, is_wild, shape_of_samples, stacked
+from .values import as_values, ask, is_wild, of_other_shapes, shape_of_samples, stacked
 
 CALLED_ALONE = (
     "metric {!r} makes {}, which is not the mean of its samples', {:g}. It is called with one "
@@ -117,6 +117,8 @@ class Called:
         if returned and all(isinstance(causes.get(i), ReturnedError) for i in range(count)):
             assert whole is not None
             causes = dict.fromkeys(range(count), whole)
+        for sample, odd in of_other_shapes(found).items():
+            found[sample], causes[sample] = None, odd
         values = stacked(found, batched)
         if batched and not causes:
             # Every sample alone is fine, so the batch as a whole is not: its own error says more.

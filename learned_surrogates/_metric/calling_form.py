@@ -49,7 +49,9 @@ LISTS = (
 )
 COUPLED = (
     "metric {!r} gives a sample another value where others are in its batch ({:g}, not {:g}), as "
-    "if it were normalised by all of them. It is called with one sample at a time"
+    "if it were normalised by all of them. It is called with one sample at a time. Take what it is "
+    "normalised by from the training set, once; or say batched=True, to have values as they are in "
+    "their batch"
 )
 CROSSED = (
     "metric {!r} gives an output another value where the sample's other outputs change ({:g}, not "
@@ -169,7 +171,7 @@ def coupling(
         targets: as many.
         values: what it makes of them, `(batch,)`.
     """
-    values = _means(values)
+    said, values = values, _means(values)
     # From the smallest to the largest: divided by the largest, that and zeros stay as they are.
     order = values.argsort().tolist()
     for sample in sorted({order[(len(order) - 1) * part // 4] for part in range(5)}):
@@ -179,8 +181,11 @@ def coupling(
         first, again = (None if answer is None else float(_means(answer)) for answer in asked)
         if first is None or again is None or same(together, first):
             continue
-        if same(first, again):  # else it is a matter of chance
-            return together, first
+        if same(first, again):
+            # Chance may show the same step twice of a sample, and hardly of a batch.
+            whole = Answer(function, predictions, targets).values(len(targets))
+            unchanged = whole is not None and whole.allclose(said.to(whole), equal_nan=True)
+            return (together, first) if unchanged else None
     return None
 
 

@@ -1,6 +1,7 @@
 """What goes into a metric, and what comes out of it."""
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -108,6 +109,20 @@ def is_wild(prediction: Any) -> bool:
     """Whether a prediction has numbers that are not finite, of which no metric can say anything."""
     tensor = isinstance(prediction, Tensor) and prediction.is_floating_point()
     return tensor and not prediction.isfinite().all()
+
+
+def of_other_shapes(found: Sequence[Tensor | None]) -> dict[int, ReturnedError]:
+    """What is wrong with those of the samples' values whose shape is not that of most."""
+    shapes = {i: tuple(values.shape) for i, values in enumerate(found) if values is not None}
+    usual = Counter(shapes.values()).most_common(1)[0][0] if shapes else ()
+    return {
+        sample: ReturnedError(
+            f"returned shape {shape}, where it returned {usual} for other samples: it must return "
+            "as many numbers for each"
+        )
+        for sample, shape in shapes.items()
+        if shape != usual
+    }
 
 
 def stacked(found: list[Tensor | None], of_batches: bool) -> Tensor:
