@@ -11,11 +11,8 @@ from ._learning.filter import Filter, as_filter
 from ._learning.fit import Fit
 from ._learning.fit_values import FitValues, Generator, as_fit_values
 from ._learning.replay import Replay
-from ._support.checks import check_number
+from ._support.checks import check_number, check_seed
 from ._task import Task
-
-# Of those that all of PyTorch's generators take.
-SEEDS = 2**63
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +44,7 @@ class Recipe:
             if not isinstance(getattr(self, name), kind):
                 raise TypeError(f"{name} must be {kind.__name__}(...); got {getattr(self, name)!r}")
         check_number("draws", self.draws, 0)
-        check_number("seed", self.seed, 0)
-        if self.seed >= SEEDS:
-            raise ValueError(f"seed must be below 2**63; got {self.seed!r}")
-        # A generator takes no other kind of integer, such as NumPy's.
-        object.__setattr__(self, "seed", int(self.seed))
+        object.__setattr__(self, "seed", check_seed(self.seed))
         for name in ("base_weight", "correction"):
             share = getattr(self, name)
             if share is not None:

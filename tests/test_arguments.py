@@ -1,3 +1,4 @@
+import functools
 import inspect
 import math
 
@@ -14,6 +15,8 @@ from learned_surrogates import (
     Replay,
     Skip,
     Tensors,
+    classification,
+    retrieval,
     text,
 )
 
@@ -75,6 +78,19 @@ def test_integers_serve_as_numbers():
 def test_a_seed_of_numpys_is_that_integer():
     losses = [make_loss("measured", seed=seed) for seed in (3, np.int64(3))]
     assert_identical(*(step(criterion, make_arguments()) for criterion in losses))
+
+
+SEEDED = {
+    "recall": retrieval.RecallAtK,
+    "contrast": functools.partial(classification.ESupCon, 3, 4),
+}
+
+
+@pytest.mark.parametrize("name", SEEDED)
+@pytest.mark.parametrize(("seed", "error"), [(1.5, TypeError), (None, TypeError), (-1, ValueError)])
+def test_what_is_no_seed_is_refused_by_name(name, seed, error):
+    with pytest.raises(error, match="seed must be"):
+        SEEDED[name](seed=seed)
 
 
 @pytest.mark.parametrize("width", [math.inf, torch.tensor(math.inf), torch.tensor(math.nan)])

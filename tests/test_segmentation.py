@@ -87,6 +87,18 @@ def test_counts_of_classes_are_those_of_loops_without_what_is_ignored():
             assert found[image, k].tolist() == expected
 
 
+def test_scores_may_be_one_hot_marks():
+    scores, targets = class_maps()
+    marks = torch.zeros_like(scores).scatter(1, scores.argmax(1, keepdim=True), 1).bool()
+    assert torch.equal(counts(marks, targets, classes=4), counts(scores, targets, classes=4))
+
+
+def test_a_net_needs_images_to_be_scaled_by():
+    logits, masks = images()
+    with pytest.raises(ValueError, match="must have an image"):
+        NeuroIoU(logits[:0], masks[:0])
+
+
 def test_what_is_not_a_number_is_wrong():
     logits, masks = images()
     wrong = torch.where(masks, -1.0, 1.0)

@@ -23,7 +23,10 @@ WRONG = (
     "metric {name!r} is better for these predictions ({own:g} in the mean) than for their targets "
     "in their place ({perfect:g}), as it is taken that {direction}. {remedy}"
 )
-MEANT = ". If that is meant, higher_is_better=False says so"
+MEANT = (
+    ". If that is meant, as where the metric takes predictions on another scale than targets, "
+    "higher_is_better=False says so"
+)
 REMEDIES = {
     False: "If higher is better, pass higher_is_better=True and best=, the value of a perfect "
     "prediction: a function that says so itself no longer does within a lambda or a partial",

@@ -105,7 +105,7 @@ class MeasuredCore(Core):
             every = self.record.calls % self.recipe.fit.every == 0
             start = time.perf_counter()
             self.estimator.learn(every=every)
-            self.record.update_seconds = time.perf_counter() - start
+            self.record.surrogate_seconds += time.perf_counter() - start
         return value, gradient, every
 
     @property
@@ -122,8 +122,10 @@ class MeasuredCore(Core):
         self, batch: Batch, base: Base
     ) -> tuple[Tensor, Tensor, Evaluation | None, Context]:
         """Value, gradient, and what there is to learn from."""
+        start = time.perf_counter()
         self.estimator.follow(batch)
         draws = self.estimator.draw(batch, self.recipe.draws)
+        self.record.surrogate_seconds = time.perf_counter() - start
         finite = self.estimator.finite(batch)
         evaluation = None
         # With other processes, an error is raised only once they have been told: they wait.

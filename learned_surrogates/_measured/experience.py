@@ -46,10 +46,15 @@ class Experience:
         self._sizes: list[float] = []
 
     @property
-    def enough(self) -> bool:
-        """Whether a surrogate can be made of it."""
+    def fewest(self) -> int:
+        """Differences of which a surrogate can be made."""
         # Where samples are large, or the user wants few of them kept, there are never more.
-        return self.replay.size >= min(FEWEST_ROWS, self.replay.capacity)
+        return min(FEWEST_ROWS, self.replay.capacity)
+
+    @property
+    def enough(self) -> bool:
+        """Whether a surrogate can be made of what there is."""
+        return self.replay.size >= self.fewest
 
     def observe(
         self,

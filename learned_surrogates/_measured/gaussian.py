@@ -225,7 +225,8 @@ class Gaussian(Estimator[Any]):
             return "no form fits these predictions and targets, measured only"
         if slope.resting:
             return "none earned its cost, measured only for now"
-        return "not built: that follows the first calls"
+        known = f"{self.replay.size} of {self.experience.fewest}"
+        return f"not built: that follows the first calls, {known} differences are measured"
 
     # Where it lives
 

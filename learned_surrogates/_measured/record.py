@@ -80,7 +80,8 @@ class Record:
             tells whether the base loss has led as far as it does.
         signal: running share of differences between draws that are not zero; NaN before the first.
         metric_mean: the metric's, of the last call that was measured; NaN before it.
-        update_seconds: what learning took in the last call.
+        surrogate_seconds: what drawing, with the surrogate's slopes, and learning took in the last
+            call.
         told_not_finite: whether the user was told of a call without a finite prediction.
     """
 
@@ -91,7 +92,7 @@ class Record:
         self.calls = self.silent_calls = self.skipped = 0
         self.leading, self.has_base_loss, self.known = True, False, False
         self.signal = self.metric_mean = float("nan")
-        self.update_seconds = 0.0
+        self.surrogate_seconds = 0.0
         self.told_not_finite = False
         self.quality = Quality()
         self.history = History(REMEMBERED)
@@ -194,7 +195,7 @@ class Record:
             "base_loss/share": base_share,
             "base_loss/cosine": cosine,
             "base_loss/cosine_error": error,
-            "surrogate/seconds": self.update_seconds,
+            "surrogate/seconds": self.surrogate_seconds,
             "metric/skipped": self.skipped,
         }
 

@@ -17,6 +17,13 @@ PROBABILITIES = (
     "logits are all between 0 and 1: they seem to be probabilities, of which threshold=0 makes a "
     "yes throughout. Give the model's output before its sigmoid, or threshold=0.5"
 )
+ONE_HOT = (
+    "each of the {items} targets has exactly one of the {classes} marks: if classes exclude one "
+    "another, give their numbers, targets.argmax(1). Marks are taken as independent, each claimed "
+    "above its threshold, so that what the largest logit says is not trained"
+)
+# Items, all with one mark, that are no chance.
+MANY = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +95,11 @@ class LabelledSets(SetTask[LabelledBatch]):
         between = bool(((logits > 0) & (logits < 1)).any())
         if within and between and self.threshold == 0 and not batch.exclusive:
             warn(PROBABILITIES)
+        if not batch.exclusive and batch.target.shape[batch.class_dim] > 1:
+            marks = batch.target.sum(batch.class_dim, keepdim=True)[batch.present]
+            if len(marks) >= MANY and (marks == 1).all():
+                classes = batch.target.shape[batch.class_dim]
+                warn(ONE_HOT.format(items=len(marks), classes=classes))
         return between or not within
 
     def zones(self, marked: Tensor, batch: LabelledBatch) -> Tensor:

@@ -6,6 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+# Of those that all of PyTorch's generators take.
+SEEDS = 2**63
+
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raises a ValueError that names the argument and its choices."""
@@ -30,6 +33,18 @@ def check_positive(name: str, value: Any, why: str = "") -> None:
     check_number(name, value, 0, integer=False)
     if value == 0:
         raise ValueError(f"{name} must be above 0; got {value!r}" + (why and f": {why}"))
+
+
+def check_seed(seed: Any) -> int:
+    """The seed as a generator takes it, which takes no other kind of integer, such as NumPy's.
+
+    Raises:
+        TypeError, ValueError: it is none.
+    """
+    check_number("seed", seed, 0)
+    if seed >= SEEDS:
+        raise ValueError(f"seed must be below 2**63; got {seed!r}")
+    return int(seed)
 
 
 def check_callable(name: str, value: Any, wanted: str) -> None:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from .._support.checks import check_number, check_positive
+from .._support.checks import check_number, check_positive, check_seed
 from .._support.embeddings import labelled, unit
 
 
@@ -23,7 +23,7 @@ class Prototypes(nn.Module):
         check_number("dim", dim, 1)
         check_positive("tau", tau)
         self.tau = tau
-        random = torch.Generator().manual_seed(seed)
+        random = torch.Generator().manual_seed(check_seed(seed))
         self.prototypes = nn.Parameter(unit(torch.randn(classes, dim, generator=random)))
 
     def extra_repr(self) -> str:

@@ -114,7 +114,9 @@ class Sets(LabelledSets):
         exclusive = logits.ndim == 2 and targets.ndim == 1 and logits.shape[1] > 1
         alike = targets.shape == (logits.shape[:1] if exclusive else logits.shape)
         if logits.ndim not in (1, 2) or not alike:
-            raise ValueError(LAYOUTS.format(tuple(logits.shape), tuple(targets.shape)))
+            column = tuple(logits.shape) == (*targets.shape, 1)
+            remedy = ": give logits.squeeze(1)" * column
+            raise ValueError(LAYOUTS.format(tuple(logits.shape), tuple(targets.shape)) + remedy)
         target = lasting(targets).to(logits.device)
         if exclusive:
             check_classes(target, logits.shape[1], None, UNKNOWN)

@@ -83,6 +83,11 @@ def read_lists(
 
 def read_scores(scores: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, torch.Size]:
     """Scores `(lists, n)` in 32 or 64 bits, where there are any, and the shape without items."""
+    if isinstance(scores, (list, tuple)):
+        raise TypeError(
+            f"scores must be a tensor; got {type(scores).__name__}. Pad lists of several lengths, "
+            "scores and targets alike, and give a mask= that is true where there is an item"
+        )
     check_tensor("scores", scores)
     if not scores.is_floating_point():
         raise TypeError(f"scores must be floating-point numbers; they are {scores.dtype}")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .._support.checks import check_number, check_positive
+from .._support.checks import check_number, check_positive, check_seed
 from .._support.embeddings import AT_ONCE, labelled, positive_pairs, positives_of, unit
 from .._support.isolated import isolated, never_compiled
 from .._support.warnings import warn
@@ -91,7 +91,7 @@ class RecallAtK(nn.Module):
             check_number("chunk", chunk, 1)
         self.tau1, self.tau2, self.shift = tau1, tau2, shift
         self.simix, self.chunk = simix, chunk
-        self._random = torch.Generator().manual_seed(seed)
+        self._random = torch.Generator().manual_seed(check_seed(seed))
 
     def extra_repr(self) -> str:
         names = ("ks", "tau1", "tau2", "shift", "simix", "chunk")

@@ -146,7 +146,7 @@ def _of_classes(
     check_number("classes", classes, 1)
     wild = torch.zeros_like(targets, dtype=torch.bool)
     if predictions.ndim == targets.ndim + 1 and predictions.shape[1] == classes:
-        wild, predictions = predictions.isnan().any(1), predictions.argmax(1)
+        wild, predictions = predictions.isnan().any(1), (1 * predictions).argmax(1)
     if predictions.shape != targets.shape:
         raise ValueError(
             "predictions must be class maps of the targets' shape, or scores (images, "

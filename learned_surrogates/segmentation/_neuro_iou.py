@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .._learning.gradient_step import seeded
-from .._support.checks import check_choice, check_number
+from .._support.checks import check_choice, check_number, check_seed
 from .._surrogate import Standardise
 from ._counts import check_masks, neuro_counts, soft_counts, tensor
 
@@ -89,10 +89,12 @@ class NeuroIoU(nn.Module):
             check_number(name, value, 1)
         logits, masks = tensor("logits", logits), tensor("masks", masks)
         check_masks(logits, masks)
+        if not len(logits):
+            raise ValueError("logits must have an image: by some, the net's inputs are scaled")
         self.form = form
         with torch.no_grad():
             seen = self.inputs(logits.detach(), masks).cpu().float()
-        with seeded(seed):
+        with seeded(check_seed(seed)):
             parts: list[nn.Module] = [Standardise(seen, least=1e-3)]
             width = seen.shape[1]
             for _ in range(layers):

@@ -45,6 +45,27 @@ def test_probabilities_in_the_place_of_logits_are_doubted(name):
     loss(accuracy, task(threshold=0.5))(logits.sigmoid(), true)
 
 
+@pytest.mark.parametrize("kind", ["labels", "masks"])
+def test_one_hot_targets_of_exclusive_classes_are_doubted(kind):
+    """What is independent is claimed above a threshold, where of classes the largest counts."""
+    task = {"labels": classification.Sets, "masks": segmentation.Masks}[kind]()
+    shape = {"labels": (40, 3), "masks": (2, 3, 8, 8)}[kind]
+    logits = torch.randn(shape, generator=RANDOM).requires_grad_()
+    classes = torch.randint(3, logits[:, 0].shape, generator=RANDOM)
+    one_hot = torch.zeros_like(logits).scatter(1, classes[:, None], 1)
+    with pytest.warns(UserWarning, match=r"exactly one of the 3 marks.*argmax\(1\)"):
+        loss(accuracy, task)(logits, one_hot)
+    loss(accuracy, task)(logits, classes)
+    one_hot[0, :2] = 1
+    loss(accuracy, task)(logits, one_hot)
+
+
+def test_logits_in_a_column_are_refused_with_what_to_do():
+    logits, true = torch.randn(8, 1, requires_grad=True), torch.arange(8) % 2
+    with pytest.raises(ValueError, match=r"shapes are \(8, 1\) and \(8,\): give logits.squeeze"):
+        loss(accuracy, classification.Sets())(logits, true)
+
+
 def loss(metric, task):
     return LearnedSurrogateLoss(metric, task=task, **SCORE)
 

@@ -42,7 +42,7 @@ EDITS = [
         ARGUMENTS,
         ("if not isinstance(getattr(self, name), kind):", "if False:"),
         ('check_number("draws", self.draws, 0)', 'check_number("draws", self.draws, 1)'),
-        ('check_number("seed", self.seed, 0)', "pass"),
+        ("check_seed(self.seed)", "int(self.seed)"),
         ("if share is not None:", "if False:"),
         ("if share > 1:", "if share >= 1:"),
         ("check_budget(self.metric_budget)", "pass"),
