@@ -81,7 +81,7 @@ def read_lists(
     return ReadLists(rows, marks, present, shape)
 
 
-def read_scores(scores: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, torch.Size]:
+def read_scores(scores: Any, mask: Tensor | None) -> tuple[Tensor, Tensor, torch.Size]:
     """Scores `(lists, n)` in 32 or 64 bits, where there are any, and the shape without items."""
     if isinstance(scores, (list, tuple)):
         raise TypeError(
