@@ -18,8 +18,8 @@ demo: .venv/ready  ## post-tunes a text recogniser on edit distance, in minutes;
 detection: .venv/ready  ## post-tunes a detector on rotated IoU; writes runs/detection/
 	$(BIN)/python examples/studies/post_tune_detector.py
 
-test: .venv/ready  ## the whole test suite, in two processes
-	$(BIN)/python -m pytest -n 2
+test: .venv/ready  ## the whole test suite, in three processes: some tests wait
+	$(BIN)/python -m pytest -n 3
 
 test-long: .venv/ready  ## the tests that take minutes
 	$(BIN)/python -m pytest -m long

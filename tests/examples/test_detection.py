@@ -161,7 +161,7 @@ def test_weights_are_saved_and_loaded(tmp_path):
 def test_the_study_compares_and_reports(tmp_path):
     losses = ["smooth L1", "exact IoU", "LS-IoU, local", "target's frame, local-global"]
     command = [sys.executable, STUDY, "--threads", "1", "--output", tmp_path]
-    sizes = ["--steps", "4", "--warm-up", "8", "--test-scenes", "80", "--validation-scenes", "80"]
+    sizes = ["--steps", "4", "--warm-up", "8", "--test-scenes", "20", "--validation-scenes", "20"]
     subprocess.run([*command, *sizes, "--losses", *losses], check=True, capture_output=True)
     result = json.loads((tmp_path / "result.json").read_text())
     assert list(result["losses"]) == losses
