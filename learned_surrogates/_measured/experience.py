@@ -93,7 +93,7 @@ class Experience:
             target = None if target is None else target[chosen]
         samples, target = as_samples(z, target, self.outputs)
         if target is None:
-            slope.unsuited = True
+            slope.unsuited = not slope.forms
             return
         pairs = len(deviations)
         rows: Rows = (

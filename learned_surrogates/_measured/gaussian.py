@@ -36,7 +36,7 @@ class GaussianDraws(Draws):
         self.seen = noise.z, noise.deviations, noise.width, told, batch.target
         self._slope = None if slopes is None else slopes[estimator.slope.best]
         self._weight, self._confirmed = estimator.slope.weight, estimator.slope.confirmed
-        outputs = estimator.experience.outputs or torch.Size()
+        outputs = estimator.outputs_of(noise.z) or torch.Size()
         #: Values a sample that the metric has.
         self._count = max(1, outputs.numel())
 
@@ -129,14 +129,20 @@ class Gaussian(Estimator[Any]):
             self.follow(batch)
         return self.smoothing.width(z.float())
 
+    def outputs_of(self, z: Tensor) -> torch.Size | None:
+        """Those with a value each, `()` of one a sample; None where that is not known.
+
+        As many dimensions as before: a net of single outputs serves any number of them. Samples of
+        fewer dimensions have no such outputs.
+        """
+        known = self.experience.outputs
+        return None if known is None or len(known) >= z.ndim else z.shape[1 : 1 + len(known)]
+
     def _slopes(self, z: Tensor, batch: Batch) -> Tensor | None:
         """Slopes of the surrogate's forms, `(forms, *z.shape)`; None where there are none."""
-        known = self.experience.outputs
-        # Samples of fewer dimensions than those before have no such outputs.
-        if known is None or len(known) >= z.ndim:
+        outputs = self.outputs_of(z)
+        if outputs is None:
             return None
-        # As many dimensions as before: a net of single outputs serves any number of them.
-        outputs = z.shape[1 : 1 + len(known)]
         samples, target = as_samples(z, shown(batch.target), outputs)
         if target is None or not self.slope.fits(samples, target):
             return None

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import make_loss, step, train
+from conftest import make_arguments, make_loss, step, train
 from within import core_of, slope_of
 
 from learned_surrogates import MetricError, Tensors
@@ -57,6 +57,27 @@ def test_a_net_of_single_outputs_serves_lengths_that_change_from_call_to_call():
         z = torch.randn(16, 10 + call % 2, generator=random)
         step(criterion, (z.requires_grad_(), z + 1.2 * torch.randn(z.shape, generator=random)))
     assert criterion.stats["surrogate/r2"] > 0.3
+    # What is known of twice as many outputs is of a mean over twice as many.
+    known = []
+    z = z.detach()
+    for prediction in (z, torch.cat([z, z], 1)):
+        batch = criterion.task.read(prediction, prediction + 1)
+        known.append(core_of(criterion).estimator.draw(batch, 2).known_gradient()[0])
+    torch.testing.assert_close(known[1][:, : z.shape[1]], known[0] / 2)
+
+
+def test_a_call_whose_targets_it_does_not_see_does_not_end_it():
+    def of_any(prediction, target):
+        return (prediction - torch.stack(list(target))).abs().sum(-1)
+
+    criterion = make_loss("measured", metric=of_any, batched=True)
+    train(criterion, "measured", range(4))
+    updates = criterion.stats["updates"]
+    prediction, target = make_arguments("measured", seed=5)
+    step(criterion, (prediction, list(target)))
+    train(criterion, "measured", range(6, 9))
+    assert criterion.stats["updates"] > updates + 2
+    assert slope_of(criterion).forms and not slope_of(criterion).unsuited
 
 
 def test_targets_of_another_size_than_before_are_the_metric_s_to_refuse():
