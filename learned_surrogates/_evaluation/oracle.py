@@ -65,7 +65,7 @@ class Oracle:
             evaluation.settle()
             return evaluation
         try:
-            if not self.queue.full:
+            if not self.queue.is_full():
                 evaluation = self.submit(size, pairs, random)
                 evaluation.sound = sound
             self.queue.wait_for_due(evaluation)

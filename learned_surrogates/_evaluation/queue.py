@@ -71,9 +71,8 @@ class Queue:
         """How many evaluations may be on their way where it is known what comes next."""
         return 0 if self.workers is None or self.lag == 0 else self.workers.max_pending
 
-    @property
-    def full(self) -> bool:
-        """Whether a call that may not wait finds too many others waiting."""
+    def is_full(self) -> bool:
+        """Takes what has come; whether a call that may not wait finds too many others waiting."""
         self.pool.advance()
         awaited = sum(not evaluation.done for evaluation in self.pending)
         return self.lag is None and self.workers is not None and awaited >= self.workers.max_pending

@@ -14,7 +14,7 @@ EDITS = [
         ),
         ("Evaluation(size if pairs else 0)", "Evaluation(size)"),
         ("evaluation.settle()\n", "pass\n"),
-        ("if not self.queue.full:", "if True:"),
+        ("if not self.queue.is_full():", "if True:"),
         ("self.queue.wait_for_due(evaluation)", "self.queue.wait_for_due()"),
         ("if evaluation.measured is not None:", "if False:"),
         ("self.queue.cancel(evaluation)\n", "pass\n"),
