@@ -179,8 +179,10 @@ class Slope:
 
     def slopes(self, z: Tensor, y: Tensor) -> Tensor:
         """dS/dz of every form, `(forms, *z.shape)`, detached."""
-        # Part by part: a net's layers are many times as large as what goes in.
-        rows = max(1, MOST_NUMBERS // max(1, z[:1].numel()))
+        # Part by part: a net's layers are many times as large as what goes in. Of the user's own
+        # net it is not known whether it looks at a whole batch, to normalise it say.
+        own = isinstance(self.given, nn.Module)
+        rows = max(1, len(z) if own else MOST_NUMBERS // max(1, z[:1].numel()))
         parts = zip(z.detach().split(rows), y.split(rows))
         return torch.cat([self._slopes_of(*part) for part in parts], dim=1)
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import make_arguments, make_loss, step, train
+from torch import nn
 from within import core_of, slope_of
 
 from learned_surrogates import MetricError, Tensors
@@ -41,6 +42,27 @@ def test_slopes_of_parts_are_those_of_the_whole(criterion, monkeypatch):
     monkeypatch.setattr("learned_surrogates._measured.slope.MOST_NUMBERS", 8)
     torch.testing.assert_close(slope.slopes(z, y), whole)
     assert slope.slopes(z[:0], y[:0]).shape == (3, 0, 3)
+
+
+class Normalised(nn.Module):
+    """Needs two samples or more at a time."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 1))
+
+    def forward(self, z, y):
+        return self.net(torch.cat([z, y], 1)).squeeze(1)
+
+
+def test_a_net_of_the_user_s_sees_whole_batches(monkeypatch):
+    monkeypatch.setattr("learned_surrogates._measured.slope.MOST_NUMBERS", 8)
+    random = torch.Generator().manual_seed(0)
+    criterion = make_loss("measured", surrogate=Normalised())
+    for _ in range(20):
+        z, y = torch.randn(2, 33, 4, generator=random)
+        step(criterion, (z.requires_grad_(), y))
+    assert slope_of(criterion).forms
 
 
 def misses(prediction, target):
