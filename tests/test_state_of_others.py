@@ -2,7 +2,9 @@
 
 import functools
 import re
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import (
@@ -93,6 +95,37 @@ def test_a_task_may_hold_what_holds_it_and_objects_that_have_no_names():
 
     assert make() == make()
     assert make()["task.part.size"] == "3"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ((None, 1), (None, 2)),
+        ([b"x"], [b"y"]),
+        ([torch.float32], [torch.int8]),
+        ([np.float32(1)], [np.float32(2)]),
+        ([[1], [2]], [[1], [3]]),
+    ],
+)
+def test_lists_of_whatever_looks_the_same_everywhere_are_compared(one, other):
+    found = []
+    for setting in (one, other):
+        task = Tensors()
+        task.setting = setting
+        found.append(identity(Metric(l1, None, None, None, "raise"), task))
+    assert differences(*found) == [f"task.setting was {one!r}, and is {other!r}"]
+
+
+def test_a_task_may_hold_modules_and_objects_that_all_know_each_other():
+    """Each is gone through once: of ways from one to another there are millions."""
+    parts = [SimpleNamespace(number=number) for number in range(20)]
+    for part in parts:
+        part.others = SimpleNamespace(**{f"part{other.number}": other for other in parts})
+    task = Tensors()
+    task.first, task.library = parts[0], np
+    found = identity(Metric(l1, None, None, None, "raise"), task)
+    assert len([key for key in found if key.endswith(".number")]) == 20
+    assert not any(key.startswith("task.library") for key in found)
 
 
 def test_long_settings_are_told_apart_and_take_little_room():

@@ -3,8 +3,11 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from enum import Enum
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +18,8 @@ from .._task import Task
 LONGEST = 80
 # States of one loss have one size, for what copies or averages them key by key.
 BLOCK = 1024
+# What settings are of, alone or in lists.
+PLAIN = (str, bytes, int, float, complex, Enum, np.generic, torch.dtype)
 
 OTHERS = (
     "the state that is loaded was fitted to something else: {differences}. What it holds is used "
@@ -30,7 +35,7 @@ def identity(metric: Metric, task: Task[Any]) -> dict[str, str]:
         "best": f"{metric.best:g}",
         "task": type(task).__name__,
     }
-    return found | {f"task.{name}": _short(value) for name, value in _settings(task, ())}
+    return found | {f"task.{name}": _short(value) for name, value in _settings(task, [])}
 
 
 def as_bytes(found: Mapping[str, str]) -> Tensor:
@@ -81,33 +86,33 @@ def _task_of(found: Mapping[str, str], other: Mapping[str, str]) -> str:
     return f"{name}({', '.join(settings)})"
 
 
-def _settings(owner: Any, within: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
+def _settings(owner: Any, known: list[Any]) -> Iterator[tuple[str, Any]]:
     """Names and values of what was set to a number, a text or a tensor, or to a list of them.
 
     Args:
         owner: has them, or objects that do.
-        within: the objects in which it was found, which it may know, too.
+        known: the objects that were gone through, which these may hold, too.
     """
-    within = (*within, owner)
+    known.append(owner)
     for name, value in vars(owner).items():
         name = name.lstrip("_")
-        if name == "surrogate":  # which has keys of its own
+        if name == "surrogate" or value is None:  # that has keys of its own, and this none
             continue
         if isinstance(value, Tensor):
             yield name, value.tolist()
         elif _is_plain(value):
             yield name, value
-        elif callable(value) or any(value is each for each in within):
+        elif callable(value) or isinstance(value, ModuleType):
             continue
-        elif hasattr(value, "__dict__"):
-            yield from ((f"{name}.{inner}", each) for inner, each in _settings(value, within))
+        elif hasattr(value, "__dict__") and not any(value is each for each in known):
+            yield from ((f"{name}.{inner}", each) for inner, each in _settings(value, known))
 
 
 def _is_plain(value: Any) -> bool:
     """Whether its `repr` is the same in another process: an object's may show its address."""
     if isinstance(value, list | tuple):
         return all(map(_is_plain, value))
-    return isinstance(value, str | int | float)
+    return value is None or isinstance(value, PLAIN)
 
 
 def _short(value: Any) -> str:
