@@ -47,8 +47,10 @@ class SavedWhole(nn.Module):
         own = self._identify()
         try:
             tensors = unpack(state)
+            if FITTED_TO not in tensors:
+                raise ValueError(f"{FITTED_TO} is missing")
             saved = from_bytes(tensors.pop(FITTED_TO))
-        except (KeyError, ValueError) as error:
+        except ValueError as error:
             raise self._refusal([str(error)]) from error
         if faults := self._core.load(tensors):
             # Which parts then differ is no news.

@@ -140,9 +140,11 @@ def test_long_settings_are_told_apart_and_take_little_room():
 def test_a_state_without_it_or_with_something_else_in_its_place_is_refused():
     state = dict(saved())
     assert_refused({**state, "fitted_to": torch.zeros(3)}, "fitted_to must be bytes")
-    assert_refused({**state, "fitted_to": torch.zeros(3, dtype=torch.uint8)}, "nothing was loaded")
+    assert_refused(
+        {**state, "fitted_to": torch.zeros(3, dtype=torch.uint8)}, "fitted_to cannot be read"
+    )
     del state["fitted_to"]
-    assert_refused(state, "fitted_to")
+    assert_refused(state, "fitted_to is missing")
 
 
 @pytest.mark.parametrize("batch", [4, 16])

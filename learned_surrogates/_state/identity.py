@@ -53,7 +53,10 @@ def from_bytes(packed: Tensor) -> dict[str, str]:
     """
     if packed.dtype != torch.uint8 or packed.ndim != 1:
         raise ValueError("fitted_to must be bytes")
-    found = json.loads(packed.cpu().numpy().tobytes())
+    try:
+        found = json.loads(packed.cpu().numpy().tobytes())
+    except ValueError as error:
+        raise ValueError(f"fitted_to cannot be read: {error}") from error
     if not isinstance(found, dict):
         raise ValueError("fitted_to must be a dict")
     return found
