@@ -295,6 +295,24 @@ def test_a_draw_of_which_all_values_are_missing_has_as_many_outputs(count):
     assert criterion.stats["metric/skipped"] > 0
 
 
+@pytest.mark.parametrize("batched", [True, False])
+def test_values_whose_shape_changes_from_draw_to_draw_are_skipped(batched):
+    turns = itertools.count()
+
+    def metric(prediction, target):
+        error = (prediction - target).abs()
+        # By the batch, or by its four samples.
+        turn = next(turns) // (1 if batched else 4)
+        return error.mean(-1) if 4 <= turn < 8 and turn % 2 else error
+
+    criterion = LearnedSurrogateLoss(
+        metric, batched=batched, higher_is_better=False, on_metric_error="skip"
+    )
+    losses = [step(criterion, (PREDICTIONS.clone().requires_grad_(), TARGETS))[0] for _ in range(6)]
+    assert all(loss.isfinite() for loss in losses)
+    assert criterion.stats["metric/skipped"] == 2 * len(TARGETS)
+
+
 def test_a_metric_whose_values_change_their_shape_is_named():
     turns = itertools.count()
 

@@ -21,8 +21,8 @@ from .._support.isolated import isolated
 Content = TypeVar("Content")
 
 VARYING = (
-    "metric {!r} returned values of shape {} for a batch and of {} for another of as many samples: "
-    "always return one number a sample, or always one an output"
+    "returned values of shape {} for a batch and of {} for another of as many samples: always "
+    "return one number a sample, or always one an output"
 )
 
 
@@ -124,7 +124,12 @@ def measure(metric: Metric, portion: Portion) -> Outcome:
         if len(shapes) > 1:  # of a draw on which it failed, none is known
             shapes = {tuple(error.shape) for error in errors if not error.isnan().all()}
         if len(shapes) > 1:
-            raise MetricError(VARYING.format(metric.name, *sorted(shapes)))
+            metric.trouble = VARYING.format(*sorted(shapes))
+            if metric.on_error == "raise":
+                raise MetricError(f"metric {metric.name!r} {metric.trouble}")
+            # No sample's values go together.
+            usable = torch.zeros_like(usable)
+            errors = [torch.full_like(usable, torch.nan, dtype=torch.float64)] * len(errors)
     except MetricError as error:
         errors, failure = [], error
     return Outcome(
