@@ -1,6 +1,7 @@
 """Whatever a metric is written for, each sample gets the value that it has alone."""
 
 import functools
+import itertools
 import random
 import warnings
 from difflib import SequenceMatcher
@@ -312,6 +313,19 @@ def test_a_coupling_in_any_output_is_seen():
     right = torch.cat([over_the_batch(p[None], t[None]) for p, t in zip(predictions, targets)])
     torch.testing.assert_close(metric(predictions, targets)[0], right.double())
     assert "It is called with one sample at a time" in metric.word
+
+
+def test_values_of_another_shape_the_second_time_are_no_coupling():
+    calls = itertools.count()
+
+    def by_turns(prediction, target):
+        if len(prediction) == 1:
+            return torch.ones(1)
+        return prediction if next(calls) else prediction.mean(1)
+
+    predictions = torch.randn(16, 3, generator=torch.Generator().manual_seed(0))
+    values = by_turns(predictions, predictions)
+    assert coupling(by_turns, predictions, predictions, values) is None
 
 
 def test_steps_that_chance_decides_are_no_coupling():

@@ -184,8 +184,9 @@ def coupling(
         if same(first, again):
             # Chance may show the same step twice of a sample, and hardly of a batch.
             whole = Answer(function, predictions, targets).values(len(targets))
-            unchanged = whole is not None and whole.allclose(said.to(whole), equal_nan=True)
-            return (together, first) if unchanged else None
+            if whole is None or whole.shape != said.shape:
+                return None
+            return (together, first) if whole.allclose(said.to(whole), equal_nan=True) else None
     return None
 
 
