@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from ._core import Core
@@ -37,6 +38,7 @@ class SavedWhole(nn.Module):
         state = self._core.save(with_replay=self._core.recipe.replay.save)
         return pack(state | {FITTED_TO: as_bytes(self._identify())})
 
+    @torch.inference_mode(False)  # what is made there could not be fitted afterwards
     @one_at_a_time
     def set_extra_state(self, state: Any) -> None:
         """Takes what `get_extra_state` gave.

@@ -76,6 +76,15 @@ def test_a_loss_that_has_learned_other_things_can_be_loaded_into(case):
     assert_goes_on_alike(restored, criterion, case)
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_loaded_in_inference_mode_is_fitted_afterwards(case):
+    original, loaded = make_loss(case), make_loss(case)
+    train(original, case, range(10))
+    with torch.inference_mode():
+        loaded.load_state_dict(original.state_dict())
+    assert_goes_on_alike(loaded, original, case)
+
+
 def test_stats_are_there_right_after_loading():
     criterion, restored = make_loss(), make_loss()
     train(criterion, "tensors", range(3))
