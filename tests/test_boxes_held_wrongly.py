@@ -56,6 +56,19 @@ def test_boxes_of_a_map_are_those_about_the_origin_to_metric_and_surrogate(case)
     torch.testing.assert_close(elsewhere, seen, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("case", PLACES)
+def test_predictions_in_half_precision_count_as_the_numbers_that_they_are(case, dtype):
+    task = PLACES[case][0].for_surrogate("target-frame")
+    near, target = (100 * each for each in near_and_far(case)[0])
+    prediction = near.to(dtype)
+    batches = [task.read(each, target) for each in (prediction, prediction.float())]
+    given, same = (task.decode(batch)[0] for batch in batches)
+    torch.testing.assert_close(given, same, rtol=0, atol=0)
+    seen, expected = (task.represent(batch.prediction, batch) for batch in batches)
+    torch.testing.assert_close(seen, expected, rtol=0, atol=0)
+
+
 def test_the_gradient_of_boxes_of_a_map_is_that_about_the_origin():
     near, far = (
         step(

@@ -214,7 +214,7 @@ class BoxTask(Task[BoxBatch]):
         return lasting(factor).reshape(())
 
     def represent(self, prediction: Tensor, batch: BoxBatch) -> Tensor:
-        return self.see(self.converted(prediction), batch.target)
+        return self.see(self.converted(at_least_float32(prediction)), batch.target)
 
     def see(self, predictions: Tensor, targets: Tensor) -> Tensor:
         """z of boxes in the metric's form."""
@@ -244,7 +244,7 @@ class BoxTask(Task[BoxBatch]):
         return self.possible(drawn), batch.target.clone()
 
     def _predicted(self, batch: BoxBatch) -> Tensor:
-        return at_least_float32(self.converted(batch.prediction.detach().clone()))
+        return self.converted(at_least_float32(batch.prediction.detach().clone()))
 
     def encode(
         self, predictions: Any, targets: Any, shape: torch.Size | None
