@@ -229,8 +229,13 @@ def test_types_and_shapes(fast):
     assert fast(a.float(), b).dtype == fast(a, b.float()).dtype == torch.float64
     assert fast(a.numpy(), b.tolist()).shape == (6,)
     assert fast(a[:0], b[:0]).shape == (0,)
-    assert fast(a[0], b[0]).shape == ()
-    torch.testing.assert_close(fast(a[0], b[0]), fast(a, b)[0])
+    for one, other in ((a[0], b[0]), (a[0], b[0].numpy()), (a[0].numpy(), b[0])):
+        assert fast(one, other).shape == ()
+        torch.testing.assert_close(fast(one, other), fast(a, b)[0])
+    with pytest.raises(ValueError, match=r"target must have shape .*; its shape is \(5,\)"):
+        fast(a[:1], b[0])
+    with pytest.raises(ValueError, match=r"prediction must have shape .*; its shape is \(5,\)"):
+        fast(a[0], b[:1])
     assert (fast.higher_is_better, fast.best) == (True, 1.0)
 
 

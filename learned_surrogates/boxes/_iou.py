@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._check import as_boxes, check_boxes
+from ._check import as_boxes, as_tensor, check_boxes
 from ._geometry import area, corners, rotate, with_angle
 from ._overlap import overlap_with_quadrilateral, overlap_with_rectangle, spanned
 
@@ -26,7 +26,7 @@ def rotated_iou(predictions: Any, targets: Any) -> Tensor:
     Args:
         predictions: `(batch, 5)` as centre x, y, width, height, angle in radians (see `Rotated`);
             or `(batch, 4)` as x1, y1, x2, y2; or `(batch, 8)` as the x, y of four corners, which
-            stand for their convex hull, in any order. A tensor of a single box will do, too.
+            stand for their convex hull, in any order. A single pair without the batch will do, too.
         targets: `(batch, 5)`, `(batch, 4)` or `(batch, 8)`; need not be of the same form.
 
     Returns:
@@ -78,16 +78,17 @@ for _metric in (rotated_iou, rotated_giou):
 
 def _pairs(predictions: Any, targets: Any) -> tuple[Tensor, Tensor, torch.Size]:
     """Checked boxes `(batch, n)` of one type, and the shape that a result has for them."""
-    single = isinstance(predictions, Tensor) and predictions.ndim == 1
-    if single:
-        predictions, targets = predictions[None], targets[None]
-    boxes, others = as_boxes("prediction", predictions), as_boxes("target", targets)
+    boxes, others = as_tensor("prediction", predictions), as_tensor("target", targets)
+    shape = boxes.shape[:-1]
+    if boxes.ndim == others.ndim == 1:
+        boxes, others = boxes[None], others[None]
+    boxes, others = as_boxes("prediction", boxes), as_boxes("target", others)
     if len(boxes) != len(others):
         raise ValueError(f"{len(boxes)} predictions for {len(others)} targets")
     check_boxes("prediction", boxes)
     check_boxes("target", others)
     dtype = torch.promote_types(boxes.dtype, others.dtype)
-    return boxes.to(dtype), others.to(dtype), torch.Size(() if single else boxes.shape[:1])
+    return boxes.to(dtype), others.to(dtype), shape
 
 
 def _compare(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
