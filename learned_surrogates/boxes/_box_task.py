@@ -29,14 +29,14 @@ class BoxBatch(Batch):
 
     Attributes:
         boxes: all boxes of the call, of which `prediction` has those that are kept.
-        weight: of the boxes that count, `(batch,)`; None is 1 each.
+        weights: of the boxes that count, `(batch,)`; None is 1 each.
         kept: which of the boxes of the call those are, `(boxes,)`; None is all.
         avg_factor: what a "mean" divides by; None is the number of boxes of the call.
         reduction: in place of the loss's own; None keeps that.
     """
 
     boxes: Tensor
-    weight: Tensor | None = None
+    weights: Tensor | None = None
     kept: Tensor | None = None
     avg_factor: float | Tensor | None = None
     reduction: str | None = None
@@ -49,10 +49,6 @@ class BoxBatch(Batch):
     def samples(self) -> int:
         return len(self.boxes)
 
-    @property
-    def weights(self) -> Tensor | None:
-        return self.weight
-
     def replaced(self, prediction: Tensor) -> Tensor:
         if self.kept is None:
             return prediction
@@ -64,8 +60,8 @@ class BoxBatch(Batch):
 
     def reduce(self, value: Tensor, reduction: str) -> Tensor:
         reduction = self.reduction or reduction
-        if self.weight is not None:
-            value = value * self.weight.to(value)
+        if self.weights is not None:
+            value = value * self.weights.to(value)
         if reduction == "none":
             if self.kept is None:
                 return value
@@ -181,7 +177,7 @@ class BoxTask(Task[BoxBatch]):
             prediction=pred,
             boxes=whole,
             target=stored.to(pred.device),
-            weight=weight,
+            weights=weight,
             kept=kept,
             avg_factor=self._avg_factor(avg_factor),
             reduction=reduction_override,
@@ -224,7 +220,6 @@ class BoxTask(Task[BoxBatch]):
         return self._placed(self.in_frame(predictions, targets), targets)
 
     def expand(self, target: Tensor) -> Tensor:
-        target = target if target.is_floating_point() else target.float()
         if self.surrogate == "embedding":
             return self.features(target)
         return self._placed(target.new_zeros(len(target), self.frame_features), target)

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from .._support.checks import check_number
+from .._support.checks import check_positive
 from .._support.warnings import warn
 from ._box_task import BoxBatch, BoxTask
 from ._geometry import canonical, rotate
@@ -77,9 +77,7 @@ class Rotated(BoxTask):
             if len(image_size) != 2:
                 raise ValueError(f"image_size must be a width and a height; got {image_size!r}")
             for number in image_size:
-                check_number("image_size", number, 0, integer=False)
-                if not number:
-                    raise ValueError(f"image_size must be positive; got {image_size!r}")
+                check_positive("image_size", number)
         self.image_size = image_size
         self.canonical = canonical
 
