@@ -22,14 +22,9 @@ from .._task import Task
 from ._alignment import Labels
 from ._alphabet import Alphabet
 from ._char_cnn import CharCNN
-from ._edit_distance import (
-    edit_distance,
-    normalized_edit_distance,
-    normalized_word_edit_distance,
-    word_edit_distance,
-)
 from ._generator import RandomEdits
 from ._scores import doubt_scores
+from ._usual_metrics import USUAL
 
 # Surrogates with which the metric's gradient is measured.
 MEASURED = ("auto", "none")
@@ -80,13 +75,7 @@ class TextTask(Task[TextBatch]):
     #: to, such as those below: better than none where labels are wrong, and level with the proxy
     #: where they are not.
     base_weight = 0.5
-    proxy_metrics = (
-        edit_distance,
-        Levenshtein.distance,
-        normalized_edit_distance,
-        word_edit_distance,
-        normalized_word_edit_distance,
-    )
+    proxy_metrics = (*USUAL, Levenshtein.distance)
     #: Whether a class that is read several times in a row counts once.
     merges: bool
     #: What the loss's first argument is called.
