@@ -36,8 +36,8 @@ METRIC = {
 # Of two draws, which text reads together.
 METRIC_OF_DRAWS = {
     "boxes": {place: 2 * count for place, count in METRIC["boxes"].items()},
-    "ctc": {"_text_task.draw": 1},
-    "characters": {"_text_task.draw": 1},
+    "ctc": {"_text_task.readings": 1},
+    "characters": {"_text_task.readings": 1},
 }
 
 

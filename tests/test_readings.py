@@ -92,7 +92,8 @@ def test_the_controls_gradients_are_those_of_their_means(head):
     log_probs = logits.log_softmax(1)[0]
     paths = torch.tensor(list(itertools.product(range(3), repeat=logits.shape[2])))
     shares = log_probs.T.gather(1, paths.T).sum(0).exp()
-    columns = controls.columns(paths[:, None]).double()[:, 0]
+    drawn = paths[:, None]
+    columns = controls.columns(drawn, task.readings(drawn, batch)).double()[:, 0]
     for column in range(columns.shape[1]):
         (truth,) = torch.autograd.grad(
             (shares * columns[:, column]).sum(), logits, retain_graph=True
@@ -354,7 +355,8 @@ def test_the_controls_of_folded_letters_have_the_gradients_of_their_means():
     z = batch.logits.double().requires_grad_()
     paths = torch.tensor(list(itertools.product(range(4), repeat=4)))
     shares = z.log_softmax(1)[0].T.gather(1, paths.T).sum(0).exp()
-    columns = controls.columns(paths[:, None]).double()[:, 0]
+    drawn = paths[:, None]
+    columns = controls.columns(drawn, task.readings(drawn, batch)).double()[:, 0]
     for column, close in enumerate([0.02] * 3 + [1e-4] * 3):
         (truth,) = torch.autograd.grad((shares * columns[:, column]).sum(), z, retain_graph=True)
         weights = torch.zeros(columns.shape[1], dtype=torch.float64)

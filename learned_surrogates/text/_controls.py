@@ -14,6 +14,7 @@ from rapidfuzz.process import cpdist
 from torch import Tensor
 
 from .._support.transfer import send
+from ._alignment import Labels
 from ._expected_edit_distance import expected_distances, folded, folded_labels
 from ._text_task import TextBatch, TextTask
 
@@ -76,14 +77,15 @@ class Controls:
         ridge[2 * FACTORS :] = RIDGE_OF_CLASSES
         return ridge if classes <= MOST_CLASSES else ridge[: 2 * FACTORS]
 
-    def columns(self, drawn: Tensor) -> Tensor:
+    def columns(self, drawn: Tensor, readings: list[Labels]) -> Tensor:
         """Of readings, less their mean over the draws: `(draws, batch, columns)`.
 
         Args:
             drawn: a class a position, `(draws, batch, length)`.
+            readings: what these read.
         """
         count, size = drawn.shape[:2]
-        read = self.task.labels(drawn.where(self.batch.present, -1).flatten(0, 1).cpu())
+        read = [label for labels in readings for label in labels]
         same = folded_labels(self.task, read)
         said, meant = list(map(_as_string, same)), list(map(_as_string, self.labels)) * count
         distances = cpdist(said, meant, scorer=Levenshtein.distance, dtype=np.float32)

@@ -40,15 +40,11 @@ class ReadingDraws(Draws):
         self.controls = controls
         self.share = share
         self._weights = weights
-        readings = task.texts(drawn.where(batch.present, -1).flatten(0, 1).cpu())
-        size = len(batch.texts)
-        self.pairs = [
-            (readings[first : first + size], list(batch.texts))
-            for first in range(0, len(readings), size)
-        ]
+        readings = task.readings(drawn, batch)
+        self.pairs = task.pairs(readings, batch)
         self.columns = torch.zeros(*drawn.shape[:2], 0, dtype=torch.float32, device="cpu")
         if controls is not None:
-            self.columns = controls.columns(drawn).cpu()
+            self.columns = controls.columns(drawn, readings).cpu()
         self.seen = (self.columns,)
 
     def known_gradient(self) -> tuple[Tensor, float] | None:

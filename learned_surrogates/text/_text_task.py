@@ -130,6 +130,17 @@ class TextTask(Task[TextBatch]):
         """`labels`, as texts."""
         return [self.alphabet.decode(label) for label in self.labels(classes)]
 
+    def readings(self, drawn: Tensor, batch: TextBatch) -> list[Labels]:
+        """What each draw reads, of a class a position `(draws, batch, length)`."""
+        labels = self.labels(drawn.where(batch.present, -1).flatten(0, 1).cpu())
+        size = len(batch.texts)
+        return [labels[i * size : (i + 1) * size] for i in range(len(drawn))]
+
+    def pairs(self, readings: list[Labels], batch: TextBatch) -> list[tuple[list[str], list[str]]]:
+        """Each draw's readings and the targets, as the metric takes them."""
+        decode = self.alphabet.decode
+        return [(list(map(decode, labels)), list(batch.texts)) for labels in readings]
+
     def for_surrogate(self, surrogate: str) -> Self:
         task = super().for_surrogate(surrogate)
         task.measured = surrogate in MEASURED
@@ -162,9 +173,7 @@ class TextTask(Task[TextBatch]):
     ) -> list[tuple[list[str], list[str]]]:
         if not count:
             return []
-        drawn = self.random_classes(batch, count, random).where(batch.present, -1)
-        texts, size = self.texts(drawn.flatten(0, 1).cpu()), len(batch.texts)
-        return [(texts[i * size : (i + 1) * size], batch.texts) for i in range(count)]
+        return self.pairs(self.readings(self.random_classes(batch, count, random), batch), batch)
 
     def sample_with_score(
         self, batch: TextBatch, random: torch.Generator
