@@ -10,6 +10,7 @@ import torch
 from exact_edit_distance import UNIT, exact, over_all_paths
 from rapidfuzz.distance import Levenshtein
 from torch.nn.functional import cosine_similarity, one_hot
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from learned_surrogates import text
 from learned_surrogates.text._closed_form import column_steps, difference_rows, row_passes
@@ -19,6 +20,18 @@ CTC, CHARACTERS = text.CTC(LETTERS[:5]), text.PerPosition(LETTERS[:5])
 # Cases are small, and some have fewer frames than characters.
 pytestmark = pytest.mark.filterwarnings("ignore:input_lengths are less than target_lengths")
 no_numba = importlib.util.find_spec("numba") is None
+
+
+class Conversions(TorchDispatchMode):
+    """Counts what is copied to another device or type."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._to_copy.default
+        return func(*args, **kwargs or {})
 
 
 @pytest.fixture(
@@ -469,6 +482,19 @@ def test_rounding_errors_do_not_grow_from_frame_to_frame(monkeypatch, costs):
     logits = torch.randn(800, 4, generator=random) + 4 * one_hot(path, 4)
     values = [call(x, target, True, **costs_of(costs)).item() for x in (logits, logits.double())]
     assert values[0] == pytest.approx(values[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("costs", [UNIT, (2, 1, 2)])
+def test_the_table_of_a_step_is_made_ready_once_and_not_at_each_step(costs):
+    """On a GPU, each would be a copy for which the host waits."""
+    random, _ = random_of(0)
+    numbers = []
+    for frames in (4, 40):
+        logits = torch.randn(frames, 4, generator=random, dtype=torch.float64, requires_grad=True)
+        with Conversions() as conversions:
+            call(logits, torch.tensor([1, 2]), True, **costs_of(costs)).backward()
+        numbers.append(conversions.count)
+    assert numbers[0] == numbers[1] > 0
 
 
 def test_many_classes_have_what_they_need(way):

@@ -6,13 +6,14 @@ independent of all columns before that one. What comes from the left is the pair
 left neighbour, from which `(h', v')` there follow.
 """
 
+import functools
 import itertools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from .column_steps import Parts
+from .column_steps import Parts, TabledStep
 from .difference_rows import LEAST_MASS
 
 
@@ -22,6 +23,7 @@ def _turned(match: int, v: int, h: int) -> tuple[int, int]:
     return least - v, least - h
 
 
+@functools.cache
 def _ways() -> Tensor:
     """Where the triples (v, h) of the left neighbour and h lead to, `(54, 27)`.
 
@@ -40,8 +42,8 @@ def _ways() -> Tensor:
     return ways.flatten(0, 1)
 
 
-class ChainedStep:
-    """The step where every error costs 1, of pairs; as `column_steps.ColumnStep`."""
+class ChainedStep(TabledStep):
+    """The step where every error costs 1, of pairs."""
 
     channels = 9
     # Left of the first column, h is taken for -1, so that it stays so, with v = 1 to its right.
@@ -49,7 +51,7 @@ class ChainedStep:
     values: Sequence[float] = (-1.0, 0.0, 1.0) * 3
 
     def __init__(self) -> None:
-        self.ways = _ways()
+        super().__init__(_ways())
 
     def row(self, columns: int) -> list[list[float]]:
         row = [[0.0] * columns for _ in range(9)]
@@ -60,19 +62,13 @@ class ChainedStep:
     def forward(self, h: Tensor, v: Tensor, match: Tensor, right: Tensor) -> Sequence[Tensor]:
         given, _ = self._given_left(h)
         triples = (v.unflatten(0, (3, 3))[:, :, None] * given[None]).flatten(3).flatten(0, 2)
-        pairs = (self.ways.to(triples) @ triples).view(6, 9, *match.shape)
+        pairs = (self.table @ triples).view(6, 9, *match.shape)
         left, own = self._matches(match)
         right.copy_(torch.where(left, pairs[1], pairs[0]))
         below = torch.where(
             left, torch.where(own, pairs[5], pairs[4]), torch.where(own, pairs[3], pairs[2])
         )
         return below.unbind()
-
-    def prepare(self, h: Tensor, v: Tensor, match: Tensor) -> tuple[Sequence[Tensor], Parts]:
-        unused = torch.empty_like(h[0])
-        steps = zip(h, v, strict=True)
-        below = torch.stack([torch.stack([*self.forward(*step, match, unused)]) for step in steps])
-        return below.unbind(1), (h, v, match.expand(len(h), *match.shape))
 
     def backward(
         self, parts: Parts, dh: Tensor, dv: Tensor, d_above: Tensor, d_left: Tensor
@@ -82,7 +78,7 @@ class ChainedStep:
         beside = (~left, left)
         below = (~left & ~own, ~left & own, left & ~own, left & own)
         d_pairs = [dv.where(which, 0) for which in beside] + [dh.where(which, 0) for which in below]
-        d_triples = self.ways.to(dh).T @ torch.cat(d_pairs).flatten(1)
+        d_triples = self.table.T @ torch.cat(d_pairs).flatten(1)
         d_triples = d_triples.view(3, 3, 3, *match.shape)
         given, mass = self._given_left(h)
         d_left.copy_((d_triples * given).sum(2).flatten(0, 1))

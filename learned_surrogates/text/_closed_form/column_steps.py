@@ -11,11 +11,14 @@ v = D[i + 1, j] - D[i, j]. With the character read, column j turns (v left of it
 Here h and v are distributions, taken as independent: `(channels, ...)` of probabilities.
 """
 
+import copy
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
+
+from ..._support.transfer import send
 
 Parts = Sequence[Tensor]
 
@@ -32,6 +35,10 @@ class ColumnStep(Protocol):
     channels: int
     v: Sequence[float]
     values: Sequence[float]
+
+    def on(self, like: Tensor) -> Self:
+        """The step for tensors on the device of this one, and of its type."""
+        return self
 
     def row(self, columns: int) -> list[list[float]]:
         """The distributions of h in the table's first row, by channel."""
@@ -55,7 +62,7 @@ class ColumnStep(Protocol):
         """Writes the gradients of h and v, from those of h' and v'."""
 
 
-class UnitStep:
+class UnitStep(ColumnStep):
     """The step where every error costs 1: h and v are in {-1, 0, 1}.
 
     With a, b = P(v = -1), P(v = 1), z = 1 - a - b, and c, n, d = P(h = -1), P(h = 0), P(h = 1),
@@ -102,7 +109,29 @@ class UnitStep:
         torch.mul(minus, c1, out=d_left[1]).addcmul_(plus, u, value=-1)
 
 
-class WholeNumberStep:
+class TabledStep(ColumnStep):
+    """A step whose probabilities are products with a table of where what comes to a column leads.
+
+    Args:
+        table: on the CPU.
+    """
+
+    def __init__(self, table: Tensor):
+        self.table = table
+
+    def on(self, like: Tensor) -> Self:
+        step = copy.copy(self)
+        step.table = send(self.table, like)
+        return step
+
+    def prepare(self, h: Tensor, v: Tensor, match: Tensor) -> tuple[Sequence[Tensor], Parts]:
+        unused = torch.empty_like(h[0])
+        steps = zip(h, v, strict=True)
+        below = torch.stack([torch.stack([*self.forward(*step, match, unused)]) for step in steps])
+        return below.unbind(1), (h, v, match.expand(len(h), *match.shape))
+
+
+class WholeNumberStep(TabledStep):
     """The step for whole-number costs: h in [-insertion, deletion], v in [-deletion, insertion].
 
     Where each pair of v and h leads is a table, made once: of the pairs' probabilities, h' and v'
@@ -115,43 +144,33 @@ class WholeNumberStep:
         self.v: Sequence[float] = [0.0] * (size - 1) + [1.0]
         self.values: Sequence[float] = [float(value - insertion) for value in range(size)]
         # (match, h' or v', what it becomes, of v and h)
-        self.table = torch.zeros(2, 2, size, size, size, device="cpu")
+        table = torch.zeros(2, 2, size, size, size, device="cpu")
         for match in (0, 1):
             for vertical in range(size):
                 for horizontal in range(size):
                     v, h = vertical - deletion, horizontal - insertion
                     least = min(0 if match else substitution, v + deletion, h + insertion)
-                    self.table[match, 0, least - v + insertion, vertical, horizontal] = 1
-                    self.table[match, 1, least - h + deletion, vertical, horizontal] = 1
+                    table[match, 0, least - v + insertion, vertical, horizontal] = 1
+                    table[match, 1, least - h + deletion, vertical, horizontal] = 1
+        super().__init__(table.flatten(3, 4).flatten(1, 2))  # (match, h' and v', pairs)
 
     def row(self, columns: int) -> list[list[float]]:
         return [[number] * columns for number in self.v]
 
     def forward(self, h: Tensor, v: Tensor, match: Tensor, right: Tensor) -> Sequence[Tensor]:
-        table = self._tables(h)
-        pairs = (v[:, None] * h[None]).reshape(table.shape[2], -1)
-        both = torch.where(match.flatten() > 0, table[1] @ pairs, table[0] @ pairs)
+        pairs = (v[:, None] * h[None]).reshape(self.channels**2, -1)
+        both = torch.where(match.flatten() > 0, self.table[1] @ pairs, self.table[0] @ pairs)
         below, beside = both.view(2, self.channels, *match.shape)
         right.copy_(beside)
         return below.unbind()
-
-    def prepare(self, h: Tensor, v: Tensor, match: Tensor) -> tuple[Sequence[Tensor], Parts]:
-        unused = torch.empty_like(h[0])
-        steps = zip(h, v, strict=True)
-        below = torch.stack([torch.stack([*self.forward(*step, match, unused)]) for step in steps])
-        return below.unbind(1), (h, v, match.expand(len(h), *match.shape))
 
     def backward(
         self, parts: Parts, dh: Tensor, dv: Tensor, d_above: Tensor, d_left: Tensor
     ) -> None:
         h, v, match = parts
-        table = self._tables(h).transpose(1, 2)
+        table = self.table.transpose(1, 2)
         d_both = torch.cat([dh, dv]).flatten(1)
         d_pairs = torch.where(match.flatten() > 0, table[1] @ d_both, table[0] @ d_both)
         d_pairs = d_pairs.view(self.channels, self.channels, *match.shape)
         torch.sum(d_pairs * v[:, None], 0, out=d_above)
         d_left.copy_((d_pairs * h[None]).sum(1))
-
-    def _tables(self, like: Tensor) -> Tensor:
-        """`(match, h' and v', pairs)`."""
-        return self.table.to(like).flatten(3, 4).flatten(1, 2)

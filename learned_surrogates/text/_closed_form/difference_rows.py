@@ -85,7 +85,8 @@ class Rows:
     """
 
     def __init__(self, step: ColumnStep, moves: Moves, match: Tensor, exists: Tensor, ctc: bool):
-        self.step, self.match, self.exists, self.ctc = step, match, exists, ctc
+        self.step = step.on(match)
+        self.match, self.exists, self.ctc = match, exists, ctc
         self.time, batch, characters = moves.gain.shape
         self.columns = len(exists)
         self.count = self.time + self.columns - 1
