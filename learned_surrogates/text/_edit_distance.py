@@ -90,11 +90,12 @@ def normalized_word_edit_distance(
 
 
 def compare(
-    predictions: Sequence[str], targets: Sequence[str], scorer: Callable[..., Any]
+    predictions: Sequence[str], targets: Sequence[str], scorer: Callable[..., Any], **options: Any
 ) -> NDArray[np.float64]:
     """RapidFuzz's score of each pair, `(batch,)`."""
     check_strings(predictions, targets)
-    return cpdist(list(predictions), list(targets), scorer=scorer, dtype=np.float64)
+    said, meant = list(predictions), list(targets)
+    return cpdist(said, meant, scorer=scorer, scorer_kwargs=options, dtype=np.float64)
 
 
 def _compare_words(

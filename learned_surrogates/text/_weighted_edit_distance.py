@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from functools import partial
 from math import isclose, lcm
 
 import numpy as np
@@ -97,8 +96,8 @@ class WeightedEditDistance:
         if self._weights is None:
             return self._table(predictions, targets)
         # The way from the target to the prediction: insertions are what is additional.
-        scorer = partial(Levenshtein.distance, weights=self._weights)
-        return compare(targets, predictions, scorer) / self._unit
+        distances = compare(targets, predictions, Levenshtein.distance, weights=self._weights)
+        return distances / self._unit
 
     def _table(self, predictions: Sequence[str], targets: Sequence[str]) -> NDArray[np.float64]:
         """Wagner and Fischer's table (JACM 1974), row by row, of all pairs at once."""

@@ -46,8 +46,8 @@ EDITS = [
         "text/_weighted_edit_distance.py",
         "test_edit_distance.py",
         (
-            "compare(targets, predictions, scorer)",
-            "compare(predictions, targets, scorer)",
+            "compare(targets, predictions, Levenshtein.distance,",
+            "compare(predictions, targets, Levenshtein.distance,",
         ),
         ("/ self._unit", "/ 1"),
         ('* self._costs["wrong"] * worth_meant', '* self._costs["wrong"]'),
