@@ -147,7 +147,7 @@ class CTC(ReadingTask):
         targets = torch.tensor(padded(labels, 1, self.alphabet.special), device=logits.device)
         loss = F.ctc_loss(
             log_probs,
-            targets.clamp(min=0),
+            targets,
             frames.clamp(min=1),
             lengths,
             blank=self.alphabet.special,

@@ -2,7 +2,7 @@
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -276,16 +276,3 @@ def as_integers(name: str, values: object) -> Tensor:
     if tensor.numel() and (real or tensor.dtype == torch.bool):
         raise TypeError(f"{name} must be integers; they are {tensor.dtype}")
     return tensor.long()
-
-
-def check_classes(name: str, sample: int, classes: Sequence[int], alphabet: Alphabet) -> None:
-    """Checks a text's class indices.
-
-    Raises:
-        ValueError: one that the alphabet lacks.
-    """
-    if classes and not 0 <= min(classes) <= max(classes) < alphabet.classes:
-        wrong = next(c for c in classes if not 0 <= c < alphabet.classes)
-        raise ValueError(
-            f"{name} of sample {sample} has class {wrong}; classes are 0..{alphabet.classes - 1}"
-        )
