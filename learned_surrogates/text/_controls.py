@@ -15,13 +15,15 @@ from torch import Tensor
 
 from .._support.transfer import send
 from ._alignment import Labels
-from ._expected_edit_distance import expected_distances, folded, folded_labels
+from ._expected_edit_distance import expected_distances, folded_labels
 from ._text_task import TextBatch, TextTask
 
 # With more classes than these, it is not learned what each of them is worth.
 MOST_CLASSES = 256
 # Less probable classes are hardly ever drawn, and their share in a gradient is not known well.
 LEAST_PROBABILITY = 1e-4
+# In the place of log 0.
+LEAST_OF_FOLDED = 1e-30
 # What one output is taken to add to an edit distance, at most.
 MOST_ADDED = 2.0
 # Penalties on weights: of the edit distance and whether a text is right, which matter to most
@@ -53,9 +55,8 @@ class Controls:
         # What is no number in padding must not reach anything.
         logits = batch.logits.float().where(batch.present[:, None], 0.0).requires_grad_()
         with torch.enable_grad():
-            of_logits = replace(batch, logits=logits)
-            distance = expected_distances(task, of_logits)
-            alike = logits if task.merges else folded(task, of_logits)
+            distance = expected_distances(task, replace(batch, logits=logits))
+            alike = logits if task.merges else _folded(task, logits)
             right = task.log_likelihood(alike, self.spelt, batch.present).exp()
             (self._d_distance,) = torch.autograd.grad(distance.sum(), logits)
             (self._d_right,) = torch.autograd.grad(right.sum(), logits)
@@ -133,6 +134,16 @@ class Controls:
         p = self._p
         added = (self._d_distance / p.clamp(min=LEAST_PROBABILITY)).clamp(-MOST_ADDED, MOST_ADDED)
         return added.where(p > LEAST_PROBABILITY, 0.0)
+
+
+def _folded(task: TextTask, logits: Tensor) -> Tensor:
+    """Logits where the first class of each kind that the metric tells apart stands for all."""
+    if task.folded is None:
+        return logits
+    probabilities = logits.softmax(1)
+    together = torch.zeros_like(probabilities)
+    together = together.index_add(1, send(task.folded, logits.device), probabilities)
+    return together.clamp(min=LEAST_OF_FOLDED).log()
 
 
 def _as_string(label: list[int]) -> str:

@@ -25,8 +25,6 @@ from ._weighted_edit_distance import WeightedEditDistance
 
 # Cost of an insertion and a deletion up to which the closed form is a matter of milliseconds.
 MOST_COSTS = 12
-# In the place of log 0.
-LEAST_PROBABILITY = 1e-30
 # Where every error costs 1.
 UNIT = UnitStep()
 
@@ -175,18 +173,6 @@ def expected_distances(
     problem = Problem(spelling, batch.present, task.merges, step, insertion)
     distances: Tensor = ClosedForm.apply(batch.logits, problem)
     return distances
-
-
-def folded(task: TextTask, batch: TextBatch) -> Tensor:
-    """Logits where the first class of each kind that the metric tells apart stands for all."""
-    logits, present = batch.logits, batch.present
-    if task.folded is None:
-        return logits
-    folded = send(task.folded, logits.device)
-    dtype = logits.dtype if logits.dtype == torch.float64 else torch.float32
-    probabilities = logits.where(present[:, None], 0.0).softmax(1, dtype=dtype)
-    together = torch.zeros_like(probabilities).index_add(1, folded, probabilities)
-    return together.clamp(min=LEAST_PROBABILITY).log()
 
 
 def folded_labels(task: TextTask, labels: Labels) -> Labels:
