@@ -5,11 +5,9 @@ from math import gcd
 from typing import Any, Literal
 
 import torch
-from rapidfuzz.distance import Levenshtein
 from torch import Tensor, nn
 
 from .._batch import plain_call
-from .._metric.metric import Metric
 from .._support.checks import check_choice, check_number
 from .._support.isolated import never_compiled
 from .._support.transfer import send
@@ -19,12 +17,8 @@ from ._closed_form.column_steps import ColumnStep, UnitStep, WholeNumberStep
 from ._closed_form.recursion import ClosedForm, Problem
 from ._closed_form.row_passes import way_of
 from ._closed_form.spelling import Spelling
-from ._edit_distance import edit_distance
 from ._text_task import TextBatch, TextTask
-from ._weighted_edit_distance import WeightedEditDistance
 
-# Cost of an insertion and a deletion up to which the closed form is a matter of milliseconds.
-MOST_COSTS = 12
 # Where every error costs 1.
 UNIT = UnitStep()
 
@@ -181,28 +175,3 @@ def folded_labels(task: TextTask, labels: Labels) -> Labels:
         return labels
     same = task.folded.tolist()
     return [[same[index] for index in label] for label in labels]
-
-
-def known_distance(task: TextTask, metric: Metric) -> ExpectedEditDistance | None:
-    """The closed form of a metric's expected value; None if it is not known to have one.
-
-    Args:
-        task: the task.
-        metric: the user's.
-    """
-    # Where several characters are taken for one, or one class has several, they count otherwise.
-    alphabet = task.alphabet
-    spelt = alphabet.decoder is None and all(len(token) == 1 for token in alphabet.characters)
-    as_it_is = not metric.higher_is_better and metric.best == 0
-    if task.folded is not None or not spelt or not as_it_is:
-        return None
-    function = metric.function
-    if function is edit_distance or function is Levenshtein.distance:
-        return ExpectedEditDistance(task)
-    if isinstance(function, WeightedEditDistance) and function.whole is not None:
-        additional, missing, wrong = function.whole
-        if additional + missing <= MOST_COSTS:
-            return ExpectedEditDistance(
-                task, insertion=additional, deletion=missing, substitution=wrong
-            )
-    return None

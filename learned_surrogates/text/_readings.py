@@ -14,7 +14,8 @@ from .._metric.metric import Metric
 from .._recipe import Recipe
 from .._support.precision import at_least_float32
 from ._controls import FACTORS, Controls
-from ._expected_edit_distance import ExpectedEditDistance, expected_distances, known_distance
+from ._expected_edit_distance import ExpectedEditDistance, expected_distances
+from ._known_distance import known_distance
 from ._reading_draws import ReadingDraws
 from ._text_task import TextBatch, TextTask
 from ._usual_metrics import AKIN, USUAL, usual_values
