@@ -177,6 +177,11 @@ def test_an_edit_distance_is_known_and_the_metric_is_not_asked(head, monkeypatch
     )
 
 
+class OfFirstTwo(text.WeightedEditDistance):
+    def __call__(self, predictions, targets):
+        return super().__call__([each[:2] for each in predictions], [each[:2] for each in targets])
+
+
 def test_whole_number_costs_are_known_and_others_are_not():
     task = text.CTC(ALPHABET)
     arguments = make_arguments("ctc")
@@ -189,6 +194,7 @@ def test_whole_number_costs_are_known_and_others_are_not():
         (text.WeightedEditDistance(wrong=1.5), task),
         (text.WeightedEditDistance(characters={"a": 2}), task),
         (text.normalized_edit_distance, task),
+        (OfFirstTwo(), task),
         # Where two characters count as one, or one class is two characters.
         (text.edit_distance, text.CTC("abAB", fold=str.lower)),
         (text.edit_distance, text.CTC(["ab", "c"])),
