@@ -131,10 +131,11 @@ def test_weighted_distances_equal_the_textbook(pairs, errors, characters):
     np.testing.assert_allclose(actual, expected)
 
 
-@pytest.mark.parametrize("cost", [1e-4, 3e-5, 1e9])
-def test_costs_may_be_of_any_size(cost):
-    found = WeightedEditDistance(additional=cost)(["abc", "b"], ["a", "ab"])
-    np.testing.assert_allclose(found, [2 * cost, 1])
+@pytest.mark.parametrize("missing", [1, 0.123])
+@pytest.mark.parametrize("cost", [1e-4, 3e-5, 1e9, 1e16, 1e19, 1e300])
+def test_costs_may_be_of_any_size(cost, missing):
+    found = WeightedEditDistance(additional=cost, missing=missing)(["abc", "b"], ["a", "ab"])
+    np.testing.assert_allclose(found, [2 * cost, missing])
 
 
 @pytest.mark.parametrize(("cost", "error"), [(0, ValueError), (-1, ValueError), ("1", TypeError)])

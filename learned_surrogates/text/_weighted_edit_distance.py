@@ -11,6 +11,9 @@ from rapidfuzz.distance import Levenshtein
 from .._support.checks import check_positive
 from ._edit_distance import check_strings, compare
 
+# Of RapidFuzz's weights: the sums over a text have room in its 64 bits.
+LARGEST = 2**31
+
 
 class WeightedEditDistance:
     """Edit distance with a cost for each kind of error, such as `WeightedEditDistance(wrong=5)`.
@@ -74,7 +77,8 @@ class WeightedEditDistance:
         whole = tuple(int(fraction * self._unit) for fraction in fractions)
         rounded = zip(fractions, costs.values(), strict=True)
         exact = all(isclose(fraction, cost, rel_tol=1e-6) for fraction, cost in rounded)
-        self._weights = whole if exact and not characters else None
+        fits = exact and max(whole) <= LARGEST
+        self._weights = whole if fits and not characters else None
         of_each = f", {characters=}" if characters else ""
         self.__name__ = f"WeightedEditDistance({additional=}, {missing=}, {wrong=}{of_each})"
 
