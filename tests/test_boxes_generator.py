@@ -80,6 +80,7 @@ def test_labels_that_float32_cannot_distort_still_end():
         ({"numbers": 6}, ValueError, "numbers must be 4, 5 or 8"),
         ({"pool": 0}, ValueError, "pool must be at least 1"),
         ({"pool": 1.5}, TypeError, "pool must be an integer"),
+        ({"seed": -1}, ValueError, "seed must be at least 0"),
     ],
 )
 def test_wrong_arguments_are_named(options, error, message):

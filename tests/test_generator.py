@@ -66,6 +66,13 @@ def test_unreachable_distances_are_refused(max_distance, max_length):
         RandomEdits(LETTERS, max_distance=max_distance, max_length=max_length)
 
 
+def test_a_length_or_distance_that_is_no_integer_is_named():
+    with pytest.raises(TypeError, match="max_distance must be an integer"):
+        RandomEdits(LETTERS, max_distance=2.5)
+    with pytest.raises(TypeError, match="max_length must be an integer"):
+        RandomEdits(LETTERS, max_length="10")
+
+
 def test_words_that_are_all_too_long_are_refused():
     with pytest.raises(ValueError, match="max_length=3"):
         RandomEdits(LETTERS, ["surrogate"], max_distance=3, max_length=3)

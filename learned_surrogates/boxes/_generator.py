@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._support.checks import check_number
+from .._support.checks import check_number, check_seed
 from ._check import as_boxes, check_boxes
 from ._geometry import area, corners, rotate, untangled, with_angle
 from ._iou import rotated_iou
@@ -59,6 +59,7 @@ class RandomDistortions:
 
     def __init__(self, labels: Any = None, *, numbers: int = 5, pool: int = 20_000, seed: int = 0):
         check_number("pool", pool, 1)
+        self.seed = check_seed(seed)
         if labels is not None:
             labels = as_boxes("labels", labels).detach().cpu()
             check_boxes("labels", labels)
@@ -71,7 +72,6 @@ class RandomDistortions:
         self.labels = labels
         self.numbers = numbers
         self.pool = pool
-        self.seed = seed
         self.ious: Tensor | None = None
         self._pairs: tuple[Tensor, Tensor] | None = None
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 
+from .._support.checks import check_number
 from .._support.warnings import warn
 
 # After so many rounds of edits a pair's distance is taken as it is: only where an alphabet of a few
@@ -30,6 +31,7 @@ class RandomEdits:
         max_length: the most characters of a word, distorted or not.
 
     Raises:
+        TypeError: a length or distance is no integer.
         ValueError: no word is left, or the distance cannot be reached.
 
     Example:
@@ -49,9 +51,11 @@ class RandomEdits:
         max_distance: int = 10,
         max_length: int = 10,
     ):
-        if not 0 < max_distance <= max_length:
+        check_number("max_distance", max_distance, 1)
+        check_number("max_length", max_length, 1)
+        if max_distance > max_length:
             raise ValueError(
-                f"max_distance must be in 1..max_length={max_length}, as no two words of that "
+                f"max_distance must be at most max_length={max_length}, as no two words of that "
                 f"length are further apart; got {max_distance}"
             )
         if not len(alphabet):
