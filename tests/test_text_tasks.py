@@ -473,8 +473,14 @@ def test_a_special_class_out_of_range_is_refused(make, name, special):
 
 
 def test_an_unknown_layout_is_refused():
-    with pytest.raises(ValueError, match="layout must be 'aligned' or 'even'"):
+    with pytest.raises(ValueError, match="layout must be one of 'aligned', 'even'"):
         text.CTC("ab", layout="centered")
+
+
+@pytest.mark.parametrize("index", [None, 1.5])
+def test_an_ignore_index_that_is_no_integer_is_refused(index):
+    with pytest.raises(TypeError, match="ignore_index must be an integer"):
+        text.PerPosition("ab", ignore_index=index)
 
 
 @pytest.mark.parametrize(("make", "name"), [(text.CTC, "blank"), (text.PerPosition, "end")])

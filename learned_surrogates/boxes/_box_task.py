@@ -200,8 +200,10 @@ class BoxTask(Task[BoxBatch]):
     @staticmethod
     def _avg_factor(factor: Any) -> float | Tensor | None:
         """The factor as one number, without a graph."""
-        if factor is None or isinstance(factor, numbers.Real):
-            return None if factor is None else float(factor)
+        if factor is None:
+            return None
+        if isinstance(factor, numbers.Real):
+            return float(factor)
         if not isinstance(factor, Tensor):
             raise TypeError(f"avg_factor must be a number; got {factor!r}")
         check_tensor("avg_factor", factor)
@@ -244,9 +246,8 @@ class BoxTask(Task[BoxBatch]):
     def encode(
         self, predictions: Any, targets: Any, shape: torch.Size | None
     ) -> tuple[Tensor, Tensor]:
-        numbers = (self.numbers,)
-        boxes = as_boxes("prediction", predictions, numbers)
-        others = as_boxes("target", targets, numbers)
+        boxes = as_boxes("prediction", predictions, (self.numbers,))
+        others = as_boxes("target", targets, (self.numbers,))
         return self.see(boxes, others), others
 
     def generator(self) -> RandomDistortions | None:

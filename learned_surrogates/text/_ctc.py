@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .._support.checks import check_choice
 from .._support.transfer import send
 from .._support.warnings import warn
 from ._alignment import Labels, extend, fit_to_frames, force_align, spread_evenly
@@ -84,8 +85,7 @@ class CTC(ReadingTask):
         fold: Callable[[str], str] | None = None,
         decode: Callable[[list[int]], str] | None = None,
     ):
-        if layout not in ("aligned", "even"):
-            raise ValueError(f"layout must be 'aligned' or 'even'; got {layout!r}")
+        check_choice("layout", layout, ("aligned", "even"))
         super().__init__(Alphabet(alphabet, blank, "blank", decode), fold)
         self.layout = layout
 

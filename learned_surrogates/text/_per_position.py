@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._support.checks import check_number
 from .._support.transfer import send
 from .._support.warnings import warn
 from ._alignment import Labels
@@ -78,6 +79,7 @@ class PerPosition(ReadingTask):
         decode: Callable[[list[int]], str] | None = None,
     ):
         super().__init__(Alphabet(alphabet, end, "end", decode), fold)
+        check_number("ignore_index", ignore_index, -float("inf"))
         self.ignore_index = ignore_index
         self.classes_last = classes_last
 
