@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .._support.transfer import send
 from ._alignment import Labels
-from ._expected_edit_distance import expected_distances, folded_labels
+from ._expected_edit_distance import expected_distances
 from ._text_task import TextBatch, TextTask
 
 # With more classes than these, it is not learned what each of them is worth.
@@ -49,7 +49,7 @@ class Controls:
     def __init__(self, task: TextTask, batch: TextBatch):
         self.task = task
         self.batch = batch
-        self.labels = folded_labels(task, batch.labels)
+        self.labels = task.letters(batch.labels)
         # CTC's sum over paths knows classes, not letters: folded or not, a text is right as it is.
         self.spelt = batch.labels if task.merges else self.labels
         # What is no number in padding must not reach anything.
@@ -87,7 +87,7 @@ class Controls:
         """
         count, size = drawn.shape[:2]
         read = [label for labels in readings for label in labels]
-        same = folded_labels(self.task, read)
+        same = self.task.letters(read)
         said, meant = list(map(_as_string, same)), list(map(_as_string, self.labels)) * count
         distances = cpdist(said, meant, scorer=Levenshtein.distance, dtype=np.float32)
         spelt = read if self.task.merges else same

@@ -12,7 +12,6 @@ from .._support.checks import check_choice, check_number
 from .._support.isolated import never_compiled
 from .._support.transfer import send
 from .._task import read
-from ._alignment import Labels
 from ._closed_form.column_steps import ColumnStep, UnitStep, WholeNumberStep
 from ._closed_form.recursion import ClosedForm, Problem
 from ._closed_form.row_passes import way_of
@@ -162,16 +161,7 @@ def expected_distances(
 ) -> Tensor:
     """Expected distances `(batch,)` in units of the step, with the graph of the batch's logits."""
     same = None if task.folded is None else task.folded.tolist()
-    labels = folded_labels(task, batch.labels)
-    spelling = Spelling(labels, task.alphabet.special, same)
+    spelling = Spelling(task.letters(batch.labels), task.alphabet.special, same)
     problem = Problem(spelling, batch.present, task.merges, step, insertion)
     distances: Tensor = ClosedForm.apply(batch.logits, problem)
     return distances
-
-
-def folded_labels(task: TextTask, labels: Labels) -> Labels:
-    """Class indices, where the first of each kind stands for all."""
-    if task.folded is None:
-        return labels
-    same = task.folded.tolist()
-    return [[same[index] for index in label] for label in labels]

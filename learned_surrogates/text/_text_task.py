@@ -130,6 +130,13 @@ class TextTask(Task[TextBatch]):
         """`labels`, as texts."""
         return [self.alphabet.decode(label) for label in self.labels(classes)]
 
+    def letters(self, labels: Labels) -> Labels:
+        """Class indices, where the first of each kind stands for all."""
+        if self.folded is None:
+            return labels
+        same = self.folded.tolist()
+        return [[same[index] for index in label] for label in labels]
+
     def readings(self, drawn: Tensor, batch: TextBatch) -> list[Labels]:
         """What each draw reads, of a class a position `(draws, batch, length)`."""
         labels = self.labels(drawn.where(batch.present, -1).flatten(0, 1).cpu())
