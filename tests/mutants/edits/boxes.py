@@ -4,6 +4,15 @@ from .edit import of
 
 EDITS = [
     *of(
+        "boxes/_box_task.py",
+        "test_boxes_held_wrongly.py",
+        ("self.converted(at_least_float32(prediction))", "self.converted(prediction)"),
+        (
+            "self.converted(at_least_float32(batch.prediction.detach().clone()))",
+            "at_least_float32(self.converted(batch.prediction.detach().clone()))",
+        ),
+    ),
+    *of(
         "boxes/_iou.py",
         "test_boxes_iou.py",
         (

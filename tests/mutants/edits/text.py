@@ -32,6 +32,11 @@ EDITS = [
         ("if self.measured and not known", "if not known"),
     ),
     *of(
+        "text/_known_distance.py",
+        "test_readings.py",
+        ("type(function) is WeightedEditDistance", "isinstance(function, WeightedEditDistance)"),
+    ),
+    *of(
         "text/_edit_distance.py",
         "test_edit_distance.py",
         ("[word for word in text.split(separator) if word]", "text.split(separator)"),
@@ -57,6 +62,7 @@ EDITS = [
         ),
         ("np.minimum.accumulate(best - missing, 1) + missing", "np.minimum.accumulate(best, 1)"),
         ("lengths == i + 1", "lengths == i"),
+        ("exact and max(whole) <= LARGEST", "exact"),
         ("limit_denominator(1000)", "limit_denominator(1)", "slower, in Python, and as exact"),
     ),
     *of(
