@@ -93,7 +93,7 @@ class Hits(Parts):
         occurs = (true > 0).to(hits)
         means = [(each * occurs).sum(2) / occurs.sum(2).clamp(min=1) for each in found]
         means.append(2 * hits.sum(2) / (true + said).sum(2).clamp(min=LEAST))
-        means.append((none.exp() * (1 - occurs)).sum(2) / (1 - occurs).sum(2).clamp(min=1))
+        means.append((none * (1 - occurs)).sum(2) / (1 - occurs).sum(2).clamp(min=1))
         return torch.stack(means, 2).flatten(1)
 
     def _deviation(self, iou: Tensor, union: Tensor) -> Tensor:
@@ -103,8 +103,11 @@ class Hits(Parts):
         return (variance / union.square()).detach().sqrt().clamp(min=LEAST_DEVIATION)
 
     def _numbers(self, said: Tensor) -> Tensor:
-        """`(sets, numbers)`: hits, claims, and the log chance of no claim, by zone and class."""
-        none = self._counted(torch.log1p(-said.clamp(max=1 - LEAST_CHANCE)))
+        """`(sets, numbers)`: hits, claims, and whether there is no claim, by zone and class.
+
+        Of chances of claims, which are independent, these are the means.
+        """
+        none = self._counted(torch.log1p(-said.clamp(max=1 - LEAST_CHANCE))).exp()
         return torch.cat([self._hits_and_claims(said), none[:, None]], 1).flatten(1)
 
     def _hits_and_claims(self, said: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from learned_surrogates import (
     ranking,
     segmentation,
 )
+from learned_surrogates._sets.distances import Distances
 from learned_surrogates._sets.hits import Hits, chances_of_highest
 from learned_surrogates._sets.known import Known
 from learned_surrogates.ranking._rank_parts import RankParts
@@ -95,9 +96,26 @@ def test_hits_and_claims_are_counted_and_expected_by_zone_and_class():
             chance = norm.cdf((z - 0.3) / 0.5).sum()
             assert expected[s, what, zone, c].item() == pytest.approx(chance)
         none = norm.sf((logits[s, c][chosen].numpy() - 0.3) / 0.5).prod()
-        assert expected[s, 2, zone, c].exp().item() == pytest.approx(none, rel=1e-4)
+        assert expected[s, 2, zone, c].item() == pytest.approx(none, rel=1e-4)
         said = (logits[s, c][chosen] > 0.3).any().item()
-        assert counted[s, 2, zone, c].exp().item() == pytest.approx(float(not said), abs=1e-5)
+        assert counted[s, 2, zone, c].item() == pytest.approx(float(not said), abs=1e-5)
+
+
+@pytest.mark.parametrize("threshold", [0.3, None])
+def test_what_is_expected_is_the_mean_of_draws(threshold):
+    """Else what they correct by would be of something else than what they correct."""
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 4, generator=random, dtype=torch.float64)
+    marked = torch.zeros(2, 3, 4, dtype=torch.bool)
+    marked[0, 0, 1] = marked[1, 2, :3] = True
+    zones = torch.rand(2, 2, 4, generator=random) < 0.7
+    parts = Distances(lambda z: z, marked, zones, torch.tensor(0.8, dtype=torch.float64), threshold)
+    expected = parts.means(logits)
+    noise = torch.randn(4000, *logits.shape, generator=random, dtype=torch.float64)
+    drawn = torch.stack([parts.of(logits + 0.8 * each) for each in noise])
+    error = drawn.std(0) / len(drawn) ** 0.5
+    assert ((drawn.mean(0) - expected).abs() <= 5 * error + 1e-5).all()
+    assert (error > 0).float().mean() > 0.5
 
 
 def test_the_chance_of_an_iou_above_one_half_is_that_of_draws():
