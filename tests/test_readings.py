@@ -81,6 +81,25 @@ def test_unbiased_whatever_is_made_of_the_controls(head, share):
     assert ((found.mean(0) - exact(head, surprise, arguments)).abs() < 4 * error + 1e-6).all()
 
 
+def test_what_is_drawn_behind_the_end_of_a_text_adds_no_noise():
+    """The texts vary, but all of them end at the third place or before."""
+    task = text.PerPosition("ab").for_surrogate("none")
+    logits = torch.zeros(8, 3, 6)
+    logits[:, task.alphabet.special, 2] = 50.0
+    batch = task.read(logits, torch.ones(8, 6, dtype=torch.long))
+    drawn = task.random_classes(batch, 4, torch.Generator().manual_seed(0))
+    nothing = torch.zeros(0, dtype=torch.float64)
+    draws = ReadingDraws(task, batch, drawn, None, nothing, 0.0)
+    values = torch.tensor([surprise(*pair) for pair in draws.pairs])
+    everywhere = torch.ones(8, dtype=torch.bool)
+    measured = Measurement(values=values, usable=everywhere, arrived=everywhere, stands_for=1.0)
+    gradient = task.logits(draws.gradient(measured)[1])
+    assert gradient[:, :, :2].abs().sum() > 0
+    assert not gradient[:, :, 3:].any()
+    _, _, score = task.sample_with_score(batch, torch.Generator().manual_seed(0))
+    assert score[:, :, 0].abs().sum() > 0 and not score[:, :, 3:].any()
+
+
 @HEADS
 def test_the_controls_gradients_are_those_of_their_means(head):
     """By going through all readings; the edit distance's closed form is near, the others exact."""

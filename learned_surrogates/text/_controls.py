@@ -60,6 +60,7 @@ class Controls:
             right = task.log_likelihood(alike, self.spelt, batch.present).exp()
             (self._d_distance,) = torch.autograd.grad(distance.sum(), logits)
             (self._d_right,) = torch.autograd.grad(right.sum(), logits)
+        self._logits = logits
         self._p = batch.probabilities.where(batch.present[:, None], 0.0)
         #: Expected edit distance and probability of being right, `(batch,)`.
         self.distance, self.right = distance.detach(), right.detach()
@@ -114,14 +115,22 @@ class Controls:
         gradient -= of_wrong[:, None, None] * self._d_right
         if len(weights) > 2 * FACTORS:
             read, probable = weights[2 * FACTORS :].view(2, -1)
-            p = self._p
-            worth = self._added * (read[:, None] + (probable @ p)[:, None])
-            gradient += p * (worth - (p * worth).sum(1, keepdim=True))
+            worth = self._added * (read[:, None] + (probable @ self._p)[:, None])
+            gradient += self._gradient_by_class(worth)
+        return gradient
+
+    def _gradient_by_class(self, worth: Tensor) -> Tensor:
+        """Of the expected sum, over what counts, of what the classes that are drawn are worth."""
+        with torch.enable_grad():
+            p = self._logits.softmax(1)
+            expected = self.task.chance_to_count(p, self.batch.present) * (p * worth).sum(1)
+            (gradient,) = torch.autograd.grad(expected.sum(), self._logits)
         return gradient
 
     def _by_class(self, drawn: Tensor) -> list[Tensor]:
         count, p = len(drawn), self._p
         added = self._added.expand(count, -1, -1, -1).gather(2, drawn[:, :, None]).squeeze(2)
+        added = added * self.task.counts(drawn, self.batch.present)
         read = added.new_zeros(*drawn.shape[:2], p.shape[1]).scatter_add(2, drawn, added)
         return [read, torch.einsum("kbl,bcl->kbc", added, p)]
 

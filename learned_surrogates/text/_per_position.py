@@ -156,6 +156,16 @@ class PerPosition(ReadingTask):
         ended = (classes == self.alphabet.special).cumsum(1) > 0
         return kept_rows(classes, ~ended & (classes >= 0))
 
+    def counts(self, drawn: Tensor, present: Tensor) -> Tensor:
+        """Up to the first end: what is behind it changes no text."""
+        ends = (drawn == self.alphabet.special) & present
+        return present & (ends.cumsum(-1) - ends.long() == 0)
+
+    def chance_to_count(self, p: Tensor, present: Tensor) -> Tensor:
+        goes_on = (1 - p[:, self.alphabet.special]).where(present, 1.0)
+        started = torch.ones_like(goes_on[:, :1])
+        return torch.cat([started, goes_on[:, :-1]], 1).cumprod(1) * present
+
     def log_likelihood(self, logits: Tensor, labels: Labels, present: Tensor) -> Tensor:
         # The text's classes along the positions that count, then the end, then whatever follows.
         spelt = torch.from_numpy(padded([[*label, self.alphabet.special] for label in labels]))

@@ -75,11 +75,10 @@ class ReadingDraws(Draws):
         if self.columns.shape[2]:
             rest = rest - self.share * (self.columns @ self._weights.float())
         rest = torch.where(stands_for > 0, stands_for * rest, 0.0) / (count - 1)
-        # As the differences of a sample add up to zero, so do the parts of the scores in which all
-        # draws are alike: what is left of one_hot(drawn) - p is the first.
-        p = self.batch.probabilities
-        gradient = torch.zeros_like(p)
-        of_draws = send(rest, p)[:, :, None] * self.batch.present
+        # The score is one_hot(drawn) - p, where what is drawn counts.
+        p = self.batch.probabilities.where(self.batch.present[:, None], 0.0)
+        of_draws = send(rest, p)[:, :, None] * self.task.counts(self.drawn, self.batch.present)
+        gradient = -p * of_draws.sum(0)[:, None]
         gradient.scatter_add_(1, self.drawn.transpose(0, 1), of_draws.transpose(0, 1))
         gradient = self.task.as_predicted(gradient, self.batch.prediction)
         told = self.known_gradient()

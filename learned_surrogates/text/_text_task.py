@@ -188,7 +188,8 @@ class TextTask(Task[TextBatch]):
         drawn = self.random_classes(batch, 1, random)[0]
         chosen = F.one_hot(drawn, self.alphabet.classes).transpose(1, 2)
         # d log softmax(x)[k] / dx = one_hot(k) - softmax(x)
-        score = (chosen - batch.probabilities).where(batch.present[:, None], 0.0)
+        counts = self.counts(drawn, batch.present)
+        score = (chosen - batch.probabilities).where(counts[:, None], 0.0)
         texts = self.texts(drawn.where(batch.present, -1).cpu())
         return texts, batch.texts, self.as_predicted(score, batch.prediction)
 
@@ -201,6 +202,17 @@ class TextTask(Task[TextBatch]):
         shares = send(shares, cumulative).permute(1, 2, 0) * cumulative[:, :, -1:]
         drawn = torch.searchsorted(cumulative, shares.contiguous())
         return drawn.clamp(max=self.alphabet.classes - 1).permute(2, 0, 1)
+
+    def counts(self, drawn: Tensor, present: Tensor) -> Tensor:
+        """Where a drawn class `(..., batch, length)` has a part in the text, bool."""
+        return present.expand_as(drawn)
+
+    def chance_to_count(self, p: Tensor, present: Tensor) -> Tensor:
+        """How probable that is, `(batch, length)`, with probabilities `(batch, classes, length)`.
+
+        Whether a position counts and what is drawn there are independent.
+        """
+        return present.to(p)
 
     def expand(self, target: Tensor) -> Tensor:
         one_hot = F.one_hot(target.long(), self.alphabet.classes + 1)[..., 1:]

@@ -10,8 +10,9 @@ EDITS = [
         ("gradient -= of_wrong[:, None, None]", "gradient += of_wrong[:, None, None]"),
         ("wrong = [a != b", "wrong = [a == b"),
         ("spelt = read if self.task.merges else same", "spelt = same"),
-        ("worth - (p * worth).sum(1, keepdim=True)", "worth"),
-        ("read[:, None] + (probable @ p)[:, None]", "read[:, None]"),
+        ("self.task.chance_to_count(p, self.batch.present) * (p", "(p"),
+        ("added = added * self.task.counts(drawn, self.batch.present)", "pass"),
+        ("read[:, None] + (probable @ self._p)[:, None]", "read[:, None]"),
         ("likely = (-self.distance).exp()", "likely = self.distance.exp()"),
         ("1 / lengths, likely], 1)", "lengths, likely], 1)"),
         (".where(batch.present[:, None], 0.0).requires_grad_()", ".requires_grad_()"),
@@ -22,6 +23,8 @@ EDITS = [
         ("/ (count - 1)", "/ count"),
         ("rest = rest - self.share *", "rest = rest - "),
         ("stands_for * rest, 0.0", "rest, 0.0"),
+        ("self.task.counts(self.drawn, self.batch.present)", "self.batch.present"),
+        ("-p * of_draws.sum(0)[:, None]", "torch.zeros_like(p)"),
     ),
     *of(
         "text/_readings.py",
@@ -30,6 +33,12 @@ EDITS = [
         ("float(self.control.r2[1:].max()) >= AKIN", "float(self.control.r2[0]) >= AKIN"),
         ("return self.task.base_weight if akin else 0.0", "return self.task.base_weight"),
         ("if self.measured and not known", "if not known"),
+    ),
+    *of(
+        "text/_per_position.py",
+        "test_readings.py",
+        ("ends.cumsum(-1) - ends.long() == 0", "ends.cumsum(-1) == 0"),
+        ("goes_on[:, :-1]], 1)", "goes_on[:, 1:]], 1)"),
     ),
     *of(
         "text/_known_distance.py",
