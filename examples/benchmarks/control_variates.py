@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from learned_surrogates import LearnedSurrogateLoss, text
 from learned_surrogates._measured.control_variate import ControlVariate
+from learned_surrogates.text._usual_metrics import USUAL
 from lib.post_tuning import BATCH, surrogate_arguments
 from lib.recogniser import ALPHABET, load
 from lib.weights import CHECKPOINTS
@@ -84,13 +85,13 @@ def r2(
     estimator = criterion._core.estimator
     for call in range(learned + tested):
         if call == learned:
-            estimator.control = ControlVariate(2, torch.device("cpu"))
+            estimator.control = ControlVariate(1 + len(USUAL), torch.device("cpu"))
         images, labels = stream.batch(BATCH)
         with torch.no_grad():
             output = model(images)
         criterion(*surrogate_arguments(output.requires_grad_(), labels, model.head))
-    of_all, of_distance = estimator.control.r2.tolist()
-    return of_distance, of_all
+    of_all, *of_usual = estimator.control.r2.tolist()
+    return of_usual[USUAL.index(text.edit_distance)], of_all
 
 
 def main() -> None:
