@@ -154,6 +154,14 @@ def with_input_grad(arguments: tuple, requires_grad: bool) -> tuple:
     return (arguments[0].detach().requires_grad_(requires_grad), *arguments[1:])
 
 
+@pytest.fixture(autouse=True)
+def _the_file_s_own_stream_begins_anew(request):
+    """What a test draws from its file's RANDOM must not depend on which tests came before it."""
+    random = getattr(request.module, "RANDOM", None)
+    if random is not None:
+        random.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def _kept_ranks():
     kept = {}

@@ -84,6 +84,8 @@ def test_a_metric_of_scores_does_not_get_labels_without_a_word():
     loss(f1_score, classification.Sets())
 
 
+# Of lists without an item of gain 2, that is also said.
+@pytest.mark.filterwarnings("ignore:.*is best=2 really its best value")
 def test_padding_without_a_mask_is_doubted():
     scores = torch.randn(3, 6, generator=RANDOM).requires_grad_()
     targets = torch.tensor([[2, 0, 1, 1, -1, -1], [0, 1, 0, 2, 1, -1], [0, 1, 1, 0, 0, 2]])
