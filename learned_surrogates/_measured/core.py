@@ -90,6 +90,7 @@ class MeasuredCore(Core):
                         self._draw_otherwise()
                     return *self._look(batch, base, differentiable), False
             self.sync.failure = None
+            self.record.surrogate_seconds = 0.0
             with self.unchanged_by_errors():
                 self._agree()
                 if len(batch.target):
@@ -125,7 +126,7 @@ class MeasuredCore(Core):
         start = time.perf_counter()
         self.estimator.follow(batch)
         draws = self.estimator.draw(batch, self.recipe.draws)
-        self.record.surrogate_seconds = time.perf_counter() - start
+        self.record.surrogate_seconds += time.perf_counter() - start
         finite = self.estimator.finite(batch)
         evaluation = None
         # With other processes, an error is raised only once they have been told: they wait.

@@ -41,7 +41,7 @@ class Called:
         #: How the function is called; None until that is known.
         self.form = form
         self.on_error = on_error
-        #: What the user is to be told of it, and whether he has been told something.
+        #: What the user is to be told of it, and whether something was said.
         self.word: str | None = None
         self.said = False
 

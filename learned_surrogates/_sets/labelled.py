@@ -95,10 +95,10 @@ class LabelledSets(SetTask[LabelledBatch]):
         between = bool(((logits > 0) & (logits < 1)).any())
         if within and between and self.threshold == 0 and not batch.exclusive:
             warn(PROBABILITIES)
-        if not batch.exclusive and batch.target.shape[batch.class_dim] > 1:
+        classes = batch.prediction.shape[batch.class_dim]
+        if not batch.exclusive and classes > 1:
             marks = batch.target.sum(batch.class_dim, keepdim=True)[batch.present]
             if len(marks) >= MANY and (marks == 1).all():
-                classes = batch.target.shape[batch.class_dim]
                 warn(ONE_HOT.format(items=len(marks), classes=classes))
         return between or not within
 

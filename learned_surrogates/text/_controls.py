@@ -6,6 +6,7 @@ what the metric has in common with them needs no draws.
 """
 
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -134,7 +135,7 @@ class Controls:
         read = added.new_zeros(*drawn.shape[:2], p.shape[1]).scatter_add(2, drawn, added)
         return [read, torch.einsum("kbl,bcl->kbc", added, p)]
 
-    @property
+    @cached_property
     def _added(self) -> Tensor:
         """What each class adds to the edit distance, `(batch, classes, length)`; 0 in padding.
 
