@@ -5,11 +5,11 @@ import pytest
 import torch
 from conftest import step
 from shapely.geometry import Polygon
+from shapely_boxes import shapely_iou
 from test_boxes_iou import as_corners
 from torch import nn
 
 from learned_surrogates import FitValues, LearnedSurrogateLoss, boxes
-from learned_surrogates.boxes._reference import shapely_iou
 
 # In metres, as on a map: float32 has room there for every half of one.
 AFAR = 4.5e6

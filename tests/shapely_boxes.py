@@ -1,12 +1,12 @@
-"""The same metrics by another road: shapely's general geometry, one polygon a box."""
+"""Metrics of boxes by another road: shapely's general geometry, one polygon a box."""
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ._geometry import corners
-from ._polygons import iou_of
+from learned_surrogates.boxes._geometry import corners
+from learned_surrogates.boxes._polygons import iou_of
 
 
 def polygons(boxes: Tensor) -> NDArray[np.object_]:
