@@ -34,6 +34,11 @@ class Conversions(TorchDispatchMode):
         return func(*args, **kwargs or {})
 
 
+def without_kernels(monkeypatch):
+    """Leaves the passes on the CPU to PyTorch."""
+    monkeypatch.setattr(row_passes.KERNELS, "failed_on", {row_passes.CPU})
+
+
 @pytest.fixture(
     params=[
         "PyTorch",
@@ -42,7 +47,8 @@ class Conversions(TorchDispatchMode):
 )
 def way(request, monkeypatch):
     """Which passes are taken in float32."""
-    monkeypatch.setattr(row_passes, "failed", request.param == "PyTorch")
+    if request.param == "PyTorch":
+        without_kernels(monkeypatch)
     return request.param
 
 
@@ -150,7 +156,7 @@ def test_value_and_gradient_are_about_the_exact_ones(dtype, ctc, letters, near):
 def test_with_independent_columns_they_are_nearly_so(
     monkeypatch, ctc, letters, near, within, median, twentieth, worst
 ):
-    monkeypatch.setattr(row_passes, "failed", True)
+    without_kernels(monkeypatch)
     errors, cosines = compared(80, ctc, letters, near, dtype=torch.float32)
     assert (errors < 0.01).double().mean() >= within
     assert cosines.median() >= median
@@ -260,7 +266,7 @@ def test_long_lines_in_parts_are_the_same(monkeypatch, task, costs, kept, at_a_t
 @pytest.mark.parametrize(("kept", "share"), [(2**22, 0), (1, 0), (2**22, 0.01)])
 def test_the_compiled_passes_are_those_of_pytorch(monkeypatch, task, kept, share):
     """But for characters that have less than their share of the doubt, if there is one."""
-    kernels = row_passes.kernels()
+    kernels = row_passes.KERNELS.module
     monkeypatch.setattr(kernels, "KEPT", kept)
     monkeypatch.setattr(kernels, "LEAST_SHARE", share)
     criterion = text.ExpectedEditDistance(task, reduction="none")
@@ -473,7 +479,7 @@ def test_long_unsure_lines_are_right_within_sampling_error(way, ctc, frames, len
 
 @pytest.mark.parametrize("costs", [UNIT, (2, 1, 2)])
 def test_rounding_errors_do_not_grow_from_frame_to_frame(monkeypatch, costs):
-    monkeypatch.setattr(row_passes, "failed", True)
+    without_kernels(monkeypatch)
     monkeypatch.setattr(row_passes, "ChainedStep", column_steps.UnitStep)
     random, _ = random_of(0)
     target = torch.arange(100) % 3 + 1
@@ -546,7 +552,7 @@ def test_it_says_what_it_is_and_how_it_runs(monkeypatch, costs):
     said = f"CTC(5 characters, blank=0), insertion={costs[0]}"
     assert said in repr(criterion)
     assert ("compiled by Numba" in repr(criterion)) == (costs == UNIT and not no_numba)
-    monkeypatch.setattr(row_passes, "failed", True)
+    without_kernels(monkeypatch)
     assert repr(criterion).endswith("columns independent)")
     assert repr(copy.deepcopy(criterion)) == repr(criterion)
 
@@ -557,10 +563,10 @@ def test_kernels_that_fail_are_told_of_once_and_done_without(monkeypatch):
 
     criterion = text.ExpectedEditDistance(CTC)
     arguments = batch(True)
-    monkeypatch.setattr(row_passes, "failed", True)
+    without_kernels(monkeypatch)
     expected = with_gradient(criterion, *arguments)
-    monkeypatch.setattr(row_passes, "failed", False)
-    monkeypatch.setattr(row_passes, "kernels", lambda: SimpleNamespace(run=fail))
+    monkeypatch.setattr(row_passes.KERNELS, "failed_on", set())
+    monkeypatch.setattr(row_passes.KERNELS, "module", SimpleNamespace(run=fail))
     with pytest.warns(UserWarning, match="Numba is installed but fails .* no compiler"):
         found = with_gradient(criterion, *arguments)
     torch.testing.assert_close(found, expected, rtol=0, atol=0)

@@ -15,17 +15,24 @@ import numpy as np
 import pytest
 import torch
 from launches import Launches
-from test_expected_edit_distance import CHARACTERS, CTC, LETTERS, batch, with_gradient
+from test_expected_edit_distance import (
+    CHARACTERS,
+    CTC,
+    LETTERS,
+    batch,
+    with_gradient,
+    without_kernels,
+)
 from torch.nn.functional import one_hot
 
 from learned_surrogates import LearnedSurrogateLoss, text
 from learned_surrogates.text import _ctc, _per_position
 from learned_surrogates.text._closed_form import (
     chained_step,
+    compiled,
     gpu_passes,
     pytorch_passes,
     recursion,
-    row_passes,
 )
 
 needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="no Triton")
@@ -42,19 +49,17 @@ def by_loops(outputs, spelt, lengths, ctc, gradient):
 @pytest.fixture
 def as_on_a_gpu(monkeypatch):
     """Makes CPU tensors count as on a GPU, and returns what stands for the kernel there."""
-    failed, tried = set(), set()
-    monkeypatch.setattr(gpu_passes, "failed_on", failed)
-    monkeypatch.setattr(gpu_passes, "tried", tried)
+    monkeypatch.setattr(gpu_passes.KERNEL, "failed_on", set())
+    monkeypatch.setattr(gpu_passes, "tried", set())
     # It comes after Numba, of which there is none on a GPU.
-    monkeypatch.setattr(row_passes, "failed", True)
-    suits = lambda outputs: outputs.special.device not in failed  # noqa: E731
-    monkeypatch.setattr(gpu_passes, "suits", suits)
+    without_kernels(monkeypatch)
+    monkeypatch.setattr(gpu_passes, "suits", lambda outputs: True)
     found = SimpleNamespace(
         run=by_loops,
         suits=lambda characters: True,
         variant=lambda outputs, ctc, gradient: (ctc, gradient, outputs.characters.shape[2]),
     )
-    monkeypatch.setattr(gpu_passes, "kernel", lambda: found)
+    monkeypatch.setattr(gpu_passes.KERNEL, "module", found)
     return found
 
 
@@ -96,12 +101,8 @@ def test_costs_and_sizes_that_it_does_not_know_are_left_to_pytorch(monkeypatch, 
 
 
 def test_without_triton_there_is_no_kernel(monkeypatch):
-    monkeypatch.setitem(sys.modules, gpu_passes.KERNEL, None)
-    gpu_passes.kernel.cache_clear()
-    try:
-        assert gpu_passes.kernel() is None
-    finally:
-        gpu_passes.kernel.cache_clear()
+    monkeypatch.setitem(sys.modules, gpu_passes.KERNEL.name, None)
+    assert compiled.Compiled("triton_rows", "").module is None
 
 
 def fail(*_):
@@ -138,9 +139,9 @@ def test_a_kernel_that_fails_or_differs_is_told_of_once_and_done_without(
 ):
     criterion = text.ExpectedEditDistance(task, reduction="none")
     arguments = batch(task is CTC)
-    monkeypatch.setattr(gpu_passes, "kernel", lambda: None)
+    monkeypatch.setattr(gpu_passes.KERNEL, "module", None)
     expected = with_gradient(criterion, *arguments)
-    monkeypatch.setattr(gpu_passes, "kernel", lambda: as_on_a_gpu)
+    monkeypatch.setattr(gpu_passes.KERNEL, "module", as_on_a_gpu)
     monkeypatch.setattr(as_on_a_gpu, "run", run)
     with pytest.warns(UserWarning, match=f"fails on this GPU .*{said}"):
         found = with_gradient(criterion, *arguments)
@@ -155,7 +156,7 @@ def test_too_little_memory_is_not_the_kernels_fault(monkeypatch, as_on_a_gpu):
     monkeypatch.setattr(as_on_a_gpu, "run", full)
     with pytest.raises(torch.cuda.OutOfMemoryError):
         text.ExpectedEditDistance(CTC)(*batch(True))
-    assert not gpu_passes.failed_on
+    assert not gpu_passes.KERNEL.failed_on
 
 
 def test_it_says_so_where_there_is_a_gpu(monkeypatch, as_on_a_gpu):
@@ -164,7 +165,7 @@ def test_it_says_so_where_there_is_a_gpu(monkeypatch, as_on_a_gpu):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     assert "on a GPU compiled by Triton" in repr(criterion)
-    gpu_passes.failed_on.add(torch.device("cuda", 0))
+    gpu_passes.KERNEL.failed_on.add(torch.device("cuda", 0))
     assert "Triton" not in repr(criterion)
 
 
@@ -229,7 +230,7 @@ gpu_passes.check(triton_rows, torch.device("cpu"), 4, {ctc}, True)
 
 @needs_triton
 def test_of_more_than_510_distinct_characters_there_is_no_kernel():
-    rows = importlib.import_module(gpu_passes.KERNEL)
+    rows = importlib.import_module(gpu_passes.KERNEL.name)
     assert rows.suits(510 + 1)
     assert not rows.suits(511 + 1)
 
@@ -242,7 +243,7 @@ def test_triton_compiles_it_for_real_devices(generation, ctc, states):
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
-    rows = importlib.import_module(gpu_passes.KERNEL)
+    rows = importlib.import_module(gpu_passes.KERNEL.name)
     kinds = {"present": "*i1", "spelt": "*i64", "lengths": "*i64"}
     kinds |= dict.fromkeys(rows.SIZES, "i32")
     constants = {"CTC": ctc, "GRADIENT": True, "STATES": states}

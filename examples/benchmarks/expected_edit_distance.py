@@ -38,7 +38,7 @@ def objective(head: Head, share: float, compiled: bool) -> Objective:
     proxy = proxy_loss(head)
 
     def loss(output: Tensor, labels: Sequence[str]) -> Tensor:
-        passes.failed = not compiled
+        passes.KERNELS.failed_on = set() if compiled else {passes.CPU}
         targets = encode_targets(labels, head)
         lengths = (torch.full((output.shape[1],), output.shape[0]),) if head == "ctc" else ()
         value: Tensor = criterion(output, targets[0], *lengths, *targets[1:])
@@ -69,7 +69,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
 
     ways = {"PyTorch": False}
-    if options.device == "cpu" and passes.kernels() is not None:
+    if options.device == "cpu" and passes.KERNELS.module is not None:
         ways["compiled"] = True
     own = options.device == "cpu" and options.threads == 1
     place = "CUDA" if options.device != "cpu" else f"{options.threads} threads"

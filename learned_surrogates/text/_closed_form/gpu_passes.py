@@ -5,10 +5,9 @@ is first held against PyTorch's passes on the CPU, on a small problem. Where one
 all are done without on that device from then on.
 """
 
-import functools
-import importlib
 import importlib.util
 from collections.abc import Sequence
+from functools import partial
 from types import ModuleType
 
 import numpy as np
@@ -16,22 +15,20 @@ import torch
 from torch import Tensor
 
 from ..._support.transfer import send
-from ..._support.warnings import warn
 from . import pytorch_passes
 from .chained_step import ChainedStep
+from .compiled import Compiled
 from .frame_moves import Outputs
 from .spelling import NONE, Spelling
 
-KERNEL = "learned_surrogates.text._closed_form.triton_rows"
-NO_KERNEL = (
+KERNEL = Compiled(
+    "triton_rows",
     "Triton is installed but fails on this GPU ({error}): expected edit distances are computed by "
-    "PyTorch, which takes the host longer. The values are the same"
+    "PyTorch, which takes the host longer. The values are the same",
 )
 # Of values and gradients, absolute and relative: more than float32's rounding errors make.
 TOLERANCE = 1e-4
 
-#: GPUs on which it has failed.
-failed_on: set[torch.device] = set()
 #: Variants that have been tried: device, and for what Triton compiles a kernel of its own.
 tried: set[tuple[object, ...]] = set()
 
@@ -42,44 +39,32 @@ def run(
     """As `row_passes.run`, with costs of 1; None where the kernel cannot be had."""
     if not suits(outputs):
         return None
-    device = outputs.special.device
-    try:
-        found = kernel()
-        if found is None or not found.suits(outputs.characters.shape[2]):
-            return None
-        variant = device, *found.variant(outputs, ctc, gradient)
-        if variant not in tried:
-            check(found, device, outputs.characters.shape[2], ctc, gradient)
-            tried.add(variant)
-        return _run(found, outputs, spelling, ctc, gradient)
-    except torch.cuda.OutOfMemoryError:
-        raise
-    except Exception as error:  # noqa: BLE001 - there is no one class of them
-        failed_on.add(device)
-        warn(NO_KERNEL.format(error=f"{type(error).__name__}: {error}"))
-        return None
+    return KERNEL.attempt(outputs.special.device, partial(_tried, outputs, spelling, ctc, gradient))
 
 
 def suits(outputs: Outputs) -> bool:
     # In float64, Triton compiles several times as long.
     special = outputs.special
-    quick = special.is_cuda and special.dtype == torch.float32
-    return quick and special.numel() > 0 and special.device not in failed_on
+    return special.is_cuda and special.dtype == torch.float32 and special.numel() > 0
 
 
 def may_run() -> bool:
     """Whether there is a GPU, and Triton, and nothing has failed."""
     installed = importlib.util.find_spec("triton") is not None
-    return torch.cuda.is_available() and not failed_on and installed
+    return torch.cuda.is_available() and not KERNEL.failed_on and installed
 
 
-@functools.cache
-def kernel() -> ModuleType | None:
-    """The module of the kernel; None where there is no Triton."""
-    try:
-        return importlib.import_module(KERNEL)
-    except ImportError:
+def _tried(
+    outputs: Outputs, spelling: Spelling, ctc: bool, gradient: bool, found: ModuleType
+) -> tuple[Tensor, Sequence[Tensor] | None] | None:
+    device, count = outputs.special.device, outputs.characters.shape[2]
+    if not found.suits(count):
         return None
+    variant = device, *found.variant(outputs, ctc, gradient)
+    if variant not in tried:
+        check(found, device, count, ctc, gradient)
+        tried.add(variant)
+    return _run(found, outputs, spelling, ctc, gradient)
 
 
 def check(found: ModuleType, device: torch.device, count: int, ctc: bool, gradient: bool) -> None:
