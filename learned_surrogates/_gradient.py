@@ -5,23 +5,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
+NO_SECOND_DERIVATIVE = (
+    "LearnedSurrogateLoss has no second derivative: its gradient is measured or learned, "
+    "and a penalty on it would be without effect. Compute it without create_graph=True"
+)
 
-class _Refusing(torch.autograd.Function):
-    """A zero that depends on a prediction, and says so when it is asked how.
+
+class Refusing(torch.autograd.Function):
+    """A zero that depends on a prediction, and raises when it is asked how.
 
     Added to a gradient of which there is no derivative: zero in silence would be wrong.
     """
 
     @staticmethod
-    def forward(ctx: Any, prediction: Tensor) -> Tensor:
+    def forward(ctx: Any, prediction: Tensor, message: str) -> Tensor:
+        ctx.message = message
         return prediction.new_zeros(())
 
     @staticmethod
     def backward(ctx: Any, output_gradient: Tensor) -> None:
-        raise RuntimeError(
-            "LearnedSurrogateLoss has no second derivative: its gradient is measured or learned, "
-            "and a penalty on it would be without effect. Compute it without create_graph=True"
-        )
+        raise RuntimeError(ctx.message)
 
 
 class _KnownGradient(torch.autograd.Function):
@@ -73,6 +76,6 @@ def with_known_gradient(
         batch_dim: the prediction's batch dimension; None for one sample without.
     """
     # In a tuple, as it is no argument that a gradient is asked of.
-    refusing = (_Refusing.apply(prediction),)
+    refusing = (Refusing.apply(prediction, NO_SECOND_DERIVATIVE),)
     loss: Tensor = _KnownGradient.apply(prediction, value, gradient, batch_dim, refusing)
     return loss

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..._gradient import Refusing
 from ..._support.isolated import isolated
 from ..._support.transfer import send
 from .column_steps import ColumnStep
@@ -58,19 +59,9 @@ class ClosedForm(torch.autograd.Function):
         with isolated(d_values.device), torch.no_grad():
             gradient = _d_logits(ctx.problem, d_values, *saved).to(logits.dtype)
         # With a graph of its own, it leads back to the logits, and would be taken for a constant.
-        return (Once.apply(gradient, logits) if torch.is_grad_enabled() else gradient), None
-
-
-class Once(torch.autograd.Function):
-    """A gradient that cannot be differentiated."""
-
-    @staticmethod
-    def forward(ctx: Any, gradient: Tensor, logits: Tensor) -> Tensor:
-        return gradient.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *_: Tensor) -> tuple[None, None]:
-        raise RuntimeError(NO_SECOND_DERIVATIVE)
+        if torch.is_grad_enabled():
+            gradient = gradient + Refusing.apply(logits, NO_SECOND_DERIVATIVE)
+        return gradient, None
 
 
 def _forward(ctx: Any, logits: Tensor, problem: Problem) -> Tensor:
