@@ -17,7 +17,7 @@ class Prototypes(nn.Module):
         seed: of the first prototypes, which are random directions.
     """
 
-    def __init__(self, classes: int, dim: int, *, tau: float, seed: int):
+    def __init__(self, classes: int, dim: int, *, tau: float = 0.1, seed: int = 0):
         super().__init__()
         check_number("classes", classes, 1)
         check_number("dim", dim, 1)

@@ -49,9 +49,6 @@ class Tightness(Prototypes):
         Learning with Probabilistic Interpretation", AAAI 2023.
     """
 
-    def __init__(self, classes: int, dim: int, *, tau: float = 0.1, seed: int = 0):
-        super().__init__(classes, dim, tau=tau, seed=seed)
-
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """The loss, a scalar.
 
