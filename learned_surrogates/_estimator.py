@@ -18,14 +18,14 @@ class Draws(ABC):
     Attributes:
         pairs: what the metric gets, a prediction and a target for the whole batch each; none where
             nothing need be measured.
-        seen: what the estimator must keep until the metric's values arrive.
+        seen: what the estimator must keep until the metric's values arrive, if anything.
         values: expected errors `(batch,)`, where they are known without the metric; else None.
         undefined: which of these, `(batch,)`, only stand for one, as the metric has none; None is
             none.
     """
 
     pairs: list[tuple[Any, Any]]
-    seen: Context
+    seen: Context = ()
     values: Tensor | None = None
     undefined: Tensor | None = None
 
@@ -63,7 +63,6 @@ class KnownDraws(Draws):
     """
 
     pairs: list[tuple[Any, Any]] = []  # noqa: RUF012 - there are never any
-    seen: Context = ()
 
     def __init__(self, values: Tensor, gradient: Tensor, undefined: Tensor | None = None):
         self.values = values

@@ -109,8 +109,6 @@ class ScoredDraws(Draws):
         self.batch = batch
         self.pairs = pairs
         self.scores = scores
-        # There are no columns.
-        self.seen = (torch.zeros(len(pairs), len(batch.target), 0, device="cpu"),)
 
     def known_gradient(self) -> None:
         return None

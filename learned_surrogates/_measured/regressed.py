@@ -78,8 +78,8 @@ class Regressed(Estimator[BatchType]):
         return centred(measured.by_sample[:, measured.usable])
 
     def observe(self, measured: Measurement, seen: Context) -> None:
-        (columns,) = seen
         if self.learns:
+            (columns,) = seen
             rows = columns.cpu()[:, measured.usable].flatten(0, 1)
             count = len(self.regression.ridge)
             differences = self.responses(measured).float().flatten()
