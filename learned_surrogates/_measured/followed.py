@@ -33,10 +33,14 @@ class Followed:
     def base_share(self) -> float:
         """Share of the base loss's gradient in a call.
 
-        Once it leads no longer, that is as given, or as the estimator has it.
+        All while it leads; then as given, or as the estimator has it.
         """
+        if not self.record.has_base_loss:
+            return 0.0
+        if self.record.leading:
+            return 1.0
         given = self.recipe.base_weight
-        return self.record.base_share(self.estimator.base_weight if given is None else given)
+        return self.estimator.base_weight if given is None else given
 
     def gradient(
         self,

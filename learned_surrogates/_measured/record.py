@@ -121,12 +121,6 @@ class Record:
         if known:
             self.metric_mean = self.metric.value(statistics.fmean(known))
 
-    def base_share(self, weight: float) -> float:
-        """Share of the base loss's gradient: all while it leads, then what it is given."""
-        if not self.has_base_loss:
-            return 0.0
-        return 1.0 if self.leading else weight
-
     def hand_over(self) -> None:
         """Ends the base loss's lead, for good, where it leads no further or away from the metric.
 

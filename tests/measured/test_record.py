@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from learned_surrogates._evaluation.measurement import Measurement
+from learned_surrogates._measured.followed import Followed
 from learned_surrogates._measured.record import Record
 from learned_surrogates._metric.metric import Metric
 
@@ -83,13 +84,15 @@ def test_when_the_base_loss_hands_over(figures, leads):
     assert record.leading == leads
 
 
-def test_the_share_of_the_base_loss():
-    record = record_of()
-    assert record.base_share(0.25) == 0
+@pytest.mark.parametrize(("given", "share"), [(0.25, 0.25), (0.0, 0.0), (None, 0.5)])
+def test_the_share_of_the_base_loss(given, share):
+    record = record_of(estimator(base_weight=0.5))
+    followed = Followed(record, SimpleNamespace(base_weight=given))
+    assert followed.base_share == 0
     record.has_base_loss = True
-    assert record.base_share(0.25) == 1
+    assert followed.base_share == 1
     record.leading = False
-    assert record.base_share(0.25) == 0.25
+    assert followed.base_share == share
 
 
 def test_only_calls_in_a_row_are_silent():

@@ -183,12 +183,15 @@ EDITS = [
     ),
     *of(
         "_measured/followed.py",
-        UNBIASED + " measured/test_learned.py measured/test_quality.py test_base_loss.py",
+        UNBIASED + " measured/test_learned.py measured/test_quality.py test_base_loss.py"
+        " measured/test_record.py",
         ("1 - (1 - given) * weight", "1 - weight"),
         ("gradient + self.correction * correction", "gradient + correction"),
         ("(1 - given) * gradient + share * other", "gradient + share * other"),
         ("gradient.where(batch.per_sample(finite, gradient.ndim), torch.nan)", "gradient"),
         ("if other is not None and share == 1:", "if False:"),
+        ("if not self.record.has_base_loss:", "if False:"),
+        ("if self.record.leading:", "if False:"),
     ),
     *of(
         "_measured/core.py",
@@ -233,8 +236,6 @@ EDITS = [
         ),
         ("values = measured.values[:, usable]", "values = measured.values"),
         ("known = self.signal == self.signal", "known = True"),
-        ("if not self.has_base_loss:\n            return 0.0", "if False:\n            return 0.0"),
-        ("return 1.0 if self.leading else weight", "return weight"),
         ("(self.signal > 0 or self.known)", "True"),
         ("left != left and self.calls >= UNREAD", "left != left"),
         ("SPENT = 0.05", "SPENT = 0.5"),
