@@ -76,7 +76,7 @@ def test_labels_that_float32_cannot_distort_still_end():
         ({"labels": torch.zeros(0, 5)}, ValueError, "a box that has an area"),
         ({"labels": torch.zeros(3, 6)}, ValueError, "labels must have shape"),
         ({"labels": -torch.ones(3, 5)}, ValueError, "labels of sample 0.*negative width"),
-        ({"labels": "boxes"}, TypeError, "labels must be a tensor of boxes"),
+        ({"labels": "boxes"}, TypeError, "labels must be a tensor; got str"),
         ({"numbers": 6}, ValueError, "numbers must be 4, 5 or 8"),
         ({"pool": 0}, ValueError, "pool must be at least 1"),
         ({"pool": 1.5}, TypeError, "pool must be an integer"),

@@ -267,7 +267,7 @@ def test_bad_boxes_are_named(bad, message):
         ((torch.zeros(2, 6), torch.zeros(2, 5)), ValueError, r"prediction must have shape.*\(2, 6"),
         ((torch.zeros(2, 5), torch.zeros(5)), ValueError, r"target must have shape.*\(5,\)"),
         ((torch.zeros(2, 5), torch.zeros(3, 5)), ValueError, "2 predictions for 3 targets"),
-        (("boxes", torch.zeros(3, 5)), TypeError, "prediction must be a tensor of boxes"),
+        (("boxes", torch.zeros(3, 5)), TypeError, "prediction must be a tensor; got str"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, error, message):

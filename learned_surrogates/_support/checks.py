@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .precision import computable
+
 # Of those that all of PyTorch's generators take.
 SEEDS = 2**63
 
@@ -76,3 +78,14 @@ def check_tensor(name: str, tensor: Any) -> None:
         raise TypeError(f"{name} must be real; it is {tensor.dtype}")
     if tensor.is_floating_point() and tensor.dtype.itemsize < 2:
         raise TypeError(f"{name} must have 16 bits or more; it is {tensor.dtype}")
+
+
+def read_tensor(name: str, value: Any) -> Tensor:
+    """Numbers of any container as a tensor that one can compute with; raises as `check_tensor`."""
+    if not isinstance(value, Tensor):
+        try:
+            value = torch.as_tensor(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"{name} must be a tensor; got {type(value).__name__}") from error
+    check_tensor(name, value)
+    return computable(value)

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from .._support.checks import check_tensor
+from .._support.checks import read_tensor
 from .._support.precision import at_least_float32
 from ._geometry import FORMS
 
@@ -44,23 +43,8 @@ def as_boxes(name: str, boxes: Any, numbers: Sequence[int] = tuple(FORMS)) -> Te
         TypeError: they are not numbers.
         ValueError: they are of no such shape.
     """
-    boxes = as_tensor(name, boxes)
+    boxes = read_tensor(name, boxes)
     if boxes.ndim != 2 or boxes.shape[1] not in numbers:
         wanted = " or ".join(f"(batch, {n}) for {FORMS[n]}" for n in numbers)
         raise ValueError(f"{name} must have shape {wanted}; its shape is {tuple(boxes.shape)}")
     return at_least_float32(boxes)
-
-
-def as_tensor(name: str, boxes: Any) -> Tensor:
-    """Numbers of any container as a tensor.
-
-    Raises:
-        TypeError: they are not numbers.
-    """
-    if not isinstance(boxes, Tensor):
-        try:
-            boxes = torch.as_tensor(boxes)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise TypeError(f"{name} must be a tensor of boxes; got {boxes!r}") from error
-    check_tensor(name, boxes)
-    return boxes

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._check import as_boxes, as_tensor, check_boxes
+from .._support.checks import read_tensor
+from ._check import as_boxes, check_boxes
 from ._geometry import area, corners, rotate, with_angle
 from ._overlap import overlap_with_quadrilateral, overlap_with_rectangle, spanned
 
@@ -78,7 +79,7 @@ for _metric in (rotated_iou, rotated_giou):
 
 def _pairs(predictions: Any, targets: Any) -> tuple[Tensor, Tensor, torch.Size]:
     """Checked boxes `(batch, n)` of one type, and the shape that a result has for them."""
-    boxes, others = as_tensor("prediction", predictions), as_tensor("target", targets)
+    boxes, others = read_tensor("prediction", predictions), read_tensor("target", targets)
     shape = boxes.shape[:-1]
     if boxes.ndim == others.ndim == 1:
         boxes, others = boxes[None], others[None]

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._support.checks import check_number, check_tensor
-from .._support.precision import at_least_float32, computable
+from .._support.checks import check_number, read_tensor
+from .._support.precision import at_least_float32
 
 # Of a pixel: what is added to both sides of an IoU that would be 0 / 0.
 LEAST = 1e-6
@@ -46,8 +46,8 @@ def counts(
                  [1, 0, 1],
                  [1, 1, 0]]])
     """
-    predictions, targets = tensor("predictions", predictions), tensor("targets", targets)
-    targets = targets.to(predictions.device)
+    predictions = read_tensor("predictions", predictions)
+    targets = read_tensor("targets", targets).to(predictions.device)
     if targets.ndim < 2:
         raise ValueError(
             f"targets must be (images, ...), one image as targets[None]; got {tuple(targets.shape)}"
@@ -106,7 +106,8 @@ def soft_iou(logits: Tensor, masks: Tensor) -> Tensor:
         tensor([0.6630], grad_fn=<DivBackward0>)
         >>> (1 - value).mean().backward()
     """
-    logits, masks = tensor("logits", logits), tensor("masks", masks).to(logits.device)
+    logits = read_tensor("logits", logits)
+    masks = read_tensor("masks", masks).to(logits.device)
     check_masks(logits, masks)
     hits, false_alarms, misses = soft_counts(logits, masks).unbind(1)
     return (hits + LEAST) / (hits + false_alarms + misses + LEAST)
@@ -176,21 +177,6 @@ def _of_classes(
     confusion = confusion.view(len(true), classes, classes)
     hits = confusion.diagonal(dim1=1, dim2=2)
     return torch.stack([hits, confusion.sum(1) - hits, confusion.sum(2) - hits], 2)
-
-
-def tensor(name: str, value: Any) -> Tensor:
-    """The argument as a tensor of real numbers.
-
-    Raises:
-        TypeError: it cannot be one.
-    """
-    if not isinstance(value, Tensor):
-        try:
-            value = torch.as_tensor(value)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise TypeError(f"{name} must be a tensor; got {type(value).__name__}") from error
-    check_tensor(name, value)
-    return computable(value)
 
 
 def check_masks(predictions: Tensor, targets: Tensor) -> None:

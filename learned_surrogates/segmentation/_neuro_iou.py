@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from .._learning.gradient_step import seeded
-from .._support.checks import check_choice, check_number, check_seed
+from .._support.checks import check_choice, check_number, check_seed, read_tensor
 from .._surrogate import Standardise
-from ._counts import check_masks, neuro_counts, soft_counts, tensor
+from ._counts import check_masks, neuro_counts, soft_counts
 
 Form = Literal["neuro-3", "neuro-6", "hinge", "counts"]
 
@@ -87,7 +87,7 @@ class NeuroIoU(nn.Module):
         check_choice("form", form, get_args(Form))
         for name, value in (("hidden", hidden), ("layers", layers)):
             check_number(name, value, 1)
-        logits, masks = tensor("logits", logits), tensor("masks", masks)
+        logits, masks = read_tensor("logits", logits), read_tensor("masks", masks)
         check_masks(logits, masks)
         if not len(logits):
             raise ValueError("logits must have an image: by some, the net's inputs are scaled")
