@@ -109,14 +109,10 @@ def perfect(call: Call) -> None:
 
 def draws(call: Call) -> None:
     """draws look like what decode gives, differ, and follow from the random generator alone"""
-    kind, batch = type(call.task), call.batch
+    batch = call.batch
     if not call.task.can_sample:
         raise NotAsked("can_sample is False")
-    if (kind.sample, kind.draw, kind.sample_with_score) == (
-        Task.sample,
-        Task.draw,
-        Task.sample_with_score,
-    ):
+    if not hooks.defines_draws(call.task):
         raise NotAsked("draws are the estimator's")
 
     def drawn(seed: int, at_once: int = DRAWS) -> list[tuple[Any, Any]]:

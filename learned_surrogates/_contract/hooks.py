@@ -259,11 +259,7 @@ def check_settings(task: Task[Any]) -> None:
     for flag in FLAGS:
         if not isinstance(getattr(task, flag), bool):
             raise TypeError(f"{name}.{flag} must be True or False; it is {getattr(task, flag)!r}")
-    drawing = any(
-        getattr(kind, hook) is not getattr(Task, hook)
-        for hook in ("sample", "draw", "sample_with_score")
-    )
-    if task.can_sample and not task.measured and not drawing:
+    if task.can_sample and not task.measured and not defines_draws(task):
         raise TypeError(f"{name}.can_sample is True: then it must define sample(batch, random)")
     if task.draws and not task.can_sample:
         raise TypeError(
@@ -275,6 +271,12 @@ def check_settings(task: Task[Any]) -> None:
             f"{name}.measured is True: then it must define estimator(...). A task of plain tensors "
             "has one that is a subclass of Tensors"
         )
+
+
+def defines_draws(task: Task[Any]) -> bool:
+    """Whether one of the hooks that draw is the task's own."""
+    hooks = ("sample", "draw", "sample_with_score")
+    return any(getattr(type(task), hook) is not getattr(Task, hook) for hook in hooks)
 
 
 def _check_sizes(task: Task[Any], batch: Batch) -> None:

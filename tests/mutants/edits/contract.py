@@ -30,7 +30,7 @@ EDITS = [
         ("if found is not None and not callable(found):", "if False:"),
         ("(values.requires_grad and not loss.requires_grad)", "False"),
         ("isinstance(names, tuple) or not names or", "isinstance(names, tuple) or"),
-        ("and not task.measured and not drawing", "and not drawing"),
+        ("not task.measured and not defines_draws(task)", "not defines_draws(task)"),
         ("if task.draws and not task.can_sample:", "if False:"),
         ("if task.measured and kind.estimator", "if False and kind.estimator"),
         ("not -len(shape) <= dim < len(shape)", "not 0 <= dim < len(shape)"),
