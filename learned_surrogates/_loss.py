@@ -1,7 +1,7 @@
 """The loss: when it learns, and what it returns."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from itertools import islice
 from pathlib import Path
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ._base_loss import NOT_FINITE, base_gradient, check_base_loss
-from ._batch import Batch, plain_call
+from ._batch import plain_call
 from ._contract import hooks
 from ._core import Core
 from ._diagnosis.check import GradientCheck
@@ -358,7 +358,10 @@ class LearnedSurrogateLoss(SavedWhole):
             20
         """
         check_number("updates", updates, 0)
-        read_ahead = None if batches is None else self._read(islice(batches, updates))
+        read_ahead = None
+        if batches is not None:
+            calls = map(as_call, islice(batches, updates))
+            read_ahead = (hooks.read(self.task, *call) for call in calls)
         steps = _progress_bar(updates) if progress else range(updates)
         self.stats = self._core.warm_up(read_ahead, steps)
         return self.stats
@@ -455,11 +458,6 @@ class LearnedSurrogateLoss(SavedWhole):
         page.parent.mkdir(parents=True, exist_ok=True)
         write_report(page, self._core, self.stats, repr(self), check)
         return page
-
-    def _read(self, batches: Iterable[Any]) -> Iterator[Batch]:
-        """What the loss would be called with, read."""
-        for arguments in batches:
-            yield hooks.read(self.task, *as_call(arguments))
 
     def _warn_of_base_loss(self) -> None:
         """Warns, once, of samples that were left out of the base loss's gradient."""

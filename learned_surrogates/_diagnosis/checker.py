@@ -45,9 +45,7 @@ class GradientChecker:
         self.base_loss = base_loss
         self.task = core.task
         self.queue = core.oracle.queue
-        self.parameters = None
-        if parameters is not None:
-            self.parameters = _trained(parameters)
+        self.parameters = None if parameters is None else _trained(parameters)
         self.draws = draws
         self.left_out = 0
         self.before: list[Tensor] = []

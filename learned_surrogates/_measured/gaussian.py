@@ -78,7 +78,6 @@ class Gaussian(Estimator[Any]):
         self.random = random
         self.recipe = recipe
         self.sync = sync
-        self.updates = 0
         self.smoothing = Smoothing(smoothing)
         self.slope = Slope(given, recipe.learning_rate, recipe.seed, sync)
         self.experience = Experience(recipe)

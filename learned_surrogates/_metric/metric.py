@@ -6,7 +6,6 @@ import numbers
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -205,7 +204,7 @@ class Metric(Called):
             return str(cause)
         if cause is not None:
             return f"raised {type(cause).__name__}: {cause}"
-        if not np.isfinite(value):
+        if not math.isfinite(value):
             return f"returned {value}"
         if abs(value) > LARGEST:
             return f"returned {value:g}, more than {LARGEST:.0e}: divide it by a constant"
