@@ -166,48 +166,9 @@ class GradientCheck:
 
     def plot(self) -> "Figure":
         """Pictures of the change by step length and by bin (needs matplotlib)."""
-        from .plotting import BLUE, GREEN, ORANGE, Figure
+        from .check_picture import picture
 
-        figure = Figure(figsize=(11, 3.8), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        colours = {OWN: ORANGE, DECODED: GREEN, BASE: BLUE}
-        for name, direction in self.directions.items():
-            left.errorbar(
-                self.steps,
-                direction.change,
-                [2 * error for error in direction.standard_error],
-                marker=".",
-                capsize=2,
-                color=colours[name],
-                label=name,
-            )
-        left.axhline(0, color="black", linewidth=1)
-        left.set_xscale("log")
-        kind = "expected error" if self.expected else "error"
-        left.set(
-            xlabel="step, share of a prediction's spread",
-            ylabel=f"change of the {kind}",
-            title=f"below 0 is better ({kind} before: {self.error:.3g}; bars: 2 standard errors)",
-        )
-        left.title.set_fontsize(10)
-        left.legend()
-        width = 0.8 / len(self.directions)
-        for place, (name, direction) in enumerate(self.directions.items()):
-            at = [
-                i + width * (place - (len(self.directions) - 1) / 2) for i in range(len(self.bins))
-            ]
-            right.bar(at, direction.by_bin, width, color=colours[name], label=name)
-        right.axhline(0, color="black", linewidth=1)
-        right.set_xticks(
-            range(len(self.bins)),
-            [interval(low, high) + f"\n{count} samples" for low, high, count in self.bins],
-        )
-        right.set(
-            xlabel=f"{kind} before the step",
-            title=f"change by {kind}, at step {self.steps[self.step]:g}",
-        )
-        right.title.set_fontsize(10)
-        return figure
+        return picture(self)
 
     @property
     def text(self) -> str:
@@ -228,11 +189,6 @@ class GradientCheck:
                 f"estimates of the truth agree to {self.agreement:.3f}.)"
             )
         return text
-
-
-def interval(low: float, high: float) -> str:
-    """Its ends, or the one number that it is."""
-    return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
 
 
 def _deviations(chance: float, samples: int) -> float:

@@ -31,9 +31,9 @@ def sections(core: MeasuredCore) -> list[Section]:
     history = core.history.columns()
     if len(history["calls"]) < 2:
         return []
-    worth = ("The metric, and what the draws are worth", WORTH_TEXT, _worth(history))
-    known = ("The metric", KNOWN_TEXT, _known(history))
-    shown = [worth if core.recipe.draws else known]
+    draws = core.recipe.draws > 0
+    title = "The metric" + ", and what the draws are worth" * draws
+    shown = [(title, WORTH_TEXT if draws else KNOWN_TEXT, _metric(history, draws))]
     compared = any_known(history["base_loss/cosine"])
     if compared or any_known(history["gradient/signal_to_noise"]):
         text = SIGNAL_TEXT + COSINE_TEXT * compared
@@ -58,23 +58,17 @@ def verdict(core: MeasuredCore) -> str:
     return verdict
 
 
-def _known(history: dict[str, list[float]]) -> Figure:
-    figure, (axes,) = panels(1)
-    axes.plot(history["calls"], history["metric/mean"], color=GREEN, linewidth=1)
-    axes.set(xlabel="calls", ylabel="metric, mean over draws")
-    return figure
-
-
-def _worth(history: dict[str, list[float]]) -> Figure:
-    figure, (left, right) = panels(2)
+def _metric(history: dict[str, list[float]], draws: bool) -> Figure:
+    figure, (left, *right) = panels(1 + draws)
     left.plot(history["calls"], history["metric/mean"], color=GREEN, linewidth=1)
     left.set(xlabel="calls", ylabel="metric, mean over draws")
     limits = _limits(history["metric/mean"])
     if limits is not None:
         left.set_ylim(*limits)
-    right.plot(history["calls"], history["gradient/effective_draws"], color=ORANGE)
-    right.set(xlabel="calls", ylabel="draws that would do as much alone")
-    right.set_ylim(bottom=0)
+    for axes in right:
+        axes.plot(history["calls"], history["gradient/effective_draws"], color=ORANGE)
+        axes.set(xlabel="calls", ylabel="draws that would do as much alone")
+        axes.set_ylim(bottom=0)
     return figure
 
 

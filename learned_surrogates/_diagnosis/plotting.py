@@ -27,3 +27,8 @@ def panels(count: int) -> tuple[Figure, list[Axes]]:
 def any_known(values: Iterable[float]) -> bool:
     """Whether there is something to show."""
     return any(map(math.isfinite, values))
+
+
+def interval(low: float, high: float) -> str:
+    """Its ends, or the one number that it is."""
+    return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"

@@ -8,8 +8,7 @@ from torch import Tensor
 from .._fitted.core import ValueCore
 from .._fitted.learner import FEWEST_PAIRS
 from .._learning.filter import Filter
-from .check import interval
-from .plotting import BLUE, GREEN, GREY, ORANGE, Figure, Section, any_known, panels
+from .plotting import BLUE, GREEN, GREY, ORANGE, Figure, Section, any_known, interval, panels
 
 MOST_BINS = 8
 # Share of the errors below the last bin.
