@@ -42,6 +42,7 @@ from learned_surrogates import LearnedSurrogateLoss, ranking
 from lib.rivals import diffsort_ranks, torchsort_ranks
 from lib.runs import spread
 from user_metrics import PROBLEMS as ALL_PROBLEMS
+from user_metrics.lists import cost_of_a_page
 from user_metrics.methods import Objective, make_objective
 from user_metrics.problem import Problem
 from user_metrics.training import Run, checkpoint, tune
@@ -123,14 +124,6 @@ PRECISION = {
     "blackbox": with_strength(precision_by_blackbox),
     **of_rivals(ranking.rank_sum_loss),
 }
-COSTS = torch.tensor([5.0, 1.0, 1.0, 1.0, 1.0])
-
-
-def cost_of_a_page(scores: Tensor, relevant: Tensor) -> Tensor:
-    shown = scores.topk(len(COSTS), dim=1).indices
-    return (COSTS * (1 - relevant.gather(1, shown))).sum(dim=1)
-
-
 PROBLEMS = {name: ALL_PROBLEMS[name] for name in ("spearman", "sp100", "ap", "ap200", "ndcg5")}
 PROBLEMS["page"] = dataclasses.replace(
     PROBLEMS["ap"], name="page", sentence="cost of a page of five", metric=cost_of_a_page

@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from learned_surrogates import LearnedSurrogateLoss, classification, ranking, segmentation
 from user_metrics.lists import (
+    cost_of_a_page,
     one_minus_average_precision,
     one_minus_ndcg_at_5,
     one_minus_spearman,
@@ -39,12 +40,6 @@ from user_metrics.lists import (
 from user_metrics.masks import one_minus_boundary_f1, one_minus_iou
 
 SETS, FEATURES = 16, 8
-COSTS = torch.tensor([5.0, 1.0, 1.0, 1.0, 1.0])
-
-
-def cost_of_a_page(scores: Tensor, relevant: Tensor) -> Tensor:
-    shown = scores.topk(len(COSTS), dim=1).indices
-    return (COSTS * (1 - relevant.gather(1, shown))).sum(dim=1)
 
 
 def missed(prediction: Tensor, target: Tensor) -> Tensor:

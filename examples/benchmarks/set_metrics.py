@@ -33,21 +33,15 @@ from learned_surrogates import LearnedSurrogateLoss, classification, ranking, se
 from lib.runs import keep_committed, read, spread, write
 from user_metrics import PROBLEMS
 from user_metrics.labels import rare_labels
+from user_metrics.lists import cost_of_a_page
 from user_metrics.masks import soft_iou
 from user_metrics.problem import Problem, binary_cross_entropy, perceptron
 from user_metrics.training import checkpoint, tune
 
 RESULTS = Path(__file__).parent / "results" / "set_metrics.json"
-COSTS = torch.tensor([5.0, 1.0, 1.0, 1.0, 1.0])
 METHODS = ("proxy continued", "Tensors", "set task", "set task, noise 1", "closed form")
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-
-
-def cost_of_a_page(scores: Tensor, relevant: Tensor) -> Tensor:
-    """Of lists `(..., n)`."""
-    shown = scores.topk(len(COSTS), dim=-1).indices
-    return (COSTS * (1 - relevant.gather(-1, shown))).sum(dim=-1)
 
 
 def one_minus_f2(said: Tensor, true: Tensor) -> Tensor:

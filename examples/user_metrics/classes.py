@@ -5,7 +5,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .problem import Problem, Splits, Trick, cross_entropy, generator, perceptron, split
+from .problem import (
+    Problem,
+    Splits,
+    Trick,
+    cross_entropy,
+    generator,
+    perceptron,
+    row_cross_entropy,
+    split,
+)
 from .tricks import least_expected_cost
 
 # Rows are the true class, columns the one that is said.
@@ -111,10 +120,6 @@ class Tagger(nn.Module):
         return self.net(inputs.transpose(1, 2)).transpose(1, 2)
 
 
-def tag_cross_entropy(prediction: Tensor, target: Tensor) -> Tensor:
-    return cross_entropy(prediction.transpose(1, 2), target).mean(1)
-
-
 def truncated_cross_entropy(prediction: Tensor, target: Tensor) -> Tensor:
     """Generalised, with q = 0.7: made for labels with errors (Zhang and Sabuncu, 2018)."""
     likelihood = prediction.softmax(-1).gather(1, target[:, None]).squeeze(1)
@@ -198,7 +203,7 @@ PROBLEMS = [
         kind="sequences",
         make_data=sequences,
         model=Tagger,
-        proxy=tag_cross_entropy,
+        proxy=row_cross_entropy,
         metric=lambda prediction, target: tag_costs(prediction, target).mean(1),
         outputs=tag_costs,
         trick=Trick(BAYES, decide=least_expected_cost(COST_OF_TAGS)),

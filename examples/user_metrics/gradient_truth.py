@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .methods import Objective
 from .problem import Metric
+from .score_function import like
 from .training import BATCH, Batches
 
 SPACES = ("all", "last", "outputs")
@@ -165,7 +166,7 @@ class Draws:
             "square": (length - 1) * h * h,
             "dd": length * d * d,
         }
-        plain, rest = (_like(part, noise) * noise / self.width for part in (d, d - h))
+        plain, rest = (like(part, noise) * noise / self.width for part in (d, d - h))
         return (
             {name: each.sum() for name, each in sums.items()},
             plain / count,
@@ -233,8 +234,3 @@ def measure(
                 signal_to_noise, "metric", "length", "count"
             )
     return figures
-
-
-def _like(values: Tensor, noise: Tensor) -> Tensor:
-    """With as many dimensions as the noise."""
-    return values.reshape(*values.shape, *[1] * (noise.ndim - values.ndim))

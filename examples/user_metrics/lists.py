@@ -16,6 +16,8 @@ from .problem import (
 )
 
 DISCOUNTS = 1 / torch.log2(torch.arange(2, 7).float())
+# Of an item that is none, in the first places of a page.
+COSTS = torch.tensor([5.0, 1.0, 1.0, 1.0, 1.0])
 
 
 def items(seed: int, lists: int, length: int) -> tuple[Tensor, Tensor]:
@@ -47,6 +49,12 @@ def heavy_tails(seed: int, samples: int, outputs: int) -> Splits:
     noise = noise / (torch.randn(samples, outputs, generator=random).abs() + 0.15)
     target = x @ weights + 0.5 * noise
     return split(x, target.sign() * target.abs() ** 1.5, 3000, samples // 4)
+
+
+def cost_of_a_page(scores: Tensor, relevant: Tensor) -> Tensor:
+    """Of lists `(..., n)`."""
+    shown = scores.topk(len(COSTS), dim=-1).indices
+    return (COSTS * (1 - relevant.gather(-1, shown))).sum(dim=-1)
 
 
 class Scorer(nn.Module):

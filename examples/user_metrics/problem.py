@@ -132,6 +132,11 @@ def cross_entropy(prediction: Tensor, target: Tensor) -> Tensor:
     return functional.cross_entropy(prediction, target, reduction="none")
 
 
+def row_cross_entropy(prediction: Tensor, target: Tensor) -> Tensor:
+    """Of logits `(batch, rows, classes)`."""
+    return cross_entropy(prediction.transpose(1, 2), target).mean(1)
+
+
 def binary_cross_entropy(prediction: Tensor, target: Tensor) -> Tensor:
     """Of logits, with positive targets as the one class."""
     losses = functional.binary_cross_entropy_with_logits(

@@ -76,7 +76,7 @@ class ScoreFunction(Smoothed):
         difference = (above - below) / 2
         if difference.ndim > 2:
             difference = difference / difference.shape[2:].numel()
-        return (_like(difference, noise) * noise).mean(0) / width
+        return (like(difference, noise) * noise).mean(0) / width
 
 
 class GroupRelative(Smoothed):
@@ -90,9 +90,9 @@ class GroupRelative(Smoothed):
         noise = self.noise(self.calls, z)
         values = self.measure(z + width * noise, target)
         advantage = (values - values.mean(0)) / (values.std(0) + 1e-4)
-        return (_like(advantage, noise) * noise).mean(0) / width
+        return (like(advantage, noise) * noise).mean(0) / width
 
 
-def _like(values: Tensor, noise: Tensor) -> Tensor:
+def like(values: Tensor, noise: Tensor) -> Tensor:
     """With as many dimensions as the noise."""
     return values.reshape(*values.shape, *[1] * (noise.ndim - values.ndim))

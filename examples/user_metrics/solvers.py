@@ -14,6 +14,7 @@ from .problem import (
     cross_entropy,
     generator,
     perceptron,
+    row_cross_entropy,
     split,
     squared_error,
 )
@@ -48,10 +49,6 @@ def wrong_partners(prediction: Tensor, target: Tensor) -> Tensor:
     """Share of wrong pairs in the assignment of the highest sum."""
     said = [linear_sum_assignment(scores, maximize=True)[1] for scores in prediction.numpy()]
     return (torch.from_numpy(np.stack(said)) != target).float().mean(1)
-
-
-def row_cross_entropy(prediction: Tensor, target: Tensor) -> Tensor:
-    return cross_entropy(prediction.transpose(1, 2), target).mean(1)
 
 
 def row_and_column_cross_entropy(prediction: Tensor, target: Tensor) -> Tensor:
