@@ -19,11 +19,7 @@ MEMORIES = (("update", "reset"), ("update_state", "reset_state"), ("update_state
 
 
 def refuse_what_accumulates(function: Callable[..., Any]) -> None:
-    """Refuses a metric that is such an object, its method, or either with some arguments given.
-
-    Raises:
-        TypeError
-    """
+    """Refuses a metric that is such an object, its method, or either with some arguments given."""
     while isinstance(function, functools.partial):
         function = function.func
     owner = getattr(function, "__self__", function)

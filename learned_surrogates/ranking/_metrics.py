@@ -66,5 +66,4 @@ def _one_list(scores: Tensor, targets: Tensor) -> ReadLists:
 
 
 for _metric in (average_precision, spearman):
-    for _name, _value in (("higher_is_better", True), ("best", 1.0), ("may_be_undefined", True)):
-        setattr(_metric, _name, _value)
+    vars(_metric).update(higher_is_better=True, best=1.0, may_be_undefined=True)

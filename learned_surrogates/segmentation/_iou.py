@@ -35,8 +35,7 @@ def iou(
     return _mean_iou(found) if classes is not None else _iou(found)
 
 
-for _name, _value in (("higher_is_better", True), ("best", 1.0), ("batched", True)):
-    setattr(iou, _name, _value)
+vars(iou).update(higher_is_better=True, best=1.0, batched=True)
 
 
 def dataset_iou(counted: Tensor) -> Tensor:

@@ -127,11 +127,7 @@ def _doubt(texts: list[str]) -> None:
 
 
 def check_strings(predictions: Sequence[str], targets: Sequence[str]) -> None:
-    """Checks that they are two lists of as many strings.
-
-    Raises:
-        TypeError, ValueError
-    """
+    """Raises unless they are two lists of as many strings."""
     for name, strings in (("predictions", predictions), ("targets", targets)):
         if isinstance(strings, str):
             raise TypeError(f"{name} must be a list of strings; got the string {strings!r}")
