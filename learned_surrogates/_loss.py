@@ -30,7 +30,7 @@ from ._metric.metric import Metric, said_by
 from ._metric.skip import Skip
 from ._recipe import Recipe
 from ._saved_whole import SavedWhole
-from ._support.checks import check_choice, check_number
+from ._support.checks import Reduction, check_choice, check_number, check_reduction
 from ._support.isolated import never_compiled
 from ._support.processes import Lock, one_at_a_time
 from ._support.warnings import warn
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 
-REDUCTIONS = ("none", "mean", "sum")
 IN_THREADS = (
     "the loss was called within DataParallel, whose threads would learn into one surrogate at a "
     "time: call it outside, on what the wrapped model returns; or take DistributedDataParallel"
@@ -204,7 +203,7 @@ class LearnedSurrogateLoss(SavedWhole):
         on_metric_error: Literal["raise", "skip"] | Skip = "raise",
         executor: Executor | Callable[[], Executor] | Workers | None = None,
         metric_budget: Budget = None,
-        reduction: Literal["none", "mean", "sum"] = "mean",
+        reduction: Reduction = "mean",
         seed: int = 0,
         sync: "bool | ProcessGroup" = True,
     ):
@@ -229,7 +228,7 @@ class LearnedSurrogateLoss(SavedWhole):
                     f"correction={correction!r} weighs what draws correct by, and with "
                     "surrogate='none' there is nothing but the draws: leave it out"
                 )
-        check_choice("reduction", reduction, REDUCTIONS)
+        check_reduction(reduction)
         if batched is None and (batched := said_by(metric, "batched")) is None:
             batched = task.batched
         checked = Metric(metric, higher_is_better, best, batched, on_metric_error)
@@ -276,7 +275,7 @@ class LearnedSurrogateLoss(SavedWhole):
             `()`, or `(batch,)` with `reduction="none"`; float32, unless a surrogate of another
             type was given. In the metric's units, as an error: lower is better for every metric.
         """
-        check_choice("reduction", self.reduction, REDUCTIONS)
+        check_reduction(self.reduction)
         if getattr(self, "_is_replica", False):  # PyTorch's mark on copies for a device each
             raise RuntimeError(IN_THREADS)
         if torch._C._are_functorch_transforms_active():

@@ -250,7 +250,7 @@ FINE = (torch.ones(5, 2, FEATURES), torch.ones(2, 1).long(), [5, 5], [1, 1])
         ({"blank": 4}, ValueError, r"blank must be a class index in 0\.\.3; got 4"),
         ({"embedding": 2.5}, TypeError, "embedding must be an integer"),
         ({"dropout": 1.5}, ValueError, "dropout must be at most 1"),
-        ({"reduction": "max"}, ValueError, "reduction must be one of 'mean', 'sum', 'none'"),
+        ({"reduction": "max"}, ValueError, "reduction must be one of 'none', 'mean', 'sum'"),
     ],
 )
 def test_errors_name_the_argument(options, error, says):

@@ -1,7 +1,7 @@
 """Checks of arguments, by which errors name them."""
 
 import numbers
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +10,19 @@ from .precision import computable
 
 # Of those that all of PyTorch's generators take.
 SEEDS = 2**63
+#: Of a batch's losses to one; "none" leaves one a sample.
+Reduction = Literal["none", "mean", "sum"]
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     """Raises a ValueError that names the argument and its choices."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}")
+
+
+def check_reduction(value: object, name: str = "reduction") -> None:
+    """Raises as `check_choice` does."""
+    check_choice(name, value, get_args(Reduction))
 
 
 def check_number(name: str, value: Any, least: float, *, integer: bool = True) -> None:

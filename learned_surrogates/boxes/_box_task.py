@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .._batch import Batch, lasting
-from .._support.checks import check_choice, check_number, check_tensor
+from .._support.checks import check_number, check_reduction, check_tensor
 from .._support.precision import at_least_float32
 from .._support.transfer import send
 from .._surrogate import EmbeddingDistance, embedding_net
@@ -149,7 +149,7 @@ class BoxTask(Task[BoxBatch]):
                 f"{tuple(target.shape)}"
             )
         if reduction_override is not None:
-            check_choice("reduction_override", reduction_override, ("none", "mean", "sum"))
+            check_reduction(reduction_override, "reduction_override")
         # Checked where they are: from the host, without waiting for the device. As precise as the
         # predictions: in a map's coordinates, float32 has no room for a box.
         precision = torch.promote_types(pred.dtype, torch.float32)

@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
+from .._support.checks import Reduction
 from .._support.independent_events import mean_ratio
-from ._lists import Reduction, read_lists
+from ._lists import read_lists
 from ._pairs import for_each_item, standardised
 from ._rank_distribution import chances_above
 from ._ranks import check_noise

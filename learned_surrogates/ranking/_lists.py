@@ -2,15 +2,13 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .._support.checks import check_choice, check_tensor
+from .._support.checks import Reduction, check_reduction, check_tensor
 from .._support.precision import at_least_float32
-
-Reduction = Literal["none", "mean", "sum"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ def read_lists(
             a mask that is not bool.
         ValueError: shapes that differ, targets that are not finite, an unknown reduction.
     """
-    check_choice("reduction", reduction, ("none", "mean", "sum"))
+    check_reduction(reduction)
     rows, present, shape = read_scores(scores, mask)
     _check_like("targets", targets, scores.shape)
     marks = targets.detach().to(rows.device).reshape(rows.shape)

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from .._support.checks import check_number
-from ._lists import Reduction, read_lists
+from .._support.checks import Reduction, check_number
+from ._lists import read_lists
 from ._pairs import standardised
 from ._rank_distribution import expected_worth, nodes_for
 from ._ranks import check_noise

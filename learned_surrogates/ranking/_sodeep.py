@@ -8,8 +8,8 @@ import math
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._support.checks import check_number
-from ._lists import ReadLists, Reduction, read_lists
+from .._support.checks import Reduction, check_number
+from ._lists import ReadLists, read_lists
 from ._ranks import Sorter, expected_ranks, ranks
 
 

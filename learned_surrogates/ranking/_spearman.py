@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from ._lists import Reduction, read_lists
+from .._support.checks import Reduction
+from ._lists import read_lists
 from ._ranks import centred_ranks, expected_ranks
 
 

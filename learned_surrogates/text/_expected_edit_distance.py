@@ -2,13 +2,13 @@
 
 from dataclasses import replace
 from math import gcd
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .._batch import plain_call
-from .._support.checks import check_choice, check_number
+from .._support.checks import Reduction, check_number, check_reduction
 from .._support.isolated import never_compiled
 from .._support.transfer import send
 from .._task import read
@@ -97,7 +97,7 @@ class ExpectedEditDistance(nn.Module):
         deletion: int = 1,
         substitution: int = 1,
         normalized: bool = False,
-        reduction: Literal["none", "mean", "sum"] = "mean",
+        reduction: Reduction = "mean",
     ):
         super().__init__()
         if not isinstance(task, TextTask):
@@ -107,7 +107,7 @@ class ExpectedEditDistance(nn.Module):
         costs = {"insertion": insertion, "deletion": deletion, "substitution": substitution}
         for name, cost in costs.items():
             check_number(name, cost, 1)
-        check_choice("reduction", reduction, ("none", "mean", "sum"))
+        check_reduction(reduction)
         self.task = task
         self.insertion, self.deletion, self.substitution = map(int, costs.values())
         self.normalized = bool(normalized)

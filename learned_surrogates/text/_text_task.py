@@ -256,11 +256,7 @@ def padded(labels: Labels, length: int = 0, value: int = -1) -> NDArray[np.int64
 
 
 def check_output(name: str, output: Any, class_dim: int, classes: int) -> None:
-    """Checks a recogniser's output: a floating-point tensor with so many classes.
-
-    Raises:
-        TypeError, ValueError
-    """
+    """Raises unless a recogniser's output is a floating-point tensor with so many classes."""
     check_tensor(name, output)
     if output.ndim not in (2, 3):
         raise ValueError(

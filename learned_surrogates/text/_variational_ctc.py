@@ -1,17 +1,15 @@
 """Variational CTC: the blank apart from the characters, and told of the label in training."""
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .._support.checks import check_choice, check_number, check_tensor
+from .._support.checks import Reduction, check_number, check_reduction, check_tensor
 from .._support.precision import at_least_float32
 from ._ctc_labels import read_labels, read_lengths
 from ._text_task import as_integers, padded
-
-Reduction = Literal["mean", "sum", "none"]
 
 
 class VariationalCTC(nn.Module):
@@ -94,7 +92,7 @@ class VariationalCTC(nn.Module):
         check_number("dropout", dropout, 0, integer=False)
         if dropout > 1:
             raise ValueError(f"dropout must be at most 1; got {dropout!r}")
-        check_choice("reduction", reduction, ("mean", "sum", "none"))
+        check_reduction(reduction)
         self.features, self.classes, self.blank = features, classes, blank
         self.reduction, self.zero_infinity = reduction, zero_infinity
         self.characters = nn.Linear(features, classes - 1)
