@@ -169,9 +169,16 @@ OTHER_DIMS |= {("characters", 2): "positions", ("characters", 0): "batch"}
 @pytest.mark.parametrize(("case", "dim"), OTHER_DIMS)
 def test_a_softmax_along_another_dimension_is_doubted(case, dim, function):
     logits, *rest = make_arguments(case)
-    classes = r"classes are in dimension -?1"
+    classes = f"classes are in dimension {-2 if case == 'characters' else -1}"
     with pytest.warns(UserWarning, match=f"over the {OTHER_DIMS[case, dim]}.*{classes}"):
         make_loss(case)(function(logits, dim), *rest)
+
+
+def test_the_classes_of_one_sample_are_where_they_are_said_to_be():
+    logits = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))  # (classes, length)
+    criterion = text.ExpectedEditDistance(text.PerPosition("abc"))
+    with pytest.warns(UserWarning, match="over the positions.*classes are in dimension -2"):
+        criterion(logits.softmax(-1), torch.tensor([1, 2, 0, 0, 0]))
 
 
 @pytest.mark.parametrize(("dim", "doubt"), [(0, "over the positions"), (2, "hold probabilities")])
@@ -194,7 +201,7 @@ def test_a_softmax_is_one_where_some_positions_are_padded_with_zeros():
 @pytest.mark.parametrize("base_loss", [nn.NLLLoss(), functional.nll_loss])
 def test_logits_beside_a_likelihood_of_logarithms_are_doubted(base_loss):
     logits, *rest = make_arguments("characters")
-    with pytest.warns(UserWarning, match=r"wrong about such scores.*input\.log_softmax\(1\)"):
+    with pytest.warns(UserWarning, match=r"wrong about such scores.*input\.log_softmax\(-2\)"):
         make_loss("characters", base_loss=base_loss)(logits, *rest)
 
 

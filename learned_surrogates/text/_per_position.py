@@ -88,11 +88,10 @@ class PerPosition(ReadingTask):
 
     @property
     def class_dim(self) -> int:
-        return -1 if self.classes_last else 1
+        return -1 if self.classes_last else -2
 
     def read(self, input: Tensor, target: Any) -> TextBatch:
-        class_dim = -1 if self.classes_last else -2
-        check_output("input", input, class_dim, self.alphabet.classes)
+        check_output("input", input, self.class_dim, self.alphabet.classes)
         batched = input.ndim == 3
         if batched and self.classes_last and takes_classes_second(self.base_loss):
             raise ValueError(
