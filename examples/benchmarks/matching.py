@@ -149,6 +149,7 @@ METHODS: dict[str, dict[str, Callable[[int], Objective]]] = {
     },
     "class, a value a row": {"": lambda seed: learned(wrong_matches, seed)},
 }
+RATES = (1e-4, 1e-3, 3e-3)
 PROBLEMS = {
     name: Problem(
         name=f"matching-{wrong:g}",
@@ -160,7 +161,6 @@ PROBLEMS = {
         metric=share_of_wrong_matches,
         steps=2000,
         rate=3e-3,
-        rates=(1e-4, 1e-3, 3e-3),
         wrong_labels=wrong > 0,
     )
     for name, wrong in (("right matches", 0.0), ("wrong matches", WRONG))
@@ -175,7 +175,7 @@ def run(options: argparse.Namespace) -> list[Row]:
         for method, candidates in METHODS.items():
             tried = {
                 (setting, rate): one(problem, candidates[setting], rate, 0, options)
-                for setting, rate in itertools.product(candidates, problem.rates)
+                for setting, rate in itertools.product(candidates, RATES)
             }
             setting, rate = min(tried, key=lambda candidate: tried[candidate][0])
             runs = [tried[setting, rate]]

@@ -150,7 +150,6 @@ PROBLEMS = [
         metric=lambda prediction, target: (prediction.argmax(-1) != target).float(),
         trick=Trick("generalised cross-entropy", loss=truncated_cross_entropy),
         rate=3e-3,
-        rates=(3e-4, 1e-3, 3e-3),
         wrong_labels=True,
     ),
     Problem(
@@ -184,7 +183,6 @@ PROBLEMS = [
         trick=Trick(BAYES, decide=least_expected_cost(COST_OF_100)),
         steps=3000,
         rate=1e-3,
-        rates=(3e-4, 1e-3, 3e-3),
     ),
     Problem(
         name="ordinal",

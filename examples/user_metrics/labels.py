@@ -128,6 +128,5 @@ PROBLEMS = [
         metric=cost_of_a_miss,
         trick=Trick(THRESHOLD, decide=best_bias(cost_of_a_miss)),
         rate=3e-3,
-        rates=(3e-4, 1e-3, 3e-3),
     ),
 ]

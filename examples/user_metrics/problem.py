@@ -45,7 +45,6 @@ class Problem:
         trick: the control; None where there is no obvious one.
         steps: of the proxy, before the study begins.
         rate: its learning rate in them.
-        rates: that each method tries afterwards.
         wrong_labels: whether training targets have errors that the others lack.
     """
 
@@ -60,7 +59,6 @@ class Problem:
     trick: Trick | None = None
     steps: int = 5000
     rate: float = 1e-2
-    rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
     wrong_labels: bool = False
 
     @functools.cached_property

@@ -133,7 +133,6 @@ PROBLEMS = [
         metric=capped_relative_error,
         trick=Trick("relative error", loss=relative_error),
         rate=3e-3,
-        rates=(3e-4, 1e-3, 3e-3),
     ),
     Problem(
         name="packs",

@@ -142,12 +142,12 @@ def test_a_study_goes_on_where_it_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(any_metric, "tune", lambda *args, **options: made.append(options) or run())
     run = lambda: run_with(0.01 * len(made))  # noqa: E731
     any_metric.main([*arguments, "--seeds", "2"])
-    # The first rate is the best, and the lowest: one below it is tried.
-    assert [options["rate"] for options in made[::2]] == [3e-4, 1e-3, 3e-3, 1e-4]
+    assert [options["rate"] for options in made[::2]] == list(any_metric.RATES)
     any_metric.main([*arguments, "--seeds", "3"])
-    assert [(options["rate"], options["seed"]) for options in made[8:]] == [(3e-4, 2)]
+    # The first rate is the best.
+    assert [(options["rate"], options["seed"]) for options in made[12:]] == [(1e-4, 2)]
     any_metric.main([*arguments, "--seeds", "2", "--again"])
-    assert len(made) == 17
+    assert len(made) == 25
 
 
 @pytest.mark.parametrize("method", [*METHODS, *DEAR])
