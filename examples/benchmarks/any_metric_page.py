@@ -165,11 +165,11 @@ def batches_of_64(folder: Path) -> list[str]:
 
 
 def batches_of_8(folder: Path) -> list[str]:
-    """What it comes to, and the table."""
+    """What it comes to; the figures of each problem are in the results."""
     study = read(folder, 8, STEPS)
     if not study:
         return ["Not run yet."]
-    return [*summary(study), "", *table(study, HEADS), "", provenance(study)]
+    return [*summary(study), "", provenance(study)]
 
 
 def dear(folder: Path) -> list[str]:
