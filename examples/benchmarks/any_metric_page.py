@@ -43,6 +43,12 @@ HEADS = {
     "package-outputs": "**package, 2, one value an output**",
     "package-share": "package, 2, `correction=0.25`",
 }
+# What the page's first table holds the package against.
+CONTROLS = {
+    "proxy": "the proxy, for as many steps",
+    "trick": "the best simple trick that we knew",
+    "score-2": "the score function with as many calls: the same expected metric, nothing learned",
+}
 # Columns where the metric is dear: methods and their steps.
 DEAR_HEADS = {
     ("proxy", STEPS): "proxy continued",
@@ -58,21 +64,30 @@ LEVEL = 0.003
 MUCH = 0.4
 
 
-def compare(study: Comparison, method: str, control: str) -> str:
-    """One sentence, over the problems that have both; empty where none has."""
-    pairs = [
-        (rows[method], rows[control]) for rows in study.values() if {method, control} <= set(rows)
+def compare(study: Comparison, method: str, control: str) -> tuple[str, str, str, str] | None:
+    """Over the problems that have both: the change, lower in, above in, at worst."""
+    shares = [
+        mean(rows[method]) / mean(rows[control])
+        for rows in study.values()
+        if {method, control} <= set(rows)
     ]
-    if not pairs:
-        return ""
-    shares = [mean(row) / mean(other) for row, other in pairs]
+    if not shares:
+        return None
     lower = sum(share < 1 - LEVEL for share in shares)
     above = sum(share > 1 + LEVEL for share in shares)
-    change = 100 * (geometric_mean(shares) - 1)
-    return (
-        f"{change:+.0f} % in the geometric mean, lower in {lower} of {len(pairs)}, "
-        f"above in {above}, at worst {100 * (max(shares) - 1):+.1f} %"
-    )
+    change, worst = (100 * (share - 1) for share in (geometric_mean(shares), max(shares)))
+    return f"{change:+.0f} %", f"{lower} of {len(shares)}", f"{above}", f"{worst:+.1f} %"
+
+
+def first(folder: Path) -> list[str]:
+    """The table of what the package is worth beside its controls."""
+    study = read(folder, 64, STEPS)
+    rows = {control: compare(study, "package-2", control) for control in CONTROLS}
+    return [
+        "| error with the loss, against | geometric mean | lower in | higher in | at worst |",
+        "|---|---|---|---|---|",
+        *(f"| {CONTROLS[control]} | {' | '.join(row)} |" for control, row in rows.items() if row),
+    ]
 
 
 def figures(row: Row | None, lowest: float) -> str:
@@ -111,8 +126,15 @@ def summary(study: Comparison) -> list[str]:
         "group-relative, 2 calls, against the score function": ("group-2", "score-2"),
         "group-relative, 16 calls, against the score function": ("group-16", "score-16"),
     }
-    found = {text: compare(study, *methods) for text, methods in comparisons.items()}
-    lines = [f"- {text}: {sentence}." for text, sentence in found.items() if sentence]
+    lines = []
+    for text, methods in comparisons.items():
+        found = compare(study, *methods)
+        if found:
+            change, lower, above, worst = found
+            lines.append(
+                f"- {text}: {change} in the geometric mean, lower in {lower}, above in {above}, at "
+                f"worst {worst}."
+            )
     return [line for line in (*lines, told(study)) if line]
 
 
@@ -189,7 +211,12 @@ def dear(folder: Path) -> list[str]:
     return table(study, heads)
 
 
-SECTIONS = {"batches_of_64": batches_of_64, "batches_of_8": batches_of_8, "dear": dear}
+SECTIONS = {
+    "first": first,
+    "batches_of_64": batches_of_64,
+    "batches_of_8": batches_of_8,
+    "dear": dear,
+}
 
 
 def filled(page: str, folder: Path) -> str:
