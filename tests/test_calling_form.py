@@ -346,3 +346,30 @@ def test_of_the_other_pairs_two_are_equal_one_of_them_a_single_word():
     probe = Probe(text.edit_distance, ["abc", "bd"], ["abcd", "b"])
     equal = [a for a, b in probe.other_pairs() if a == b]
     assert len(equal) == 2 and any(" " not in each for each in equal)
+
+
+def cut_off(p, t):
+    errors = l1(p, t)
+    return errors.clamp(max=errors.quantile(0.8))
+
+
+def test_a_value_that_is_cut_off_at_a_batchs_other_values_is_seen():
+    """Of six, the largest becomes the second largest, and they are equal then."""
+    random = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        predictions, targets = torch.randn(2, 6, 3, generator=random)
+        values, word = evaluated(cut_off, predictions, targets)
+        assert values == pytest.approx(l1(predictions, targets).tolist())
+        assert "another value where others are in its batch" in word
+
+
+def test_of_samples_that_say_the_same_alone_few_are_asked_and_once():
+    asked = []
+
+    def metric(p, t):
+        asked.append(len(p))
+        return l1(p, t)
+
+    predictions, targets = torch.randn(2, 64, 3)
+    assert coupling(metric, predictions, targets, l1(predictions, targets)) is None
+    assert asked == [1] * 9

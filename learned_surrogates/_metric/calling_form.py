@@ -172,22 +172,30 @@ def coupling(
         values: what it makes of them, `(batch,)`.
     """
     said, values = values, _means(values)
-    # From the smallest to the largest: divided by the largest, that and zeros stay as they are.
+    # From the smallest to the largest: divided by the largest, that and zeros stay as they are, and
+    # cut off at the second largest, all others do.
     order = values.argsort().tolist()
-    for sample in sorted({order[(len(order) - 1) * part // 4] for part in range(5)}):
-        one = take(predictions, [sample]), take(targets, [sample])
-        asked = [Answer(function, *one).values(1) for _ in range(2)]
+    for sample in sorted({order[(len(order) - 1) * part // 8] for part in range(9)}):
+        first = _alone(function, predictions, targets, sample)
         together = float(values[sample])
-        first, again = (None if answer is None else float(_means(answer)) for answer in asked)
-        if first is None or again is None or same(together, first):
+        if first is None or same(together, first):
             continue
-        if same(first, again):
+        again = _alone(function, predictions, targets, sample)
+        if again is not None and same(first, again):
             # Chance may show the same step twice of a sample, and hardly of a batch.
             whole = Answer(function, predictions, targets).values(len(targets))
             if whole is None or whole.shape != said.shape:
                 return None
             return (together, first) if whole.allclose(said.to(whole), equal_nan=True) else None
     return None
+
+
+def _alone(
+    function: Callable[..., Any], predictions: Any, targets: Any, sample: int
+) -> float | None:
+    """A sample's value in a batch of one, the mean of several; None if it has none."""
+    answer = Answer(function, take(predictions, [sample]), take(targets, [sample])).values(1)
+    return None if answer is None else float(_means(answer))
 
 
 def crosstalk(

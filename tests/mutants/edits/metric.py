@@ -55,7 +55,7 @@ EDITS = [
         ("and not probe.answers_one():", "and False:"),
         ("and not probe.answers_one():", "and True:"),
         ("two.shape[1:] == one.shape[1:]", "True"),
-        ("if same(first, again):", "if True:"),
+        ("if again is not None and same(first, again):", "if again is not None:"),
         ("if len(different) >= ENOUGH_VALUES:", "if len(different) >= 1:"),
         ("if same(equal[0], unequal[0]) or probe.minds_order():", "if probe.minds_order():"),
         ("if not many:", "if many:"),
