@@ -8,7 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .calling_form import COUPLED, CROSSED, Form, coupling, crosstalk, find_form, told
+from .calling_form import (
+    AS_A_SAMPLE,
+    COUPLED,
+    CROSSED,
+    Form,
+    coupling,
+    crosstalk,
+    find_form,
+    told,
+)
 from .error import ReturnedError
 from .probe import Answer, fault_of_all, same, varies
 from .values import as_values, ask, is_wild, of_other_shapes, shape_of_samples, stacked
@@ -138,7 +147,10 @@ class Called:
             mean = total / len(known)
             if not (same(whole[0], mean) or same(whole[0], total)):
                 parts = self.name, whole[1], mean, MEANT[form.takes]
-                self.word = self.word or CALLED_ALONE.format(*parts)
+                word = CALLED_ALONE.format(*parts)
+                if isinstance(predictions, Tensor):
+                    word += f". {AS_A_SAMPLE}"
+                self.word = self.word or word
             elif not varies(known):
                 # Of samples that are all alike, most scores are the mean.
                 self.form = self.form and replace(form, watched=form.watched - 1)

@@ -28,10 +28,13 @@ BROADCAST = (
     "are broadcast against each other. Hand over both in one shape: prediction.squeeze(1), or "
     "target[:, None]"
 )
+AS_A_SAMPLE = (
+    "If a batch or a list is what it judges, that is the sample: give task=classification.Sets() "
+    "or ranking.Lists(), or call criterion(prediction[None], target[None])"
+)
 WHOLE = (
-    "metric {!r} makes one number of several samples, and none of one. If a batch or a list is "
-    "what it judges, that is the sample: give task=classification.Sets() or ranking.Lists(), or "
-    "call criterion(prediction[None], target[None]). Else return one number a sample"
+    f"metric {{!r}} makes one number of several samples, and none of one. {AS_A_SAMPLE}. Else "
+    "return one number a sample"
 )
 OF_TEXTS = (
     "metric {!r} takes strings, by its parameters' annotations, and would get tensors: give the "
