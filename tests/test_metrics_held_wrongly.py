@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import assert_identical, learned, make_loss, train
-from rapidfuzz.distance import Levenshtein
+from rapidfuzz import fuzz
+from rapidfuzz.distance import JaroWinkler, Levenshtein
 from torch import nn
 from torchmetrics.classification import BinaryF1Score
 from torchmetrics.functional.text import char_error_rate
@@ -241,6 +242,24 @@ def test_what_is_annotated_as_of_texts_gets_no_tensors(metric):
 
     criterion = LearnedSurrogateLoss(of_a_tensor_and_a_name, higher_is_better=False)
     criterion(torch.randn(2, 3, requires_grad=True), ["a", "bc"])
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        Levenshtein.distance,
+        functools.partial(Levenshtein.normalized_distance),
+        JaroWinkler.distance,
+        fuzz.ratio,
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"batched": False}, {"on_metric_error": "skip"}])
+def test_rapidfuzz_without_a_task_of_text_is_refused(metric, options):
+    """Of a tensor's elements, it would compare where they lie in memory."""
+    criterion = LearnedSurrogateLoss(metric, higher_is_better=True, best=100.0, **options)
+    with pytest.raises(MetricError, match=r"takes strings.*task=text\.CTC"):
+        criterion(torch.randn(4, 3, requires_grad=True), torch.randn(4, 3))
+    assert Metric(metric, True, 100.0, None, "raise")(["ab"], ["ac"])[1].all()
 
 
 def test_targets_that_a_metric_edits_in_place_stay_the_users():

@@ -12,13 +12,15 @@ from .calling_form import (
     AS_A_SAMPLE,
     COUPLED,
     CROSSED,
+    OF_TEXTS,
     Form,
     coupling,
     crosstalk,
     find_form,
     told,
 )
-from .error import ReturnedError
+from .error import CallingFormError, ReturnedError
+from .parameters import takes_texts
 from .probe import Answer, fault_of_all, same, varies
 from .values import as_values, ask, is_wild, of_other_shapes, shape_of_samples, stacked
 
@@ -50,6 +52,8 @@ class Called:
         #: How the function is called; None until that is known.
         self.form = form
         self.on_error = on_error
+        #: Whether it is one of texts, to which tensors say nothing.
+        self.of_texts = takes_texts(function)
         #: What the user is to be told of it, and whether something was said.
         self.word: str | None = None
         self.said = False
@@ -63,7 +67,12 @@ class Called:
         """Values (NaN where there is none), and what was raised by which sample.
 
         In the form that is known; where none is, in one that is found.
+
+        Raises:
+            CallingFormError: it is not clear how it is to be called.
         """
+        if self.of_texts and isinstance(predictions, Tensor):
+            raise CallingFormError(OF_TEXTS.format(self.name))
         known, refusal, form, count = self.form, None, self.form, len(targets)
         if form is None:
             finding = find_form(self.function, self.name, predictions, targets)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .error import CallingFormError
-from .parameters import takes_many, takes_texts
+from .parameters import takes_many
 from .probe import Answer, Pair, Probe, same, varies
 from .values import CLASSES_LAST, DIAGONAL, take
 
@@ -37,8 +37,8 @@ WHOLE = (
     "return one number a sample"
 )
 OF_TEXTS = (
-    "metric {!r} takes strings, by its parameters' annotations, and would get tensors: give the "
-    "loss a task that reads strings from a model's output, task=text.CTC(...) or "
+    "metric {!r} takes strings, by its library or its parameters' annotations, and would get "
+    "tensors: give the loss a task that reads strings from a model's output, task=text.CTC(...) or "
     "text.PerPosition(...)"
 )
 UNCLEAR = (
@@ -125,8 +125,6 @@ def find_form(function: Callable[..., Any], name: str, predictions: Any, targets
     Raises:
         CallingFormError: it is meant for neither, or nothing tells for which.
     """
-    if isinstance(predictions, Tensor) and takes_texts(function):
-        raise CallingFormError(OF_TEXTS.format(name))
     probe = Probe(function, predictions, targets)
     ones = [probe.batch(pair) for pair in probe.pairs]
     ends = (probe.pairs[0], ones[0]), (probe.pairs[-1], ones[-1])

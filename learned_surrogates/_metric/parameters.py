@@ -1,5 +1,6 @@
 """What the names of a metric's parameters tell: which comes first, and one text or many."""
 
+import functools
 import inspect
 import re
 from collections.abc import Callable
@@ -31,6 +32,8 @@ NEUTRAL = TEXT | set(
 )
 # Predictions beside a reference; alone, what is chosen from.
 CANDIDATES = {"candidate", "cand"}
+# Libraries that compare any sequences, and a tensor's elements by where they lie in memory.
+OF_SEQUENCES = {"rapidfuzz", "Levenshtein", "editdistance"}
 MANY = re.compile(r"list|sequence|iterable|tuple|collection|array|series", re.IGNORECASE)
 
 
@@ -69,8 +72,9 @@ def is_reversed(function: Callable[..., Any]) -> bool:
 
 
 def takes_texts(function: Callable[..., Any]) -> bool:
-    """Whether the prediction is annotated as a text, or as texts."""
-    return any(re.search(r"\bstr\b", _annotation(p)) for p in _first_two(function)[:1])
+    """Whether the prediction is annotated as a text, or as texts; or the library compares these."""
+    annotated = any(re.search(r"\bstr\b", _annotation(p)) for p in _first_two(function)[:1])
+    return annotated or _library(function) in OF_SEQUENCES
 
 
 def takes_many(function: Callable[..., Any]) -> bool | None:
@@ -105,6 +109,12 @@ def _first_two(function: Callable[..., Any]) -> list[inspect.Parameter]:
         if len(first) == 2:
             return first
     return []
+
+
+def _library(function: Callable[..., Any]) -> str:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return str(getattr(function, "__module__", "")).partition(".")[0]
 
 
 def _annotation(parameter: inspect.Parameter) -> str:
