@@ -52,6 +52,16 @@ class Running:
     def reset(self): ...
 
 
+class Appending:
+    """As MONAI's are: `aggregate` is the mean of all that was said so far."""
+
+    def __call__(self, y_pred, y): ...
+
+    def aggregate(self): ...
+
+    def reset(self): ...
+
+
 @pytest.mark.parametrize(
     ("metric", "remedy"),
     [
@@ -61,6 +71,7 @@ class Running:
         (BinaryF1Score(), r"functional\.classification\.binary_f1_score"),
         (WordInfoLost(), r"one of torchmetrics\.functional\.text"),
         (Running(), r"update\(\) and reset\(\).*function"),
+        (Appending(), r"aggregate\(\) and reset\(\).*function"),
     ],
 )
 def test_an_object_that_remembers_every_call_is_refused_with_its_function(metric, remedy):

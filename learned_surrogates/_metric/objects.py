@@ -14,8 +14,13 @@ FUNCTION = "Give its function instead, {}, with what the object was made with by
 ANY_FUNCTION = (
     "Give a function instead; a library that has such objects often has their functions too"
 )
-# What such a memory is filled and emptied by: torchmetrics, torcheval and Ignite; Keras.
-MEMORIES = (("update", "reset"), ("update_state", "reset_state"), ("update_state", "reset_states"))
+# What such a memory is filled, read or emptied by: torchmetrics, torcheval, Ignite; Keras; MONAI.
+MEMORIES = (
+    ("update", "reset"),
+    ("update_state", "reset_state"),
+    ("update_state", "reset_states"),
+    ("aggregate", "reset"),
+)
 
 
 def refuse_what_accumulates(function: Callable[..., Any]) -> None:
