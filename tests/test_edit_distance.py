@@ -162,7 +162,7 @@ def test_words_are_separated_by_what_separates_them(mark):
         np.testing.assert_array_equal(distance(*marked, separator=mark), expected)
 
 
-@pytest.mark.parametrize("mark", ["|", "▁"])
+@pytest.mark.parametrize("mark", ["|", "▁", "Ġ", "␣"])
 def test_an_alphabet_with_another_separator_is_doubted(mark):
     marked = [each.replace(" ", mark) for each in ["the cat sat", "a"]]
     with pytest.warns(UserWarning, match=f"one word a text.*separator='[{mark}]'"):

@@ -10,8 +10,9 @@ from rapidfuzz.process import cpdist
 
 from .._support.warnings import warn
 
-# What stands between words in the alphabets of speech recognisers and of word pieces.
-SEPARATORS = ("|", "▁")
+# What stands between words in the alphabets of speech recognisers, of word pieces, of GPT-2's
+# pieces, and of transcripts that show a space.
+SEPARATORS = ("|", "▁", "Ġ", "␣")
 ONE_WORD = (
     "no text has white space, but some have {!r} between characters: a word edit distance sees one "
     "word a text. If that is what stands between words, give "
