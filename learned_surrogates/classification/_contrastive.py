@@ -46,6 +46,7 @@ class SupCon(nn.Module):
     def extra_repr(self) -> str:
         return f"tau={self.tau!r}"
 
+    @torch.jit.unused  # a scripted model may hold the loss
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """The loss, a scalar.
 

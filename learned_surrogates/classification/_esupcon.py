@@ -55,6 +55,7 @@ class ESupCon(Prototypes):
         Learning with Probabilistic Interpretation", AAAI 2023.
     """
 
+    @torch.jit.unused  # a scripted model may hold the loss
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """The loss, a scalar.
 

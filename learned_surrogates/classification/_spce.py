@@ -50,6 +50,7 @@ class SPCE(nn.Module):
     def extra_repr(self) -> str:
         return f"classes={self.classes!r}"
 
+    @torch.jit.unused  # a scripted model may hold the loss
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """The loss, a scalar.
 

@@ -65,6 +65,9 @@ class RecallAtK(nn.Module):
         CVPR 2022; equations as numbered in chapter 5 of Patel's thesis.
     """
 
+    # What a scripted model that holds the loss cannot save.
+    __jit_ignored_attributes__ = ("_random",)
+
     def __init__(
         self,
         ks: Sequence[int] = (1, 2, 4, 8, 16),
@@ -105,6 +108,7 @@ class RecallAtK(nn.Module):
         self._random.set_state(state.cpu())
 
     @never_compiled
+    @torch.jit.unused  # a scripted model may hold the loss
     def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
         """The loss, a scalar.
 

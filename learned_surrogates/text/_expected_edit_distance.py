@@ -129,11 +129,13 @@ class ExpectedEditDistance(nn.Module):
         )
 
     @property
+    @torch.jit.unused
     def way(self) -> str:
         """Which passes over the frames are taken, for people to read."""
         return way_of(self._step)
 
     @never_compiled
+    @torch.jit.unused  # a scripted model may hold the loss
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """The loss; called as its task is read.
 

@@ -104,6 +104,7 @@ class VariationalCTC(nn.Module):
     def extra_repr(self) -> str:
         return f"blank={self.blank}, reduction={self.reduction!r}"
 
+    @torch.jit.unused  # a scripted model may hold the loss
     def forward(
         self, features: Tensor, targets: Any, input_lengths: Any, target_lengths: Any
     ) -> Tensor:

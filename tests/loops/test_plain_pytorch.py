@@ -11,6 +11,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.checkpoint import checkpoint
 from within import core_of
 
+from learned_surrogates import classification, retrieval, text
+
 
 class WithLoss(nn.Module):
     """A model that holds its loss and returns it."""
@@ -226,3 +228,32 @@ def test_a_scripted_model_may_hold_the_loss():
     assert_identical(torch.jit.load(file)(features), model(features))
     model.training_step(features, features).backward()
     assert model.criterion.stats["calls"] == 2
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.* is (deprecated|not supported):DeprecationWarning")
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda: text.ExpectedEditDistance(text.CTC("abc")),
+        lambda: text.VariationalCTC(3, 4),
+        classification.SupCon,
+        lambda: classification.ESupCon(4, 3),
+        classification.SPCE,
+        lambda: classification.Tightness(4, 3),
+        retrieval.RecallAtK,
+    ],
+)
+def test_a_scripted_model_may_hold_any_loss(loss):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.criterion = nn.Linear(3, 3), loss()
+
+        def forward(self, features):
+            return self.layer(features)
+
+    model, features = Model(), torch.randn(4, 3)
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.script(model), file)
+    file.seek(0)
+    assert_identical(torch.jit.load(file)(features), model(features))
