@@ -1,5 +1,6 @@
 """Predictions of another form than the one that is taken, which would be trained in silence."""
 
+import functools
 import warnings
 
 import numpy as np
@@ -42,7 +43,16 @@ def test_padding_neither_hides_a_softmax_nor_looks_like_one():
         criterion(padded.requires_grad_(), *rest)
 
 
-@pytest.mark.parametrize("base_loss", [nn.CTCLoss(zero_infinity=True), functional.ctc_loss])
+PARTIAL = [
+    functools.partial(functional.ctc_loss, zero_infinity=True),
+    functools.partial(functional.nll_loss, reduction="sum"),
+    functools.partial(functools.partial(functional.cross_entropy, ignore_index=0), reduction="sum"),
+]
+
+
+@pytest.mark.parametrize(
+    "base_loss", [nn.CTCLoss(zero_infinity=True), functional.ctc_loss, PARTIAL[0]]
+)
 def test_logits_that_break_the_base_loss_are_doubted(base_loss):
     logits = torch.randn(9, 4, CLASSES, requires_grad=True)
     _, *rest = make_arguments("ctc")
@@ -64,7 +74,9 @@ def test_logits_and_their_log_softmax_are_not_doubted(case, function):
 
 
 @pytest.mark.filterwarnings("ignore:.*is wrong about such scores")
-@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), nn.NLLLoss(), functional.cross_entropy])
+@pytest.mark.parametrize(
+    "loss", [nn.CrossEntropyLoss(), nn.NLLLoss(), functional.cross_entropy, *PARTIAL[1:]]
+)
 def test_a_cross_entropy_beside_classes_last_is_refused(loss):
     """Where there are as many positions as classes, it would take one for the other."""
     task = text.PerPosition("abc", classes_last=True)
@@ -198,7 +210,7 @@ def test_a_softmax_is_one_where_some_positions_are_padded_with_zeros():
         make_loss("ctc")(log_probs, *rest)
 
 
-@pytest.mark.parametrize("base_loss", [nn.NLLLoss(), functional.nll_loss])
+@pytest.mark.parametrize("base_loss", [nn.NLLLoss(), functional.nll_loss, PARTIAL[1]])
 def test_logits_beside_a_likelihood_of_logarithms_are_doubted(base_loss):
     logits, *rest = make_arguments("characters")
     with pytest.warns(UserWarning, match=r"wrong about such scores.*input\.log_softmax\(-2\)"):

@@ -1,10 +1,11 @@
 """Metrics that are objects with a memory, as torchmetrics' are."""
 
-import functools
 import re
 import sys
 from collections.abc import Callable
 from typing import Any
+
+from .._support.partials import whole
 
 ACCUMULATES = (
     "metric {name} is an object that remembers every call, with {methods}: it would grow for ever, "
@@ -25,8 +26,7 @@ MEMORIES = (
 
 def refuse_what_accumulates(function: Callable[..., Any]) -> None:
     """Refuses a metric that is such an object, its method, or either with some arguments given."""
-    while isinstance(function, functools.partial):
-        function = function.func
+    function = whole(function)
     owner = getattr(function, "__self__", function)
     for names in MEMORIES:
         if not isinstance(owner, type) and all(callable(getattr(owner, n, None)) for n in names):

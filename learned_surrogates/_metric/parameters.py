@@ -1,12 +1,13 @@
 """What the names of a metric's parameters tell: which comes first, and one text or many."""
 
-import functools
 import inspect
 import re
 from collections.abc import Callable
 from typing import Any
 
 from torch import nn
+
+from .._support.partials import whole
 
 # Parts of names, in the singular.
 PREDICTED = set(
@@ -74,7 +75,8 @@ def is_reversed(function: Callable[..., Any]) -> bool:
 def takes_texts(function: Callable[..., Any]) -> bool:
     """Whether the prediction is annotated as a text, or as texts; or the library compares these."""
     annotated = any(re.search(r"\bstr\b", _annotation(p)) for p in _first_two(function)[:1])
-    return annotated or _library(function) in OF_SEQUENCES
+    library = str(getattr(whole(function), "__module__", "")).partition(".")[0]
+    return annotated or library in OF_SEQUENCES
 
 
 def takes_many(function: Callable[..., Any]) -> bool | None:
@@ -109,12 +111,6 @@ def _first_two(function: Callable[..., Any]) -> list[inspect.Parameter]:
         if len(first) == 2:
             return first
     return []
-
-
-def _library(function: Callable[..., Any]) -> str:
-    while isinstance(function, functools.partial):
-        function = function.func
-    return str(getattr(function, "__module__", "")).partition(".")[0]
 
 
 def _annotation(parameter: inspect.Parameter) -> str:

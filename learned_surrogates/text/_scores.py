@@ -6,6 +6,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._support.partials import whole
 from .._support.warnings import warn
 
 # How far a sum of probabilities, or its logarithm, may be off: half precision has three digits.
@@ -57,8 +58,9 @@ def doubt_scores(
     elif normal < 1 - MOST and (dimension := _summed_over(scores)):
         warn(OTHER_DIMENSION.format(name=name, dimension=dimension, dim=dim))
     elif normal < 1 - MOST and takes_log_probabilities(base_loss):
-        loss = getattr(base_loss, "__name__", type(base_loss).__name__)
-        warn(LOGITS.format(name=name, loss=loss, dim=dim))
+        loss = whole(base_loss)
+        loss_name = getattr(loss, "__name__", type(loss).__name__)
+        warn(LOGITS.format(name=name, loss=loss_name, dim=dim))
     return True
 
 
@@ -80,10 +82,12 @@ def _share(marks: Tensor) -> float:
 
 def takes_log_probabilities(loss: Callable[..., Any] | None) -> bool:
     """Whether it is a loss of PyTorch's that is wrong about plain logits."""
+    loss = whole(loss)
     return isinstance(loss, nn.CTCLoss | nn.NLLLoss) or loss is F.ctc_loss or loss is F.nll_loss
 
 
 def takes_classes_second(loss: Callable[..., Any] | None) -> bool:
     """Whether it is a cross-entropy of PyTorch's, whose input is `(batch, classes, ...)`."""
+    loss = whole(loss)
     classes = isinstance(loss, (nn.CrossEntropyLoss, nn.NLLLoss))
     return classes or loss is F.cross_entropy or loss is F.nll_loss
