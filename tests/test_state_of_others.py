@@ -72,6 +72,41 @@ def test_what_differs_is_named(other, named):
         criterion.load_state_dict(state)
 
 
+def costly(cost, prediction, target, power=1):
+    return (cost * (prediction - target).abs() ** power).mean(-1)
+
+
+def expected(rate, y_true, y_pred):
+    return rate * l1(y_pred, y_true)
+
+
+@pytest.mark.parametrize(
+    ("metric", "other", "named"),
+    [
+        (
+            functools.partial(costly, 1.0, power=1),
+            functools.partial(costly, 1.0, power=2),
+            ["metric.power was 1, and is 2"],
+        ),
+        (
+            functools.partial(costly, torch.tensor([1.0, 2, 3])),
+            functools.partial(costly, torch.tensor([1.0, 2, 4])),
+            ["metric.0 was [1.0, 2.0, 3.0], and is [1.0, 2.0, 4.0]"],
+        ),
+        (
+            functools.partial(expected, 2),
+            functools.partial(expected, 3),
+            ["metric.0 was 2, and is 3"],
+        ),
+        (functools.partial(costly, 1.0), functools.partial(costly, 1.0), []),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*the target comes first:UserWarning")
+def test_a_metric_is_known_by_what_it_is_given(metric, other, named):
+    found = (identity(Metric(f, None, None, None, "raise"), Tensors()) for f in (metric, other))
+    assert differences(*found) == named
+
+
 def test_a_task_is_known_by_its_class_and_settings():
     metric = Metric(text.edit_distance, None, None, None, "raise")
     one = identity(metric, text.CTC("abc"))

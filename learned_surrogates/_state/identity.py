@@ -1,5 +1,6 @@
 """What a state was fitted to, as far as that can be known, and what differs from that."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .._metric.metric import Metric
+from .._metric.parameters import Reversed
 from .._task import Task
 
 # Longer settings, such as an alphabet of thousands, go in as their beginning and a digest.
@@ -28,13 +30,14 @@ OTHERS = (
 
 
 def identity(metric: Metric, task: Task[Any]) -> dict[str, str]:
-    """Name, direction and best value of a metric; class and settings of a task."""
+    """Name, arguments, direction and best value of a metric; class and settings of a task."""
     found = {
         "metric": metric.name,
         "higher_is_better": str(metric.higher_is_better),
         "best": f"{metric.best:g}",
         "task": type(task).__name__,
     }
+    found |= {f"metric.{name}": _short(value) for name, value in _given(metric.function)}
     return found | {f"task.{name}": _short(value) for name, value in _settings(task, [])}
 
 
@@ -87,6 +90,19 @@ def _task_of(found: Mapping[str, str], other: Mapping[str, str]) -> str:
         if key.startswith("task.") and other.get(key) != value
     ]
     return f"{name}({', '.join(settings)})"
+
+
+def _given(function: Any) -> Iterator[tuple[str, Any]]:
+    """Names, or places, and values of what `functools.partial` gives a metric."""
+    if isinstance(function, Reversed):
+        function = function.function
+    if isinstance(function, functools.partial):
+        places = {str(place): value for place, value in enumerate(function.args)}
+        for name, value in (places | function.keywords).items():
+            if isinstance(value, Tensor):
+                yield name, value.tolist()
+            elif _is_plain(value):
+                yield name, value
 
 
 def _settings(owner: Any, known: list[Any]) -> Iterator[tuple[str, Any]]:
