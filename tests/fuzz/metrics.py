@@ -33,6 +33,8 @@ class Made:
     unclear: bool = False
     #: Whether it takes lists of texts (True), or a text (False).
     many: bool | None = None
+    #: Whether it says something of each prediction with each target.
+    pairs: bool = False
 
 
 def words(p: str, t: str) -> int:
@@ -73,6 +75,7 @@ TEXT_BATCHES: dict[str, Callable[[Score], Score]] = {
     "list": lambda score: lambda p, t: list(map(score, p, t)),
     "array": lambda score: lambda p, t: np.array(list(map(score, p, t)), dtype=np.float32),
     "column": lambda score: lambda p, t: torch.tensor([[float(s)] for s in map(score, p, t)]),
+    "in place": lambda score: lambda p, t: list(map(score, _marked(p), _marked(t))),
 }
 TEXT_CORPORA: dict[str, Callable[[Score], Score]] = {
     "mean": lambda score: lambda p, t: sum(map(score, p, t)) / len(t),
@@ -88,24 +91,51 @@ COUPLED: dict[str, Callable[[Score], Score]] = {
 }
 
 
+TEXT_PAIRS: dict[str, Callable[[Score], Score]] = {
+    "all pairs": lambda score: lambda p, t: [[float(score(a, b)) for b in t] for a in p],
+}
+
+
+def _marked(texts: list[str]) -> list[str]:
+    for i, text in enumerate(texts):
+        texts[i] = f"b{text}"
+    return texts
+
+
 def _over_the_largest(scores: list[float]) -> list[float]:
     return [score / (max(scores) + 1) for score in scores]
 
 
+TEXT_FORMS = {
+    "batch": TEXT_BATCHES,
+    "corpus": TEXT_CORPORA,
+    "coupled": COUPLED,
+    "pairs": TEXT_PAIRS,
+}
+TEXT_KINDS = ("text", "library", *TEXT_FORMS)
+
+
 def of_texts(chance: random.Random) -> Made:
     name = chance.choice(list(OF_TEXTS))
-    score, kind = OF_TEXTS[name], chance.choice(["text", "batch", "corpus", "coupled", "library"])
+    score, kind = OF_TEXTS[name], chance.choice(TEXT_KINDS)
     if kind == "text":
         return Made(score, score, f"{name} of two texts", name in UNCLEAR, many=False)
     if kind == "library":
         name = chance.choice(list(LIBRARY))
         return Made(LIBRARY[name], lambda p, t: LIBRARY[name]([p], [t]), name, many=True)
-    forms = {"batch": TEXT_BATCHES, "corpus": TEXT_CORPORA, "coupled": COUPLED}[kind]
+    forms = TEXT_FORMS[kind]
     form = chance.choice(list(forms))
     function = forms[form](score)
     # Of lists of equal and unequal texts, in no order: of texts, or of characters?
     unclear = kind == "corpus" and name == "exact"
-    return Made(function, lambda p, t: function([p], [t]), f"{form} of {name}", unclear, many=True)
+    return Made(
+        function,
+        lambda p, t: function([p], [t]),
+        f"{form} of {name}",
+        unclear,
+        many=True,
+        pairs=kind == "pairs",
+    )
 
 
 OF_TENSORS: dict[str, Score] = {
@@ -126,6 +156,7 @@ TENSOR_COUPLED: dict[str, Callable[[Score], Score]] = {
     "largest target": lambda score: lambda p, t: score(p, t) / t.abs().max(),
     "centred": lambda score: lambda p, t: score(p - p.mean(), t - t.mean()),
     "median": lambda score: lambda p, t: score(p * t.abs().median() / p.abs().median(), t),
+    "cut off": lambda score: lambda p, t: score(p, t).clamp(max=score(p, t).quantile(0.8)),
 }
 TENSOR_SETS: dict[str, Score] = {
     "mean": lambda p, t: (p - t).abs().mean(),
@@ -133,6 +164,12 @@ TENSOR_SETS: dict[str, Score] = {
     "root": lambda p, t: np.sqrt(np.square(p.numpy() - t.numpy()).mean()),
     "F1": lambda p, t: 2 * ((p > 0) & (t > 0)).sum() / ((p > 0).sum() + (t > 0).sum() + 1),
     "worst": lambda p, t: (p - t).abs().max(),
+}
+# Of each prediction with each target.
+TENSOR_PAIRS: dict[str, Score] = {
+    "cdist": torch.cdist,
+    "largest": lambda p, t: (p[:, None] - t).abs().amax(-1).numpy(),
+    "product": lambda p, t: (p @ t.T).abs(),
 }
 # Of each output, over all that there is: of a sample alone, over its outputs.
 TENSOR_OUTPUTS: dict[str, Score] = {
@@ -143,7 +180,11 @@ TENSOR_OUTPUTS: dict[str, Score] = {
 
 
 def of_tensors(chance: random.Random) -> Made:
-    kind = chance.choice(["sample", "batch", "coupled", "set", "batch of one", "outputs"])
+    kind = chance.choice(["sample", "batch", "coupled", "set", "batch of one", "outputs", "pairs"])
+    if kind == "pairs":
+        name = chance.choice(list(TENSOR_PAIRS))
+        score = TENSOR_PAIRS[name]
+        return Made(score, lambda p, t: score(p[None], t[None]), f"{name} of all", pairs=True)
     if kind == "outputs":
         name = chance.choice(list(TENSOR_OUTPUTS))
         score = TENSOR_OUTPUTS[name]
