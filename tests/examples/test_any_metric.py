@@ -186,6 +186,12 @@ def test_the_page_compares_each_method_at_its_best_rate(tmp_path, monkeypatch):
     assert (tmp_path / "picture.png").stat().st_size > 10_000
 
 
+def test_the_pages_tables_are_those_of_the_results(monkeypatch):
+    monkeypatch.setattr(any_metric_page, "draw", lambda *_: None)
+    for page in any_metric_page.PAGES:
+        assert any_metric_page.filled(page.read_text(), any_metric_page.RESULTS) == page.read_text()
+
+
 def test_the_page_of_slow_metrics_has_the_problems_with_a_budget(tmp_path):
     for name in ("off_by_1", "costs"):
         results = Results(tmp_path / f"{name}.json", {})
