@@ -273,6 +273,29 @@ def test_rapidfuzz_without_a_task_of_text_is_refused(metric, options):
     assert Metric(metric, True, 100.0, None, "raise")(["ab"], ["ac"])[1].all()
 
 
+def of_tensors_or_texts(prediction: torch.Tensor | str, target: torch.Tensor | str):
+    return float(prediction.abs().sum())
+
+
+@functools.wraps(Levenshtein.distance)
+def of_lists(prediction, target):
+    return Levenshtein.distance(prediction.tolist(), target.tolist())
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        of_tensors_or_texts,
+        of_lists,
+        functools.partial(Levenshtein.distance, processor=torch.Tensor.tolist),
+    ],
+)
+@pytest.mark.parametrize("options", [{}, {"batched": False}])
+def test_what_takes_tensors_beside_texts_gets_them(metric, options):
+    criterion = LearnedSurrogateLoss(metric, higher_is_better=False, **options)
+    criterion(torch.randn(4, 3, requires_grad=True), torch.randn(4, 3))
+
+
 def test_targets_that_a_metric_edits_in_place_stay_the_users():
     def shouted(predictions, targets):
         for i, each in enumerate(targets):

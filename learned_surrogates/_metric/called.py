@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -52,11 +53,14 @@ class Called:
         #: How the function is called; None until that is known.
         self.form = form
         self.on_error = on_error
-        #: Whether it is one of texts, to which tensors say nothing.
-        self.of_texts = takes_texts(function)
         #: What the user is to be told of it, and whether something was said.
         self.word: str | None = None
         self.said = False
+
+    @cached_property
+    def of_texts(self) -> bool:
+        """Whether it is one of texts, to which tensors say nothing."""
+        return takes_texts(self.function)
 
     @property
     def batched(self) -> bool | None:

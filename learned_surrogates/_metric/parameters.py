@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from .._support.partials import whole
+from .._support.partials import given, whole
 
 # Parts of names, in the singular.
 PREDICTED = set(
@@ -35,6 +35,9 @@ NEUTRAL = TEXT | set(
 CANDIDATES = {"candidate", "cand"}
 # Libraries that compare any sequences, and a tensor's elements by where they lie in memory.
 OF_SEQUENCES = {"rapidfuzz", "Levenshtein", "editdistance"}
+# What texts are annotated as; where more is allowed, a tensor may be, too.
+ANNOTATED = {"str", "list", "sequence", "iterable", "tuple", "collection", "union", "optional"}
+ANNOTATED |= {"none", "typing", "collections", "abc"}
 MANY = re.compile(r"list|sequence|iterable|tuple|collection|array|series", re.IGNORECASE)
 
 
@@ -73,10 +76,17 @@ def is_reversed(function: Callable[..., Any]) -> bool:
 
 
 def takes_texts(function: Callable[..., Any]) -> bool:
-    """Whether the prediction is annotated as a text, or as texts; or the library compares these."""
-    annotated = any(re.search(r"\bstr\b", _annotation(p)) for p in _first_two(function)[:1])
+    """Whether the prediction is annotated as a text, or as texts; or the library compares these.
+
+    Not where it may be something else, too, or the user turns it into what the library takes.
+    """
+    for parameter in _first_two(function)[:1]:
+        words = {word.lower() for word in re.findall(r"\w+", _annotation(parameter))}
+        if "str" in words and words <= ANNOTATED:
+            return True
+    own = hasattr(whole(function), "__wrapped__") or "processor" in given(function)
     library = str(getattr(whole(function), "__module__", "")).partition(".")[0]
-    return annotated or library in OF_SEQUENCES
+    return library in OF_SEQUENCES and not own
 
 
 def takes_many(function: Callable[..., Any]) -> bool | None:

@@ -9,3 +9,10 @@ def whole(function: Any) -> Any:
     while isinstance(function, functools.partial):
         function = function.func
     return function
+
+
+def given(function: Any) -> dict[str, Any]:
+    """What `functools.partial` gives it, by places and names."""
+    if not isinstance(function, functools.partial):
+        return {}
+    return {str(place): value for place, value in enumerate(function.args)} | function.keywords
