@@ -107,6 +107,32 @@ def test_a_metric_is_known_by_what_it_is_given(metric, other, named):
     assert differences(*found) == named
 
 
+@pytest.mark.parametrize(
+    "table",
+    [
+        torch.eye(3).to_sparse(),
+        torch.eye(3, device="meta"),
+    ],
+)
+def test_tensors_whose_numbers_cannot_be_listed_are_left_out(table):
+    task = Tensors()
+    task.table = table
+    metric = Metric(functools.partial(costly, table), None, None, None, "raise")
+    assert not any("table" in key or key == "metric.0" for key in identity(metric, task))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.bool, torch.complex64])
+def test_a_table_is_known_by_a_digest(dtype):
+    table, other = torch.zeros(2, 200, 100).to(dtype)
+    other[-1, -1] = 1
+    found = []
+    for each in (table, table.T.contiguous().T, other):
+        metric = Metric(functools.partial(costly, each), None, None, None, "raise")
+        found.append(identity(metric, Tensors()))
+    assert found[0] == found[1] != found[2]
+    assert found[0]["metric.0"].startswith("'(200, 100) ")
+
+
 def test_a_task_is_known_by_its_class_and_settings():
     metric = Metric(text.edit_distance, None, None, None, "raise")
     one = identity(metric, text.CTC("abc"))

@@ -1,6 +1,5 @@
 """What a state was fitted to, as far as that can be known, and what differs from that."""
 
-import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -14,10 +13,13 @@ from torch import Tensor
 
 from .._metric.metric import Metric
 from .._metric.parameters import Reversed
+from .._support.partials import given
 from .._task import Task
 
 # Longer settings, such as an alphabet of thousands, go in as their beginning and a digest.
 LONGEST = 80
+# Numbers of a tensor that are listed.
+MOST = 10_000
 # States of one loss have one size, for what copies or averages them key by key.
 BLOCK = 1024
 # What settings are of, alone or in lists.
@@ -94,15 +96,12 @@ def _task_of(found: Mapping[str, str], other: Mapping[str, str]) -> str:
 
 def _given(function: Any) -> Iterator[tuple[str, Any]]:
     """Names, or places, and values of what `functools.partial` gives a metric."""
-    if isinstance(function, Reversed):
-        function = function.function
-    if isinstance(function, functools.partial):
-        places = {str(place): value for place, value in enumerate(function.args)}
-        for name, value in (places | function.keywords).items():
-            if isinstance(value, Tensor):
-                yield name, value.tolist()
-            elif _is_plain(value):
-                yield name, value
+    function = function.function if isinstance(function, Reversed) else function
+    for name, value in given(function).items():
+        if isinstance(value, Tensor) and _is_dense(value):
+            yield name, value.tolist() if value.numel() <= MOST else _digest(value)
+        elif _is_plain(value):
+            yield name, value
 
 
 def _settings(owner: Any, known: list[Any]) -> Iterator[tuple[str, Any]]:
@@ -118,13 +117,27 @@ def _settings(owner: Any, known: list[Any]) -> Iterator[tuple[str, Any]]:
         if name == "surrogate" or value is None:  # that has keys of its own, and this none
             continue
         if isinstance(value, Tensor):
-            yield name, value.tolist()
+            if _is_dense(value):
+                yield name, value.tolist()
         elif _is_plain(value):
             yield name, value
         elif callable(value) or isinstance(value, ModuleType):
             continue
         elif hasattr(value, "__dict__") and not any(value is each for each in known):
             yield from ((f"{name}.{inner}", each) for inner, each in _settings(value, known))
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether its numbers are there to be listed."""
+    listed = tensor.layout == torch.strided and not (tensor.is_nested or tensor.is_quantized)
+    return listed and not tensor.is_meta
+
+
+def _digest(tensor: Tensor) -> str:
+    """Of a tensor that would take seconds to list, each time that a state is saved."""
+    numbers = tensor.detach().cpu().resolve_conj().contiguous().flatten().view(torch.uint8)
+    digest = hashlib.blake2b(numbers.numpy().tobytes(), digest_size=6)
+    return f"{tuple(tensor.shape)} {digest.hexdigest()}"
 
 
 def _is_plain(value: Any) -> bool:
