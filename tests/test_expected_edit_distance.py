@@ -13,7 +13,12 @@ from torch.nn.functional import cosine_similarity, one_hot
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from learned_surrogates import text
-from learned_surrogates.text._closed_form import column_steps, difference_rows, row_passes
+from learned_surrogates.text._closed_form import (
+    column_steps,
+    compiled,
+    difference_rows,
+    row_passes,
+)
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 CTC, CHARACTERS = text.CTC(LETTERS[:5]), text.PerPosition(LETTERS[:5])
@@ -571,6 +576,17 @@ def test_kernels_that_fail_are_told_of_once_and_done_without(monkeypatch):
         found = with_gradient(criterion, *arguments)
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
     criterion(*arguments)
+
+
+def test_kernels_that_fail_as_they_are_imported_are_done_without(monkeypatch):
+    def fail(_):
+        raise RuntimeError("no driver")
+
+    kernels = compiled.Compiled("row_kernels", "it fails here ({error})")
+    monkeypatch.setattr(compiled.importlib, "import_module", fail)
+    with pytest.warns(UserWarning, match=r"fails here \(RuntimeError: no driver\)"):
+        assert kernels.attempt(torch.device("cpu"), fail) is None
+    assert kernels.attempt(torch.device("cpu"), fail) is None
 
 
 @pytest.mark.skipif(no_numba, reason="no Numba")

@@ -29,10 +29,13 @@ class Compiled:
 
     @cached_property
     def module(self) -> ModuleType | None:
-        """None where its compiler is not installed."""
+        """None where its compiler is not installed, or fails as it is imported."""
         try:
             return importlib.import_module(self.name)
         except ImportError:
+            return None
+        except Exception as error:  # noqa: BLE001 - there is no one class of them
+            self._tell(error)
             return None
 
     def attempt(
@@ -47,5 +50,8 @@ class Compiled:
             raise
         except Exception as error:  # noqa: BLE001 - there is no one class of them
             self.failed_on.add(device)
-            warn(self.failing.format(error=f"{type(error).__name__}: {error}"))
+            self._tell(error)
             return None
+
+    def _tell(self, error: Exception) -> None:
+        warn(self.failing.format(error=f"{type(error).__name__}: {error}"))
