@@ -1,6 +1,7 @@
 """Losses and data small enough that a surrogate is fitted in milliseconds."""
 
 import functools
+import os
 
 import hypothesis
 import pytest
@@ -12,7 +13,9 @@ from torch import Tensor
 from learned_surrogates import LearnedSurrogateLoss, Tensors, boxes, text
 from learned_surrogates._state.packed import KEY, pack, unpack
 
+# Tests run beside one another; so do the scripts and workers that they start.
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 hypothesis.settings.register_profile(
     "suite", deadline=None, max_examples=60, derandomize=True, database=None
 )
