@@ -76,7 +76,7 @@ def compare(study: Comparison, method: str, control: str) -> tuple[str, str, str
     lower = sum(share < 1 - LEVEL for share in shares)
     above = sum(share > 1 + LEVEL for share in shares)
     change, worst = (100 * (share - 1) for share in (geometric_mean(shares), max(shares)))
-    return f"{change:+.0f} %", f"{lower} of {len(shares)}", f"{above}", f"{worst:+.1f} %"
+    return f"{round(change):+d} %", f"{lower} of {len(shares)}", f"{above}", f"{worst:+.1f} %"
 
 
 def first(folder: Path) -> list[str]:
