@@ -15,7 +15,7 @@ from torch import nn
 from torchmetrics.functional import text as functional
 
 from learned_surrogates import LearnedSurrogateLoss, MetricError, text
-from learned_surrogates._metric.calling_form import coupling
+from learned_surrogates._metric.coupling import coupling
 from learned_surrogates._metric.metric import Metric
 from learned_surrogates._metric.probe import Probe
 

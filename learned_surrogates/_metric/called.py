@@ -9,17 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .calling_form import (
-    AS_A_SAMPLE,
-    COUPLED,
-    CROSSED,
-    OF_TEXTS,
-    Form,
-    coupling,
-    crosstalk,
-    find_form,
-    told,
-)
+from .calling_form import AS_A_SAMPLE, OF_TEXTS, Form, find_form
+from .coupling import COUPLED, CROSSED, coupling, crosstalk, told
 from .error import CallingFormError, ReturnedError
 from .parameters import takes_texts
 from .probe import Answer, fault_of_all, same, varies

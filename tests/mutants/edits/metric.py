@@ -48,6 +48,16 @@ EDITS = [
         ('.to("cpu", torch.float64)', '.to("cpu", torch.float32)'),
     ),
     *of(
+        "_metric/coupling.py",
+        "test_calling_form.py test_metrics_held_wrongly.py",
+        ("if again is not None and same(first, again):", "if again is not None:"),
+        ("if len(different) >= ENOUGH_VALUES:", "if len(different) >= 1:"),
+        (
+            "values.flatten(1).mean(1) if values.ndim > 1",
+            "values.flatten(1)[:, 0] if values.ndim > 1",
+        ),
+    ),
+    *of(
         "_metric/calling_form.py",
         "test_calling_form.py test_metrics_held_wrongly.py",
         ("return shapes if count > 1 and sorted(shapes)", "return shapes if sorted(shapes)"),
@@ -55,15 +65,9 @@ EDITS = [
         ("and not probe.answers_one():", "and False:"),
         ("and not probe.answers_one():", "and True:"),
         ("two.shape[1:] == one.shape[1:]", "True"),
-        ("if again is not None and same(first, again):", "if again is not None:"),
-        ("if len(different) >= ENOUGH_VALUES:", "if len(different) >= 1:"),
         ("if same(equal[0], unequal[0]) or probe.minds_order():", "if probe.minds_order():"),
         ("if not many:", "if many:"),
         ("if looks_inside and probe.scores_batches():", "if looks_inside:"),
-        (
-            "values.flatten(1).mean(1) if values.ndim > 1",
-            "values.flatten(1)[:, 0] if values.ndim > 1",
-        ),
     ),
     *of(
         "_metric/probe.py",
