@@ -8,7 +8,7 @@ from .._metric.skip import Skip
 
 # Of what is remembered: as many names as there are fields.
 VALUES = ("prediction", "target", "error")
-DIFFERENCES = ("prediction", "target", "deviation", "difference")
+DIFFERENCES = ("prediction", "target", "noise", "width", "difference")
 
 
 def describe(core: Core, base_loss: Callable[..., Any] | None) -> str:

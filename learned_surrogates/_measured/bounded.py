@@ -40,23 +40,21 @@ class DifferenceScale:
         return believed
 
 
-def bounded_slopes(slopes: Tensor, width: Tensor, most: float) -> Tensor:
-    """Slopes that tell no more of a draw than has been measured; zero where they are not finite.
+def bounded_expansions(expansions: Tensor, most: float) -> Tensor:
+    """Expansions that tell no more of a draw than has been measured; zero where not finite.
 
-    Far from what it was fitted to, a surrogate may say anything. As slopes do not see the call's
-    draws, the gradient stays unbiased.
+    Far from what it was fitted to, a surrogate may say anything. As expansions do not see the
+    call's draws, the gradient stays unbiased.
 
     Args:
-        slopes: `(forms, n, *sample)`.
-        width: the noise's standard deviation, `(n, *sample)`.
-        most: the largest length of a slope in units of the noise, which is the standard deviation
-            of the differences that it predicts.
+        expansions: `(forms, functions, n, *sample)`.
+        most: the largest length of one, which is the standard deviation of the differences that it
+            predicts.
     """
-    slopes = slopes.where(_per_sample(slopes.flatten(2).isfinite().all(2), slopes), 0.0)
-    lengths = (slopes * width).flatten(2).norm(dim=2)
+    forms, _, n, *sample = expansions.shape
+    by_sample = expansions.transpose(1, 2).reshape(forms, n, -1)
+    lengths = by_sample.norm(dim=2)
     shares = torch.where(lengths > most, most / lengths, 1.0)
-    return slopes * _per_sample(shares, slopes)
-
-
-def _per_sample(values: Tensor, slopes: Tensor) -> Tensor:
-    return values.view(*values.shape, *[1] * (slopes.ndim - 2))
+    finite = by_sample.isfinite().all(2)
+    shape = (forms, 1, n, *[1] * len(sample))
+    return (expansions * shares.view(shape)).where(finite.view(shape), 0.0)

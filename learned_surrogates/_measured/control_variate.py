@@ -1,4 +1,4 @@
-"""What a slope is worth as a control variate, by what draws said that it had not seen."""
+"""What is worth how much as a control variate, by what draws said that it had not seen."""
 
 import math
 
@@ -9,20 +9,23 @@ from torch import Tensor
 MOMENTUM = 0.02
 # Calls without any measurement from which on what was learned counts for less and less.
 PATIENCE = 50
+# Of slopes and waves that tell the same, no two weights can be found.
+ALIKE = 1e-4
 
 
 class ControlVariate:
-    r"""Regresses measured differences d on those h that slopes predict, for several slopes.
+    r"""Weighs what slopes and waves predict of measured differences d, for several slopes.
 
-    What is handed back is :math:`c\,g + (d - c\,h)\,\epsilon / w`, where
-    :math:`h = \langle w g, \epsilon \rangle` and :math:`\epsilon` is normal, of n numbers. As
-    :math:`E[h\,\epsilon] = w g`, its noise (the trace of its covariance, in units of the width) is
+    What is handed back is :math:`c\,g + (d - c\,l - u\,v)\,\epsilon / w`, where :math:`\epsilon` is
+    normal, of n numbers, :math:`l = \langle w g, \epsilon \rangle`, and the waves v correlate with
+    none of these numbers (see `expansion`). As :math:`E[l\,\epsilon] = w g`, its noise (the trace
+    of its covariance, in units of the width) is
 
-    .. math:: E[d^2 |\epsilon|^2] - |E[d\,\epsilon]|^2
-              - 2 c\, E[(|\epsilon|^2 - 1)\, d h] + c^2\, E[(|\epsilon|^2 - 1)\, h^2]
+    .. math:: E[(d - c\,l - u\,v)^2 |\epsilon|^2] - |E[d\,\epsilon]|^2
+              + 2 c\, E[d\,l] - c^2\, E[l^2]
 
-    and it is least not at the regression of d on h, but where both are weighed by
-    :math:`|\epsilon|^2 - 1`. Of many numbers that is nearly the same; of one or two it is not: a
+    and it is least not at the regression of d on l, but where squares and products of l are weighed
+    by :math:`|\epsilon|^2 - 1`. Of many numbers that is nearly the same; of one or two it is not: a
     metric in steps grows no further where a draw is far, and there the slope says too much.
 
     Args:
@@ -32,28 +35,37 @@ class ControlVariate:
 
     def __init__(self, count: int, device: torch.device, numbers: float = math.inf):
         self.numbers = numbers
-        #: Running means, `(slopes, 5)`: of d h and h h; and weighed, of d h, h h and d d.
-        self.sums = torch.zeros(count, 5, dtype=torch.float32, device=device)
+        #: Running means, `(slopes, 8)`: of d l and l l; and weighed, of d l, l l, d v, v v, l v
+        #: and d d.
+        self.sums = torch.zeros(count, 8, dtype=torch.float32, device=device)
         #: Calls since the last measurement.
         self.age = 0
 
-    def take(self, differences: Tensor, predicted: Tensor, squares: Tensor | None = None) -> None:
+    def take(
+        self,
+        differences: Tensor,
+        predicted: Tensor,
+        squares: Tensor | None = None,
+        waves: Tensor | None = None,
+    ) -> None:
         """Takes what a call's draws said.
 
         Args:
             differences: d, `(n,)`.
-            predicted: what the slopes made of them, h, `(slopes, n)`.
+            predicted: what the slopes made of them, l, `(slopes, n)`.
             squares: means of the noise's squares, :math:`|\\epsilon|^2 / n`, `(n,)`; None is 1.
+            waves: what the waves made of them, v, `(slopes, n)`; None is 0.
         """
         self.age = 0
+        v = torch.zeros_like(predicted) if waves is None else waves
         d = differences.to(predicted)
-        usable = d.isfinite() & predicted.isfinite().all(0)
-        d, h = d.where(usable, 0.0), predicted.where(usable, 0.0)
+        usable = d.isfinite() & (predicted + v).isfinite().all(0)
+        d, line, v = (part.where(usable, 0.0) for part in (d, predicted, v))
         m = torch.ones_like(d) if squares is None else squares.to(d)
-        weights = m - 1 / self.numbers
-        dh, hh = d * h, h.square()
-        of_d = (m @ d.square()).expand(len(h))
-        new = torch.stack([dh.sum(1), hh.sum(1), dh @ weights, hh @ weights, of_d], 1)
+        dl, ll, less = d * line, line.square(), m - 1 / self.numbers
+        weighed = [dl @ less, ll @ less, (d * v) @ m, v.square() @ m, (line * v) @ m]
+        of_d = (m @ d.square()).expand(len(line))
+        new = torch.stack([dl.sum(1), ll.sum(1), *weighed, of_d], 1)
         new = new / usable.sum().clamp(min=1)
         # One wild sample must not spoil the sums for good.
         self.sums = torch.where(
@@ -62,15 +74,16 @@ class ControlVariate:
 
     @property
     def weights(self) -> Tensor:
-        """The coefficients c that leave least noise, 0 to 1, `(slopes,)`."""
-        _, _, dh, hh, _ = self.sums.unbind(1)
-        return _share(dh, hh) * self._fresh
+        """The coefficients c and u that leave least noise, 0 to 1, `(2, slopes)`."""
+        found = self._least_noise
+        # Towards the least there is, there is less and less.
+        return (found / found.amax(0).clamp(min=1)).clamp(min=0) * self._fresh
 
     @property
     def confirmed(self) -> Tensor:
-        """How far slopes are the gradient itself, 0 to 1, `(slopes,)`: the regression of d on h."""
-        dh, hh, *_ = self.sums.unbind(1)
-        return _share(dh, hh) * self._fresh
+        """How far slopes are the gradient itself, 0 to 1, `(slopes,)`: the regression of d on l."""
+        dl, ll, *_ = self.sums.unbind(1)
+        return _share(dl, ll) * self._fresh
 
     @property
     def _fresh(self) -> float:
@@ -78,16 +91,27 @@ class ControlVariate:
         return float((1 - MOMENTUM) ** max(0, self.age - PATIENCE))
 
     @property
+    def _least_noise(self) -> Tensor:
+        """c and u without bounds; where both are no good, c alone."""
+        _, _, dl, ll, dv, vv, lv, _ = self.sums.unbind(1)
+        apart = ll * vv - lv.square()
+        c, u = dl * vv - dv * lv, dv * ll - dl * lv
+        both = (apart > ALIKE * ll * vv) & (c > 0) & (u > 0)
+        alone = torch.stack([torch.where(ll > 0, dl / ll, 0.0), torch.zeros_like(dl)])
+        return torch.where(both, torch.stack([c, u]) / apart, alone)
+
+    @property
     def r2(self) -> Tensor:
-        """Shares of the gradient's noise that the slopes take away, `(slopes,)`.
+        """Shares of the gradient's noise that slopes and waves take away, `(slopes,)`.
 
         1 leaves none, 0 all; below 0 is the share that the opposite slope would take.
         """
-        product, square, dh, hh, dd = self.sums.unbind(1)
+        product, square, dl, _, dv, _, _, dd = self.sums.unbind(1)
         # The squared mean is at least what the slopes themselves have of it.
         mean = torch.where(square > 0, product.square() / square, 0.0) / self.numbers
-        noise = hh * (dd - mean)
-        return torch.where(noise > 0, dh * dh.abs() / noise, 0.0).clamp(-1, 1)
+        c, u = self._least_noise
+        taken = c * dl.abs() + u * dv
+        return torch.where(dd > mean, taken / (dd - mean), 0.0).clamp(-1, 1)
 
     def to(self, device: torch.device) -> None:
         self.sums = self.sums.to(device)

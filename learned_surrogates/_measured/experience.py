@@ -62,7 +62,7 @@ class Experience:
         z: Tensor,
         deviations: Tensor,
         width: Tensor,
-        slopes: Tensor | None,
+        expansions: Tensor | None,
         target: Tensor | None,
         slope: Slope,
         random: torch.Generator,
@@ -74,7 +74,7 @@ class Experience:
             z: the batch's predictions, `(batch, *sample)`.
             deviations: of the draws, `(pairs, batch, *sample)`.
             width: of the noise, to be broadcast to a sample.
-            slopes: of the surrogate's forms at z, `(forms, batch, *sample)`.
+            expansions: of the surrogate's forms at z, `(forms, functions, batch, *sample)`.
             target: `(batch, ...)`; None if the surrogate cannot see it.
             slope: the surrogate.
             random: chooses what is remembered where there is much.
@@ -89,7 +89,7 @@ class Experience:
         if not usable.all():
             chosen = send(usable.nonzero()[:, 0], z.device)
             z, deviations = z[chosen], deviations[:, chosen]
-            slopes = None if slopes is None else slopes[:, chosen]
+            expansions = None if expansions is None else expansions[:, :, chosen]
             target = None if target is None else target[chosen]
         samples, target = as_samples(z, target, self.outputs)
         if target is None:
@@ -99,13 +99,13 @@ class Experience:
         rows: Rows = (
             _repeated(samples, pairs, 0),
             _repeated(target, pairs, 0),
-            deviations.reshape(-1, *samples.shape[1:]),
+            (deviations / width).reshape(-1, *samples.shape[1:]),
+            width.expand_as(deviations).reshape(-1, *samples.shape[1:]),
             send(differences, z).flatten(),
         )
-        if slopes is not None:
-            by_sample = slopes.reshape(len(slopes), *samples.shape)
-            squares = (deviations / width).square().reshape(len(rows[0]), -1).mean(1)
-            slope.take(rows[3], rows[2], _repeated(by_sample, pairs, 1), squares)
+        if expansions is not None:
+            by_sample = expansions.reshape(*expansions.shape[:2], *samples.shape)
+            slope.take(rows[4], rows[2], _repeated(by_sample, pairs, 2))
         if not slope.unsuited and slope.given != "none":
             self._remember(rows, random)
 
@@ -114,7 +114,7 @@ class Experience:
         self._sizes += differences[differences != 0].abs().tolist()
         if len(self._sizes) < FEWEST_LOADED:
             return
-        known = self.replay.oldest_first()[3] if self.replay.size else torch.zeros(0, device="cpu")
+        known = self.replay.oldest_first()[4] if self.replay.size else torch.zeros(0, device="cpu")
         known = known[known != 0].abs()
         usual = known.median().item() if len(known) else self.size.mean
         ratio = statistics.median(self._sizes) / usual
@@ -130,8 +130,8 @@ class Experience:
         """Differences at random; None where there are none."""
         if not self.replay.size:
             return None
-        z, target, deviations, differences = self.replay.sample(count, random)
-        return z, target, deviations, differences
+        z, target, noise, width, differences = self.replay.sample(count, random)
+        return z, target, noise, width, differences
 
     def _remember(self, rows: Rows, random: torch.Generator) -> None:
         fields = self.replay.fields
@@ -169,10 +169,10 @@ class Experience:
         if not replayed:
             return []
         fields = [tuple(replayed[key].shape[1:]) for key in sorted(replayed)]
-        if len(fields) != 4 or len({len(field) for field in replayed.values()}) != 1:
-            return ["replay must have four fields of as many samples"]
-        if fields[0] != fields[2] or fields[3]:
-            return ["replay.2 must have the shape of replay.0, and replay.3 none"]
+        if len(fields) != 5 or len({len(field) for field in replayed.values()}) != 1:
+            return ["replay must have five fields of as many samples"]
+        if not fields[0] == fields[2] == fields[3] or fields[4]:
+            return ["replay.2 and replay.3 must have the shape of replay.0, and replay.4 none"]
         seen = [tuple(state[key].tolist()) for key in ("z_shape", "target_shape") if key in state]
         if seen and seen != fields[:2]:
             return ["replay must have samples of z_shape and target_shape"]
@@ -197,5 +197,5 @@ def _repeated(samples: Tensor, times: int, dim: int) -> Tensor:
 
 
 def _of(rows: Rows, chosen: Tensor) -> Rows:
-    z, target, deviations, differences = rows
-    return z[chosen], target[chosen], deviations[chosen], differences[chosen]
+    z, target, noise, width, differences = rows
+    return z[chosen], target[chosen], noise[chosen], width[chosen], differences[chosen]

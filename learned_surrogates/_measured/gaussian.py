@@ -14,7 +14,7 @@ from .._recipe import Recipe
 from .._state.tensors import Faults, as_tensor, check_shapes, negative, not_finite
 from .._task import Task
 from . import slope_state
-from .bounded import bounded_slopes
+from .bounded import bounded_expansions
 from .draws import AntitheticPairs, as_samples, draw, half_differences
 from .experience import Experience
 from .score_function import measured_gradient
@@ -23,19 +23,26 @@ from .smoothing import Smoothing
 
 
 class GaussianDraws(Draws):
-    """Antithetic pairs around predictions, and the surrogate's slopes there."""
+    """Antithetic pairs around predictions, and what the surrogate tells there."""
 
     def __init__(
-        self, batch: Batch, noise: AntitheticPairs, slopes: Tensor | None, estimator: "Gaussian"
+        self,
+        batch: Batch,
+        noise: AntitheticPairs,
+        expansions: Tensor | None,
+        estimator: "Gaussian",
     ):
         self.noise = noise
         self.pairs = noise.pairs
         self.target = shown(batch.target)
         nothing = torch.zeros(0, device=noise.z.device)
-        told = nothing if slopes is None else slopes
+        told = nothing if expansions is None else expansions
         self.seen = noise.z, noise.deviations, noise.width, told, batch.target
-        self._slope = None if slopes is None else slopes[estimator.slope.best]
-        self._weight, self._confirmed = estimator.slope.weight, estimator.slope.confirmed
+        self._slope = self._weighed = None
+        if expansions is not None:
+            self._slope = expansions[estimator.slope.best, 0] / noise.width
+            self._weighed = estimator.slope.weighed(expansions)
+        self._confirmed = estimator.slope.confirmed
         outputs = estimator.outputs_of(noise.z) or torch.Size()
         #: Values a sample that the metric has.
         self._count = max(1, outputs.numel())
@@ -46,7 +53,7 @@ class GaussianDraws(Draws):
         return self._confirmed * self._slope / self._count, float(self._confirmed)
 
     def gradient(self, measured: Measurement) -> tuple[Tensor, Tensor]:
-        return measured_gradient(measured, self.noise, self._slope, self._weight)
+        return measured_gradient(measured, self.noise, self._weighed)
 
 
 class Gaussian(Estimator[Any]):
@@ -91,7 +98,7 @@ class Gaussian(Estimator[Any]):
 
     def draw(self, batch: Batch, count: int) -> GaussianDraws:
         noise = draw(self.task, batch, self._width(batch), count, self.random)
-        return GaussianDraws(batch, noise, self._slopes(noise.z, batch), self)
+        return GaussianDraws(batch, noise, self._expansions(noise.z, batch), self)
 
     def sample_with_score(self, batch: Batch, random: torch.Generator) -> tuple[Any, Any, Tensor]:
         noise = draw(self.task, batch, self._width(batch), 2, random)
@@ -110,13 +117,13 @@ class Gaussian(Estimator[Any]):
         self.slope.try_out(*as_samples(draws.noise.z, draws.target, outputs))
 
     def observe(self, measured: Measurement, seen: Context) -> None:
-        z, deviations, width, slopes, target = seen
+        z, deviations, width, expansions, target = seen
         self.experience.observe(
             measured,
             z,
             deviations,
             width,
-            slopes if len(slopes) else None,
+            expansions if len(expansions) else None,
             shown(target),
             self.slope,
             self.random,
@@ -137,18 +144,19 @@ class Gaussian(Estimator[Any]):
         known = self.experience.outputs
         return None if known is None or len(known) >= z.ndim else z.shape[1 : 1 + len(known)]
 
-    def _slopes(self, z: Tensor, batch: Batch) -> Tensor | None:
-        """Slopes of the surrogate's forms, `(forms, *z.shape)`; None where there are none."""
+    def _expansions(self, z: Tensor, batch: Batch) -> Tensor | None:
+        """Of the surrogate's forms, `(forms, functions, *z.shape)`; None where there are none."""
         outputs = self.outputs_of(z)
         if outputs is None:
             return None
         samples, target = as_samples(z, shown(batch.target), outputs)
         if target is None or not self.slope.fits(samples, target):
             return None
-        slopes = self.slope.slopes(samples, target)
-        width = self.smoothing.width(z).expand(z.shape)
-        width, _ = as_samples(width, None, outputs)
-        return bounded_slopes(slopes, width, self.experience.size.most).view(-1, *z.shape)
+        width, _ = as_samples(self.smoothing.width(z).expand(z.shape), None, outputs)
+        told = bounded_expansions(
+            self.slope.expansions(samples, target, width), self.experience.size.most
+        )
+        return told.view(*told.shape[:2], *z.shape)
 
     # What is learned
 

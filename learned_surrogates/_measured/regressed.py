@@ -131,7 +131,7 @@ class Regressed(Estimator[BatchType]):
     def weight(self) -> float:
         if self.follows:
             return 1.0
-        return float(self.control.weights[0]) if self.updates else 0.0
+        return float(self.control.weights[0, 0]) if self.updates else 0.0
 
     @property
     def verdict(self) -> str:

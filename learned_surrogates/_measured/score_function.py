@@ -6,23 +6,29 @@ from torch import Tensor
 from .._evaluation.measurement import Measurement
 from .._support.transfer import send
 from .draws import AntitheticPairs, by_output, half_differences
+from .expansion import basis
 
 
 def estimate(
-    differences: Tensor, deviations: Tensor, width: Tensor, slope: Tensor | None, weight: Tensor
+    differences: Tensor,
+    deviations: Tensor,
+    width: Tensor,
+    slope: Tensor | None,
+    told: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     r"""The measured gradient and the part of it that a slope tells, for each sample.
 
     With :math:`s = z \pm w \epsilon` and half differences
     :math:`d = (e(z + w \epsilon) - e(z - w \epsilon)) / 2`, the mean of :math:`d \epsilon / w` is
     the gradient of :math:`E[e(s)]` (antithetic score function). For *any* vector g that does not
-    see these draws, :math:`\langle g, s - z \rangle` has the gradient g, so that
+    see these draws, :math:`\langle g, s - z \rangle` has the gradient g, and so has each h that is
+    this and odd functions of the noise which correlate with none of its numbers (see `expansion`),
+    so that
 
-    .. math:: c\,g + (d - c \langle g, w \epsilon \rangle)\, \epsilon / w
+    .. math:: g + (d - h)\, \epsilon / w
 
-    has the same mean for every g and c, and varies the less, the better c g tells d: a linear
-    control variate (LAX of Grathwohl et al., ICLR 2018, with a control whose own gradient is
-    exact).
+    has the same mean for every g and h, and varies the less, the better h tells d: a control
+    variate (LAX of Grathwohl et al., ICLR 2018, with a control whose own gradient is exact).
 
     Args:
         differences: d, `(pairs, batch, outputs)`, one value for each group of the prediction's
@@ -30,15 +36,15 @@ def estimate(
         deviations: w times noise, `(pairs, batch, outputs, numbers)`.
         width: w, to be broadcast to `(outputs, numbers)`.
         slope: g, `(batch, outputs, numbers)`; None is 0.
-        weight: c, `()`.
+        told: h, as large as the differences; None is 0, and so is the slope.
 
     Returns:
-        c g, and what the draws correct it by: `(batch, outputs, numbers)` each.
+        g, and what the draws correct it by: `(batch, outputs, numbers)` each.
     """
     known = torch.zeros_like(deviations[0])
-    if slope is not None:
-        known = weight * slope
-        differences = differences - (known * deviations).sum(-1)
+    if slope is not None and told is not None:
+        known = slope
+        differences = differences - told
     score = deviations / width.square()
     return known, (differences[..., None] * score).mean(0)
 
@@ -51,8 +57,7 @@ def centred(values: Tensor) -> Tensor:
 def measured_gradient(
     measured: Measurement,
     draws: AntitheticPairs,
-    slope: Tensor | None,
-    weight: Tensor,
+    expansion: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """The gradient of each sample's expected error: what the slope tells, and what corrects it.
 
@@ -62,8 +67,8 @@ def measured_gradient(
     Args:
         measured: what the metric said of the draws.
         draws: around the batch's predictions.
-        slope: the surrogate's at the predictions, `(batch, *sample)`; None without one.
-        weight: the control variate's coefficient, `()`.
+        expansion: the surrogate's at the predictions, each function weighed,
+            `(functions, batch, *sample)`; None without one.
 
     Returns:
         Two gradients `(batch, *sample)`, whose sum is unbiased.
@@ -73,13 +78,18 @@ def measured_gradient(
     count = max(1, outputs.numel())
     differences = half_differences(measured.values).reshape(pairs, -1, count)
     differences, stands_for = measured.stand_in(differences)
-    told, rest = estimate(
+    slope = told = None
+    if expansion is not None:
+        slope = by_output(expansion[0] / draws.width, outputs, 1)
+        functions = basis(draws.deviations / draws.width, len(expansion))
+        told = by_output((expansion[:, None] * functions).sum(0), outputs, 2).sum(-1)
+    known, rest = estimate(
         send(differences, z),
         by_output(draws.deviations, outputs, 2),
         by_output(draws.width.expand(z.shape[1:])[None], outputs, 1)[0],
-        None if slope is None else by_output(slope, outputs, 1),
-        weight,
+        slope,
+        told,
     )
     weights = send(stands_for, z)[:, None, None] / count
     rest = torch.where(weights > 0, weights * rest, 0.0)
-    return told.reshape(z.shape) / count, rest.reshape(z.shape)
+    return known.reshape(z.shape) / count, rest.reshape(z.shape)

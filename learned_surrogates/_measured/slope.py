@@ -5,15 +5,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .._contract import hooks
 from .._learning.gradient_step import adam, apply_gradients, follow_parameters, seeded
 from .._learning.sync import Sync
 from .._support.isolated import isolated
 from .control_variate import ControlVariate
+from .expansion import Expansion, basis
 from .forms import build, suited
 
 # Differences by which forms are standardised, and before which there is nothing to fit.
-FEWEST_ROWS = 256
+FEWEST_ROWS = 64
 # Numbers of predictions whose slopes are found at once.
 MOST_NUMBERS = 2**14
 # Gradient steps at the beginning.
@@ -26,8 +26,8 @@ EAGER = 200
 LEAST_R2 = 0.02
 REST = 1000
 
-#: Predictions, targets, deviations, half differences, as many of each.
-Rows = tuple[Tensor, Tensor, Tensor, Tensor]
+#: Predictions, targets, noise, its standard deviation, half differences, as many of each.
+Rows = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 #: Of a sample of z and of one of y.
 Shapes = tuple[torch.Size, torch.Size]
 
@@ -35,9 +35,10 @@ Shapes = tuple[torch.Size, torch.Size]
 class Slope:
     r"""Forms S(z, y), side by side at first, of which the best stays.
 
-    Fitted to measured differences: with deviations :math:`\delta = w \epsilon` and half differences
-    d, by :math:`(\langle \partial S / \partial z, \delta \rangle - d)^2` (explicit gradient
-    learning: Sarafian et al., ICML 2020). A fit of values says little of slopes.
+    Fitted to measured half differences d: with deviations :math:`\delta = w \epsilon`, by
+    :math:`(\langle \partial S / \partial z, \delta \rangle + waves - d)^2` (explicit gradient
+    learning: Sarafian et al., ICML 2020; for the waves see `expansion`). A fit of values says
+    little of slopes.
 
     Args:
         given: a form's name, a module `S(z, y) -> (batch,)`, or "auto".
@@ -85,7 +86,13 @@ class Slope:
     @property
     def weight(self) -> Tensor:
         """The control variate's coefficient c, `()`; 0 without a form."""
-        return self.control.weights[self.best] if self.forms else torch.zeros_like(self.scale)
+        return self.control.weights[0, self.best] if self.forms else torch.zeros_like(self.scale)
+
+    def weighed(self, expansions: Tensor) -> Tensor:
+        """The followed form's of the forms' expansions, as far as draws are corrected by it."""
+        of_slope, of_waves = self.control.weights[:, self.best]
+        slope, *waves = expansions[self.best]
+        return torch.stack([of_slope * slope, *(of_waves * wave for wave in waves)])
 
     @property
     def confirmed(self) -> Tensor:
@@ -121,7 +128,8 @@ class Slope:
         with isolated(self.device), torch.enable_grad():
             few = z[:2].detach().requires_grad_()
             try:
-                self._slope(form.to(self.device), few, y[:2], create_graph=False)
+                expansion = Expansion(form, few, y[:2]).to(self.device)
+                expansion(few, y[:2], torch.ones_like(few), self.scale)
             except Exception as error:
                 error.add_note(
                     f"The surrogate, {type(form).__name__}, was called with z {tuple(few.shape)} "
@@ -133,7 +141,7 @@ class Slope:
 
     def make(self, rows: Rows) -> None:
         """Makes the forms that may serve, by the first differences."""
-        z, y, _, differences = rows
+        z, y, _, _, differences = rows
         names: Sequence[str] = (str(self.given),)
         if isinstance(self.given, nn.Module):
             names = ("given",)
@@ -144,7 +152,8 @@ class Slope:
             self.unsuited = True
             return
         with isolated(self.device), seeded(self.seed):
-            forms = nn.ModuleList(self._form(name, z.cpu().float(), y.cpu()) for name in names)
+            z, y = z.cpu().float(), y.cpu()
+            forms = nn.ModuleList(Expansion(self._form(name, z, y), z, y) for name in names)
         self._attach(forms, names, (z.shape[1:], y.shape[1:]))
         scale = differences.float().std(correction=0)
         self.scale = scale.where(scale > 0, 1.0).to(self.device)
@@ -152,18 +161,19 @@ class Slope:
     def rebuild(self, names: Sequence[str], shapes: Shapes) -> None:
         """Makes forms for samples of these shapes, whose weights are to be loaded."""
         forms = self.imagined(names, shapes)
-        if not isinstance(self.given, nn.Module):
-            forms.to_empty(device="cpu")
+        for expansion in forms:
+            assert isinstance(expansion, Expansion)
+            own = expansion.waves if isinstance(self.given, nn.Module) else expansion
+            if own is not None:
+                own.to_empty(device="cpu")
         self._attach(forms, names, shapes)
 
     def imagined(self, names: Sequence[str], shapes: Shapes) -> nn.ModuleList:
         """Forms without memory, so that no shape is too large to be asked about."""
-        if isinstance(self.given, nn.Module):
-            return nn.ModuleList([self.given])
         with isolated(torch.device("cpu")), torch.device("meta"):
             z = torch.zeros(1, *shapes[0], dtype=torch.float32)
             y = torch.zeros(1, *shapes[1], dtype=torch.int64)
-            return nn.ModuleList(build(name, z, y) for name in names).float()
+            return nn.ModuleList(Expansion(self._form(name, z, y), z, y) for name in names)
 
     def afresh(self) -> "Slope":
         """Another one with the same settings, where this one lives."""
@@ -177,35 +187,39 @@ class Slope:
         self.control = ControlVariate(len(names), self.device, shapes[0].numel())
         self.optimizer = adam(self.forms, self.learning_rate)
 
-    def slopes(self, z: Tensor, y: Tensor) -> Tensor:
-        """dS/dz of every form, `(forms, *z.shape)`, detached."""
+    def expansions(self, z: Tensor, y: Tensor, width: Tensor) -> Tensor:
+        """What every form tells, `(forms, functions, *z.shape)`, detached (see `Expansion`).
+
+        Args:
+            z: predictions `(n, ...)`.
+            y: targets `(n, ...)`.
+            width: the noise's standard deviation, as large as z.
+        """
         # Part by part: a net's layers are many times as large as what goes in. Of the user's own
         # net it is not known whether it looks at a whole batch, to normalise it say.
         own = isinstance(self.given, nn.Module)
         rows = max(1, len(z) if own else MOST_NUMBERS // max(1, z[:1].numel()))
-        parts = zip(z.detach().split(rows), y.split(rows))
-        return torch.cat([self._slopes_of(*part) for part in parts], dim=1)
+        parts = zip(z.detach().split(rows), y.split(rows), width.split(rows))
+        return torch.cat([self._expand(*part) for part in parts], dim=2)
 
-    def _slopes_of(self, z: Tensor, y: Tensor) -> Tensor:
+    def _expand(self, z: Tensor, y: Tensor, width: Tensor) -> Tensor:
         with torch.enable_grad():
             z = z.requires_grad_()
-            found = [self._slope(form, z, y, create_graph=False) for form in self.forms]
-        return torch.stack([slope.detach() for slope in found])
+            found = [form(z, y, width, self.scale) for form in self.forms]
+        return torch.stack([each.detach() for each in found])
 
-    def take(
-        self, differences: Tensor, deviations: Tensor, slopes: Tensor, squares: Tensor
-    ) -> None:
+    def take(self, differences: Tensor, noise: Tensor, expansions: Tensor) -> None:
         """Judges the forms by differences `(n,)` that they were not fitted to.
 
         Args:
             differences: d, `(n,)`.
-            deviations: `(n, ...)`.
-            slopes: of the forms at the predictions, `(forms, n, ...)`.
-            squares: means of the noise's squares over a sample's numbers, `(n,)`.
+            noise: standard normal, `(n, ...)`.
+            expansions: of the forms at the predictions, `(forms, functions, n, ...)`.
         """
-        if len(slopes) == len(self.forms):
-            predicted = (slopes * deviations).flatten(2).sum(2)
-            self.control.take(differences, predicted, squares)
+        if len(expansions) == len(self.forms):
+            told = (expansions * basis(noise, expansions.shape[1])).flatten(3).sum(3)
+            squares = noise.square().flatten(1).mean(1)
+            self.control.take(differences, told[:, 0], squares, told[:, 1:].sum(1))
 
     def fit(self, rows: Rows | None) -> None:
         """One gradient step on differences, together with the other processes."""
@@ -284,20 +298,11 @@ class Slope:
         self.resting = False
 
     def _objective(self, rows: Rows) -> Tensor:
-        z, y, deviations, differences = rows
+        z, y, noise, width, differences = rows
         z = z.requires_grad_()
         loss = torch.zeros_like(self.scale)
         for form in self.forms:
-            slope = self._slope(form, z, y, create_graph=True)
-            predicted = (slope * deviations).flatten(1).sum(1)
+            told = form(z, y, width, self.scale, create_graph=True)
+            predicted = (told * basis(noise, len(told))).flatten(2).sum((0, 2))
             loss = loss + ((predicted - differences) / self.scale).square().mean()
         return loss
-
-    def _slope(self, form: nn.Module, z: Tensor, y: Tensor, *, create_graph: bool) -> Tensor:
-        dtype = next((p.dtype for p in form.parameters() if p.is_floating_point()), z.dtype)
-        value = form(z.to(dtype), y.to(dtype) if y.is_floating_point() else y)
-        value = hooks.surrogate_value(value, z)
-        (slope,) = torch.autograd.grad(
-            self.scale * value.sum(), z, create_graph=create_graph, materialize_grads=True
-        )
-        return slope

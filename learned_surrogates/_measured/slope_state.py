@@ -61,7 +61,7 @@ def shapes(state: dict[str, Tensor], *, made: bool) -> Shapes:
     forms = state.get("forms", torch.zeros((), device="cpu"))
     count = len(forms) if forms.ndim == 1 else ANY
     of_samples = {"z_shape": (ANY,), "target_shape": (ANY,)}
-    return {"slope": COUNTS, "forms": (ANY,), "scale": (), "sums": (count, 5)} | of_samples
+    return {"slope": COUNTS, "forms": (ANY,), "scale": (), "sums": (count, 8)} | of_samples
 
 
 def load(state: dict[str, Tensor], slope: Slope) -> tuple[Slope, Faults]:

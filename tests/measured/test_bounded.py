@@ -11,7 +11,7 @@ from within import core_of, replay_of
 
 from learned_surrogates import Batch, LearnedSurrogateLoss, MetricError, Skip, Workers
 from learned_surrogates._diagnosis.measured_pictures import _limits
-from learned_surrogates._measured.bounded import DifferenceScale, bounded_slopes
+from learned_surrogates._measured.bounded import DifferenceScale, bounded_expansions
 from learned_surrogates._measured.quality import Quality
 from learned_surrogates._measured.smoothing import Smoothing
 
@@ -61,7 +61,7 @@ def test_a_surrogate_survives_one_value_of_a_million():
         assert criterion.stats["surrogate/weight"] > 0.9
     assert r2[False] > 0.95
     assert r2[True] > 0.85
-    assert replay_of(criterion).oldest_first()[3].abs().max() < 20
+    assert replay_of(criterion).oldest_first()[4].abs().max() < 20
 
 
 def test_one_wild_output_hardly_widens_the_noise():
@@ -118,12 +118,12 @@ def test_an_axis_leaves_wild_values_out():
 
 
 def test_a_slope_tells_no_more_of_a_draw_than_was_measured():
-    slopes = torch.tensor([[[3.0, 4.0], [0.3, 0.4], [math.nan, 1.0], [math.inf, 0.0]]])
-    width = torch.tensor([2.0, 2.0]).expand(4, 2)
-    bounded = bounded_slopes(slopes, width, most=5.0)
-    torch.testing.assert_close(
-        bounded, torch.tensor([[[1.5, 2.0], [0.3, 0.4], [0.0, 0.0], [0.0, 0.0]]])
-    )
+    pull = torch.tensor([[6.0, 0.0], [0.6, 0.0], [math.nan, 1.0], [math.inf, 0.0]])
+    waves = torch.tensor([[0.0, 8.0], [0.0, 0.8], [0.0, 0.0], [0.0, 0.0]])
+    bounded = bounded_expansions(torch.stack([pull, waves])[None], most=5.0)
+    whole, none = torch.tensor([[0.5], [1.0]]), torch.zeros(2, 2)
+    for found, given in zip(bounded[0], (pull, waves), strict=True):
+        torch.testing.assert_close(found, torch.cat([whole * given[:2], none]))
 
 
 @pytest.mark.parametrize("regime", ["near", "far", "huge"])
@@ -195,7 +195,9 @@ def test_what_is_handed_back_unmeasured_has_the_weight_that_it_earned():
     gradients = []
     for weight in (1.0, 0.5):
         one = copy.deepcopy(criterion)
-        core_of(one).estimator.slope.control.sums = torch.tensor([[weight, 1.0, weight, 1.0, 1.0]])
+        core_of(one).estimator.slope.control.sums = torch.tensor(
+            [[weight, 1.0, weight, 1.0, 0.0, 0.0, 0.0, 1.0]]
+        )
         gradients.append(step(one, batch(40))[1])
     assert gradients[0].any()
     torch.testing.assert_close(gradients[1], 0.5 * gradients[0])

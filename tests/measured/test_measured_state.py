@@ -134,7 +134,7 @@ def test_a_wrong_shape_is_named(key):
 def test_remembered_slopes_have_the_shape_of_what_they_are_of(shape):
     state = saved_state()
     state["replay.2"] = torch.ones(len(state["replay.0"]), *shape)
-    loaded_with_fault(state, "replay.2 must have the shape of replay.0")
+    loaded_with_fault(state, "replay.2 and replay.3 must have the shape of replay.0")
 
 
 @pytest.mark.parametrize(

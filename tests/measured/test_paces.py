@@ -19,14 +19,17 @@ from learned_surrogates._metric.metric import Metric
 def test_the_regression_moves_by_a_fiftieth_a_call():
     control = ControlVariate(2, torch.device("cpu"))
     d, h = torch.tensor([1.0, -2.0, math.nan]), torch.tensor([[2.0, -2.0, 1.0], [0.5, 0.0, 1.0]])
-    sums = torch.zeros(2, 5)
+    sums = torch.zeros(2, 8)
     for _ in range(3):
         control.take(d, h)
-        # Means over the two differences that are numbers: d h, h h; as weights are 1 the same; d d.
-        new = torch.tensor([[6.0, 8.0, 6.0, 8.0, 5.0], [0.5, 0.25, 0.5, 0.25, 5.0]]) / 2
+        # Means over the two differences that are numbers: d l, l l; as weights are 1 the same;
+        # without waves, zeros; d d.
+        of_slopes = torch.tensor([[6.0, 8.0], [0.5, 0.25]]) / 2
+        none, of_d = torch.zeros(2, 3), torch.full((2, 1), 2.5)
+        new = torch.cat([of_slopes, of_slopes, none, of_d], 1)
         sums = sums + (new - sums) / 50
         torch.testing.assert_close(control.sums, sums)
-    torch.testing.assert_close(control.weights, torch.tensor([0.75, 1.0]))  # 6 / 8; 2, bounded
+    torch.testing.assert_close(control.weights[0], torch.tensor([0.75, 1.0]))  # 6 / 8; 2, bounded
     torch.testing.assert_close(control.r2, torch.tensor([36 / 40, 0.25 / 1.25]))
 
 
@@ -35,9 +38,9 @@ def test_confidence_falls_from_the_fiftieth_call_on_and_is_back_with_the_first_v
     control.take(torch.ones(4), torch.ones(1, 4))
     for age, expected in ((49, 1.0), (50, 1.0), (51, 0.98), (150, 0.98**100)):
         control.age = age
-        torch.testing.assert_close(control.weights, torch.tensor([expected]))
+        torch.testing.assert_close(control.weights[0], torch.tensor([expected]))
     control.take(torch.ones(4), torch.ones(1, 4))
-    torch.testing.assert_close(control.weights, torch.ones(1))
+    torch.testing.assert_close(control.weights[0], torch.ones(1))
 
 
 def test_spreads_are_plain_means_for_fifty_calls_and_running_ones_then():
@@ -76,7 +79,7 @@ def test_a_slope_that_leads_the_wrong_way_has_a_negative_r2():
     control = ControlVariate(1, torch.device("cpu"))
     control.take(torch.tensor([1.0, -1.0]), torch.tensor([[-1.0, 1.0]]))
     assert float(control.r2) == -1
-    assert float(control.weights) == 0
+    assert float(control.weights[0]) == 0
 
 
 def test_the_signal_is_a_running_share_of_differences():

@@ -23,8 +23,7 @@ def criterion():
 def test_slopes_of_forms_that_are_no_more_judge_none(criterion):
     slope = slope_of(criterion)
     before = slope.control.sums.clone()
-    parts = torch.randn(2, 8, 3)
-    slope.take(torch.randn(8), parts[0], parts[1:], torch.ones(8))
+    slope.take(torch.randn(8), torch.randn(8, 3), torch.randn(1, 3, 8, 3))
     assert torch.equal(slope.control.sums, before)
 
 
@@ -35,13 +34,13 @@ def test_samples_of_another_size_have_no_form(criterion):
     assert not slope.fits(torch.zeros(4, 3), None)
 
 
-def test_slopes_of_parts_are_those_of_the_whole(criterion, monkeypatch):
+def test_expansions_of_parts_are_those_of_the_whole(criterion, monkeypatch):
     slope = slope_of(criterion)
-    z, y = torch.randn(2, 7, 3)
-    whole = slope.slopes(z, y)
+    z, y, width = torch.rand(3, 7, 3)
+    whole = slope.expansions(z, y, width)
     monkeypatch.setattr("learned_surrogates._measured.slope.MOST_NUMBERS", 8)
-    torch.testing.assert_close(slope.slopes(z, y), whole)
-    assert slope.slopes(z[:0], y[:0]).shape == (3, 0, 3)
+    torch.testing.assert_close(slope.expansions(z, y, width), whole)
+    assert slope.expansions(z[:0], y[:0], width[:0]).shape == (3, 3, 0, 3)
 
 
 class Normalised(nn.Module):
@@ -134,8 +133,8 @@ def test_what_starts_anew_is_made_as_soon_as_may_be(criterion):
 
 def test_rows_with_which_nothing_can_be_computed_are_not_remembered(criterion):
     estimator = core_of(criterion).estimator
-    rows = [torch.ones(4, 3), torch.ones(4, 3), torch.ones(4, 3), torch.ones(4)]
-    rows[0][1, 2], rows[3][2] = torch.nan, 1e30
+    rows = [*torch.ones(4, 4, 3), torch.ones(4)]
+    rows[0][1, 2], rows[4][2] = torch.nan, 1e30
     estimator.experience._remember(tuple(rows), estimator.random)
     remembered = estimator.replay.oldest_first()
     assert all(part.isfinite().all() and part.abs().max() < 1e30 for part in remembered)

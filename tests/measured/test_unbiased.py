@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from learned_surrogates import LearnedSurrogateLoss, Tensors, Workers
 from learned_surrogates._measured.draws import as_samples
+from learned_surrogates._measured.expansion import basis
 from learned_surrogates._measured.score_function import estimate
 
 WIDTH = 0.5
@@ -72,18 +73,21 @@ def test_whatever_the_surrogate(draws, surrogate):
     assert (surrogate == "none") == math.isnan(criterion.stats["surrogate/r2"])
 
 
-def test_a_wrong_slope_and_a_wrong_weight():
+@pytest.mark.parametrize("waves", [0.0, 3.0])
+def test_wrong_slopes_and_wrong_waves(waves):
     """Over 100,000 samples of the estimator itself, with what no regression would choose."""
     random = torch.Generator().manual_seed(0)
     z, target = POINTS
-    deviations = WIDTH * torch.randn(1, 100_000, 1, 3, generator=random)
-    up, down = (above(z + sign * deviations[0, :, 0], target) for sign in (1, -1))
+    noise = torch.randn(1, 100_000, 1, 3, generator=random)
+    up, down = (above(z + sign * WIDTH * noise[0, :, 0], target) for sign in (1, -1))
+    slope = torch.tensor([5.0, -7.0, 2.0])
+    expansion = torch.stack([slope * WIDTH, *waves * torch.tensor([[1.0, 2, -1], [0, -1, 1]])])
     told, correction = estimate(
         ((up - down) / 2).float()[None, :, None],
-        deviations,
+        WIDTH * noise,
         torch.full((1, 3), WIDTH),
-        torch.tensor([5.0, -7.0, 2.0]).expand(100_000, 1, 3),
-        torch.tensor(0.8),
+        slope.expand(100_000, 1, 3),
+        (expansion[:, None, None, None] * basis(noise, 3)).sum((0, -1)),
     )
     found = (told + correction)[:, 0].double()
     error = found.std(0) / 100_000**0.5
@@ -99,7 +103,7 @@ def test_a_perfect_slope_leaves_no_noise():
         deviations,
         torch.full((1, 3), WIDTH),
         slope.expand(50, 1, 3),
-        torch.tensor(1.0),
+        (deviations * slope).sum(-1),
     )
     torch.testing.assert_close(told[0, 0], slope)
     torch.testing.assert_close(correction, torch.zeros_like(correction), atol=1e-5, rtol=0)
@@ -277,13 +281,14 @@ def test_values_that_come_later_are_not_waited_for():
     assert learned.abs().max() > 0
 
 
-def test_the_weight_of_a_slope_is_in_what_is_told_and_in_what_is_left():
+def test_what_is_told_is_taken_from_what_draws_correct():
     random = torch.Generator().manual_seed(0)
     differences, deviations = torch.randn(3, 4, 2), torch.randn(3, 4, 2, 5, generator=random)
     slope, width = torch.randn(4, 2, 5, generator=random), torch.full((2, 5), 0.5)
-    told, rest = estimate(differences, deviations, width, slope, torch.tensor(0.25))
-    torch.testing.assert_close(told, 0.25 * slope)
-    left = differences - 0.25 * (slope * deviations).sum(-1)
+    predicted = torch.randn(3, 4, 2, generator=random)
+    told, rest = estimate(differences, deviations, width, slope, predicted)
+    torch.testing.assert_close(told, slope)
+    left = differences - predicted
     torch.testing.assert_close(rest, (left[..., None] * deviations / 0.25).mean(0))
 
 
