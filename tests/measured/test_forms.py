@@ -8,6 +8,7 @@ from within import replay_of, slope_of
 
 from learned_surrogates import LearnedSurrogateLoss, Replay
 from learned_surrogates._measured.forms import NAMES, build, suited
+from learned_surrogates._measured.forms.pair import Pair
 
 BATCH = 64
 RANDOM = torch.Generator().manual_seed(0)
@@ -204,3 +205,11 @@ def test_samples_of_another_size_are_measured_only_and_those_of_before_go_on():
         assert prediction.grad.abs().sum() > 0
     assert replay_of(criterion).fields[0].shape[1:] == (6,)
     assert slope_of(criterion).names
+
+
+@pytest.mark.parametrize("shape", [(6, 1), (6,)])
+def test_a_number_is_seen_beside_its_difference_to_the_target(shape):
+    """One value an output: predictions (n, 1), targets (n,)."""
+    z, y = torch.randn(6, 1), torch.randn(shape)
+    seen = Pair(z, y)._inputs(z, y)
+    torch.testing.assert_close(seen, torch.stack([z[:, 0], y.flatten(), z[:, 0] - y.flatten()], 1))
