@@ -124,18 +124,17 @@ class Slope:
                 "output, have those outputs too; leave it out to go by draws alone"
             )
         with isolated(self.device), seeded(self.seed):
-            form = self._form(str(self.given), z[:2].cpu().float(), y[:2].cpu())
+            form = self._form(str(self.given), z[:2].cpu().float(), y[:2].cpu()).to(self.device)
         with isolated(self.device), torch.enable_grad():
             few = z[:2].detach().requires_grad_()
             try:
-                expansion = Expansion(form, few, y[:2]).to(self.device)
-                expansion(few, y[:2], torch.ones_like(few), self.scale)
+                form(few, y[:2], torch.ones_like(few), self.scale)
             except Exception as error:
+                name = type(form.form).__name__
                 error.add_note(
-                    f"The surrogate, {type(form).__name__}, was called with z {tuple(few.shape)} "
-                    f"and y {tuple(y[:2].shape)}, samples first. Of a metric with one value an "
-                    "output, each output is such a sample: z (n, 1) and y (n,), where an output "
-                    "is a number"
+                    f"The surrogate, {name}, was called with z {tuple(few.shape)} and y "
+                    f"{tuple(y[:2].shape)}, samples first. Of a metric with one value an output, "
+                    "each output is such a sample: z (n, 1) and y (n,), where an output is a number"
                 )
                 raise
 
@@ -153,7 +152,7 @@ class Slope:
             return
         with isolated(self.device), seeded(self.seed):
             z, y = z.cpu().float(), y.cpu()
-            forms = nn.ModuleList(Expansion(self._form(name, z, y), z, y) for name in names)
+            forms = nn.ModuleList(self._form(name, z, y) for name in names)
         self._attach(forms, names, (z.shape[1:], y.shape[1:]))
         scale = differences.float().std(correction=0)
         self.scale = scale.where(scale > 0, 1.0).to(self.device)
@@ -173,7 +172,7 @@ class Slope:
         with isolated(torch.device("cpu")), torch.device("meta"):
             z = torch.zeros(1, *shapes[0], dtype=torch.float32)
             y = torch.zeros(1, *shapes[1], dtype=torch.int64)
-            return nn.ModuleList(Expansion(self._form(name, z, y), z, y) for name in names)
+            return nn.ModuleList(self._form(name, z, y) for name in names)
 
     def afresh(self) -> "Slope":
         """Another one with the same settings, where this one lives."""
@@ -270,8 +269,9 @@ class Slope:
         self.forms.to(device)
         follow_parameters(self.optimizer)
 
-    def _form(self, name: str, z: Tensor, y: Tensor) -> nn.Module:
-        return self.given if isinstance(self.given, nn.Module) else build(name, z, y).float()
+    def _form(self, name: str, z: Tensor, y: Tensor) -> Expansion:
+        own = self.given if isinstance(self.given, nn.Module) else build(name, z, y).float()
+        return Expansion(own, z, y)
 
     def _keep_best(self) -> None:
         name, form, sums = self.name, self.forms[self.best], self.control.sums[self.best]
