@@ -152,7 +152,9 @@ def test_the_default_dtype_does_not_matter(case):
         criterion = make_loss(case)
         arguments = [tuple(as_float32(make_arguments(case, seed))) for seed in range(3)]
         losses = [step(criterion, some) for some in arguments]
-    assert surrogate_dtypes(criterion) == {torch.float32}
+        resumed = make_loss(case)
+        resumed.load_state_dict(criterion.state_dict())
+    assert surrogate_dtypes(criterion) == surrogate_dtypes(resumed) == {torch.float32}
     assert {loss.dtype for loss, _ in losses} == {torch.float32}
     reference = make_loss(case)
     expected = [step(reference, some) for some in arguments]

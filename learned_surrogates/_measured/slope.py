@@ -169,7 +169,7 @@ class Slope:
 
     def imagined(self, names: Sequence[str], shapes: Shapes) -> nn.ModuleList:
         """Forms without memory, so that no shape is too large to be asked about."""
-        with isolated(torch.device("cpu")), torch.device("meta"):
+        with isolated(torch.device("cpu")), seeded(self.seed), torch.device("meta"):
             z = torch.zeros(1, *shapes[0], dtype=torch.float32)
             y = torch.zeros(1, *shapes[1], dtype=torch.int64)
             return nn.ModuleList(self._form(name, z, y) for name in names)
