@@ -75,9 +75,12 @@ class ControlVariate:
     @property
     def weights(self) -> Tensor:
         """The coefficients c and u that leave least noise, 0 to 1, `(2, slopes)`."""
-        found = self._least_noise
-        # Towards the least there is, there is less and less.
-        return (found / found.amax(0).clamp(min=1)).clamp(min=0) * self._fresh
+        _, _, dl, ll, dv, vv, lv, _ = self.sums.unbind(1)
+        u = self._least_noise[1].clamp(0, 1)
+        # Where one is at its bound, the other is the best beside that.
+        c = _share(dl - u * lv, ll)
+        u = torch.where(u > 0, _share(dv - c * lv, vv), 0.0)
+        return torch.stack([c, u]) * self._fresh
 
     @property
     def confirmed(self) -> Tensor:
@@ -93,7 +96,9 @@ class ControlVariate:
     @property
     def _least_noise(self) -> Tensor:
         """c and u without bounds; where both are no good, c alone."""
-        _, _, dl, ll, dv, vv, lv, _ = self.sums.unbind(1)
+        _, _, *products, dd = self.sums.unbind(1)
+        # Of large or small differences, float32 has no room for products of four.
+        dl, ll, dv, vv, lv = (product / dd for product in products)
         apart = ll * vv - lv.square()
         c, u = dl * vv - dv * lv, dv * ll - dl * lv
         both = (apart > ALIKE * ll * vv) & (c > 0) & (u > 0)
@@ -108,9 +113,9 @@ class ControlVariate:
         """
         product, square, dl, _, dv, _, _, dd = self.sums.unbind(1)
         # The squared mean is at least what the slopes themselves have of it.
-        mean = torch.where(square > 0, product.square() / square, 0.0) / self.numbers
+        mean = torch.where(square > 0, product / square * product, 0.0) / self.numbers
         c, u = self._least_noise
-        taken = c * dl.abs() + u * dv
+        taken = c.sign() * (c * dl + u * dv)
         return torch.where(dd > mean, taken / (dd - mean), 0.0).clamp(-1, 1)
 
     def to(self, device: torch.device) -> None:

@@ -254,6 +254,55 @@ def test_the_coefficient_leaves_least_noise_in_the_gradient(numbers, waves):
     assert control.confirmed.item() == pytest.approx(regression.item(), abs=1e-3)
 
 
+def weighed(c, u, *, of_slope=1.0, of_waves=1.0, together=0.0):
+    """A control whose noise is least at these weights, and what others take of all noise."""
+    squares = torch.tensor([[of_slope, together], [together, of_waves]])
+    products = squares @ torch.tensor([c, u])
+    control = ControlVariate(1, CPU)
+    dl, dv = products
+    control.sums[0, 2:] = torch.tensor([dl, of_slope, dv, of_waves, together, 20.0])
+
+    def taken(*weights):
+        tried = torch.tensor(weights)
+        return ((2 * products - squares @ tried) @ tried).item() / 20
+
+    return control, taken
+
+
+@pytest.mark.parametrize(
+    ("c", "u", "others"),
+    [
+        (1.0, 70.0, {"of_waves": 1e-4}),
+        (9.0, 0.5, {"together": 0.3, "of_slope": 0.1}),
+        (1.2, 0.8, {"together": -0.6}),
+        (0.9, 1.3, {"together": 0.6}),
+        (2.1, 2.9, {"together": -0.9}),
+    ],
+)
+def test_weights_at_their_bounds_are_the_best_within_them(c, u, others):
+    """Too small a wave, whose coefficient would be 70, takes nothing from the slope."""
+    control, taken = weighed(c, u, **others)
+    found = taken(*control.weights[:, 0].tolist())
+    steps = [step / 20 for step in range(21)]
+    assert found >= max(itertools.starmap(taken, itertools.product(steps, steps))) - 1e-6
+    assert control.r2.item() == pytest.approx(taken(c, u), rel=1e-4)
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1e19, 1e30])
+def test_weights_have_no_unit(unit):
+    control, _ = weighed(0.9, 0.7, together=0.2)
+    weights, r2 = control.weights, control.r2
+    control.sums *= unit
+    torch.testing.assert_close(control.weights, weights)
+    torch.testing.assert_close(control.r2, r2)
+
+
+def test_waves_that_oppose_have_no_weight():
+    control, taken = weighed(0.6, -0.5, together=0.2)
+    assert control.weights[:, 0].tolist() == pytest.approx([0.5, 0.0])
+    assert control.r2.item() == pytest.approx(taken(0.5, 0.0), rel=1e-4)
+
+
 def test_a_slope_four_times_too_steep_has_a_weight_of_a_quarter():
     random = torch.Generator().manual_seed(0)
     criterion = make_loss("measured", surrogate="pair")
