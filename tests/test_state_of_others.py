@@ -344,7 +344,7 @@ def test_a_state_of_a_size_that_no_weight_shows_takes_no_memory():
     state = {name: value for name, value in state.items() if not name.startswith("replay.")}
     state["z_shape"] = state["target_shape"] = torch.tensor([250 * 10**9])
     criterion = make_loss("measured", surrogate="elements")
-    with pytest.raises(RuntimeError, match=r"form\.0\.waves\.own"):
+    with pytest.raises(RuntimeError, match=r"form\.0\.waves\.offsets"):
         criterion.load_state_dict(packed(state))
 
 

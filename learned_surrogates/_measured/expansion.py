@@ -13,6 +13,11 @@ FREQUENCIES = (1.5, 3.0)
 POINT = 4
 # Outputs up to which each may be of its own kind.
 FEW = 32
+# Numbers of a sample beyond which waves cost more time and memory than all else.
+MOST_NUMBERS = 2**12
+# An output is seen as it is and, as thresholds may come again and again, in sines and cosines of so
+# many radians a standard deviation of the noise.
+HARMONICS = (1, 2)
 
 
 def basis(noise: Tensor, count: int) -> Tensor:
@@ -31,7 +36,7 @@ def basis(noise: Tensor, count: int) -> Tensor:
 
 
 class Expansion(nn.Module):
-    """A form S, and the waves beside it where predictions and targets have as many numbers.
+    """A form S, and waves beside it where targets have as many numbers, and these are not too many.
 
     A slope alone tells at most two thirds of how a metric with thresholds differs between draws:
     whether one is crossed depends on how far it is from the output.
@@ -45,7 +50,9 @@ class Expansion(nn.Module):
     def __init__(self, form: nn.Module, z: Tensor, y: Tensor):
         super().__init__()
         self.form = form
-        self.waves = Waves(z, y) if z[0].numel() == y[0].numel() else None
+        numbers = z[0].numel()
+        fit = numbers == y[0].numel() and numbers <= MOST_NUMBERS
+        self.waves = Waves(z, y) if fit else None
 
     def forward(
         self, z: Tensor, y: Tensor, width: Tensor, scale: Tensor, *, create_graph: bool = False
@@ -91,9 +98,10 @@ class Waves(nn.Module):
         self.outputs = z[0].numel() // self.numbers
         z = self._items(z)
         self.register_buffer("mean", z.mean((0, 1)))
-        self.first = nn.Linear(10 * self.numbers, hidden)
+        inputs = 2 * (1 + 2 * len(HARMONICS)) * self.numbers
+        self.first = nn.Linear(inputs, hidden)
         few = self.outputs <= FEW
-        self.own = nn.Parameter(torch.zeros(self.outputs, hidden)) if few else None
+        self.offsets = nn.Parameter(torch.zeros(self.outputs, hidden)) if few else None
         self.last = nn.Linear(hidden, len(FREQUENCIES) * self.numbers)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
@@ -108,12 +116,12 @@ class Waves(nn.Module):
         """
         shape = z.shape
         z, y, width = map(self._items, (z, y.to(z), width))
-        at, off = (z - self.mean) / width, (z - y) / width
-        seen = [at, off]
-        seen += [f(k * part) for part in (at, off) for k in (1, 2) for f in (torch.sin, torch.cos)]
+        seen = []
+        for part in ((z - self.mean) / width, (z - y) / width):
+            seen += [part, *(f(k * part) for k in HARMONICS for f in (torch.sin, torch.cos))]
         hidden = self.first(torch.cat(seen, 2))
-        if self.own is not None:
-            hidden = hidden + self.own
+        if self.offsets is not None:
+            hidden = hidden + self.offsets
         shares = self.last(hidden.tanh()).unflatten(2, (len(FREQUENCIES), self.numbers))
         return shares.movedim(2, 0).reshape(len(FREQUENCIES), *shape)
 

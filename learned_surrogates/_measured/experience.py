@@ -14,7 +14,7 @@ from .._support.transfer import send
 from .._support.warnings import warn
 from .bounded import DifferenceScale
 from .draws import as_samples, half_differences
-from .slope import FEWEST_ROWS, Rows, Slope
+from .slope import Rows, Slope
 
 # Differences of one call that are remembered.
 MOST_ROWS = 512
@@ -44,17 +44,6 @@ class Experience:
         #: Whether what there is comes from a state, and has not been held against the metric.
         self.loaded = False
         self._sizes: list[float] = []
-
-    @property
-    def fewest(self) -> int:
-        """Differences of which a surrogate can be made."""
-        # Where samples are large, or the user wants few of them kept, there are never more.
-        return min(FEWEST_ROWS, self.replay.capacity)
-
-    @property
-    def enough(self) -> bool:
-        """Whether a surrogate can be made of what there is."""
-        return self.replay.size >= self.fewest
 
     def observe(
         self,

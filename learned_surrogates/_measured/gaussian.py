@@ -18,7 +18,7 @@ from .bounded import bounded_expansions
 from .draws import AntitheticPairs, as_samples, draw, half_differences
 from .experience import Experience
 from .score_function import measured_gradient
-from .slope import FEWEST_ROWS, FIRST_STEPS, LEAST_R2, Slope
+from .slope import FIRST_STEPS, LEAST_R2, ROWS, Slope
 from .smoothing import Smoothing
 
 
@@ -170,13 +170,23 @@ class Gaussian(Estimator[Any]):
             self.update(self.recipe.fit.steps)
         slope.select()
 
+    @property
+    def _fewest(self) -> int:
+        # Where samples are large, or the user wants few of them kept, there are never more.
+        return min(self.slope.rows, self.replay.capacity)
+
+    @property
+    def _enough(self) -> bool:
+        """Whether a surrogate can be made of what there is."""
+        return self.replay.size >= self._fewest
+
     def _make_if_wanted(self) -> None:
         """Makes the surrogate's forms, once there is something to make them by."""
-        if self.slope.wanted and not self.sync.active and self.experience.enough:
+        if self.slope.wanted and not self.sync.active and self._enough:
             self._make()
 
     def _make(self) -> None:
-        rows = self.experience.sample(4 * FEWEST_ROWS, self.random)
+        rows = self.experience.sample(4 * ROWS, self.random)
         assert rows is not None
         self.slope.make(rows)
 
@@ -238,7 +248,7 @@ class Gaussian(Estimator[Any]):
             return "no form fits these predictions and targets, measured only"
         if slope.resting:
             return "none earned its cost, measured only for now"
-        known = f"{self.replay.size} of {self.experience.fewest}"
+        known = f"{self.replay.size} of {self._fewest}"
         return f"not built: that follows the first calls, {known} differences are measured"
 
     # Where it lives
@@ -280,7 +290,7 @@ class Gaussian(Estimator[Any]):
     # Several processes
 
     def offer(self) -> tuple[int, int, int]:
-        able = self.replay.size if self.slope.wanted and self.experience.enough else 0
+        able = self.replay.size if self.slope.wanted and self._enough else 0
         return int(bool(self.slope.forms)), able, int(self.slope.wanted)
 
     def shared(self) -> dict[str, Any]:

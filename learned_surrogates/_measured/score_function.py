@@ -13,8 +13,7 @@ def estimate(
     differences: Tensor,
     deviations: Tensor,
     width: Tensor,
-    slope: Tensor | None,
-    told: Tensor | None,
+    told: tuple[Tensor, Tensor] | None,
 ) -> tuple[Tensor, Tensor]:
     r"""The measured gradient and the part of it that a slope tells, for each sample.
 
@@ -35,16 +34,15 @@ def estimate(
             numbers; each group is credited with its own alone.
         deviations: w times noise, `(pairs, batch, outputs, numbers)`.
         width: w, to be broadcast to `(outputs, numbers)`.
-        slope: g, `(batch, outputs, numbers)`; None is 0.
-        told: h, as large as the differences; None is 0, and so is the slope.
+        told: g, `(batch, outputs, numbers)`, and h, as large as the differences; None are 0.
 
     Returns:
         g, and what the draws correct it by: `(batch, outputs, numbers)` each.
     """
     known = torch.zeros_like(deviations[0])
-    if slope is not None and told is not None:
-        known = slope
-        differences = differences - told
+    if told is not None:
+        known, predicted = told
+        differences = differences - predicted
     score = deviations / width.square()
     return known, (differences[..., None] * score).mean(0)
 
@@ -78,16 +76,16 @@ def measured_gradient(
     count = max(1, outputs.numel())
     differences = half_differences(measured.values).reshape(pairs, -1, count)
     differences, stands_for = measured.stand_in(differences)
-    slope = told = None
+    told = None
     if expansion is not None:
         slope = by_output(expansion[0] / draws.width, outputs, 1)
         functions = basis(draws.deviations / draws.width, len(expansion))
-        told = by_output((expansion[:, None] * functions).sum(0), outputs, 2).sum(-1)
+        predicted = by_output((expansion[:, None] * functions).sum(0), outputs, 2).sum(-1)
+        told = slope, predicted
     known, rest = estimate(
         send(differences, z),
         by_output(draws.deviations, outputs, 2),
         by_output(draws.width.expand(z.shape[1:])[None], outputs, 1)[0],
-        slope,
         told,
     )
     weights = send(stands_for, z)[:, None, None] / count

@@ -12,9 +12,10 @@ from .control_variate import ControlVariate
 from .expansion import Expansion, basis
 from .forms import build, suited
 
-# Differences by which forms are standardised, and before which there is nothing to fit.
-FEWEST_ROWS = 64
-# Numbers of predictions whose slopes are found at once.
+# Differences by which forms are standardised; where batches are small, those of so many calls will
+# do, and before these there is nothing to fit.
+ROWS, CALLS, FEWEST_ROWS = 256, 16, 64
+# Numbers of predictions whose expansions are found at once.
 MOST_NUMBERS = 2**14
 # Gradient steps at the beginning.
 FIRST_STEPS = 100
@@ -77,6 +78,11 @@ class Slope:
         """Whether forms should be made as soon as there are rows to make them by."""
         rests = self.resting and self.calls < REST
         return not (self.forms or self.unsuited or rests or self.given == "none")
+
+    @property
+    def rows(self) -> int:
+        """Differences of which forms are made."""
+        return ROWS if self.calls < CALLS else FEWEST_ROWS
 
     @property
     def r2(self) -> float:
@@ -162,9 +168,9 @@ class Slope:
         forms = self.imagined(names, shapes)
         for expansion in forms:
             assert isinstance(expansion, Expansion)
-            own = expansion.waves if isinstance(self.given, nn.Module) else expansion
-            if own is not None:
-                own.to_empty(device="cpu")
+            made = expansion.waves if isinstance(self.given, nn.Module) else expansion
+            if made is not None:
+                made.to_empty(device="cpu")
         self._attach(forms, names, shapes)
 
     def imagined(self, names: Sequence[str], shapes: Shapes) -> nn.ModuleList:

@@ -68,6 +68,12 @@ def test_targets_of_another_size_leave_the_slope_alone(of_target):
     assert Expansion(nn.Identity(), z[:, :1], torch.randn(8)).waves is not None
 
 
+def test_large_samples_have_a_slope_alone():
+    z = torch.randn(2, 65, 64)
+    assert Expansion(nn.Identity(), z, z).waves is None
+    assert Expansion(nn.Identity(), z[:, :64], z[:, :64]).waves is not None
+
+
 def misses(prediction, target):
     """How many numbers are off by more than one."""
     return ((prediction - target).abs() > 1).float().mean(1)

@@ -86,8 +86,10 @@ def test_wrong_slopes_and_wrong_waves(waves):
         ((up - down) / 2).float()[None, :, None],
         WIDTH * noise,
         torch.full((1, 3), WIDTH),
-        slope.expand(100_000, 1, 3),
-        (expansion[:, None, None, None] * basis(noise, 3)).sum((0, -1)),
+        (
+            slope.expand(100_000, 1, 3),
+            (expansion[:, None, None, None] * basis(noise, 3)).sum((0, -1)),
+        ),
     )
     found = (told + correction)[:, 0].double()
     error = found.std(0) / 100_000**0.5
@@ -102,8 +104,7 @@ def test_a_perfect_slope_leaves_no_noise():
         (deviations * slope).sum(-1),
         deviations,
         torch.full((1, 3), WIDTH),
-        slope.expand(50, 1, 3),
-        (deviations * slope).sum(-1),
+        (slope.expand(50, 1, 3), (deviations * slope).sum(-1)),
     )
     torch.testing.assert_close(told[0, 0], slope)
     torch.testing.assert_close(correction, torch.zeros_like(correction), atol=1e-5, rtol=0)
@@ -286,7 +287,7 @@ def test_what_is_told_is_taken_from_what_draws_correct():
     differences, deviations = torch.randn(3, 4, 2), torch.randn(3, 4, 2, 5, generator=random)
     slope, width = torch.randn(4, 2, 5, generator=random), torch.full((2, 5), 0.5)
     predicted = torch.randn(3, 4, 2, generator=random)
-    told, rest = estimate(differences, deviations, width, slope, predicted)
+    told, rest = estimate(differences, deviations, width, (slope, predicted))
     torch.testing.assert_close(told, slope)
     left = differences - predicted
     torch.testing.assert_close(rest, (left[..., None] * deviations / 0.25).mean(0))

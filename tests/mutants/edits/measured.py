@@ -19,7 +19,7 @@ EDITS = [
     *of(
         "_measured/score_function.py",
         UNBIASED,
-        ("differences = differences - told", "differences = differences + told"),
+        ("differences - predicted", "differences + predicted"),
         ("expansion[0] / draws.width", "expansion[0]"),
         ("functions = basis(draws.deviations / draws.width", "functions = basis(draws.deviations"),
         ("score = deviations / width.square()", "score = deviations / width"),
@@ -181,8 +181,8 @@ EDITS = [
         ("(f * noise).sin() - line * noise", "(f * noise).sin()"),
         ("- line**2)", ")"),
         ("pull.detach() * self.waves(", "self.waves("),
-        ("hidden = hidden + self.own", "pass"),
-        ("if z[0].numel() == y[0].numel() else None", "if z.shape == y.shape else None"),
+        ("hidden = hidden + self.offsets", "pass"),
+        ("numbers == y[0].numel() and", "z.shape == y.shape and"),
         ("z.shape[2] <= POINT", "z.shape[2] < 2"),
     ),
     *of(
