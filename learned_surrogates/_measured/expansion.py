@@ -50,6 +50,8 @@ class Expansion(nn.Module):
     def __init__(self, form: nn.Module, z: Tensor, y: Tensor):
         super().__init__()
         self.form = form
+        #: Whether there is something to learn; else the form is in the metric's units as it is.
+        self.learns = any(parameter.requires_grad for parameter in form.parameters())
         numbers = z[0].numel()
         fit = numbers == y[0].numel() and numbers <= MOST_NUMBERS
         self.waves = Waves(z, y) if fit else None
@@ -69,8 +71,9 @@ class Expansion(nn.Module):
         dtype = next((p.dtype for p in self.form.parameters() if p.is_floating_point()), z.dtype)
         value = self.form(z.to(dtype), y.to(dtype) if y.is_floating_point() else y)
         value = hooks.surrogate_value(value, z)
+        unit = scale if self.learns else 1
         (slope,) = torch.autograd.grad(
-            scale * value.sum(), z, create_graph=create_graph, materialize_grads=True
+            unit * value.sum(), z, create_graph=create_graph, materialize_grads=True
         )
         pull = slope * width
         if self.waves is None:

@@ -108,3 +108,31 @@ def test_waves_are_learned_with_the_user_s_own_net():
     (expansion,) = slope_of(criterion).forms
     assert expansion.form is own
     assert expansion.waves.last.weight.any()
+
+
+class Ruler(nn.Module):
+    """The distance in thousandths of itself, with nothing to learn."""
+
+    def __init__(self):
+        super().__init__()
+        self.unit = nn.Parameter(torch.tensor(0.001), requires_grad=False)
+
+    def forward(self, z, y):
+        return self.unit * (z - y).square().sum(1)
+
+
+def test_a_net_of_the_user_s_without_anything_to_learn_is_in_the_metric_s_units():
+    random = torch.Generator().manual_seed(0)
+
+    def metric(prediction, target):
+        return 0.001 * (prediction - target).square().sum(1)
+
+    criterion = LearnedSurrogateLoss(metric, surrogate=Ruler())
+    for _ in range(20):
+        z, y = torch.randn(2, 64, 4, generator=random)
+        step(criterion, (z.requires_grad_(), y))
+    assert criterion.stats["surrogate/weight"] > 0.95
+    assert criterion.stats["surrogate/r2"] > 0.95
+    slope = slope_of(criterion)
+    told = slope.expansions(z.detach(), y, torch.ones_like(z))[0, 0]
+    torch.testing.assert_close(told, 0.002 * (z - y).detach())

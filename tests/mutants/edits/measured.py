@@ -177,7 +177,8 @@ EDITS = [
     *of(
         "_measured/expansion.py",
         "measured/test_expansion.py measured/test_learned.py measured/test_unbiased.py",
-        ("scale * value.sum(), z", "value.sum(), z"),
+        ("unit = scale if self.learns else 1", "unit = scale"),
+        ("unit * value.sum(), z", "value.sum(), z"),
         ("(f * noise).sin() - line * noise", "(f * noise).sin()"),
         ("- line**2)", ")"),
         ("pull.detach() * self.waves(", "self.waves("),
