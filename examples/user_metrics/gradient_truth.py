@@ -22,8 +22,6 @@ SPACES = ("all", "last", "outputs")
 BLOCKS = 20
 # Samples at a time. Samples are independent, so that a step of 64 is as much noisier.
 MANY = 10 * BATCH
-# Calls' worth that a running mean tells of whose newest call has a weight of 0.02.
-REPORTED = 99
 
 
 @dataclass(frozen=True)
@@ -84,21 +82,6 @@ def taken_away(plain: Tensor, quiet: Tensor) -> float:
     return 1 - float(quiet.sum() / plain.sum())
 
 
-def single_pairs(
-    dh: Tensor, hh: Tensor, product: Tensor, square: Tensor, dd: Tensor, numbers: Tensor
-) -> float:
-    """The same share as the loss can know it, from one pair of draws a sample.
-
-    Args:
-        dh, hh: sums of products of differences d and predicted ones h, `(blocks,)`.
-        product, square, dd: of d h and h h weighed by |noise|^2 - 1, of d d by |noise|^2.
-        numbers: samples in a block.
-    """
-    a, b, c, e, f = (float(part.sum()) for part in (dh, hh, product, square, dd))
-    noise = e * (f - a * a / b) if b > 0 else 0.0
-    return c * abs(c) / noise if noise > 0 else math.nan
-
-
 def signal_to_noise(vectors: Tensor, lengths: Tensor, counts: Tensor) -> float:
     """Length of a step's mean over its standard deviation, of `BATCH` samples.
 
@@ -128,26 +111,25 @@ def gradients(prediction: Tensor, model: nn.Module, each: list[Tensor]) -> dict[
 
 
 class Draws:
-    """Two independent antithetic pairs of draws around a batch, and what the surrogate takes away.
+    """Gradients around a batch by two independent antithetic pairs of draws, and two of the loss's.
 
     Args:
         metric: `(batch,)`, or `(batch, outputs)`: one value an output.
-        known: the surrogate's part of the gradient of each sample, c g, `(batch, ...)`.
+        call: the loss's gradient of each sample, by one pair of draws of its own, `(batch, ...)`.
         width: of the noise, its standard deviation.
     """
 
     def __init__(
         self,
         metric: Metric,
-        known: Callable[[Tensor, Tensor], Tensor],
+        call: Callable[[Tensor, Tensor], Tensor],
         width: float,
         random: torch.Generator,
     ):
-        self.metric, self.known, self.width, self.random = metric, known, width, random
+        self.metric, self.call, self.width, self.random = metric, call, width, random
 
-    def around(self, z: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-        """Sums of products, and gradients of each sample without and with the surrogate,
-        `(2, batch, ...)`."""
+    def around(self, z: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of each sample without and with the surrogate, `(2, batch, ...)` each."""
         noise = torch.randn(2, *z.shape, generator=self.random)
         with torch.no_grad():
             above, below = (
@@ -155,23 +137,8 @@ class Draws:
                 for sign in (1, -1)
             )
         d = (above - below) / 2
-        count = d[0, 0].numel()
-        told = count * self.known(z, target)
-        h = (told * self.width * noise).reshape(*d.shape, -1).sum(-1)
-        length = noise.square().reshape(*d.shape, -1).sum(-1)
-        sums = {
-            "dh": d * h,
-            "hh": h * h,
-            "product": (length - 1) * d * h,
-            "square": (length - 1) * h * h,
-            "dd": length * d * d,
-        }
-        plain, rest = (like(part, noise) * noise / self.width for part in (d, d - h))
-        return (
-            {name: each.sum() for name, each in sums.items()},
-            plain / count,
-            (told + rest) / count,
-        )
+        plain = like(d, noise) * noise / self.width / d[0, 0].numel()
+        return plain, torch.stack([self.call(z, target) for _ in range(2)])
 
 
 def measure(
@@ -193,12 +160,9 @@ def measure(
     Returns:
         By space, as in "cosine, all": "r2", the share of the draws' noise that the surrogate takes
         away; "signal_to_noise" of a step, and "cosine" of the proxy's gradient with the metric's.
-        "r2, single pairs" is what the loss can know of it, its error that of a report, which tells
-        of some 100 calls.
     """
     batches = Batches(data, MANY, seed)
     steps = max(1, count * BATCH // (4 * MANY * BLOCKS))
-    single = Blocks("dh", "hh", "product", "square", "dd", "numbers")
     spaces = {
         space: Blocks("metric", "proxy", "length", "count", "plain", "quiet") for space in SPACES
     }
@@ -206,8 +170,7 @@ def measure(
         for _ in range(steps):
             inputs, target = batches.next()
             prediction = model(inputs)
-            sums, plain, quiet = draws.around(prediction.detach(), target)
-            single.add(block, **sums, numbers=torch.tensor(2.0 * MANY))
+            plain, quiet = draws.around(prediction.detach(), target)
             (of_proxy,) = torch.autograd.grad(
                 proxy(prediction, target), prediction, retain_graph=True
             )
@@ -223,9 +186,7 @@ def measure(
                     plain=(first - second).square().sum(),
                     quiet=(quieter - other).square().sum(),
                 )
-    told = single.figure(single_pairs, *single.sums)
-    fewer = float(sum(single.sums["numbers"])) / (REPORTED * BATCH)
-    figures = {"r2, single pairs": Figure(told.value, told.error * math.sqrt(fewer))}
+    figures = {}
     for space, blocks in spaces.items():
         figures[f"r2, {space}"] = blocks.figure(taken_away, "plain", "quiet")
         if space != "outputs":  # which are of other samples at each step
