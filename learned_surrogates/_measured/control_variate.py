@@ -95,7 +95,7 @@ class ControlVariate:
 
     @property
     def _least_noise(self) -> Tensor:
-        """c and u without bounds; where both are no good, c alone."""
+        """c and u without bounds; c alone unless both are positive and can be told apart."""
         _, _, *products, dd = self.sums.unbind(1)
         # Of large or small differences, float32 has no room for products of four.
         dl, ll, dv, vv, lv = (product / dd for product in products)
