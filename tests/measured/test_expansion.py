@@ -136,3 +136,14 @@ def test_a_net_of_the_user_s_without_anything_to_learn_is_in_the_metric_s_units(
     slope = slope_of(criterion)
     told = slope.expansions(z.detach(), y, torch.ones_like(z))[0, 0]
     torch.testing.assert_close(told, 0.002 * (z - y).detach())
+
+
+def test_of_few_outputs_each_may_be_of_its_own_kind():
+    z, y = torch.zeros(2, 4, 3)
+    waves = Waves(z, y)
+    nn.init.ones_(waves.last.weight)
+    waves.offsets.data[1] = 1.0
+    one, other, third = waves(z, y, torch.ones_like(z)).unbind(2)
+    torch.testing.assert_close(one, third)
+    assert not torch.isclose(one, other).any()
+    assert Waves(*torch.zeros(2, 4, 33)).offsets is None
