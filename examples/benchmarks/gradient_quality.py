@@ -193,6 +193,9 @@ def counts(rows: list[Row]) -> list[str]:
         f"- R2 off by {min(off):+.2f} to {max(off):+.2f}, at most {NEAR}: {near} of {len(off)}."
     ]
     pairs = {
+        "R2 within two standard errors of a report": [
+            (row["stats"]["surrogate/r2"], 0.0, *row["truth"]["r2, reported"]) for row in rows
+        ],
         "cosines within two standard errors": [
             (
                 row["stats"]["base_loss/cosine"],

@@ -20,6 +20,8 @@ from .training import BATCH, Batches
 SPACES = ("all", "last", "outputs")
 # Of steps, whose sums are kept apart: how much they differ tells the standard errors.
 BLOCKS = 20
+# Calls' worth that a running mean tells of whose newest call has a weight of 0.02.
+REPORTED = 99
 # Samples at a time. Samples are independent, so that a step of 64 is as much noisier.
 MANY = 10 * BATCH
 
@@ -160,6 +162,8 @@ def measure(
     Returns:
         By space, as in "cosine, all": "r2", the share of the draws' noise that the surrogate takes
         away; "signal_to_noise" of a step, and "cosine" of the proxy's gradient with the metric's.
+        "r2, reported" is that of the outputs with the error of a report, which tells of some 100
+        calls.
     """
     batches = Batches(data, MANY, seed)
     steps = max(1, count * BATCH // (4 * MANY * BLOCKS))
@@ -194,4 +198,7 @@ def measure(
             figures[f"signal_to_noise, {space}"] = blocks.figure(
                 signal_to_noise, "metric", "length", "count"
             )
+    told = figures["r2, outputs"]
+    fewer = 2 * MANY * steps * BLOCKS / (REPORTED * BATCH)
+    figures["r2, reported"] = Figure(told.value, told.error * math.sqrt(fewer))
     return figures

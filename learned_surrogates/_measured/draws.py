@@ -20,14 +20,14 @@ class AntitheticPairs:
     Attributes:
         z: predictions, float32, `(batch, *sample)`.
         width: the noise's standard deviation, to be broadcast to a sample.
-        deviations: width times noise, `(pairs, batch, *sample)`.
-        pairs: what the metric gets: predictions and targets of z plus, and of z less, the first
-            deviations, then the second ones, and so on.
+        noise: standard normal, `(pairs, batch, *sample)`.
+        pairs: what the metric gets: predictions and targets of z plus, and of z less, width times
+            the first noise, then the second one, and so on.
     """
 
     z: Tensor
     width: Tensor
-    deviations: Tensor
+    noise: Tensor
     pairs: list[tuple[Any, Any]]
 
 
@@ -38,16 +38,16 @@ def draw(
     original = batch.prediction.detach()
     z = original.float()
     shape = (count // 2, *z.shape)
-    noise = torch.randn(shape, generator=random, dtype=torch.float32, device="cpu")
-    deviations = width.to(z) * send(noise, z)
+    made = torch.randn(shape, generator=random, dtype=torch.float32, device="cpu")
+    width, noise = width.to(z), send(made, z)
     # A sum in half precision, or of float64 in float32, would not be what it is said to be.
     original = at_least_float32(original)
     pairs = [
         decode(task, replace(batch, prediction=original + sign * deviation.to(original)))
-        for deviation in deviations
+        for deviation in width * noise
         for sign in (1, -1)
     ]
-    return AntitheticPairs(z=z, width=width.to(z), deviations=deviations, pairs=pairs)
+    return AntitheticPairs(z=z, width=width, noise=noise, pairs=pairs)
 
 
 def half_differences(values: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ class Experience:
         self,
         measured: Measurement,
         z: Tensor,
-        deviations: Tensor,
+        noise: Tensor,
         width: Tensor,
         expansions: Tensor | None,
         target: Tensor | None,
@@ -61,8 +61,8 @@ class Experience:
         Args:
             measured: what the metric said of draws around a batch.
             z: the batch's predictions, `(batch, *sample)`.
-            deviations: of the draws, `(pairs, batch, *sample)`.
-            width: of the noise, to be broadcast to a sample.
+            noise: of the draws, standard normal, `(pairs, batch, *sample)`.
+            width: its standard deviation, to be broadcast to a sample.
             expansions: of the surrogate's forms at z, `(forms, functions, batch, *sample)`.
             target: `(batch, ...)`; None if the surrogate cannot see it.
             slope: the surrogate.
@@ -77,19 +77,19 @@ class Experience:
         differences = self.size.bounded(differences)
         if not usable.all():
             chosen = send(usable.nonzero()[:, 0], z.device)
-            z, deviations = z[chosen], deviations[:, chosen]
+            z, noise = z[chosen], noise[:, chosen]
             expansions = None if expansions is None else expansions[:, :, chosen]
             target = None if target is None else target[chosen]
         samples, target = as_samples(z, target, self.outputs)
         if target is None:
             slope.unsuited = not slope.forms
             return
-        pairs = len(deviations)
+        pairs = len(noise)
         rows: Rows = (
             _repeated(samples, pairs, 0),
             _repeated(target, pairs, 0),
-            (deviations / width).reshape(-1, *samples.shape[1:]),
-            width.expand_as(deviations).reshape(-1, *samples.shape[1:]),
+            noise.reshape(-1, *samples.shape[1:]),
+            width.expand_as(noise).reshape(-1, *samples.shape[1:]),
             send(differences, z).flatten(),
         )
         if expansions is not None:

@@ -28,22 +28,22 @@ class GaussianDraws(Draws):
     def __init__(
         self,
         batch: Batch,
-        noise: AntitheticPairs,
+        drawn: AntitheticPairs,
         expansions: Tensor | None,
         estimator: "Gaussian",
     ):
-        self.noise = noise
-        self.pairs = noise.pairs
+        self.drawn = drawn
+        self.pairs = drawn.pairs
         self.target = shown(batch.target)
-        nothing = torch.zeros(0, device=noise.z.device)
+        nothing = torch.zeros(0, device=drawn.z.device)
         told = nothing if expansions is None else expansions
-        self.seen = noise.z, noise.deviations, noise.width, told, batch.target
+        self.seen = drawn.z, drawn.noise, drawn.width, told, batch.target
         self._slope = self._weighed = None
         if expansions is not None:
-            self._slope = expansions[estimator.slope.best, 0] / noise.width
+            self._slope = expansions[estimator.slope.best, 0] / drawn.width
             self._weighed = estimator.slope.weighed(expansions)
         self._confirmed = estimator.slope.confirmed
-        outputs = estimator.outputs_of(noise.z) or torch.Size()
+        outputs = estimator.outputs_of(drawn.z) or torch.Size()
         #: Values a sample that the metric has.
         self._count = max(1, outputs.numel())
 
@@ -53,7 +53,7 @@ class GaussianDraws(Draws):
         return self._confirmed * self._slope / self._count, float(self._confirmed)
 
     def gradient(self, measured: Measurement) -> tuple[Tensor, Tensor]:
-        return measured_gradient(measured, self.noise, self._weighed)
+        return measured_gradient(measured, self.drawn, self._weighed)
 
 
 class Gaussian(Estimator[Any]):
@@ -97,12 +97,12 @@ class Gaussian(Estimator[Any]):
         self.smoothing.follow(batch.prediction.detach(), shown(batch.target))
 
     def draw(self, batch: Batch, count: int) -> GaussianDraws:
-        noise = draw(self.task, batch, self._width(batch), count, self.random)
-        return GaussianDraws(batch, noise, self._expansions(noise.z, batch), self)
+        drawn = draw(self.task, batch, self._width(batch), count, self.random)
+        return GaussianDraws(batch, drawn, self._expansions(drawn.z, batch), self)
 
     def sample_with_score(self, batch: Batch, random: torch.Generator) -> tuple[Any, Any, Tensor]:
-        noise = draw(self.task, batch, self._width(batch), 2, random)
-        return *noise.pairs[0], noise.deviations[0] / noise.width.square()
+        drawn = draw(self.task, batch, self._width(batch), 2, random)
+        return *drawn.pairs[0], drawn.noise[0] / drawn.width
 
     def differences(self, values: Tensor) -> Tensor:
         return half_differences(values)
@@ -114,14 +114,14 @@ class Gaussian(Estimator[Any]):
     def check(self, draws: Draws, measured: Measurement) -> None:
         assert isinstance(draws, GaussianDraws)
         outputs = measured.values.shape[2:]
-        self.slope.try_out(*as_samples(draws.noise.z, draws.target, outputs))
+        self.slope.try_out(*as_samples(draws.drawn.z, draws.target, outputs))
 
     def observe(self, measured: Measurement, seen: Context) -> None:
-        z, deviations, width, expansions, target = seen
+        z, noise, width, expansions, target = seen
         self.experience.observe(
             measured,
             z,
-            deviations,
+            noise,
             width,
             expansions if len(expansions) else None,
             shown(target),

@@ -11,7 +11,7 @@ from .expansion import basis
 
 def estimate(
     differences: Tensor,
-    deviations: Tensor,
+    noise: Tensor,
     width: Tensor,
     told: tuple[Tensor, Tensor] | None,
 ) -> tuple[Tensor, Tensor]:
@@ -32,19 +32,18 @@ def estimate(
     Args:
         differences: d, `(pairs, batch, outputs)`, one value for each group of the prediction's
             numbers; each group is credited with its own alone.
-        deviations: w times noise, `(pairs, batch, outputs, numbers)`.
+        noise: standard normal, `(pairs, batch, outputs, numbers)`.
         width: w, to be broadcast to `(outputs, numbers)`.
         told: g, `(batch, outputs, numbers)`, and h, as large as the differences; None are 0.
 
     Returns:
         g, and what the draws correct it by: `(batch, outputs, numbers)` each.
     """
-    known = torch.zeros_like(deviations[0])
+    known = torch.zeros_like(noise[0])
     if told is not None:
         known, predicted = told
         differences = differences - predicted
-    score = deviations / width.square()
-    return known, (differences[..., None] * score).mean(0)
+    return known, (differences[..., None] * noise / width).mean(0)
 
 
 def centred(values: Tensor) -> Tensor:
@@ -71,7 +70,7 @@ def measured_gradient(
     Returns:
         Two gradients `(batch, *sample)`, whose sum is unbiased.
     """
-    z, pairs = draws.z, len(draws.deviations)
+    z, pairs = draws.z, len(draws.noise)
     outputs = measured.values.shape[2:]
     count = max(1, outputs.numel())
     differences = half_differences(measured.values).reshape(pairs, -1, count)
@@ -79,12 +78,12 @@ def measured_gradient(
     told = None
     if expansion is not None:
         slope = by_output(expansion[0] / draws.width, outputs, 1)
-        functions = basis(draws.deviations / draws.width, len(expansion))
+        functions = basis(draws.noise, len(expansion))
         predicted = by_output((expansion[:, None] * functions).sum(0), outputs, 2).sum(-1)
         told = slope, predicted
     known, rest = estimate(
         send(differences, z),
-        by_output(draws.deviations, outputs, 2),
+        by_output(draws.noise, outputs, 2),
         by_output(draws.width.expand(z.shape[1:])[None], outputs, 1)[0],
         told,
     )

@@ -80,7 +80,7 @@ def misses(prediction, target):
 
 
 def test_of_thresholds_waves_tell_what_no_slope_can():
-    """The best of slopes takes two thirds of the noise away."""
+    """The best of slopes would take 0.71 of the noise away."""
     random = torch.Generator().manual_seed(0)
     criterion = LearnedSurrogateLoss(misses, surrogate="elements")
     for _ in range(250):
@@ -147,3 +147,18 @@ def test_of_few_outputs_each_may_be_of_its_own_kind():
     torch.testing.assert_close(one, third)
     assert not torch.isclose(one, other).any()
     assert Waves(*torch.zeros(2, 4, 33)).offsets is None
+
+
+@pytest.mark.parametrize(("count", "share"), [(1, 0.5**0.5), (ALL, 0.89)])
+def test_how_much_there_is_to_tell_of_a_threshold_that_may_lie_anywhere(count, share):
+    """By integrals over noise and thresholds, as docs/how-it-works.md has it."""
+    e = torch.linspace(-8, 8, 4001, dtype=torch.float64)
+    density = (-e.square() / 2).exp()
+    density /= density.sum()
+    functions = basis(e, count)
+    thresholds = torch.linspace(0, 6, 601, dtype=torch.float64)
+    jumps = e.sign() * (e.abs() > thresholds[:, None])
+    products = jumps @ (density * functions).T
+    squares = functions @ (density * functions).T
+    told = (products @ torch.linalg.inv(squares) * products).sum()
+    assert told / (density * jumps.square()).sum() == pytest.approx(share, abs=0.005)

@@ -119,10 +119,9 @@ def test_r2_is_what_fresh_draws_say_of_the_slope():
         )
         width = draws.width.expand_as(draws.z)
         expansion = slope.expansions(draws.z, target, width)[0]
-        noise = draws.deviations[0] / width
         values = torch.stack([off(*pair) for pair in draws.pairs])
         measured.append(half_differences(values)[0].float())
-        predicted.append((expansion * basis(noise, 3)).sum((0, 2)))
+        predicted.append((expansion * basis(draws.noise[0], 3)).sum((0, 2)))
     d, h = torch.cat(measured), torch.cat(predicted)
     direct = (d @ h).square() / (d @ d) / (h @ h)
     assert slope.r2 == pytest.approx(direct.item(), abs=0.12)
@@ -246,6 +245,10 @@ def test_the_coefficient_leaves_least_noise_in_the_gradient(numbers, waves):
     found = control.weights[:, 0].tolist()
     least = left(*found)
     assert (found[1] > 0.1) == (waves > 0)
+    if not waves:
+        alone = np.linspace(0, 1, 201)
+        best = alone[np.argmin([left(float(c), 0.0) for c in alone])]
+        assert found[0] == pytest.approx(best, abs=0.01)
     for c, u in itertools.product((-0.05, 0.0, 0.05), repeat=2):
         tried = [min(max(weight + step, 0.0), 1.0) for weight, step in zip(found, (c, u))]
         assert left(*tried) >= least * (1 - 1e-3)

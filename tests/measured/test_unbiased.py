@@ -84,7 +84,7 @@ def test_wrong_slopes_and_wrong_waves(waves):
     expansion = torch.stack([slope * WIDTH, *waves * torch.tensor([[1.0, 2, -1], [0, -1, 1]])])
     told, correction = estimate(
         ((up - down) / 2).float()[None, :, None],
-        WIDTH * noise,
+        noise,
         torch.full((1, 3), WIDTH),
         (
             slope.expand(100_000, 1, 3),
@@ -99,12 +99,13 @@ def test_wrong_slopes_and_wrong_waves(waves):
 def test_a_perfect_slope_leaves_no_noise():
     """The metric is linear, and so is told exactly."""
     slope = torch.tensor([1.0, -2.0, 0.5])
-    deviations = WIDTH * torch.randn(2, 50, 1, 3)
+    noise = torch.randn(2, 50, 1, 3)
+    differences = (WIDTH * noise * slope).sum(-1)
     told, correction = estimate(
-        (deviations * slope).sum(-1),
-        deviations,
+        differences,
+        noise,
         torch.full((1, 3), WIDTH),
-        (slope.expand(50, 1, 3), (deviations * slope).sum(-1)),
+        (slope.expand(50, 1, 3), differences),
     )
     torch.testing.assert_close(told[0, 0], slope)
     torch.testing.assert_close(correction, torch.zeros_like(correction), atol=1e-5, rtol=0)
@@ -284,13 +285,13 @@ def test_values_that_come_later_are_not_waited_for():
 
 def test_what_is_told_is_taken_from_what_draws_correct():
     random = torch.Generator().manual_seed(0)
-    differences, deviations = torch.randn(3, 4, 2), torch.randn(3, 4, 2, 5, generator=random)
+    differences, noise = torch.randn(3, 4, 2), torch.randn(3, 4, 2, 5, generator=random)
     slope, width = torch.randn(4, 2, 5, generator=random), torch.full((2, 5), 0.5)
     predicted = torch.randn(3, 4, 2, generator=random)
-    told, rest = estimate(differences, deviations, width, (slope, predicted))
+    told, rest = estimate(differences, noise, width, (slope, predicted))
     torch.testing.assert_close(told, slope)
     left = differences - predicted
-    torch.testing.assert_close(rest, (left[..., None] * deviations / 0.25).mean(0))
+    torch.testing.assert_close(rest, (left[..., None] * noise / 0.5).mean(0))
 
 
 def test_each_output_with_its_target_is_a_sample_of_the_surrogate():
