@@ -51,7 +51,7 @@ class Experience:
         z: Tensor,
         noise: Tensor,
         width: Tensor,
-        expansions: Tensor | None,
+        predicted: Tensor | None,
         target: Tensor | None,
         slope: Slope,
         random: torch.Generator,
@@ -63,7 +63,7 @@ class Experience:
             z: the batch's predictions, `(batch, *sample)`.
             noise: of the draws, standard normal, `(pairs, batch, *sample)`.
             width: its standard deviation, to be broadcast to a sample.
-            expansions: of the surrogate's forms at z, `(forms, functions, batch, *sample)`.
+            predicted: what the surrogate's forms told of the differences (see `Told`).
             target: `(batch, ...)`; None if the surrogate cannot see it.
             slope: the surrogate.
             random: chooses what is remembered where there is much.
@@ -78,8 +78,10 @@ class Experience:
         if not usable.all():
             chosen = send(usable.nonzero()[:, 0], z.device)
             z, noise = z[chosen], noise[:, chosen]
-            expansions = None if expansions is None else expansions[:, :, chosen]
             target = None if target is None else target[chosen]
+            if predicted is not None:
+                by_sample = predicted.unflatten(-1, (len(usable), -1))
+                predicted = by_sample[:, :, :, chosen].flatten(3)
         samples, target = as_samples(z, target, self.outputs)
         if target is None:
             slope.unsuited = not slope.forms
@@ -92,9 +94,8 @@ class Experience:
             width.expand_as(noise).reshape(-1, *samples.shape[1:]),
             send(differences, z).flatten(),
         )
-        if expansions is not None:
-            by_sample = expansions.reshape(*expansions.shape[:2], *samples.shape)
-            slope.take(rows[4], rows[2], _repeated(by_sample, pairs, 2))
+        if predicted is not None:
+            slope.take(rows[4], rows[2], predicted.flatten(2))
         if not slope.unsuited and slope.given != "none":
             self._remember(rows, random)
 

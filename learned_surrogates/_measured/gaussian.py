@@ -14,8 +14,8 @@ from .._recipe import Recipe
 from .._state.tensors import Faults, as_tensor, check_shapes, negative, not_finite
 from .._task import Task
 from . import slope_state
-from .bounded import bounded_expansions
 from .draws import AntitheticPairs, as_samples, draw, half_differences
+from .expansion import Told
 from .experience import Experience
 from .score_function import measured_gradient
 from .slope import FIRST_STEPS, LEAST_R2, ROWS, Slope
@@ -29,19 +29,20 @@ class GaussianDraws(Draws):
         self,
         batch: Batch,
         drawn: AntitheticPairs,
-        expansions: Tensor | None,
+        told: Told | None,
         estimator: "Gaussian",
     ):
         self.drawn = drawn
         self.pairs = drawn.pairs
         self.target = shown(batch.target)
-        nothing = torch.zeros(0, device=drawn.z.device)
-        told = nothing if expansions is None else expansions
-        self.seen = drawn.z, drawn.noise, drawn.width, told, batch.target
+        predicted = drawn.z.new_zeros(0) if told is None else told.predicted
+        self.seen = drawn.z, drawn.noise, drawn.width, predicted, batch.target
         self._slope = self._weighed = None
-        if expansions is not None:
-            self._slope = expansions[estimator.slope.best, 0] / drawn.width
-            self._weighed = estimator.slope.weighed(expansions)
+        if told is not None:
+            weights = estimator.slope.control.weights[:, estimator.slope.best]
+            predicted = predicted[:, estimator.slope.best]
+            self._slope = told.pulls[estimator.slope.best].view(drawn.z.shape) / drawn.width
+            self._weighed = weights[0] * self._slope, torch.tensordot(weights, predicted, 1)
         self._confirmed = estimator.slope.confirmed
         outputs = estimator.outputs_of(drawn.z) or torch.Size()
         #: Values a sample that the metric has.
@@ -98,7 +99,7 @@ class Gaussian(Estimator[Any]):
 
     def draw(self, batch: Batch, count: int) -> GaussianDraws:
         drawn = draw(self.task, batch, self._width(batch), count, self.random)
-        return GaussianDraws(batch, drawn, self._expansions(drawn.z, batch), self)
+        return GaussianDraws(batch, drawn, self._told(drawn, batch), self)
 
     def sample_with_score(self, batch: Batch, random: torch.Generator) -> tuple[Any, Any, Tensor]:
         drawn = draw(self.task, batch, self._width(batch), 2, random)
@@ -117,13 +118,13 @@ class Gaussian(Estimator[Any]):
         self.slope.try_out(*as_samples(draws.drawn.z, draws.target, outputs))
 
     def observe(self, measured: Measurement, seen: Context) -> None:
-        z, noise, width, expansions, target = seen
+        z, noise, width, predicted, target = seen
         self.experience.observe(
             measured,
             z,
             noise,
             width,
-            expansions if len(expansions) else None,
+            predicted if len(predicted) else None,
             shown(target),
             self.slope,
             self.random,
@@ -144,19 +145,17 @@ class Gaussian(Estimator[Any]):
         known = self.experience.outputs
         return None if known is None or len(known) >= z.ndim else z.shape[1 : 1 + len(known)]
 
-    def _expansions(self, z: Tensor, batch: Batch) -> Tensor | None:
-        """Of the surrogate's forms, `(forms, functions, *z.shape)`; None where there are none."""
-        outputs = self.outputs_of(z)
+    def _told(self, drawn: AntitheticPairs, batch: Batch) -> Told | None:
+        """By the surrogate's forms; None where there are none."""
+        outputs = self.outputs_of(drawn.z)
         if outputs is None:
             return None
-        samples, target = as_samples(z, shown(batch.target), outputs)
+        samples, target = as_samples(drawn.z, shown(batch.target), outputs)
         if target is None or not self.slope.fits(samples, target):
             return None
-        width, _ = as_samples(self.smoothing.width(z).expand(z.shape), None, outputs)
-        told = bounded_expansions(
-            self.slope.expansions(samples, target, width), self.experience.size.most
-        )
-        return told.view(*told.shape[:2], *z.shape)
+        width = drawn.width.expand_as(drawn.z).reshape(samples.shape)
+        noise = drawn.noise.reshape(-1, *samples.shape)
+        return self.slope.tell(samples, target, noise, width, self.experience.size.most)
 
     # What is learned
 

@@ -6,7 +6,6 @@ from torch import Tensor
 from .._evaluation.measurement import Measurement
 from .._support.transfer import send
 from .draws import AntitheticPairs, by_output, half_differences
-from .expansion import basis
 
 
 def estimate(
@@ -54,7 +53,7 @@ def centred(values: Tensor) -> Tensor:
 def measured_gradient(
     measured: Measurement,
     draws: AntitheticPairs,
-    expansion: Tensor | None,
+    told: tuple[Tensor, Tensor] | None,
 ) -> tuple[Tensor, Tensor]:
     """The gradient of each sample's expected error: what the slope tells, and what corrects it.
 
@@ -64,8 +63,8 @@ def measured_gradient(
     Args:
         measured: what the metric said of the draws.
         draws: around the batch's predictions.
-        expansion: the surrogate's at the predictions, each function weighed,
-            `(functions, batch, *sample)`; None without one.
+        told: by the surrogate, weighed: its slope `(batch, *sample)`, and what it tells of each
+            difference, `(pairs, batch * outputs)`; None without one.
 
     Returns:
         Two gradients `(batch, *sample)`, whose sum is unbiased.
@@ -75,12 +74,9 @@ def measured_gradient(
     count = max(1, outputs.numel())
     differences = half_differences(measured.values).reshape(pairs, -1, count)
     differences, stands_for = measured.stand_in(differences)
-    told = None
-    if expansion is not None:
-        slope = by_output(expansion[0] / draws.width, outputs, 1)
-        functions = basis(draws.noise, len(expansion))
-        predicted = by_output((expansion[:, None] * functions).sum(0), outputs, 2).sum(-1)
-        told = slope, predicted
+    if told is not None:
+        slope, predicted = told
+        told = by_output(slope, outputs, 1), predicted.view(differences.shape)
     known, rest = estimate(
         send(differences, z),
         by_output(draws.noise, outputs, 2),

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from .._learning.gradient_step import adam, apply_gradients, follow_parameters, seeded
 from .._learning.sync import Sync
 from .._support.isolated import isolated
+from .bounded import bounded_expansions
 from .control_variate import ControlVariate
-from .expansion import Expansion, basis
+from .expansion import Expansion, Told, told
 from .forms import build, suited
 
 # Differences by which forms are standardised; where batches are small, those of so many calls will
@@ -93,12 +94,6 @@ class Slope:
     def weight(self) -> Tensor:
         """The control variate's coefficient c, `()`; 0 without a form."""
         return self.control.weights[0, self.best] if self.forms else torch.zeros_like(self.scale)
-
-    def weighed(self, expansions: Tensor) -> Tensor:
-        """The followed form's of the forms' expansions, as far as draws are corrected by it."""
-        of_slope, of_waves = self.control.weights[:, self.best]
-        slope, *waves = expansions[self.best]
-        return torch.stack([of_slope * slope, *(of_waves * wave for wave in waves)])
 
     @property
     def confirmed(self) -> Tensor:
@@ -213,18 +208,32 @@ class Slope:
             found = [form(z, y, width, self.scale) for form in self.forms]
         return torch.stack([each.detach() for each in found])
 
-    def take(self, differences: Tensor, noise: Tensor, expansions: Tensor) -> None:
+    def tell(self, z: Tensor, y: Tensor, noise: Tensor, width: Tensor, most: float) -> Told:
+        """What every form tells of draws around predictions.
+
+        Args:
+            z: predictions `(n, ...)`.
+            y: targets `(n, ...)`.
+            noise: of the draws, standard normal, `(pairs, n, ...)`.
+            width: its standard deviation, as large as z.
+            most: how large a difference is believed to be (see `bounded_expansions`).
+        """
+        expansions = bounded_expansions(self.expansions(z, y, width), most)
+        form = self.forms[self.best]
+        assert isinstance(form, Expansion)
+        return told(expansions, form.basis(noise, y, width))
+
+    def take(self, differences: Tensor, noise: Tensor, predicted: Tensor) -> None:
         """Judges the forms by differences `(n,)` that they were not fitted to.
 
         Args:
             differences: d, `(n,)`.
             noise: standard normal, `(n, ...)`.
-            expansions: of the forms at the predictions, `(forms, functions, n, ...)`.
+            predicted: what the forms told of these, by slopes and by waves, `(2, forms, n)`.
         """
-        if len(expansions) == len(self.forms):
-            told = (expansions * basis(noise, expansions.shape[1])).flatten(3).sum(3)
+        if predicted.shape[1] == len(self.forms):
             squares = noise.square().flatten(1).mean(1)
-            self.control.take(differences, told[:, 0], squares, told[:, 1:].sum(1))
+            self.control.take(differences, predicted[0], squares, predicted[1])
 
     def fit(self, rows: Rows | None) -> None:
         """One gradient step on differences, together with the other processes."""
@@ -308,7 +317,8 @@ class Slope:
         z = z.requires_grad_()
         loss = torch.zeros_like(self.scale)
         for form in self.forms:
-            told = form(z, y, width, self.scale, create_graph=True)
-            predicted = (told * basis(noise, len(told))).flatten(2).sum((0, 2))
+            assert isinstance(form, Expansion)
+            expansion = form(z, y, width, self.scale, create_graph=True)
+            predicted = (expansion * form.basis(noise, y, width)).flatten(2).sum((0, 2))
             loss = loss + ((predicted - differences) / self.scale).square().mean()
         return loss

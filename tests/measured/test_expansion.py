@@ -7,7 +7,9 @@ from torch import nn
 from within import slope_of
 
 from learned_surrogates import LearnedSurrogateLoss
-from learned_surrogates._measured.expansion import FREQUENCIES, Expansion, Waves, basis
+from learned_surrogates._measured.expansion import Expansion
+from learned_surrogates._measured.forms.classes import Classes
+from learned_surrogates._measured.waves import FREQUENCIES, STEP, Margins, Waves, of_jumps, waves_of
 
 ALL = 1 + len(FREQUENCIES)
 
@@ -17,17 +19,17 @@ def test_waves_are_odd_of_mean_square_1_and_correlate_with_no_noise():
     e = torch.linspace(-12, 12, 24_001, dtype=torch.float64)
     density = (-e.square() / 2).exp()
     density /= density.sum()
-    functions = basis(e, ALL)
+    functions = torch.stack([e, *waves_of(e)])
     torch.testing.assert_close(functions.flip(1), -functions)
     moments = functions @ (density * functions).T
     torch.testing.assert_close(moments.diagonal(), torch.ones(ALL, dtype=torch.float64))
     assert moments[0, 1:].abs().max() < 1e-12
 
 
-def test_fewer_functions_are_the_first_ones():
-    noise = torch.randn(5, 3)
-    torch.testing.assert_close(basis(noise, 1), noise[None])
-    torch.testing.assert_close(basis(noise, 2), basis(noise, ALL)[:2])
+def test_without_waves_there_is_the_noise_alone():
+    z = torch.randn(5, 3)
+    expansion = Expansion(nn.Identity(), z, torch.randn(5))
+    torch.testing.assert_close(expansion.basis(z, z, z), z[None])
 
 
 @pytest.mark.parametrize("shape", [(1,), (7,), (40,), (5, 2), (3, 6), (2, 4, 4)])
@@ -110,6 +112,127 @@ def test_waves_are_learned_with_the_user_s_own_net():
     assert expansion.waves.last.weight.any()
 
 
+# Of class logits
+
+
+def logits(shape, dim):
+    """Logits and class indices; the noise of some is wider."""
+    random = torch.Generator().manual_seed(0)
+    z, width = torch.randn(shape, generator=random), 0.5 + torch.rand(shape, generator=random)
+    y = torch.randint(shape[dim], shape[:dim] + shape[dim + 1 :], generator=random)
+    return z, y, width
+
+
+@pytest.mark.parametrize(("shape", "dim"), [((4, 6), 1), ((4, 3, 5), 1), ((4, 5, 3), 2)])
+def test_margins_have_standard_normal_noise(shape, dim):
+    z, y, width = logits(shape, dim)
+    margins = Margins(z, y)
+    noise = torch.randn(20_000, *shape, generator=torch.Generator().manual_seed(1))
+    along = margins.along(noise, y, width)
+    moved = z + width * noise
+    true = y.unsqueeze(dim).expand(20_000, *y.unsqueeze(dim).shape)
+    margin = moved - moved.gather(dim + 1, true)
+    torch.testing.assert_close(along.mean(0), torch.zeros(shape), atol=0.03, rtol=0)
+    others = torch.ones(shape).scatter(dim, y.unsqueeze(dim), 0.0)
+    torch.testing.assert_close(along.std(0), others, atol=0.03, rtol=0)
+    unit = margin.std(0).where(others > 0, 1.0)
+    torch.testing.assert_close(along, (margin - margin.mean(0)) / unit, atol=0.1, rtol=0.05)
+
+
+def test_waves_of_margins_correlate_with_no_noise():
+    z, y, width = logits((1, 5), 1)
+    expansion = Expansion(Classes(z, y), z, y)
+    noise = torch.randn(400_000, 1, 5, generator=torch.Generator().manual_seed(1))
+    _, *waves = expansion.basis(noise, y, width)
+    for wave in waves:
+        products = wave.flatten(1).T @ noise.flatten(1) / 400_000
+        assert products.abs().max() < 5 / 400_000**0.5
+
+
+def test_labels_that_are_none_have_waves_as_well():
+    z, _, width = logits((3, 5), 1)
+    margins = Margins(z, torch.zeros(3, dtype=torch.int64))
+    for none in (-100, 255):
+        y = torch.tensor([1, none, 2])
+        assert margins.along(width * z, y, width).isfinite().all()
+        assert margins(z, y, width).isfinite().all()
+
+
+def test_logits_that_are_no_numbers_spoil_no_other_sample():
+    z, y, width = logits((3, 5), 1)
+    margins = Margins(z, y)
+    before = margins(z, y, width)[:, 2]
+    z[0], z[1, 0] = torch.nan, -torch.inf
+    torch.testing.assert_close(margins(z, y, width)[:, 2], before)
+
+
+def test_one_class_alone_has_no_margins():
+    z, y = torch.randn(4, 1), torch.zeros(4, dtype=torch.int64)
+    expansion = Expansion(Classes(z, y), z, y)
+    assert isinstance(expansion.waves, Waves)
+    told = expansion(z.requires_grad_(), y, torch.ones_like(z), torch.tensor(1.0))
+    assert told.isfinite().all()
+
+
+@pytest.mark.parametrize("distance", [0.0, 0.4, 1.3, 2.5, 5.0])
+def test_what_a_jump_has_of_each_wave(distance):
+    """By sampling: a difference of 1 beyond the distance, to either side."""
+    e = torch.randn(4_000_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    beyond = e[e.abs() > distance]
+    if len(beyond) < 100:
+        e = torch.linspace(distance, 12, 100_001, dtype=torch.float64)
+        products = (e.sign() * torch.stack([e, *waves_of(e)])) @ (-e.square() / 2).exp()
+    else:
+        products = (beyond.sign() * torch.stack([beyond, *waves_of(beyond)])).sum(1)
+    found = of_jumps(torch.tensor([distance]))[:, 0].double()
+    torch.testing.assert_close(found, products[1:] / products[0], atol=0.02, rtol=0.01)
+
+
+def test_a_jump_further_than_was_integrated_is_as_the_furthest():
+    far = of_jumps(torch.tensor([6.0 - STEP, 7.0, 1e9, torch.inf]))
+    torch.testing.assert_close(far, far[:, :1].expand_as(far))
+
+
+def wrong(prediction, target):
+    return (prediction.argmax(1) != target).float()
+
+
+def test_of_two_classes_the_waves_are_right_before_anything_is_learned():
+    """A difference of 1 wherever the margin changes its sign."""
+    z = torch.tensor([[0.7, 0.0]])
+    y, width = torch.tensor([0]), torch.full((1, 2), 0.6)
+    expansion = Expansion(Classes(z, y), z, y)
+    noise = torch.randn(500_000, 1, 2, generator=torch.Generator().manual_seed(0))
+    functions = expansion.basis(noise, y, width).flatten(2)
+    repeated = y.expand(500_000)
+    up, down = (wrong((z + sign * width * noise)[:, 0], repeated) for sign in (1, -1))
+    measured = (functions * ((up - down) / 2)[:, None]).mean(1)
+    pull = measured[0]
+    told = expansion.waves(z, y, width)[:, 0] * pull
+    torch.testing.assert_close(told[:, 1], measured[1:, 1], atol=0.005, rtol=0.02)
+    assert not told[:, 0].any()
+
+
+def test_of_class_logits_waves_tell_what_no_slope_can():
+    random = torch.Generator().manual_seed(0)
+    r2 = {}
+    for waves in (True, False):
+        criterion = LearnedSurrogateLoss(wrong)
+        for _ in range(80):
+            target = torch.randint(5, (64,), generator=random)
+            prediction = torch.randn(64, 5, generator=random)
+            prediction += 2 * nn.functional.one_hot(target, 5)
+            step(criterion, (prediction.requires_grad_(), target))
+            if not waves and slope_of(criterion).forms:
+                slope_of(criterion).forms[0].waves = None
+        r2[waves] = criterion.stats["surrogate/r2"]
+    assert r2[True] > r2[False] + 0.05
+    assert r2[True] > 0.7
+
+
+# Of the user's own nets
+
+
 class Ruler(nn.Module):
     """The distance in thousandths of itself, with nothing to learn."""
 
@@ -155,7 +278,7 @@ def test_how_much_there_is_to_tell_of_a_threshold_that_may_lie_anywhere(count, s
     e = torch.linspace(-8, 8, 4001, dtype=torch.float64)
     density = (-e.square() / 2).exp()
     density /= density.sum()
-    functions = basis(e, count)
+    functions = torch.stack([e, *waves_of(e)])[:count]
     thresholds = torch.linspace(0, 6, 601, dtype=torch.float64)
     jumps = e.sign() * (e.abs() > thresholds[:, None])
     products = jumps @ (density * functions).T

@@ -23,7 +23,7 @@ def criterion():
 def test_slopes_of_forms_that_are_no_more_judge_none(criterion):
     slope = slope_of(criterion)
     before = slope.control.sums.clone()
-    slope.take(torch.randn(8), torch.randn(8, 3), torch.randn(1, 3, 8, 3))
+    slope.take(torch.randn(8), torch.randn(8, 3), torch.randn(2, 1, 8))
     assert torch.equal(slope.control.sums, before)
 
 

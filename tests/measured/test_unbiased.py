@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from learned_surrogates import LearnedSurrogateLoss, Tensors, Workers
 from learned_surrogates._measured.draws import as_samples
-from learned_surrogates._measured.expansion import basis
 from learned_surrogates._measured.score_function import estimate
+from learned_surrogates._measured.waves import waves_of
 
 WIDTH = 0.5
 
@@ -88,7 +88,7 @@ def test_wrong_slopes_and_wrong_waves(waves):
         torch.full((1, 3), WIDTH),
         (
             slope.expand(100_000, 1, 3),
-            (expansion[:, None, None, None] * basis(noise, 3)).sum((0, -1)),
+            (expansion[:, None, None, None] * torch.stack([noise, *waves_of(noise)])).sum((0, -1)),
         ),
     )
     found = (told + correction)[:, 0].double()

@@ -8,6 +8,8 @@ from .net import flat, mlp, scale
 SHARPNESS = 3.0
 # Numbers that a class is known by.
 CODE = 16
+# Times the others' by which figures that all classes share are learned.
+PACE = 20.0
 
 
 class Classes(nn.Module):
@@ -33,6 +35,8 @@ class Classes(nn.Module):
         self.log_sharpness = nn.Parameter(torch.tensor([2.0, 0.0], device=z.device))
         # Of true class and said class: by how much the metric is lower or higher.
         self.costs = nn.Parameter(torch.zeros(classes, classes))
+        # The same by how far apart in order these are: not at all or at all, linear, squared.
+        self.by_order = nn.Parameter(torch.zeros(3))
         self.truth = nn.Embedding(classes, CODE)
         self.said = nn.Linear(classes, CODE, bias=False)
         self.net = mlp(5 + 2 * CODE, hidden, hidden, 1)
@@ -51,7 +55,10 @@ class Classes(nn.Module):
         own_sharp = sharp.gather(2, labels[..., None]).squeeze(2)
         figures = [own_log, own_log.exp(), own_sharp, above.log1p(), probabilities.amax(2)]
         seen = torch.cat([torch.stack(figures, 2), self.truth(labels), self.said(probabilities)], 2)
-        value = self.net(seen).squeeze(2) + (sharp * self.costs[labels]).sum(2)
+        classes = torch.arange(tokens.shape[2], device=z.device)
+        apart = (classes - labels[..., None]).abs() / max(1, len(classes) - 1)
+        order = torch.stack([apart.sign(), apart, apart.square()], -1) @ (PACE * self.by_order)
+        value = self.net(seen).squeeze(2) + (sharp * (self.costs[labels] + order)).sum(2)
         return (value * counted).sum(1) / counted.sum(1).clamp(min=1)
 
 
