@@ -51,8 +51,7 @@ class Expansion(nn.Module):
         pull = slope * width
         if self.waves is None:
             return pull[None]
-        shares = self.waves(z.detach(), y, width)
-        return torch.cat([pull[None], shares * pull.detach()])
+        return torch.cat([pull[None], pull.detach() * self.waves(z.detach(), y, width)])
 
     def basis(self, noise: Tensor, y: Tensor, width: Tensor) -> Tensor:
         """Odd functions of the noise, all of mean square 1: `(functions, *noise.shape)`.

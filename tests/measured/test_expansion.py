@@ -166,6 +166,15 @@ def test_logits_that_are_no_numbers_spoil_no_other_sample():
     torch.testing.assert_close(margins(z, y, width)[:, 2], before)
 
 
+def test_a_class_that_leads_is_seen_by_how_far_the_next_one_is():
+    z = torch.tensor([[3.0, 0.0, -1.0], [3.0, 0.0, 2.9]])
+    y, width = torch.tensor([1, 1]), torch.ones(2, 3)
+    margins = Margins(z, y)
+    nn.init.ones_(margins.last.weight)
+    shares = margins(z, y, width)[:, :, 0]
+    assert (shares[:, 0] - shares[:, 1]).abs().max() > 0.01
+
+
 def test_one_class_alone_has_no_margins():
     z, y = torch.randn(4, 1), torch.zeros(4, dtype=torch.int64)
     expansion = Expansion(Classes(z, y), z, y)

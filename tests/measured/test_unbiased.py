@@ -6,11 +6,12 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 import pytest
 import torch
 from torch import Tensor, nn
+from within import slope_of
 
 from learned_surrogates import LearnedSurrogateLoss, Tensors, Workers
 from learned_surrogates._measured.draws import as_samples
 from learned_surrogates._measured.score_function import estimate
-from learned_surrogates._measured.waves import waves_of
+from learned_surrogates._measured.waves import Margins, waves_of
 
 WIDTH = 0.5
 
@@ -122,6 +123,42 @@ def test_one_value_an_output():
     _, of_mean = mean_gradient(LearnedSurrogateLoss(above, **options), z, target, 20)
     # Each output is credited with its own value alone: the others' are no noise to it.
     assert (error < 0.8 * of_mean).all()
+
+
+def test_one_value_an_output_with_a_surrogate():
+    def by_number(prediction: Tensor, target: Tensor) -> Tensor:
+        return (prediction > target).double()
+
+    criterion = LearnedSurrogateLoss(by_number, task=Tensors(smoothing=WIDTH), surrogate="pair")
+    z, target = POINTS
+    mean, error = mean_gradient(criterion, z, target, 40)
+    assert_within(mean, error, slope_of_above(z, target))
+    assert criterion.stats["surrogate/weight"] > 0.3
+
+
+@pytest.mark.parametrize("classes_last", [True, False])
+def test_class_logits_whose_waves_are_wrong(classes_last):
+    """Two tokens of two classes: a margin's noise is normal, and so is its threshold known."""
+
+    def wrong(prediction: Tensor, target: Tensor) -> Tensor:
+        return (prediction.argmax(-1 if classes_last else 1) != target).double().mean(1)
+
+    z = torch.tensor([[0.1, -0.3], [0.2, 0.5]])
+    criterion = LearnedSurrogateLoss(wrong, task=Tensors(smoothing=WIDTH))
+    found = []
+    for call in range(60):
+        prediction = (z if classes_last else z.T).expand(500, 2, 2).clone().requires_grad_()
+        criterion(prediction, torch.tensor([0, 1]).expand(500, 2)).backward()
+        found.append(500 * (prediction.grad if classes_last else prediction.grad.mT))
+        if call == 5:
+            (expansion,) = slope_of(criterion).forms
+            assert isinstance(expansion.waves, Margins)
+            expansion.waves.last.bias.data += 3
+    found = torch.cat(found).double()
+    of_true = slope_of_above(torch.tensor([0.4, 0.3]), torch.zeros(2), WIDTH * 2**0.5)
+    truth = torch.stack([-of_true, of_true])
+    truth = torch.stack([truth[:, 0], truth[:, 1].flip(0)])
+    assert_within(found.mean(0), found.std(0) / math.sqrt(len(found)), truth)
 
 
 def test_groups_of_numbers_with_a_value_each():
