@@ -1,11 +1,17 @@
 """Class logits and the index of the true class."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
+from ..smoothing import SHARE
 from .net import flat, mlp, scale
 
 SHARPNESS = 3.0
+# A logistic function so steep is nearly the normal distribution's: with which probability noise as
+# wide as a share of the logits' spread makes one class of two the larger.
+PROBIT = 1.702
 # Numbers that a class is known by.
 CODE = 16
 # Times the others' by which figures that all classes share are learned.
@@ -32,7 +38,7 @@ class Classes(nn.Module):
         tokens = _tokens(z, y)
         classes = tokens.shape[2]
         self.register_buffer("scale", scale(tokens))
-        self.log_sharpness = nn.Parameter(torch.tensor([2.0, 0.0], device=z.device))
+        self.log_sharpness = nn.Parameter(torch.tensor(math.log(PROBIT / (2**0.5 * SHARE))))
         # Of true class and said class: by how much the metric is lower or higher.
         self.costs = nn.Parameter(torch.zeros(classes, classes))
         # The same by how far apart in order these are: not at all or at all, linear, squared.
@@ -49,7 +55,7 @@ class Classes(nn.Module):
         own = tokens.gather(2, labels[..., None])
         log_probabilities = tokens.log_softmax(2)
         probabilities = log_probabilities.exp()
-        sharp = (tokens / self.scale * self.log_sharpness.exp()[0]).softmax(2)
+        sharp = (tokens / self.scale * self.log_sharpness.exp()).softmax(2)
         above = ((tokens - own) * (SHARPNESS / self.scale)).sigmoid().sum(2) - 0.5
         own_log = log_probabilities.gather(2, labels[..., None]).squeeze(2)
         own_sharp = sharp.gather(2, labels[..., None]).squeeze(2)
