@@ -49,9 +49,10 @@ RECOGNISED = {
     "maps": (normal(1, 8, 8), normal(1, 8, 8), ("maps",)),
     "points": (normal(17, 2), normal(17, 2), ("elements",)),
     "few points": (normal(4, 2), normal(4, 2), ("pair", "elements")),
-    "ratings": (normal(5), integers(9) + 1, ("pair",)),
-    "sine and cosine against degrees": (*degrees(), ("pair",)),
-    "another size": (normal(3), normal(2), ("pair",)),
+    "ratings": (normal(5), integers(9) + 1, ("pair", "cyclic")),
+    "sine and cosine against degrees": (*degrees(), ("pair", "cyclic")),
+    "another size": (normal(3), normal(2), ("pair", "cyclic")),
+    "another size, of more numbers": (normal(3), normal(5), ("pair",)),
     "another size, and large": (normal(100), normal(60), ()),
 }
 
@@ -159,7 +160,7 @@ def test_a_metric_with_outputs_that_the_target_has_not_is_measured_only():
 @pytest.mark.parametrize("name", NAMES)
 def test_a_form_that_was_asked_for_and_does_not_fit_is_refused_at_the_first_call(name):
     z, y = normal(3), normal(2, 2)
-    if name in ("pair", "embedding"):  # which take everything that is a tensor
+    if name in ("pair", "cyclic", "embedding"):  # which take everything that is a tensor
         y = [[1.0]] * BATCH
     criterion = LearnedSurrogateLoss(error_of, higher_is_better=False, surrogate=name)
     before = snapshot(criterion)
@@ -231,3 +232,31 @@ def test_a_number_is_seen_beside_its_difference_to_the_target(shape):
     z, y = torch.randn(6, 1), torch.randn(shape)
     seen = Pair(z, y)._inputs(z, y)
     torch.testing.assert_close(seen, torch.stack([z[:, 0], y.flatten(), z[:, 0] - y.flatten()], 1))
+
+
+def test_one_number_is_seen_beside_its_difference_to_each_of_the_prediction():
+    """Such as quantiles of it."""
+    z, y = torch.randn(6, 3), torch.randn(6)
+    seen = Pair(z, y)._inputs(z, y)
+    torch.testing.assert_close(seen, torch.cat([z, y[:, None], z - y[:, None]], 1))
+
+
+@pytest.mark.parametrize("period", [360.0, 24.0])
+def test_sines_and_cosines_of_what_goes_round_are_held_against_it(period):
+    """A plain net of both takes a tenth of the noise away in as many calls."""
+    random = torch.Generator().manual_seed(0)
+
+    def far(prediction, target):
+        angle = torch.atan2(prediction[:, 0], prediction[:, 1]) * period / (2 * torch.pi)
+        apart = (angle - target + period / 2) % period - period / 2
+        return (apart.abs() > period / 16).float()
+
+    criterion = LearnedSurrogateLoss(far, higher_is_better=False)
+    for _ in range(110):
+        target = period * torch.rand(BATCH, generator=random)
+        angle = 2 * torch.pi * target / period + 0.5 * torch.randn(BATCH, generator=random)
+        vector = torch.stack([angle.sin(), angle.cos()], 1)
+        vector += 0.3 * torch.randn(BATCH, 2, generator=random)
+        criterion(vector.requires_grad_(), target).backward()
+    assert slope_of(criterion).names == ["cyclic"]
+    assert criterion.stats["surrogate/r2"] > 0.4

@@ -13,12 +13,15 @@ from torch import Tensor, nn
 from ..._surrogate import conditioned, embedding_distance
 from .classes import Classes, class_dim
 from .counts import Counts
+from .cyclic import Cyclic
 from .elements import Elements
 from .maps import Maps
 from .pair import Pair
 
 # The most numbers of a prediction and its target that one plain net is given.
 MOST_NUMBERS = 128
+# Numbers of a target of another size up to which it is tried whether they go round.
+FEW_TARGETS = 4
 # Outputs up to which a plain net is tried beside one for all outputs.
 FEW = 32
 # The most classes whose confusions are told apart one by one.
@@ -48,6 +51,7 @@ BUILDERS: dict[str, Callable[[Tensor, Tensor], nn.Module]] = {
     "classes": Classes,
     "counts": Counts,
     "maps": Maps,
+    "cyclic": Cyclic,
     "embedding": partial(Numbers, embedding_distance),
     "conditioned": partial(Numbers, conditioned),
 }
@@ -63,7 +67,8 @@ def suited(z: Tensor, y: Tensor) -> tuple[str, ...]:
         return ("classes",)
     numbers = z[0].numel() + y[0].numel()
     if z.shape != y.shape:
-        return ("pair",) if numbers <= MOST_NUMBERS else ()
+        cyclic = ("cyclic",) if y[0].numel() <= FEW_TARGETS else ()
+        return ("pair", *cyclic) if numbers <= MOST_NUMBERS else ()
     few = ("pair",) if z[0].numel() <= FEW else ()
     if z[0].numel() == 1:
         return few

@@ -8,7 +8,7 @@ from .net import flat, mlp
 
 
 class Pair(nn.Module):
-    """`S(z, y) = n([z, y, z - y])`, the difference where both have as many numbers.
+    """`S(z, y) = n([z, y, z - y])`, the difference where targets have as many numbers or one.
 
     Args:
         z: predictions `(batch, ...)`, by which inputs are standardised.
@@ -27,6 +27,6 @@ class Pair(nn.Module):
 
     def _inputs(self, z: Tensor, y: Tensor) -> Tensor:
         parts = [flat(z), flat(y).to(z)]
-        if parts[0].shape == parts[1].shape:
+        if parts[1].shape[1] in (1, parts[0].shape[1]):
             parts.append(parts[0] - parts[1])
         return torch.cat(parts, 1)

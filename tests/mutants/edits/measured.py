@@ -201,6 +201,17 @@ EDITS = [
         ("line, *waves = beyond", "line, *waves = beyond.square()"),
     ),
     *of(
+        "_measured/forms/cyclic.py",
+        "measured/test_forms.py",
+        ("y * self.frequency", "y"),
+        ("(z[:, :, None] * waves[:, None])", "(z[:, :, None] + 0 * waves[:, None])"),
+    ),
+    *of(
+        "_measured/forms/__init__.py",
+        "measured/test_forms.py",
+        ("if y[0].numel() <= FEW_TARGETS else ()", "if y[0].numel() < 2 else ()"),
+    ),
+    *of(
         "_measured/forms/classes.py",
         "measured/test_forms.py",
         ("PACE = 20.0", "PACE = 1.0"),
