@@ -48,8 +48,8 @@ def bounded_expansions(expansions: Tensor, most: float) -> Tensor:
 
     Args:
         expansions: `(forms, functions, n, *sample)`.
-        most: the largest length of one, which is the standard deviation of the differences that it
-            predicts.
+        most: the largest length of one: the standard deviation of the differences that it predicts,
+            as far as its functions do not correlate.
     """
     forms, _, n, *sample = expansions.shape
     by_sample = expansions.transpose(1, 2).reshape(forms, n, -1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .._contract import hooks
-from .waves import suited, waves_of
+from .waves import waves_for, waves_of
 
 
 class Expansion(nn.Module):
@@ -27,7 +27,7 @@ class Expansion(nn.Module):
         self.form = form
         #: Whether there is something to learn; else the form is in the metric's units as it is.
         self.learns = any(parameter.requires_grad for parameter in form.parameters())
-        self.waves = suited(form, z, y)
+        self.waves = waves_for(form, z, y)
 
     def forward(
         self, z: Tensor, y: Tensor, width: Tensor, scale: Tensor, *, create_graph: bool = False
@@ -54,7 +54,7 @@ class Expansion(nn.Module):
         return torch.cat([pull[None], pull.detach() * self.waves(z.detach(), y, width)])
 
     def basis(self, noise: Tensor, y: Tensor, width: Tensor) -> Tensor:
-        """Odd functions of the noise, all of mean square 1: `(functions, *noise.shape)`.
+        """Odd functions of standard normal numbers: `(functions, *noise.shape)`.
 
         The noise itself; and where there are some, waves.
 

@@ -94,7 +94,7 @@ class Experience:
             width.expand_as(noise).reshape(-1, *samples.shape[1:]),
             send(differences, z).flatten(),
         )
-        if predicted is not None:
+        if predicted is not None and predicted[0, 0].numel() == len(rows[4]):
             slope.take(rows[4], rows[2], predicted.flatten(2))
         if not slope.unsuited and slope.given != "none":
             self._remember(rows, random)

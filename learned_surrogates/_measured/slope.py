@@ -141,7 +141,7 @@ class Slope:
 
     def make(self, rows: Rows) -> None:
         """Makes the forms that may serve, by the first differences."""
-        z, y, _, _, differences = rows
+        z, y, _, width, differences = rows
         names: Sequence[str] = (str(self.given),)
         if isinstance(self.given, nn.Module):
             names = ("given",)
@@ -152,8 +152,8 @@ class Slope:
             self.unsuited = True
             return
         with isolated(self.device), seeded(self.seed):
-            z, y = z.cpu().float(), y.cpu()
-            forms = nn.ModuleList(self._form(name, z, y) for name in names)
+            z, y, width = z.cpu().float(), y.cpu(), width.cpu()
+            forms = nn.ModuleList(self._form(name, z, y, width) for name in names)
         self._attach(forms, names, (z.shape[1:], y.shape[1:]))
         scale = differences.float().std(correction=0)
         self.scale = scale.where(scale > 0, 1.0).to(self.device)
@@ -219,6 +219,7 @@ class Slope:
             most: how large a difference is believed to be (see `bounded_expansions`).
         """
         expansions = bounded_expansions(self.expansions(z, y, width), most)
+        # Of all forms: which functions there are depends on the samples alone.
         form = self.forms[self.best]
         assert isinstance(form, Expansion)
         return told(expansions, form.basis(noise, y, width))
@@ -284,9 +285,10 @@ class Slope:
         self.forms.to(device)
         follow_parameters(self.optimizer)
 
-    def _form(self, name: str, z: Tensor, y: Tensor) -> Expansion:
-        own = self.given if isinstance(self.given, nn.Module) else build(name, z, y).float()
-        return Expansion(own, z, y)
+    def _form(self, name: str, z: Tensor, y: Tensor, width: Tensor | None = None) -> Expansion:
+        if isinstance(self.given, nn.Module):
+            return Expansion(self.given, z, y)
+        return Expansion(build(name, z, y, width).float(), z, y)
 
     def _keep_best(self) -> None:
         name, form, sums = self.name, self.forms[self.best], self.control.sums[self.best]

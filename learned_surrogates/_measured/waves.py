@@ -134,9 +134,10 @@ class Margins(nn.Module):
         true = self._true(y)
         z, width = z.movedim(self.dim, -1), width.movedim(self.dim, -1)
         of_margin = width.hypot(width.gather(-1, true))
-        apart = (z - z.gather(-1, true)) / of_margin
+        # Classes that are masked, by -1e38 say, are merely far.
+        apart = ((z - z.gather(-1, true)) / of_margin).clamp(-FAR, FAR)
         first, second = z.topk(2).values.split(1, -1)
-        ahead = (z - torch.where(z == first, second, first)) / width
+        ahead = ((z - torch.where(z == first, second, first)) / width).clamp(-FAR, FAR)
         hidden = self.first(torch.stack([apart, ahead, ahead.gather(-1, true).expand_as(z)], -1))
         if self.offsets is not None:
             hidden = hidden + self.offsets
@@ -175,7 +176,7 @@ def _nothing_yet(inputs: int, outputs: int) -> nn.Linear:
     return layer
 
 
-def suited(form: nn.Module, z: Tensor, y: Tensor) -> Waves | Margins | None:
+def waves_for(form: nn.Module, z: Tensor, y: Tensor) -> Waves | Margins | None:
     """Waves beside a form of predictions and targets, where there are some that go with them."""
     numbers = z[0].numel()
     if numbers > MOST_NUMBERS:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-VERSION = 8
+VERSION = 9
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 # A dimension of any size.
 ANY = -1

@@ -161,9 +161,44 @@ def test_labels_that_are_none_have_waves_as_well():
 def test_logits_that_are_no_numbers_spoil_no_other_sample():
     z, y, width = logits((3, 5), 1)
     margins = Margins(z, y)
-    before = margins(z, y, width)[:, 2]
-    z[0], z[1, 0] = torch.nan, -torch.inf
-    torch.testing.assert_close(margins(z, y, width)[:, 2], before)
+    before = margins(z, y, width)
+    z[0], z[1, y[1] - 1] = torch.nan, -torch.inf
+    after = margins(z, y, width)
+    torch.testing.assert_close(after[:, 2], before[:, 2])
+    assert after[:, 1].isfinite().all()
+
+
+def test_classes_that_are_masked_leave_the_others_their_waves():
+    z, y, width = logits((3, 5), 1)
+    y = torch.zeros(3, dtype=torch.int64)
+    margins = Margins(z, y)
+    nn.init.ones_(margins.last.weight)
+    z[:, 4] = -10.0
+    before = margins(z, y, width)
+    z[:, 4] = torch.finfo(torch.float32).min
+    torch.testing.assert_close(margins(z, y, width)[:, :, :4], before[:, :, :4])
+    assert margins(z, y, width).isfinite().all()
+
+
+def test_of_few_classes_each_may_be_of_its_own_kind():
+    z, y = torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64)
+    margins = Margins(z, y)
+    nn.init.ones_(margins.last.weight)
+    margins.offsets.data[1] = 1.0
+    _, one, other = margins(z, y, torch.ones_like(z)).unbind(2)
+    assert not torch.isclose(one, other).any()
+    assert Margins(torch.zeros(4, 33), y).offsets is None
+
+
+def test_how_far_the_true_class_is_from_the_lead_is_seen():
+    z = torch.tensor([[0.0, 1.0, -3.0], [0.0, 1.0, 3.0]])
+    y, width = torch.tensor([0, 0]), torch.ones(2, 3)
+    margins = Margins(z, y)
+    nn.init.ones_(margins.last.weight)
+    with torch.no_grad():
+        margins.first.weight[:, :2] = 0.0
+    shares = margins(z, y, width)[:, :, 1]
+    assert (shares[:, 0] - shares[:, 1]).abs().max() > 0.01
 
 
 def test_a_class_that_leads_is_seen_by_how_far_the_next_one_is():

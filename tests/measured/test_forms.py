@@ -197,6 +197,30 @@ def test_costs_by_the_distance_of_grades_are_learned_within_some_calls(power, le
     assert criterion.stats["surrogate/r2"] > least
 
 
+@pytest.mark.parametrize("width", [0.1, 0.35, 3.0])
+def test_the_class_that_wins_is_told_as_sharply_as_the_noise_has_it(width):
+    """Before any fit: of two logits, how often the noise makes one the larger."""
+    z, y = normal(2), integers(2)
+    noise = torch.full_like(z, width)
+    form = build("classes", z, y, noise)
+    sharpness = form.log_sharpness.exp() / form.scale
+    margin = z[:, 0] - z[:, 1]
+    normal_one = 0.5 * (1 + torch.erf(margin / (2 * width)))
+    torch.testing.assert_close((sharpness * margin).sigmoid(), normal_one, atol=0.01, rtol=0)
+
+
+def test_class_logits_where_float64_is_the_default():
+    torch.set_default_dtype(torch.float64)
+    try:
+        criterion = LearnedSurrogateLoss(error_of, higher_is_better=False)
+        for _ in range(8):
+            prediction = normal(5).float().requires_grad_()
+            criterion(prediction, integers(5)).backward()
+        assert slope_of(criterion).names == ["classes"]
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 @pytest.mark.parametrize("ignored", [-100, 255])
 def test_class_indices_that_are_none_may_come_after_the_surrogate_was_made(ignored):
     """As the border of a segmentation's objects, of which the first batch has none."""

@@ -8,7 +8,7 @@ from conftest import make_arguments, make_loss, step, train
 from torch import nn
 from within import core_of, slope_of
 
-from learned_surrogates import MetricError, Tensors
+from learned_surrogates import LearnedSurrogateLoss, MetricError, Tensors
 
 
 @pytest.fixture
@@ -148,3 +148,47 @@ def test_of_forms_that_are_worth_as_much_the_cheapest_is_followed(criterion, r2,
     slope = slope_of(criterion)
     slope.control = SimpleNamespace(r2=torch.tensor(r2))
     assert slope._worth_most() == best
+
+
+def test_a_metric_that_has_other_outputs_than_in_the_state_is_learned_anew():
+    random = torch.Generator().manual_seed(0)
+    metrics = {
+        "a sample": lambda prediction, target: misses(prediction, target).mean(1),
+        "an output": misses,
+    }
+    for before, after in (("a sample", "an output"), ("an output", "a sample")):
+        first = LearnedSurrogateLoss(metrics[before])
+        second = LearnedSurrogateLoss(metrics[after])
+        for criterion in (first, second):
+            for _ in range(12):
+                prediction, target = torch.randn(2, 64, 3, generator=random)
+                _, gradient = step(criterion, (prediction.requires_grad_(), target))
+                assert gradient.isfinite().all()
+            if criterion is first:
+                assert slope_of(first).forms
+                with pytest.warns(UserWarning, match="metric was"):
+                    second.load_state_dict(first.state_dict())
+
+
+def test_what_was_told_is_of_the_samples_that_were_measured():
+    """The metric has no value for every other sample; of a slope that is right, R2 is 1."""
+    random = torch.Generator().manual_seed(0)
+
+    def metric(prediction, target):
+        values = (prediction * torch.tensor([1.0, -2.0, 0.5])).sum(1)
+        return values.where(target[:, 0] > 0, torch.nan)
+
+    class Right(nn.Module):
+        def forward(self, z, y):
+            return (z * torch.tensor([1.0, -2.0, 0.5])).sum(1) * (1 + y[:, 0].abs())
+
+    criterion = LearnedSurrogateLoss(
+        metric, higher_is_better=False, surrogate=Right(), on_metric_error="skip"
+    )
+    for _ in range(30):
+        prediction, target = torch.randn(2, 64, 3, generator=random)
+        target[::2] = -target[::2].abs()
+        target[1::2] = target[1::2].sign().abs()
+        step(criterion, (prediction.requires_grad_(), target))
+    assert criterion.stats["surrogate/weight"] == pytest.approx(0.5, abs=0.01)
+    assert criterion.stats["surrogate/r2"] > 0.99

@@ -81,14 +81,14 @@ def suited(z: Tensor, y: Tensor) -> tuple[str, ...]:
     return (*few, "elements", *lists)
 
 
-def build(name: str, z: Tensor, y: Tensor) -> nn.Module:
-    """A form, standardised by these samples.
+def build(name: str, z: Tensor, y: Tensor, width: Tensor | None = None) -> nn.Module:
+    """A form, standardised by these samples and, if it is known, the noise's standard deviation.
 
     Raises:
         ValueError: the form does not take such samples.
     """
     try:
-        form = BUILDERS[name](z, y)
+        form = Classes(z, y, width) if name == "classes" else BUILDERS[name](z, y)
         form(z[:1], y[:1])
     except Exception as error:  # of whatever does not go together, deep within
         raise ValueError(

@@ -9,8 +9,7 @@ from ..smoothing import SHARE
 from .net import flat, mlp, scale
 
 SHARPNESS = 3.0
-# A logistic function so steep is nearly the normal distribution's: with which probability noise as
-# wide as a share of the logits' spread makes one class of two the larger.
+# The sigmoid of so many times x is nearly the normal distribution function of x.
 PROBIT = 1.702
 # Numbers that a class is known by.
 CODE = 16
@@ -23,21 +22,24 @@ class Classes(nn.Module):
 
     With q a softmax whose sharpness is learned, `S = mean (sum_k q_k M[y, k] + n(...))` over the
     tokens of a sample; n sees the true class's log-probability, probability and soft rank, the
-    largest probability, and a code of both classes.
+    largest probability, and a code of both classes. M is a cost for each pair, and three that all
+    share: of being wrong, of how far apart the classes are in order, and of its square.
 
     Args:
         z: logits `(batch, classes)`, `(batch, classes, ...)` or `(batch, ..., classes)`.
         y: class indices, z's shape without that dimension; those that are none, such as -100 or
             255, are left out.
+        width: of the noise, as large as z: as sharp as that makes it, q begins. None is as wide as
+            `Smoothing` makes it where all logits vary alike.
     """
 
     scale: Tensor
 
-    def __init__(self, z: Tensor, y: Tensor, hidden: int = 32):
+    def __init__(self, z: Tensor, y: Tensor, width: Tensor | None = None, hidden: int = 32):
         super().__init__()
         tokens = _tokens(z, y)
         classes = tokens.shape[2]
-        self.register_buffer("scale", scale(tokens))
+        self.register_buffer("scale", scale(tokens) if width is None else width.mean() / SHARE)
         self.log_sharpness = nn.Parameter(torch.tensor(math.log(PROBIT / (2**0.5 * SHARE))))
         # Of true class and said class: by how much the metric is lower or higher.
         self.costs = nn.Parameter(torch.zeros(classes, classes))
@@ -62,9 +64,11 @@ class Classes(nn.Module):
         figures = [own_log, own_log.exp(), own_sharp, above.log1p(), probabilities.amax(2)]
         seen = torch.cat([torch.stack(figures, 2), self.truth(labels), self.said(probabilities)], 2)
         classes = torch.arange(tokens.shape[2], device=z.device)
-        apart = (classes - labels[..., None]).abs() / max(1, len(classes) - 1)
-        order = torch.stack([apart.sign(), apart, apart.square()], -1) @ (PACE * self.by_order)
-        value = self.net(seen).squeeze(2) + (sharp * (self.costs[labels] + order)).sum(2)
+        apart = (classes - labels[..., None]).abs().to(tokens) / max(1, len(classes) - 1)
+        wrong, far = 1 - own_sharp, sharp * apart
+        by_order = torch.stack([wrong, far.sum(2), (far * apart).sum(2)], 2)
+        value = self.net(seen).squeeze(2) + (sharp * self.costs[labels]).sum(2)
+        value = value + by_order @ (PACE * self.by_order)
         return (value * counted).sum(1) / counted.sum(1).clamp(min=1)
 
 
