@@ -8,6 +8,7 @@ from within import replay_of, slope_of
 
 from learned_surrogates import LearnedSurrogateLoss, Replay
 from learned_surrogates._measured.forms import NAMES, build, suited
+from learned_surrogates._measured.forms.classes import PACE
 from learned_surrogates._measured.forms.pair import Pair
 
 BATCH = 64
@@ -195,6 +196,18 @@ def test_costs_by_the_distance_of_grades_are_learned_within_some_calls(power, le
         prediction = near + torch.randn(BATCH, 8, generator=random)
         criterion(prediction.requires_grad_(), target).backward()
     assert criterion.stats["surrogate/r2"] > least
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_costs_by_order_are_of_shares_of_the_way_between_the_farthest(number):
+    z, y = normal(5), integers(5)
+    form = build("classes", z, y)
+    before = form(z, y)
+    form.by_order.data[number] = 1 / PACE
+    apart = (torch.arange(5) - y[:, None]).abs() / 4
+    costs = (apart.sign(), apart, apart.square())[number]
+    q = (z / form.scale * form.log_sharpness.exp()).softmax(1)
+    torch.testing.assert_close(form(z, y) - before, (q * costs).sum(1), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("width", [0.1, 0.35, 3.0])
