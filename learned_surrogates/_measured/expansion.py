@@ -80,7 +80,7 @@ class Told:
     predicted: Tensor
 
 
-def told(expansions: Tensor, functions: Tensor) -> Told:
+def predict(expansions: Tensor, functions: Tensor) -> Told:
     """What expansions tell of draws.
 
     Args:

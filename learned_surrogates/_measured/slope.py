@@ -10,7 +10,7 @@ from .._learning.sync import Sync
 from .._support.isolated import isolated
 from .bounded import bounded_expansions
 from .control_variate import ControlVariate
-from .expansion import Expansion, Told, told
+from .expansion import Expansion, Told, predict
 from .forms import build, suited
 
 # Differences by which forms are standardised; where batches are small, those of so many calls will
@@ -222,7 +222,7 @@ class Slope:
         # Of all forms: which functions there are depends on the samples alone.
         form = self.forms[self.best]
         assert isinstance(form, Expansion)
-        return told(expansions, form.basis(noise, y, width))
+        return predict(expansions, form.basis(noise, y, width))
 
     def take(self, differences: Tensor, noise: Tensor, predicted: Tensor) -> None:
         """Judges the forms by differences `(n,)` that they were not fitted to.

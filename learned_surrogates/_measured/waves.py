@@ -38,10 +38,35 @@ def waves_of(noise: Tensor) -> Tensor:
     return torch.stack(waves)
 
 
-class Waves(nn.Module):
-    """How much of each wave there is, as a share of the slope's pull, by where an output is.
+class Shares(nn.Module):
+    """How much of each wave there is, by what is seen of an item: a small net for all of them.
 
-    One small net for all outputs; of few, each has a bias of its own.
+    Nothing before it is fitted; of few items, each has a bias of its own.
+
+    Args:
+        inputs: figures of an item.
+        items: outputs or classes.
+        numbers: of an item.
+    """
+
+    def __init__(self, inputs: int, items: int, numbers: int = 1, hidden: int = 16):
+        super().__init__()
+        self.first = nn.Linear(inputs, hidden)
+        self.offsets = nn.Parameter(torch.zeros(items, hidden)) if items <= FEW else None
+        self.last = nn.Linear(hidden, len(FREQUENCIES) * numbers)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, seen: Tensor) -> Tensor:
+        """`(..., items, inputs)` to `(waves, ..., items, numbers)`."""
+        hidden = self.first(seen)
+        if self.offsets is not None:
+            hidden = hidden + self.offsets
+        return self.last(hidden.tanh()).unflatten(-1, (len(FREQUENCIES), -1)).movedim(-2, 0)
+
+
+class Waves(nn.Module):
+    """Waves of each number's own noise, by where its output is.
 
     Args:
         z: predictions `(batch, *sample)`, by which inputs are standardised.
@@ -50,7 +75,7 @@ class Waves(nn.Module):
 
     mean: Tensor
 
-    def __init__(self, z: Tensor, y: Tensor, hidden: int = 16):
+    def __init__(self, z: Tensor, y: Tensor):
         super().__init__()
         point = z.ndim == 3 and z.shape[2] <= POINT
         self.numbers = z.shape[2] if point else 1
@@ -58,17 +83,14 @@ class Waves(nn.Module):
         z = self._items(z)
         self.register_buffer("mean", z.mean((0, 1)))
         inputs = 2 * (1 + 2 * len(HARMONICS)) * self.numbers
-        self.first = nn.Linear(inputs, hidden)
-        few = self.outputs <= FEW
-        self.offsets = nn.Parameter(torch.zeros(self.outputs, hidden)) if few else None
-        self.last = _nothing_yet(hidden, len(FREQUENCIES) * self.numbers)
+        self.shares = Shares(inputs, self.outputs, self.numbers)
 
     def along(self, noise: Tensor, y: Tensor, width: Tensor) -> Tensor:
         """The noise that waves are of, `(..., batch, *sample)`: each number's own."""
         return noise
 
     def forward(self, z: Tensor, y: Tensor, width: Tensor) -> Tensor:
-        """Of each wave: `(waves, batch, *sample)`.
+        """Of each wave, as a share of the slope's pull: `(waves, batch, *sample)`.
 
         Args:
             z: predictions `(batch, *sample)`.
@@ -80,11 +102,7 @@ class Waves(nn.Module):
         seen = []
         for part in ((z - self.mean) / width, (z - y) / width):
             seen += [part, *(f(k * part) for k in HARMONICS for f in (torch.sin, torch.cos))]
-        hidden = self.first(torch.cat(seen, 2))
-        if self.offsets is not None:
-            hidden = hidden + self.offsets
-        shares = self.last(hidden.tanh()).unflatten(2, (len(FREQUENCIES), self.numbers))
-        return shares.movedim(2, 0).reshape(len(FREQUENCIES), *shape)
+        return self.shares(torch.cat(seen, 2)).reshape(len(FREQUENCIES), *shape)
 
     def _items(self, samples: Tensor) -> Tensor:
         """`(batch, outputs, numbers)`."""
@@ -92,7 +110,7 @@ class Waves(nn.Module):
 
 
 class Margins(nn.Module):
-    r"""Of class logits: waves along the margins between each other class and the true one.
+    """Of class logits: waves of the margins' noise, between each other class and the true one.
 
     Where the true class and another one change places, a metric jumps; what that has of each wave,
     as a share of what it has of a slope, is known from how far they are apart (see `of_jumps`). A
@@ -103,16 +121,13 @@ class Margins(nn.Module):
         y: class indices, z's shape without the classes.
     """
 
-    def __init__(self, z: Tensor, y: Tensor, hidden: int = 16):
+    def __init__(self, z: Tensor, y: Tensor):
         super().__init__()
         dim = class_dim(z, y)
         assert dim is not None
         self.dim = dim - z.ndim
         self.classes = z.shape[dim]
-        self.first = nn.Linear(3, hidden)
-        few = self.classes <= FEW
-        self.offsets = nn.Parameter(torch.zeros(self.classes, hidden)) if few else None
-        self.last = _nothing_yet(hidden, len(FREQUENCIES))
+        self.shares = Shares(3, self.classes)
 
     def along(self, noise: Tensor, y: Tensor, width: Tensor) -> Tensor:
         """The margins' noise, `(..., batch, *sample)`, standard normal; of the true class, 0."""
@@ -138,10 +153,8 @@ class Margins(nn.Module):
         apart = ((z - z.gather(-1, true)) / of_margin).clamp(-FAR, FAR)
         first, second = z.topk(2).values.split(1, -1)
         ahead = ((z - torch.where(z == first, second, first)) / width).clamp(-FAR, FAR)
-        hidden = self.first(torch.stack([apart, ahead, ahead.gather(-1, true).expand_as(z)], -1))
-        if self.offsets is not None:
-            hidden = hidden + self.offsets
-        shares = self.last(hidden.tanh()).movedim(-1, 0) + of_jumps(apart.abs())
+        seen = torch.stack([apart, ahead, ahead.gather(-1, true).expand_as(z)], -1)
+        shares = self.shares(seen).squeeze(-1) + of_jumps(apart.abs())
         # What moves all logits moves no margin: of another class's pull, its margin has all.
         shares = shares * (of_margin / width)
         shares = shares.scatter(-1, true.expand(len(shares), *true.shape), 0.0)
@@ -166,14 +179,6 @@ def _of_jumps(device: torch.device) -> Tensor:
     beyond = ((-e.square() / 2).exp() * torch.stack([e, *waves_of(e)])).flip(1).cumsum(1).flip(1)
     line, *waves = beyond[:, : len(e) // 2]
     return (torch.stack(waves) / line).to(device, torch.float32)
-
-
-def _nothing_yet(inputs: int, outputs: int) -> nn.Linear:
-    """A layer that says 0 until it is fitted."""
-    layer = nn.Linear(inputs, outputs)
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 def waves_for(form: nn.Module, z: Tensor, y: Tensor) -> Waves | Margins | None:

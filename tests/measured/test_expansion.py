@@ -109,7 +109,7 @@ def test_waves_are_learned_with_the_user_s_own_net():
         step(criterion, (z.requires_grad_(), y))
     (expansion,) = slope_of(criterion).forms
     assert expansion.form is own
-    assert expansion.waves.last.weight.any()
+    assert expansion.waves.shares.last.weight.any()
 
 
 # Of class logits
@@ -121,6 +121,15 @@ def logits(shape, dim):
     z, width = torch.randn(shape, generator=random), 0.5 + torch.rand(shape, generator=random)
     y = torch.randint(shape[dim], shape[:dim] + shape[dim + 1 :], generator=random)
     return z, y, width
+
+
+def sees(margins, figure):
+    """Margins whose net answers with one of the figures that it sees, bounded."""
+    for parameter in margins.shares.parameters():
+        nn.init.zeros_(parameter)
+    margins.shares.first.weight.data[:, figure] = 0.2
+    nn.init.ones_(margins.shares.last.weight)
+    return margins
 
 
 @pytest.mark.parametrize(("shape", "dim"), [((4, 6), 1), ((4, 3, 5), 1), ((4, 5, 3), 2)])
@@ -172,7 +181,7 @@ def test_classes_that_are_masked_leave_the_others_their_waves():
     z, y, width = logits((3, 5), 1)
     y = torch.zeros(3, dtype=torch.int64)
     margins = Margins(z, y)
-    nn.init.ones_(margins.last.weight)
+    nn.init.ones_(margins.shares.last.weight)
     z[:, 4] = -10.0
     before = margins(z, y, width)
     z[:, 4] = torch.finfo(torch.float32).min
@@ -183,31 +192,27 @@ def test_classes_that_are_masked_leave_the_others_their_waves():
 def test_of_few_classes_each_may_be_of_its_own_kind():
     z, y = torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64)
     margins = Margins(z, y)
-    nn.init.ones_(margins.last.weight)
-    margins.offsets.data[1] = 1.0
+    nn.init.ones_(margins.shares.last.weight)
+    margins.shares.offsets.data[1] = 1.0
     _, one, other = margins(z, y, torch.ones_like(z)).unbind(2)
     assert not torch.isclose(one, other).any()
-    assert Margins(torch.zeros(4, 33), y).offsets is None
+    assert Margins(torch.zeros(4, 33), y).shares.offsets is None
 
 
 def test_how_far_the_true_class_is_from_the_lead_is_seen():
     z = torch.tensor([[0.0, 1.0, -3.0], [0.0, 1.0, 3.0]])
     y, width = torch.tensor([0, 0]), torch.ones(2, 3)
-    margins = Margins(z, y)
-    nn.init.ones_(margins.last.weight)
-    with torch.no_grad():
-        margins.first.weight[:, :2] = 0.0
+    margins = sees(Margins(z, y), 2)
     shares = margins(z, y, width)[:, :, 1]
-    assert (shares[:, 0] - shares[:, 1]).abs().max() > 0
+    assert (shares[:, 0] - shares[:, 1]).abs().max() > 1
 
 
 def test_a_class_that_leads_is_seen_by_how_far_the_next_one_is():
     z = torch.tensor([[3.0, 0.0, -1.0], [3.0, 0.0, 2.9]])
     y, width = torch.tensor([1, 1]), torch.ones(2, 3)
-    margins = Margins(z, y)
-    nn.init.ones_(margins.last.weight)
+    margins = sees(Margins(z, y), 1)
     shares = margins(z, y, width)[:, :, 0]
-    assert (shares[:, 0] - shares[:, 1]).abs().max() > 0
+    assert (shares[:, 0] - shares[:, 1]).abs().max() > 1
 
 
 def test_one_class_alone_has_no_margins():
@@ -308,12 +313,12 @@ def test_a_net_of_the_user_s_without_anything_to_learn_is_in_the_metric_s_units(
 def test_of_few_outputs_each_may_be_of_its_own_kind():
     z, y = torch.zeros(2, 4, 3)
     waves = Waves(z, y)
-    nn.init.ones_(waves.last.weight)
-    waves.offsets.data[1] = 1.0
+    nn.init.ones_(waves.shares.last.weight)
+    waves.shares.offsets.data[1] = 1.0
     one, other, third = waves(z, y, torch.ones_like(z)).unbind(2)
     torch.testing.assert_close(one, third)
     assert not torch.isclose(one, other).any()
-    assert Waves(*torch.zeros(2, 4, 33)).offsets is None
+    assert Waves(*torch.zeros(2, 4, 33)).shares.offsets is None
 
 
 @pytest.mark.parametrize(("count", "share"), [(1, 0.5**0.5), (ALL, 0.89)])

@@ -198,6 +198,15 @@ def test_costs_by_the_distance_of_grades_are_learned_within_some_calls(power, le
     assert criterion.stats["surrogate/r2"] > least
 
 
+@pytest.mark.parametrize("width", [0.1, 3.0])
+def test_marks_are_counted_as_sharply_as_the_noise_has_it(width):
+    """Before any fit: how often the noise lifts a logit above zero."""
+    z, y = normal(9), integers(2, 9)
+    sharpness = build("counts", z, y, torch.full_like(z, width)).log_sharpness.exp()[0]
+    normal_one = 0.5 * (1 + torch.erf(z / (width * 2**0.5)))
+    torch.testing.assert_close((sharpness * z).sigmoid(), normal_one, atol=0.02, rtol=0)
+
+
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_costs_by_order_are_of_shares_of_the_way_between_the_farthest(number):
     z, y = normal(5), integers(5)

@@ -153,7 +153,7 @@ def test_class_logits_whose_waves_are_wrong(classes_last):
         if call == 5:
             (expansion,) = slope_of(criterion).forms
             assert isinstance(expansion.waves, Margins)
-            expansion.waves.last.bias.data += 3
+            expansion.waves.shares.last.bias.data += 3
     found = torch.cat(found).double()
     of_true = slope_of_above(torch.tensor([0.4, 0.3]), torch.zeros(2), WIDTH * 2**0.5)
     truth = torch.stack([-of_true, of_true])

@@ -44,7 +44,7 @@ def _as_numbers(y: Tensor, z: Tensor) -> Tensor:
     return (y[:, None] if y.ndim == 1 else y).to(z)
 
 
-BUILDERS: dict[str, Callable[[Tensor, Tensor], nn.Module]] = {
+BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "pair": Pair,
     "elements": Elements,
     "lists": partial(Elements, ranks=True),
@@ -56,6 +56,8 @@ BUILDERS: dict[str, Callable[[Tensor, Tensor], nn.Module]] = {
     "conditioned": partial(Numbers, conditioned),
 }
 NAMES = tuple(BUILDERS)
+# Those with thresholds that are as sharp as the noise makes them.
+SHARP = ("classes", "counts")
 
 
 def suited(z: Tensor, y: Tensor) -> tuple[str, ...]:
@@ -88,7 +90,7 @@ def build(name: str, z: Tensor, y: Tensor, width: Tensor | None = None) -> nn.Mo
         ValueError: the form does not take such samples.
     """
     try:
-        form = Classes(z, y, width) if name == "classes" else BUILDERS[name](z, y)
+        form = BUILDERS[name](z, y, width) if name in SHARP else BUILDERS[name](z, y)
         form(z[:1], y[:1])
     except Exception as error:  # of whatever does not go together, deep within
         raise ValueError(

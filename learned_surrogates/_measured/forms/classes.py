@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ..smoothing import SHARE
-from .net import flat, mlp, scale
+from .net import flat, mlp, spread
 
 SHARPNESS = 3.0
 # The sigmoid of so many times x is nearly the normal distribution function of x.
@@ -29,8 +29,8 @@ class Classes(nn.Module):
         z: logits `(batch, classes)`, `(batch, classes, ...)` or `(batch, ..., classes)`.
         y: class indices, z's shape without that dimension; those that are none, such as -100 or
             255, are left out.
-        width: of the noise, as large as z: as sharp as that makes it, q begins. None is as wide as
-            `Smoothing` makes it where all logits vary alike.
+        width: the noise's standard deviation, as large as z: q begins as sharp as that makes it.
+            None is what `Smoothing` makes of logits that vary alike.
     """
 
     scale: Tensor
@@ -39,7 +39,7 @@ class Classes(nn.Module):
         super().__init__()
         tokens = _tokens(z, y)
         classes = tokens.shape[2]
-        self.register_buffer("scale", scale(tokens) if width is None else width.mean() / SHARE)
+        self.register_buffer("scale", spread(tokens, width))
         self.log_sharpness = nn.Parameter(torch.tensor(math.log(PROBIT / (2**0.5 * SHARE))))
         # Of true class and said class: by how much the metric is lower or higher.
         self.costs = nn.Parameter(torch.zeros(classes, classes))

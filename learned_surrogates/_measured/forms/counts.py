@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from .net import mlp, scale
+from .net import mlp, spread
 
 # Of the sigmoids that count, in spreads of the logits: the first is about the probability that a
 # logit is above its threshold under the noise of `Smoothing`.
@@ -14,16 +14,18 @@ class Counts(nn.Module):
     """S of how many outputs are hits, misses and false alarms, by soft thresholds that are learned.
 
     Args:
-        z: logits `(batch, ...)`, by which thresholds are scaled.
+        z: logits `(batch, ...)`.
         y: marks of yes and no: bool, 0 and 1, or -1 and 1, of the same shape.
+        width: the noise's standard deviation, as large as z; None is what `Smoothing` makes of
+            logits that vary alike.
     """
 
     size: Tensor
 
-    def __init__(self, z: Tensor, y: Tensor, hidden: int = 32):
+    def __init__(self, z: Tensor, y: Tensor, width: Tensor | None = None, hidden: int = 32):
         super().__init__()
         sharpness = torch.tensor(SHARPNESS, device=z.device)
-        self.log_sharpness = nn.Parameter((sharpness / scale(z)).log())
+        self.log_sharpness = nn.Parameter((sharpness / spread(z, width)).log())
         self.thresholds = nn.Parameter(torch.zeros_like(sharpness))
         self.register_buffer("size", torch.tensor(float(z[0].numel()), device=z.device))
         features = 7 * len(SHARPNESS) + 1

@@ -4,6 +4,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from ..smoothing import SHARE
+
 
 def mlp(*widths: int, activation: type[nn.Module] = nn.SiLU) -> nn.Sequential:
     """Layers from the first width to the last, smooth: the fit differentiates the slope."""
@@ -17,6 +19,16 @@ def scale(samples: Tensor) -> Tensor:
     """Standard deviation of all numbers, `()`; 1 where nothing varies."""
     spread = samples.float().std(correction=0)
     return spread.where(spread > 0, 1.0)
+
+
+def spread(logits: Tensor, width: Tensor | None) -> Tensor:
+    """What logits vary by, `()`, as the noise has it that is a share of that.
+
+    Args:
+        logits: of any shape.
+        width: the noise's standard deviation; None where it is not known.
+    """
+    return scale(logits) if width is None else width.mean() / SHARE
 
 
 def flat(samples: Tensor) -> Tensor:
