@@ -20,7 +20,8 @@ KINDS = {
         *("off_by_1", "off100", "counts", "mape", "packs", "degrees", "sincos", "pck"),
     ),
     "lists, masks, decisions": (
-        *("ndcg5", "ap", "ap200", "spearman", "sp100", "iou", "boundary", "hungarian", "path"),
+        *("ndcg5", "ap", "ap200", "spearman", "sp100", "hungarian", "path"),
+        *("iou", "boundary", "iou64", "boundary64"),
     ),
 }
 
