@@ -185,8 +185,12 @@ def test_classes_that_are_masked_leave_the_others_their_waves():
     z[:, 4] = -10.0
     before = margins(z, y, width)
     z[:, 4] = torch.finfo(torch.float32).min
-    torch.testing.assert_close(margins(z, y, width)[:, :, :4], before[:, :, :4])
-    assert margins(z, y, width).isfinite().all()
+    after = margins(z, y, width)
+    torch.testing.assert_close(after[:, :, :4], before[:, :, :4])
+    assert after.isfinite().all()
+    # Of what is infinite, a weight has no gradient.
+    after.sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in margins.parameters())
 
 
 def test_of_few_classes_each_may_be_of_its_own_kind():
