@@ -522,8 +522,14 @@ def test_scores_of_texts_are_told_apart_by_their_letters(sharpness):
             contracts.likelihood(call)
 
 
+@pytest.mark.parametrize("spread", [1e-2, 1e-4])
+def test_predictions_that_are_nearly_alike_are_moved_until_draws_differ(spread):
+    assert all(likelihood(choices(), seed, spread) for seed in range(2))
+    assert not likelihood(choices(WRONG_SCORES["twice"]), 0, spread)
+
+
 def test_draws_that_show_no_slope_are_not_asked():
-    logits = 0.01 * torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
+    logits = 1e3 * torch.randn(6, 3, generator=torch.Generator().manual_seed(0))
     call = Call(choices(), (logits, torch.arange(6) % 3), {})
     with pytest.raises(NotAsked, match="more than chance"):
         contracts.likelihood(call)

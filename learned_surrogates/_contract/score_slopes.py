@@ -12,9 +12,10 @@ from .call import Call, NotAsked
 from .hooks import sample_with_score
 
 DRAWS = 500
-# Length of the first step, in standard deviations of the prediction's numbers, and how often it is
-# halved until the slope stays what it is.
-STEP, HALVINGS = 0.5, 8
+# Length of the first step, in standard deviations of the prediction's numbers; how often it is made
+# four times as long, as of numbers that are nearly the same, until differences are no noisier than
+# what scores tell; and how often it is then halved until the slope stays what it is.
+STEP, LONGER, HALVINGS = 0.5, 6, 8
 # Shares by which it may change then, and by which slopes may differ; deviations that chance makes.
 STAYS, ALIKE, SURE = 0.1, 0.2, 4.0
 
@@ -49,6 +50,11 @@ def slopes(call: Call) -> tuple[Tensor, Tensor, Tensor]:
     plain = z[z.isfinite() & ~fill_values(z)]
     step = STEP * (float(plain.std(correction=0)) if len(plain) else 0.0) or STEP
     seen = _seen(call, z, units, step, coin)
+    for _ in range(LONGER if _more_than_chance(told.mean(0), _variance(told)) else 0):
+        if seen.any() and _variance(seen).sum() <= _variance(told).sum():
+            break
+        step *= 4
+        seen = _seen(call, z, units, step, coin)
     for _ in range(HALVINGS):
         step /= 2
         finer = _seen(call, z, units, step, coin)
@@ -56,11 +62,10 @@ def slopes(call: Call) -> tuple[Tensor, Tensor, Tensor]:
         seen = finer
         if stays:
             break
-    error = (_variance(told) + _variance(seen)).sqrt()
-    nothing = torch.zeros_like(error)
-    if all(_alike(each.mean(0), nothing, error.square()) for each in (told, seen)):
+    variance = _variance(told) + _variance(seen)
+    if not any(_more_than_chance(each.mean(0), variance) for each in (told, seen)):
         raise NotAsked("no slope of these draws is more than chance makes")
-    return told.mean(0), seen.mean(0), error
+    return told.mean(0), seen.mean(0), variance.sqrt()
 
 
 def agree(told: Tensor, seen: Tensor, error: Tensor) -> bool:
@@ -136,6 +141,11 @@ def _seen(call: Call, z: Tensor, units: list[Tensor], step: float, coin: Coin) -
 def _variance(values: Tensor) -> Tensor:
     """Of the mean over draws."""
     return values.var(0) / len(values)
+
+
+def _more_than_chance(mean: Tensor, variance: Tensor) -> bool:
+    """Whether it is not merely what a mean of that variance has by chance."""
+    return not _alike(mean, torch.zeros_like(mean), variance)
 
 
 def _alike(a: Tensor, b: Tensor, variance: Tensor, share: float = ALIKE) -> bool:

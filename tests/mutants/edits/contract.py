@@ -69,7 +69,8 @@ EDITS = [
         "test_check_task.py",
         ("f = coin.sides - coin.sides.mean(0)", "f = coin.sides"),
         ("STAYS, ALIKE, SURE = 0.1, 0.2, 4.0", "STAYS, ALIKE, SURE = 9.0, 0.2, 4.0"),
-        ("if all(_alike(each.mean(0), nothing", "if any(_alike(each.mean(0), nothing"),
+        ("if not any(_more_than", "if not all(_more_than"),
+        ("        step *= 4\n", ""),
         ("/ (2 * step)", "/ step"),
     ),
 ]
