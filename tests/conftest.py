@@ -158,8 +158,9 @@ def with_input_grad(arguments: tuple, requires_grad: bool) -> tuple:
 
 
 @pytest.fixture(autouse=True)
-def _the_file_s_own_stream_begins_anew(request):
-    """What a test draws from its file's RANDOM must not depend on which tests came before it."""
+def _random_numbers_begin_anew(request):
+    """What a test draws must not depend on which tests came before it in its process."""
+    torch.manual_seed(0)
     random = getattr(request.module, "RANDOM", None)
     if random is not None:
         random.manual_seed(0)
