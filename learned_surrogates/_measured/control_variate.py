@@ -75,18 +75,13 @@ class ControlVariate:
     @property
     def weights(self) -> Tensor:
         """The coefficients c and u that leave least noise, 0 to 1, `(2, slopes)`."""
-        _, _, dl, ll, dv, vv, lv, _ = self.sums.unbind(1)
-        u = self._least_noise[1].clamp(0, 1)
-        # Where one is at its bound, the other is the best beside that.
-        c = _share(dl - u * lv, ll)
-        u = torch.where(u > 0, _share(dv - c * lv, vv), 0.0)
-        return torch.stack([c, u]) * self._fresh
+        return self._bounded.clamp(min=0) * self._fresh
 
     @property
     def confirmed(self) -> Tensor:
         """How far slopes are the gradient itself, 0 to 1, `(slopes,)`: the regression of d on l."""
         dl, ll, *_ = self.sums.unbind(1)
-        return _share(dl, ll) * self._fresh
+        return _share(dl, ll).clamp(min=0) * self._fresh
 
     @property
     def _fresh(self) -> float:
@@ -106,16 +101,28 @@ class ControlVariate:
         return torch.where(both, torch.stack([c, u]) / apart, alone)
 
     @property
+    def _bounded(self) -> Tensor:
+        """c, -1 to 1, and u, 0 to 1: `(2, slopes)`. An opposed slope has no waves beside it."""
+        _, _, dl, ll, dv, vv, lv, _ = self.sums.unbind(1)
+        u = self._least_noise[1].clamp(0, 1)
+        # Where one is at its bound, the other is the best beside that.
+        c = _share(dl - u * lv, ll)
+        c = torch.where(u > 0, c.clamp(min=0), c)
+        u = torch.where(u > 0, _share(dv - c * lv, vv).clamp(min=0), 0.0)
+        return torch.stack([c, u])
+
+    @property
     def r2(self) -> Tensor:
         """Shares of the gradient's noise that slopes and waves take away, `(slopes,)`.
 
         1 leaves none, 0 all; below 0 is the share that the opposite slope would take.
         """
-        product, square, dl, _, dv, _, _, dd = self.sums.unbind(1)
+        product, square, dl, ll, dv, vv, lv, dd = self.sums.unbind(1)
         # The squared mean is at least what the slopes themselves have of it.
         mean = torch.where(square > 0, product / square * product, 0.0) / self.numbers
-        c, u = self._least_noise
-        taken = c.sign() * (c * dl + u * dv)
+        c, u = self._bounded
+        taken = c * (2 * dl - c * ll) + u * (2 * dv - u * vv - 2 * c * lv)
+        taken = torch.where(c < 0, -taken, taken)
         return torch.where(dd > mean, taken / (dd - mean), 0.0).clamp(-1, 1)
 
     def to(self, device: torch.device) -> None:
@@ -123,4 +130,4 @@ class ControlVariate:
 
 
 def _share(product: Tensor, square: Tensor) -> Tensor:
-    return torch.where(square > 0, product / square, 0.0).clamp(0, 1)
+    return torch.where(square > 0, product / square, 0.0).clamp(-1, 1)

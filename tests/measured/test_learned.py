@@ -45,13 +45,15 @@ def test_the_coefficient_is_that_of_a_weighted_regression():
     assert control.r2[0] == pytest.approx(0.16 / 0.41, abs=0.02)
 
 
-@pytest.mark.parametrize(("slope", "weight"), [(-0.7, 0), (1.0, 1), (3.0, 1)])
-def test_a_slope_that_opposes_has_no_weight_and_none_has_more_than_its_own(slope, weight):
+@pytest.mark.parametrize(
+    ("slope", "weight", "r2"), [(-0.7, 0, -1), (1.0, 1, 1), (3.0, 1, 1 - (2 / 3) ** 2)]
+)
+def test_a_slope_that_opposes_has_no_weight_and_none_has_more_than_its_own(slope, weight, r2):
     control = ControlVariate(1, CPU)
     for d, h in zip(*related(60, slope=slope, noise=0.01), strict=True):
         control.take(torch.from_numpy(d), torch.from_numpy(h[:1]))
     assert control.weights[0].item() == pytest.approx(weight, abs=0.02)
-    assert control.r2.item() == pytest.approx(np.sign(slope), abs=0.02)
+    assert control.r2.item() == pytest.approx(r2, abs=0.02)
 
 
 def test_without_evidence_the_coefficient_falls_and_comes_back_with_it():
@@ -280,15 +282,16 @@ def weighed(c, u, *, of_slope=1.0, of_waves=1.0, together=0.0):
         (1.2, 0.8, {"together": -0.6}),
         (0.9, 1.3, {"together": 0.6}),
         (2.1, 2.9, {"together": -0.9}),
+        (0.1, 2.0, {"together": 0.9}),
     ],
 )
 def test_weights_at_their_bounds_are_the_best_within_them(c, u, others):
-    """Too small a wave, whose coefficient would be 70, takes nothing from the slope."""
+    """Too small a wave, whose coefficient would be 70, takes nothing from slope or R2."""
     control, taken = weighed(c, u, **others)
     found = taken(*control.weights[:, 0].tolist())
     steps = [step / 20 for step in range(21)]
     assert found >= max(itertools.starmap(taken, itertools.product(steps, steps))) - 1e-6
-    assert control.r2.item() == pytest.approx(taken(c, u), rel=1e-4)
+    assert control.r2.item() == pytest.approx(found, rel=1e-4)
 
 
 @pytest.mark.parametrize("unit", [1e-30, 1e19, 1e30])
