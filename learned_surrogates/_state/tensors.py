@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-VERSION = 9
+VERSION = 10
 MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 # A dimension of any size.
 ANY = -1

@@ -1,5 +1,7 @@
 """Which surrogate's slope is fitted: recognised from shapes, types and values."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from within import replay_of, slope_of
 from learned_surrogates import LearnedSurrogateLoss, Replay
 from learned_surrogates._measured.forms import NAMES, build, suited
 from learned_surrogates._measured.forms.classes import PACE
+from learned_surrogates._measured.forms.elements import _ranks
 from learned_surrogates._measured.forms.pair import Pair
 
 BATCH = 64
@@ -306,3 +309,51 @@ def test_sines_and_cosines_of_what_goes_round_are_held_against_it(period):
         criterion(vector.requires_grad_(), target).backward()
     assert slope_of(criterion).names == ["cyclic"]
     assert criterion.stats["surrogate/r2"] > 0.4
+
+
+def first_three(scores, gains):
+    """One minus NDCG@3."""
+    discounts = 1 / torch.arange(2.0, 5.0).log2()
+    found = gains.gather(1, scores.topk(3).indices)
+    return 1 - (found @ discounts) / (gains.topk(3).values @ discounts)
+
+
+def last_two(scores, gains):
+    return gains.gather(1, (-scores).topk(2).indices).mean(1)
+
+
+def precision(scores, gains):
+    """One minus the average precision of the gains above a half."""
+    marks = (gains.gather(1, scores.argsort(1, descending=True)) > 0.5).float()
+    precisions = marks.cumsum(1) / torch.arange(1, 21)
+    return 1 - (precisions * marks).sum(1) / marks.sum(1).clamp(min=1)
+
+
+@pytest.mark.parametrize(
+    ("metric", "least"), [(first_three, 0.5), (last_two, 0.42), (precision, 0.56)]
+)
+def test_what_counts_at_the_ends_of_lists_is_learned_within_some_calls(metric, least):
+    """By the share of items below each alone, R2 is 0.38, 0.37 and 0.53."""
+    random = torch.Generator().manual_seed(1)
+    criterion = LearnedSurrogateLoss(metric, higher_is_better=False)
+    for _ in range(40):
+        gains = torch.rand(64, 20, generator=random).square()
+        scores = 3 * gains + torch.randn(64, 20, generator=random)
+        criterion(scores.requires_grad_(), gains).backward()
+    assert criterion.stats["surrogate/r2"] > least
+
+
+@pytest.mark.parametrize("width", [0.2, 0.7])
+def test_soft_ranks_are_expected_ranks_under_the_noise(width):
+    z, y = normal(12), normal(12)
+    form = build("lists", z, y, torch.full_like(z, width))
+    random = torch.Generator().manual_seed(2)
+    noisy = z + width * torch.randn(2000, *z.shape, generator=random)
+    below = (noisy[:, :, :, None] > noisy[:, :, None]).float().mean((0, 3))
+    found = _ranks(z[..., None] * form.sharpness)
+    torch.testing.assert_close(found[..., 0] / 12**0.5 + 0.5, below + 0.5 / 12, atol=0.02, rtol=0)
+    for column, others in ((1, below), (2, 1 - 1 / 12 - below)):
+        logarithms = (12 * others).log1p() / math.log(13)
+        torch.testing.assert_close(
+            found[..., column] / 12**0.5 + 0.5, logarithms, atol=0.06, rtol=0
+        )

@@ -56,8 +56,8 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "conditioned": partial(Numbers, conditioned),
 }
 NAMES = tuple(BUILDERS)
-# Those with thresholds that are as sharp as the noise makes them.
-SHARP = ("classes", "counts")
+# Those with thresholds or ranks that are as sharp as the noise makes them.
+SHARP = ("classes", "counts", "lists")
 
 
 def suited(z: Tensor, y: Tensor) -> tuple[str, ...]:

@@ -208,6 +208,14 @@ EDITS = [
         ("spread(z, width)", "spread(z, None)"),
     ),
     *of(
+        "_measured/forms/elements.py",
+        "measured/test_forms.py",
+        ("spread(z, width))", "spread(z, None))"),
+        ("torch.cat([below, 1 - below], 2)", "torch.cat([below, below], 2)"),
+        ("(shares - 0.5) * 12**0.5", "shares - 0.5"),
+        ("- 0.5).clamp(min=0)", ").clamp(min=0)"),
+    ),
+    *of(
         "_measured/forms/net.py",
         "measured/test_forms.py",
         ("else width.mean() / SHARE", "else width.mean()"),
