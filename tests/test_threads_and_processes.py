@@ -1,16 +1,19 @@
 """One loss in several threads, and in processes that are started with it."""
 
 import copy
+import functools
 import multiprocessing
 import pickle
+import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from conftest import assert_identical, l1, make_arguments, make_loss, step, train
 from executors import CONTEXT
 
-from learned_surrogates import LearnedSurrogateLoss
+from learned_surrogates import LearnedSurrogateLoss, Workers
 from learned_surrogates._support.processes import Lock, Stream
 
 
@@ -56,6 +59,29 @@ def test_calls_of_several_threads_come_one_after_the_other():
     in_threads(3, work)
     assert "calls: 75," in repr(criterion)
     assert max(most) == 1
+
+
+def test_copies_in_threads_of_their_own_share_an_executor():
+    before = sys.getswitchinterval()
+    criterion = LearnedSurrogateLoss(
+        l1,
+        batched=True,
+        higher_is_better=False,
+        surrogate="none",
+        executor=Workers(functools.partial(ThreadPoolExecutor, 2), chunk_size=2),
+    )
+    copies = iter([criterion, copy.deepcopy(criterion), copy.deepcopy(criterion)])
+
+    def run():
+        own = next(copies)
+        for seed in range(60):
+            step(own, make_arguments("tensors", seed, batch=8))
+
+    sys.setswitchinterval(1e-5)
+    try:
+        in_threads(3, run)
+    finally:
+        sys.setswitchinterval(before)
 
 
 def test_a_metric_may_call_the_loss_that_asks_it():

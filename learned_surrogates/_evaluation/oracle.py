@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -64,19 +65,16 @@ class Oracle:
         if not pairs:
             evaluation.settle()
             return evaluation
-        try:
-            if not self.queue.is_full():
-                evaluation = self.submit(size, pairs, random)
-                evaluation.sound = sound
+        if not self.queue.is_full():
+            evaluation = self.submit(size, pairs, random)
+            evaluation.sound = sound
+        with self.cancelled_by_errors(evaluation):
             self.queue.wait_for_due(evaluation)
             # Where a call does not wait for the metric, neither does it for this.
             if evaluation.measured is not None:
                 self.first_batches.check_metric(batch, evaluation.measured.mean)
             elif evaluation.jobs:
                 self.first_batches.direction_comes_late()
-        except BaseException:
-            self.queue.cancel(evaluation)
-            raise
         self.seconds = time.perf_counter() - start
         return evaluation
 
@@ -89,17 +87,38 @@ class Oracle:
         if not pairs:
             return None
         evaluation = self.queue.submit(pairs, size, list(range(size)))
-        self.queue.wait(evaluation)
+        self._wait(evaluation)
         return evaluation.measured
 
-    def ask_ahead(self, size: int, pairs: Pairs, random: torch.Generator) -> Evaluation | None:
-        """Asks about as much of a batch as the budget is for, and waits; None is nothing to ask."""
+    def ask_ahead(
+        self, size: int, pairs: Pairs, random: torch.Generator, sound: Tensor
+    ) -> Evaluation | None:
+        """Asks about as much of a batch as the budget is for, and waits; None is nothing to ask.
+
+        Args:
+            size, pairs, random, sound: as `ask` takes them.
+        """
         if not pairs:
             return None
         evaluation = self.submit(size, pairs, random)
-        self.queue.wait(evaluation)
+        evaluation.sound = sound
+        self._wait(evaluation)
         self.queue.unmeasured += evaluation.batch - evaluation.sent
         return evaluation
+
+    def _wait(self, evaluation: Evaluation) -> None:
+        with self.cancelled_by_errors(evaluation):
+            self.queue.wait(evaluation)
+
+    @contextmanager
+    def cancelled_by_errors(self, evaluation: Evaluation | None) -> Iterator[None]:
+        """A context after whose errors nobody works on an evaluation any more."""
+        try:
+            yield
+        except BaseException:
+            if evaluation is not None:
+                self.queue.cancel(evaluation)
+            raise
 
     def answers(
         self, evaluation: Evaluation | None = None, seen: Context | None = None

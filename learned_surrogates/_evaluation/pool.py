@@ -17,6 +17,7 @@ from concurrent.futures import (
 from typing import Any, Self
 
 from .._metric.metric import Metric
+from .._support.processes import Lock, one_at_a_time
 from .._support.warnings import warn
 from .executor import Made, has_processes
 from .job import Job, pickling_error
@@ -73,6 +74,8 @@ class Pool:
         self._warned = False
         self._looked_at = False
         self._unsendable: BaseException | None = None
+        # Copies of a loss share it, and may run in threads of their own.
+        self._lock = Lock()
         weakref.finalize(self, _end, self._made)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -81,11 +84,13 @@ class Pool:
     def __reduce__(self) -> tuple[type[Self], tuple[Workers]]:
         return type(self), (self.workers,)
 
+    @one_at_a_time
     def send(self, job: Job) -> None:
         """Gives a job to the executor, now or as soon as may be."""
         self._queue.append(job)
         self._send()
 
+    @one_at_a_time
     def advance(self) -> None:
         """Takes what has come back, and gives up what has timed out. Never waits."""
         self._leave_the_parents()
@@ -117,9 +122,11 @@ class Pool:
         jobs = list(jobs)
         self.advance()
         while not all(job.done for job in jobs):
-            patience = min(map(self._deadline, self._running)) - time.monotonic()
-            futures = [job.future for job in self._running if job.future is not None]
-            start = self._made[0].start if self._made else None
+            with self._lock:
+                deadline = min(map(self._deadline, self._running), default=-math.inf)
+                futures = [job.future for job in self._running if job.future is not None]
+                start = self._made[0].start if self._made else None
+            patience = deadline - time.monotonic()
             if start is not None and not start.done():
                 futures.append(start)
             # A job that has timed out is found to have a moment later.
@@ -130,10 +137,14 @@ class Pool:
             )
             self.advance()
 
+    @one_at_a_time
     def drop(self, jobs: Iterable[Job]) -> None:
         """Forgets jobs; those that have been sent are not sent again."""
         for job in jobs:
             job.wanted = False
+            # A pool of processes does not survive a dead worker then, before Python 3.12.
+            if job.future is not None and not has_processes(self._executor()):
+                job.future.cancel()
         self._queue = deque(job for job in self._queue if job.wanted)
 
     def _send(self) -> None:

@@ -135,7 +135,17 @@ class MeasuredCore(Core):
             if sound is not None:
                 self.record.warn_if_not_finite(sound)
             evaluation = self.oracle.ask(batch, draws.pairs, self.random, sound)
-        measured = None if evaluation is None else evaluation.measured
+        # The base loss, say, may raise.
+        with self.oracle.cancelled_by_errors(evaluation):
+            measured = None if evaluation is None else evaluation.measured
+            self._take_figures(batch, draws, measured)
+            awaited = evaluation is not None and not evaluation.settled
+            value = self._values(finite, draws, measured, awaited=awaited)
+            gradient = self.followed.gradient(batch, finite, draws, measured, base, learning=True)
+        return value, gradient, evaluation, draws.seen
+
+    def _take_figures(self, batch: Batch, draws: Draws, measured: Measurement | None) -> None:
+        """Takes what a call says of the metric, and of who is to lead."""
         record = self.record
         if draws.values is not None:
             record.take_known(draws.values, draws.undefined)
@@ -147,10 +157,6 @@ class MeasuredCore(Core):
             leads = self.estimator.base_loss_leads(batch, draws)
             record.leading = leads is not False
             record.known = leads is None and draws.values is not None
-        awaited = evaluation is not None and not evaluation.settled
-        value = self._values(finite, draws, measured, awaited=awaited)
-        gradient = self.followed.gradient(batch, finite, draws, measured, base, learning=True)
-        return value, gradient, evaluation, draws.seen
 
     def _look(self, batch: Batch, base: Base, differentiable: bool) -> tuple[Tensor, Tensor | None]:
         """A call from which nothing is learned; waits for the metric."""
@@ -276,7 +282,10 @@ class MeasuredCore(Core):
             draws = self.estimator.draw(batch, self.recipe.draws)
             # Other processes are told of an error by the next exchange.
             with self.sync.defer_error():
-                evaluation = self.oracle.ask_ahead(len(batch.target), draws.pairs, self.random)
+                sound = self.estimator.finite(batch).cpu()
+                evaluation = self.oracle.ask_ahead(
+                    len(batch.target), draws.pairs, self.random, sound
+                )
         measured = None if evaluation is None else evaluation.measured
         return measured is not None and self._observe(measured, draws.seen)
 

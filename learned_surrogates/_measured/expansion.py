@@ -1,5 +1,7 @@
 """What a form tells of a metric's differences: a slope, and waves for where the metric jumps."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -65,6 +67,19 @@ class Expansion(nn.Module):
         if self.waves is None:
             return noise[None]
         return torch.cat([noise[None], waves_of(self.waves.along(noise, y, width))])
+
+
+@contextmanager
+def asked(forms: nn.Module) -> Iterator[None]:
+    """A context in which modules of the user's own do not learn or draw, as they do when fitted."""
+    learning = [module for module in forms.modules() if module.training]
+    for module in learning:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in learning:
+            module.training = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -88,8 +88,8 @@ class Experience:
             return
         pairs = len(noise)
         rows: Rows = (
-            _repeated(samples, pairs, 0),
-            _repeated(target, pairs, 0),
+            _repeated(samples, pairs),
+            _repeated(target, pairs),
             noise.reshape(-1, *samples.shape[1:]),
             width.expand_as(noise).reshape(-1, *samples.shape[1:]),
             send(differences, z).flatten(),
@@ -179,11 +179,9 @@ class Experience:
             self.replay.add(*(replayed[key].to(device) for key in sorted(replayed)))
 
 
-def _repeated(samples: Tensor, times: int, dim: int) -> Tensor:
+def _repeated(samples: Tensor, times: int) -> Tensor:
     """The samples, so many times behind one another."""
-    if times == 1:
-        return samples
-    return samples.repeat([times if each == dim else 1 for each in range(samples.ndim)])
+    return samples if times == 1 else samples.repeat(times, *[1] * (samples.ndim - 1))
 
 
 def _of(rows: Rows, chosen: Tensor) -> Rows:

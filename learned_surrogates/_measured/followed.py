@@ -81,9 +81,10 @@ class Followed:
         # The user's, which may raise: before anything is read.
         other = base().to(gradient) if base is not None and (share or reading) else None
         if correction is not None:
+            # Before it is read: a share that knows of these draws would be biased.
+            gradient = gradient + self.correction * correction
             if learning and self.recipe.correction is None:
                 self.estimator.weigh(batch, correction)
-            gradient = gradient + self.correction * correction
         if reading:
             self.record.quality.read(batch, gradient, other)
         # 0 times what is not a number would be none either.

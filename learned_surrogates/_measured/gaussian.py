@@ -118,7 +118,8 @@ class Gaussian(Estimator[Any]):
         self.slope.try_out(*as_samples(draws.drawn.z, draws.target, outputs))
 
     def observe(self, measured: Measurement, seen: Context) -> None:
-        z, noise, width, predicted, target = seen
+        # The loss may have moved since.
+        z, noise, width, predicted, target = (part.to(self.slope.device) for part in seen)
         self.experience.observe(
             measured,
             z,

@@ -62,8 +62,10 @@ class Quality:
         new = torch.stack([part[:: -(-len(part) // MOST_WEIGHTS)] for part in found])
         if not new.isfinite().all():
             return
+        # Squares of large and small gradients have no room in float32; MPS has nothing wider.
+        new = new if new.device.type == "mps" else new.double()
         if self.vectors.shape != new.shape:
-            self.vectors, self.readings = torch.zeros_like(new), 0
+            self.vectors, self.readings = torch.zeros_like(new, dtype=torch.float32), 0
         new = self._bounded(new)
         if count == 1:
             products, vectors = self._of_one(new, turn)
@@ -72,7 +74,7 @@ class Quality:
             products = _products(*new, *vectors)
         figures = torch.cat([_lengths(new), products, products.square()]).double().cpu()
         self.figures = torch.lerp(self.figures, figures, self._rate(self.readings))
-        self.vectors = vectors
+        self.vectors = vectors.float()
         self.readings += 1
 
     def _of_one(self, new: Tensor, turn: int) -> tuple[Tensor, Tensor]:
@@ -93,7 +95,7 @@ class Quality:
 
     def _bounded(self, new: Tensor) -> Tensor:
         """A reading that is no longer than some mean ones."""
-        if self.readings < FEWEST:
+        if not self.readings:
             return new
         lengths = _lengths(new)
         most = MOST * self.figures[:2].to(lengths)
@@ -104,7 +106,7 @@ class Quality:
         """Squared lengths of the measured and the base loss's mean gradient, and their product."""
         if self.readings < FEWEST:
             return math.nan, math.nan, math.nan
-        g, h, b, c = self.vectors
+        g, h, b, c = self.vectors.cpu().double()
         return 4 * float(g @ h), 4 * float(b @ c), 2 * float(g @ c + h @ b)
 
     @property

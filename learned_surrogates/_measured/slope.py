@@ -10,7 +10,7 @@ from .._learning.sync import Sync
 from .._support.isolated import isolated
 from .bounded import bounded_expansions
 from .control_variate import ControlVariate
-from .expansion import Expansion, Told, predict
+from .expansion import Expansion, Told, asked, predict
 from .forms import build, suited
 
 # Differences by which forms are standardised; where batches are small, those of so many calls will
@@ -129,7 +129,8 @@ class Slope:
         with isolated(self.device), torch.enable_grad():
             few = z[:2].detach().requires_grad_()
             try:
-                form(few, y[:2], torch.ones_like(few), self.scale)
+                with asked(form):
+                    form(few, y[:2], torch.ones_like(few), self.scale)
             except Exception as error:
                 name = type(form.form).__name__
                 error.add_note(
@@ -205,7 +206,8 @@ class Slope:
     def _expand(self, z: Tensor, y: Tensor, width: Tensor) -> Tensor:
         with torch.enable_grad():
             z = z.requires_grad_()
-            found = [form(z, y, width, self.scale) for form in self.forms]
+            with asked(self.forms):
+                found = [form(z, y, width, self.scale) for form in self.forms]
         return torch.stack([each.detach() for each in found])
 
     def tell(self, z: Tensor, y: Tensor, noise: Tensor, width: Tensor, most: float) -> Told:
@@ -253,7 +255,8 @@ class Slope:
     def select(self) -> None:
         """Draws the consequences of how the forms did, after a call's fit.
 
-        Decided by counts of calls and by figures that all processes share.
+        What there is is decided by counts of calls and by figures that all processes share; which
+        form is followed meanwhile, each decides by its own.
         """
         self.calls += 1
         if not self.forms:

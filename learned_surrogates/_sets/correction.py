@@ -1,5 +1,7 @@
 """How much of what draws correct by is worth its noise."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -43,6 +45,14 @@ class Correction:
             self.share = 1.0 if len(batch.target) == 1 else 0.0
 
     # Its state
+
+    def look(self) -> Any:
+        # Tensors are replaced, and never written into.
+        return self.share, vars(self.quality).copy()
+
+    def restore(self, looked: Any) -> None:
+        self.share, quality = looked
+        vars(self.quality).update(quality)
 
     def save(self) -> dict[str, Tensor]:
         share = torch.tensor(self.share, dtype=torch.float64, device="cpu")

@@ -225,7 +225,8 @@ class PartlyKnown(Regressed[SetType]):
 
     def _noise(self, batch: SetType, shape: tuple[int, ...], random: torch.Generator) -> Tensor:
         noise = torch.randn(shape, generator=random, dtype=torch.float32, device="cpu")
-        noise = self.task.present_part(send(noise, batch.prediction), batch)
+        # Half precision has no room for what is small or large beside it.
+        noise = self.task.present_part(send(noise, batch.prediction.device), batch)
         return noise.masked_fill_(batch.prediction.detach().isneginf(), 0.0)
 
     # What the draws correct by
@@ -240,6 +241,14 @@ class PartlyKnown(Regressed[SetType]):
         due = self.calls < EAGER or (self.calls + 1) % self.recipe.fit.every == 0
         if self.learns and due:
             self._correction.read(batch, correction)
+
+    def look(self) -> Any:
+        return super().look(), self._correction.look()
+
+    def restore(self, looked: Any) -> None:
+        learned, correction = looked
+        super().restore(learned)
+        self._correction.restore(correction)
 
     # What is told
 

@@ -6,6 +6,8 @@ from torch import Tensor
 # What equal numbers must exceed to be fill values: so many standard deviations of the others, from
 # their mean, and so many times the largest of them. Zeros, as of a ReLU, never do.
 APART, LARGER = 5.0, 2.0
+# The same of a number that is alone, and of how many others that can be told.
+ALONE, OTHERS = 1e3, 16
 # What can still be divided by a noise's width.
 LARGEST = 1e30
 
@@ -35,8 +37,6 @@ def fill_values(numbers: Tensor) -> Tensor:
     )
     lowest, highest = (numbers == edge for edge in edges)
     counts = torch.stack([lowest.sum(), highest.sum()])
-    if not (counts > 1).any():
-        return torch.zeros_like(finite)
     at_edge = lowest | highest | ~finite
     inner = numbers.masked_fill(at_edge, 0.0)
     of_inner = numbers.numel() - at_edge.sum()
@@ -48,6 +48,8 @@ def fill_values(numbers: Tensor) -> Tensor:
     mean = (of_inner * centre + of_opposite * opposite) / count
     spread = spread + of_inner * (centre - mean).square() + of_opposite * (opposite - mean).square()
     largest = torch.stack(inner.aminmax()).abs().amax().maximum(opposite.abs())
-    far = (edges - mean).abs() > APART * (spread / count).sqrt()
-    far = far & (edges.abs() > LARGER * largest) & (spread > 0) & (counts > 1)
+    apart, larger = (torch.where(counts > 1, least, ALONE) for least in (APART, LARGER))
+    far = (edges - mean).abs() > apart * (spread / count).sqrt()
+    far = far & (edges.abs() > larger * largest) & (spread > 0)
+    far = far & ((counts > 1) | (count >= OTHERS))
     return (lowest & far[0]) | (highest & far[1])

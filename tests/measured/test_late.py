@@ -37,6 +37,21 @@ def gradient(criterion, prediction, target):
     return leaf.grad
 
 
+def test_what_was_asked_is_not_worked_on_where_the_base_loss_raises():
+    executor = ByHand()
+
+    def base(prediction, target):
+        raise OSError("disk full")
+
+    criterion = LearnedSurrogateLoss(
+        l1, batched=True, higher_is_better=False, base_loss=base, executor=Workers(executor, lag=1)
+    )
+    with pytest.raises(OSError, match="disk full"):
+        criterion(*make_arguments())
+    assert executor.given and all(future.cancelled() for future, *_ in executor.given)
+    assert criterion.stats["metric/pending"] == 0
+
+
 @pytest.mark.parametrize("base_weight", [None, 0.5, 1.0])
 def test_a_base_loss_leads_as_it_does_without_an_executor(base_weight):
     criterion = late_loss(base_weight)

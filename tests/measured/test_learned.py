@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import l1, make_arguments, make_loss, train
+from conftest import assert_identical, l1, make_arguments, make_loss, train
 from torch import nn
 from within import core_of, slope_of
 
@@ -222,6 +222,56 @@ def test_a_module_without_parameters_serves_as_it_is():
         criterion(prediction, target).backward()
     assert criterion.stats["surrogate/r2"] > 0.8
     assert criterion.stats["surrogate/weight"] > 0.7
+
+
+class Normed(nn.Module):
+    """With layers that do something else when they are trained."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(4)
+        self.net = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Dropout(0.1), nn.Linear(16, 1))
+
+    def forward(self, z, y):
+        return self.net(self.norm(torch.cat([z, y], 1))).squeeze(1)
+
+
+def test_a_module_learns_when_it_is_fitted_and_not_when_it_is_asked():
+    criterion = LearnedSurrogateLoss(l1, surrogate=Normed())
+    random = torch.Generator().manual_seed(0)
+
+    def call():
+        prediction, target = torch.randn(2, 32, 2, generator=random)
+        return prediction, target, criterion(prediction.requires_grad_(), target).backward()
+
+    for _ in range(30):
+        call()
+    before, chance = criterion.state_dict(), torch.get_rng_state()
+    criterion.eval()
+    call()
+    assert_identical(criterion.state_dict(), before)
+    assert torch.equal(torch.get_rng_state(), chance)
+    criterion.train()
+    prediction, target, _ = call()
+    assert not torch.equal(criterion.state_dict()["_extra_state"], before["_extra_state"])
+    with torch.no_grad():
+        prediction[0] = math.nan
+    criterion(prediction.detach().requires_grad_(), target).backward()
+    twin = LearnedSurrogateLoss(l1, surrogate=Normed())
+    twin.load_state_dict(criterion.state_dict())  # refused, if there is what is not finite
+
+
+def test_a_warm_up_leaves_predictions_out_that_are_not_finite():
+    def metric(prediction, target):
+        return (prediction.nan_to_num(50.0) - target).abs().sum(-1)
+
+    batches = [tuple(torch.randn(2, 32, 2)) for _ in range(5)]
+    for prediction, _ in batches:
+        prediction[:16] = math.nan
+    criterion = LearnedSurrogateLoss(metric, higher_is_better=False)
+    stats = criterion.warm_up(batches, updates=5)
+    assert stats["metric/skipped"] == 80
+    assert stats["metric/mean"] < 10
 
 
 @pytest.mark.parametrize("waves", [0.0, 0.2])

@@ -209,6 +209,28 @@ def test_a_wild_reading_counts_as_one_of_ten_times_the_usual_length():
     assert quality.figures.isfinite().all() and quality.readings == 101
 
 
+def test_a_wild_reading_among_the_first_is_bounded_too():
+    quality, usual = Quality(), torch.full((16, 3), 0.25)
+    for count in range(100):
+        reading(quality, 1e12 * usual if count == 7 else usual)
+    assert quality.figures[0].item() < 10 * 4**2 * 0.25**2 * 16**2
+
+
+@pytest.mark.parametrize("unit", [1e-25, 1e-12, 1e12, 1e25])
+def test_figures_have_no_unit(unit):
+    """Squares, and products of four, that float32 has no room for."""
+    found = []
+    for scale in (1.0, unit):
+        quality, random = Quality(), torch.Generator().manual_seed(0)
+        for _ in range(30):
+            gradient, base = torch.randn(2, 16, 3, generator=random) + 0.5
+            batch = Batch(prediction=torch.ones(16, 3), target=gradient)
+            quality.read(batch, scale * gradient, base)
+        assert quality.figures.isfinite().all()
+        found.append([*quality.cosine, quality.signal_to_noise, quality.sure_signal_to_noise])
+    assert found[0] == pytest.approx(found[1], rel=1e-4)
+
+
 def test_the_cosines_error_is_that_of_its_means():
     """Over many runs, cosines differ by what each says its error is."""
     random = torch.Generator().manual_seed(0)

@@ -256,13 +256,25 @@ def test_masked_logits_widen_nothing(mark):
     assert masked.width(z).isfinite().all()
 
 
+def test_one_masked_logit_in_the_first_call_widens_nothing():
+    """Nothing is known by then of what the others vary by."""
+    random = torch.Generator().manual_seed(0)
+    masked, plain = Smoothing(None), Smoothing(None)
+    z = torch.randn(64, 10, generator=random)
+    plain.follow(z, None)
+    z[3, 2] = -1e9
+    masked.follow(z, None)
+    assert masked.mean_width == pytest.approx(plain.mean_width, rel=0.01)
+
+
 @pytest.mark.parametrize(
     "z",
     [
         torch.tensor([[0.0, 0, 0], [0, 5, 5.1]]),  # as of a ReLU
         torch.tensor([[0.0, 0, 1], [0, 1, 0]]),
         torch.tensor([[-3.0, -3, 3], [3, 1, 0.5]]),  # clamped
-        torch.tensor([[0.1, -0.2, 0.3], [0.1, -0.1, 1e6]]),  # once
+        torch.tensor([[0.1, -0.2, 0.3], [0.1, -0.1, 1e6]]),  # once, among a few
+        torch.linspace(-1, 1, 64).index_fill(0, torch.tensor([5]), 12.0)[None],  # one sure class
         torch.full((2, 3), -1e9),
         torch.zeros(0, 3),
     ],

@@ -416,3 +416,69 @@ def test_that_nothing_is_said_of_an_empty_mask_is_known():
         logits = torch.randn(32, 8, 8, generator=random) + 4 * masks - 2.5
         criterion(logits.requires_grad_(), masks).backward()
     assert criterion.stats["surrogate/r2"] > 0.6  # of hits and claims alone, 0.01
+
+
+def gradient_of_accuracy(dtype, unit):
+    """By two draws of one set of 64, in the metric's unit."""
+    random = torch.Generator().manual_seed(0)
+    logits = torch.randn(64, 4, generator=random).half().to(dtype).requires_grad_()
+    labels = torch.randint(4, (64,), generator=random)
+    criterion = LearnedSurrogateLoss(
+        lambda said, true: unit * (said != true).float().mean(), task=classification.Sets()
+    )
+    (criterion(logits, labels) / unit).backward()
+    return logits.grad.float()
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e8])
+def test_half_precision_has_room_for_metrics_of_any_unit(unit):
+    expected = gradient_of_accuracy(torch.float32, unit)
+    found = gradient_of_accuracy(torch.float16, unit)
+    torch.testing.assert_close(found, expected, rtol=2e-3, atol=1e-3 * expected.abs().max().item())
+
+
+def accuracy_of_sets():
+    return LearnedSurrogateLoss(
+        lambda said, true: (said != true).float().mean(), task=classification.Sets(size=8)
+    )
+
+
+def test_an_interrupted_call_has_not_weighed_its_draws(monkeypatch):
+    criterion, random = accuracy_of_sets(), torch.Generator().manual_seed(0)
+    labels = torch.randint(3, (64,), generator=random)
+
+    def call():
+        criterion(torch.randn(64, 3, generator=random, requires_grad=True), labels)
+
+    for _ in range(15):
+        call()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    before = criterion.state_dict()
+    monkeypatch.setattr(core_of(criterion).record.quality, "read", interrupted, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        call()
+    assert_identical(criterion.state_dict(), before)
+
+
+def test_the_share_of_a_correction_knows_nothing_of_its_own_draws(monkeypatch):
+    """As a share that is large where draws are by chance, they would be biased."""
+    criterion, random = accuracy_of_sets(), torch.Generator().manual_seed(0)
+    core, events = core_of(criterion), []
+    share, weigh = type(core.estimator).correction, type(core.estimator).weigh
+
+    def told(*args):
+        events.append("share")
+        return share(*args)
+
+    def weighed(*args):
+        events.append("weigh")
+        return weigh(*args)
+
+    monkeypatch.setattr(type(core.estimator), "correction", told)
+    monkeypatch.setattr(type(core.estimator), "weigh", weighed)
+    logits = torch.randn(64, 3, generator=random, requires_grad=True)
+    criterion(logits, torch.randint(3, (64,), generator=random)).backward()
+    assert events[:2] == ["share", "weigh"]

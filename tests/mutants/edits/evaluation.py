@@ -20,7 +20,7 @@ EDITS = [
         ("self.queue.cancel(evaluation)\n", "pass\n"),
         ("self.seconds = time.perf_counter() - start", "pass"),
         ("choose(self.budget, size, random)", "list(range(size))"),
-        ("self.queue.wait(evaluation)\n        return evaluation.measured", "return None"),
+        ("self._wait(evaluation)\n        return evaluation.measured", "return None"),
         ("self.queue.unmeasured += evaluation.batch - evaluation.sent", "pass"),
         ("if arrived.measured is not None and arrived", "if arrived"),
         ("self.first_batches.check_metric(batch, errors)", "pass"),

@@ -133,6 +133,8 @@ EDITS = [
         "measured/test_paces.py measured/test_quality.py measured/test_bounded.py"
         " sets/test_correction.py",
         ("% 2 == 1", "% 4 == 1"),
+        ('"mps" else new.double()', '"mps" else new'),
+        ("if not self.readings:", "if self.readings < FEWEST:"),
         ("halves += [first, gradient - first]", "halves += [first, gradient]"),
         ("g @ c0 + h @ b0", "g @ b0 + h @ c0"),
         ("return 4 * float(g @ h), 4 * float(b @ c)", "return 4 * float(g @ g), 4 * float(b @ c)"),
@@ -252,7 +254,7 @@ EDITS = [
         ("self.loaded, self._sizes = False, []", "self._sizes = []"),
         ("by_sample[:, :, :, chosen]", "by_sample.flip(3)[:, :, :, chosen]"),
         ("predicted[0, 0].numel() == len(rows[4])", "True"),
-        ("[times if each == dim else 1", "[1 if each == dim else times"),
+        ("samples.repeat(times, *[1] * (samples.ndim - 1))", "samples.repeat_interleave(times, 0)"),
     ),
     *of(
         "_measured/followed.py",

@@ -33,6 +33,7 @@ EDITS = [
         "_sets/task.py",
         f"{KNOWN} sets/test_correction.py test_check.py",
         ("spread.moving(gradient).float()", "gradient.float()"),
+        ("send(noise, batch.prediction.device)", "send(noise, batch.prediction)"),
         (
             "self._correction.read(batch, correction)",
             "self._correction.read(batch, 0 * correction)",
