@@ -80,7 +80,7 @@ class Estimator(ABC, Generic[BatchType]):
     """Draws around predictions, and learns what makes their gradient quieter.
 
     Attributes:
-        updates: gradient steps so far of what is learned.
+        updates: of what is learned, so far: gradient steps, or solutions of least squares.
     """
 
     updates: int = 0

@@ -47,6 +47,7 @@ NAMES = {
     "surrogate-alone": "the loss alone",
     "ls-ed": "`text.ls_ed`, as published",
     "feds": "`text.feds`, as published",
+    "mwer4-half": "minimum risk, 4 draws, half of the proxy",
     "nbest5-half": "minimum risk, 5 likeliest readings, half of the proxy",
     "group5-half": "group-relative, 5 draws, half of the proxy",
     "group64-half": "group-relative, 64 draws, half of the proxy",

@@ -116,6 +116,11 @@ class Experience:
             if not slope.sync.active:  # else all processes would have to do so at the same call
                 slope.start_anew()
 
+    @property
+    def numbers(self) -> int:
+        """Of a prediction that is remembered; 0 where nothing is."""
+        return self.replay.fields[0][0].numel() if self.replay.size else 0
+
     def sample(self, count: int, random: torch.Generator) -> Rows | None:
         """Differences at random; None where there are none."""
         if not self.replay.size:

@@ -18,7 +18,7 @@ from .draws import AntitheticPairs, as_samples, draw, half_differences
 from .expansion import Told
 from .experience import Experience
 from .score_function import measured_gradient
-from .slope import FIRST_STEPS, LEAST_R2, ROWS, Slope
+from .slope import LEAST_R2, ROWS, Slope, rows_within, steps_within
 from .smoothing import Smoothing
 
 
@@ -165,7 +165,7 @@ class Gaussian(Estimator[Any]):
         slope.control.age += 1
         self._make_if_wanted()
         if slope.forms and slope.calls == 0:
-            self.update(FIRST_STEPS)
+            self.update(steps_within(self.experience.numbers))
         elif slope.forms and (slope.eager or every):
             self.update(self.recipe.fit.steps)
         slope.select()
@@ -186,7 +186,7 @@ class Gaussian(Estimator[Any]):
             self._make()
 
     def _make(self) -> None:
-        rows = self.experience.sample(4 * ROWS, self.random)
+        rows = self.experience.sample(rows_within(4 * ROWS, self.experience.numbers), self.random)
         assert rows is not None
         self.slope.make(rows)
 
@@ -194,7 +194,8 @@ class Gaussian(Estimator[Any]):
         """Fits the surrogate by some gradient steps."""
         self._make_if_wanted()
         for _ in range(steps):
-            self.slope.fit(self.experience.sample(self.recipe.batch_size, self.random))
+            rows = rows_within(self.recipe.batch_size, self.experience.numbers)
+            self.slope.fit(self.experience.sample(rows, self.random))
             self.updates += bool(self.slope.forms)
 
     # What is told

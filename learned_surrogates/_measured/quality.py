@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .._batch import Batch
 from .._state.tensors import ANY, Shapes, as_tensor
+from .._support.transfer import send
 from .weights import in_weights, last_layer
 
 # Weight of the newest reading in the running means; readings are made at updates.
@@ -26,9 +27,9 @@ PRODUCTS = 3
 class Quality:
     """Reads gradients in the last layer's weights, where samples add up as they do in training.
 
-    Per output, every usual loss looks good: what agrees cancels over the batch. Two halves of a
-    batch are independent, so that their running means have independent noise, and the product of
-    one half's mean with the other's has that of the true gradients as its own mean.
+    Per output, every usual loss looks good: what agrees cancels over the batch. Halves of a batch,
+    at random, are independent, so that their running means have independent noise, and the product
+    of one half's mean with the other's has that of the true gradients as its own mean.
     """
 
     def __init__(self) -> None:
@@ -47,8 +48,10 @@ class Quality:
         if not count:
             return
         turn = self.readings % 2 if count == 1 else 0
-        odd = torch.arange(turn, turn + count, device=measured.device) % 2 == 1
-        odd = batch.per_sample(odd, measured.ndim)
+        # At random: batches may have an order, such as a yes and a no in turns.
+        random = torch.Generator().manual_seed(self.readings)
+        order = torch.randperm(count, generator=random, device="cpu") + turn
+        odd = batch.per_sample(send(order % 2 == 1, measured.device), measured.ndim)
         halves = []
         for gradient in (measured,) if base is None else (measured, base.to(measured)):
             first = gradient.where(~odd, 0.0)

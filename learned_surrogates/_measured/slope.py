@@ -20,6 +20,9 @@ ROWS, CALLS, FEWEST_ROWS = 256, 16, 64
 MOST_NUMBERS = 2**14
 # Gradient steps at the beginning.
 FIRST_STEPS = 100
+# Numbers of predictions that one gradient step may look at, and those at the beginning together: of
+# large samples it is fewer rows and steps, as a call must not take minutes.
+MOST_A_STEP, MOST_AT_FIRST = 2**17, 2**22
 # Calls for which all forms that may serve are fitted side by side; the best of them stays.
 TRIAL = 100
 # Calls for which what there is is fitted each time, whatever `Fit.every`.
@@ -32,6 +35,17 @@ REST = 1000
 Rows = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 #: Of a sample of z and of one of y.
 Shapes = tuple[torch.Size, torch.Size]
+
+
+def rows_within(count: int, numbers: int) -> int:
+    """So many differences, or as many as one may look at, of predictions of so many numbers."""
+    return max(1, min(count, MOST_A_STEP // max(1, numbers)))
+
+
+def steps_within(numbers: int) -> int:
+    """Gradient steps at the beginning, of predictions of so many numbers."""
+    rows = rows_within(ROWS, numbers)
+    return max(1, min(FIRST_STEPS, MOST_AT_FIRST // max(1, rows * numbers)))
 
 
 class Slope:

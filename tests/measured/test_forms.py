@@ -35,6 +35,11 @@ def degrees():
     return normal(2), angle
 
 
+def grades():
+    """0 to 4, the highest among them, of which there are four cumulative logits."""
+    return torch.arange(BATCH) % 5
+
+
 RECOGNISED = {
     "numbers": (normal(3), normal(3), ("pair", "elements", "lists")),
     "one number": (normal(1), normal(1), ("pair",)),
@@ -45,6 +50,8 @@ RECOGNISED = {
     "tokens, classes first": (normal(5, 7), integers(5, 7), ("classes",)),
     "a map of classes": (normal(5, 8, 8), integers(5, 8, 8), ("classes",)),
     "a map with 255 for none": (normal(5, 8, 8), some_255(integers(5, 8, 8)), ("classes",)),
+    "too many numbers": (normal(2**15 + 1), normal(2**15 + 1), ()),
+    "grades of cumulative logits": (normal(4), grades(), ("pair", "cyclic")),
     "labels": (normal(100), integers(2, 100), ("counts", "elements", "lists")),
     "labels of bool": (normal(100), integers(2, 100).bool(), ("counts", "elements", "lists")),
     "few labels": (normal(9), integers(2, 9).float(), ("counts", "elements", "lists", "pair")),

@@ -35,7 +35,6 @@ def short(monkeypatch):
     """What takes hundreds of calls or steps, in a few."""
     for name, value in SHORT.items():
         monkeypatch.setattr(f"{SLOPE}.{name}", value)
-    monkeypatch.setattr("learned_surrogates._measured.gaussian.FIRST_STEPS", SHORT["FIRST_STEPS"])
     return monkeypatch
 
 

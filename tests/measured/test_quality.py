@@ -216,6 +216,19 @@ def test_a_wild_reading_among_the_first_is_bounded_too():
     assert quality.figures[0].item() < 10 * 4**2 * 0.25**2 * 16**2
 
 
+def test_the_order_of_a_batch_tells_nothing():
+    """As of a sampler that takes a yes and a no in turns: odd and even samples are opposed."""
+    found = []
+    for order in (torch.arange(64), torch.arange(64).view(2, 32).T.flatten()):
+        quality, random = Quality(), torch.Generator().manual_seed(0)
+        signs = torch.ones(64, 1).index_fill(0, torch.arange(32), -1.0)
+        for _ in range(200):
+            gradient = 0.3 + signs + 0.3 * torch.randn(64, 3, generator=random)
+            reading(quality, gradient[order])
+        found.append(quality.signal_to_noise)
+    assert found[0] > 1.5 and found[0] == pytest.approx(found[1], rel=0.25)
+
+
 @pytest.mark.parametrize("unit", [1e-25, 1e-12, 1e12, 1e25])
 def test_figures_have_no_unit(unit):
     """Squares, and products of four, that float32 has no room for."""

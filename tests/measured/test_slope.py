@@ -9,6 +9,7 @@ from torch import nn
 from within import core_of, slope_of
 
 from learned_surrogates import LearnedSurrogateLoss, MetricError, Tensors
+from learned_surrogates._measured.slope import rows_within, steps_within
 
 
 @pytest.fixture
@@ -192,3 +193,12 @@ def test_what_was_told_is_of_the_samples_that_were_measured():
         step(criterion, (prediction.requires_grad_(), target))
     assert criterion.stats["surrogate/weight"] == pytest.approx(0.5, abs=0.01)
     assert criterion.stats["surrogate/r2"] > 0.99
+
+
+@pytest.mark.parametrize(
+    ("numbers", "rows", "steps"), [(1, 256, 100), (8192, 16, 32), (2**30, 1, 1)]
+)
+def test_large_samples_are_looked_at_a_few_at_a_time(numbers, rows, steps):
+    """Else a call with small masks took minutes, and gigabytes."""
+    assert rows_within(256, numbers) == rows
+    assert steps_within(numbers) == steps

@@ -26,6 +26,8 @@ FEW_TARGETS = 4
 FEW = 32
 # The most classes whose confusions are told apart one by one.
 MOST_CLASSES = 2048
+# Of samples of more numbers, whatever form takes many times as long as most metrics.
+LARGE = 2**15
 
 
 class Numbers(nn.Module):
@@ -65,9 +67,11 @@ def suited(z: Tensor, y: Tensor) -> tuple[str, ...]:
 
     Recognised from shapes, types and values; several where it takes a trial to tell.
     """
+    if z[0].numel() > LARGE:
+        return ()
+    numbers = z[0].numel() + y[0].numel()
     if _are_classes(z, y):
         return ("classes",)
-    numbers = z[0].numel() + y[0].numel()
     if z.shape != y.shape:
         cyclic = ("cyclic",) if y[0].numel() <= FEW_TARGETS else ()
         return ("pair", *cyclic) if numbers <= MOST_NUMBERS else ()
@@ -106,7 +110,10 @@ def _are_classes(z: Tensor, y: Tensor) -> bool:
     if y.is_floating_point() or y.dtype == torch.bool or dim is None:
         return False
     classes = z.shape[dim]
-    return 1 < classes <= MOST_CLASSES and len(y[y >= classes].unique()) <= 1
+    beyond = y[y >= classes].unique()
+    # Of grades, cumulative logits are one fewer.
+    grades = z.ndim == 2 and classes in beyond
+    return 1 < classes <= MOST_CLASSES and len(beyond) <= 1 and not grades
 
 
 def _are_marks(y: Tensor) -> bool:

@@ -132,7 +132,8 @@ EDITS = [
         "_measured/quality.py",
         "measured/test_paces.py measured/test_quality.py measured/test_bounded.py"
         " sets/test_correction.py",
-        ("% 2 == 1", "% 4 == 1"),
+        ("order % 2 == 1", "order % 4 == 1"),
+        ('torch.randperm(count, generator=random, device="cpu")', "torch.arange(count)"),
         ('"mps" else new.double()', '"mps" else new'),
         ("if not self.readings:", "if self.readings < FEWEST:"),
         ("halves += [first, gradient - first]", "halves += [first, gradient]"),
