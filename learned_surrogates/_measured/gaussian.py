@@ -165,7 +165,7 @@ class Gaussian(Estimator[Any]):
         slope.control.age += 1
         self._make_if_wanted()
         if slope.forms and slope.calls == 0:
-            self.update(steps_within(self.experience.numbers))
+            self.update(steps_within(self._rows(self.recipe.batch_size), self.experience.numbers))
         elif slope.forms and (slope.eager or every):
             self.update(self.recipe.fit.steps)
         slope.select()
@@ -186,17 +186,21 @@ class Gaussian(Estimator[Any]):
             self._make()
 
     def _make(self) -> None:
-        rows = self.experience.sample(rows_within(4 * ROWS, self.experience.numbers), self.random)
+        rows = self.experience.sample(self._rows(4 * ROWS), self.random)
         assert rows is not None
         self.slope.make(rows)
 
     def update(self, steps: int) -> None:
         """Fits the surrogate by some gradient steps."""
         self._make_if_wanted()
+        count = self._rows(self.recipe.batch_size)
         for _ in range(steps):
-            rows = rows_within(self.recipe.batch_size, self.experience.numbers)
-            self.slope.fit(self.experience.sample(rows, self.random))
+            self.slope.fit(self.experience.sample(count, self.random))
             self.updates += bool(self.slope.forms)
+
+    def _rows(self, count: int) -> int:
+        """So many differences, or as many as one may look at."""
+        return rows_within(count, self.experience.numbers)
 
     # What is told
 

@@ -42,9 +42,8 @@ def rows_within(count: int, numbers: int) -> int:
     return max(1, min(count, MOST_A_STEP // max(1, numbers)))
 
 
-def steps_within(numbers: int) -> int:
-    """Gradient steps at the beginning, of predictions of so many numbers."""
-    rows = rows_within(ROWS, numbers)
+def steps_within(rows: int, numbers: int) -> int:
+    """Gradient steps at the beginning, of so many differences each, of so many numbers."""
     return max(1, min(FIRST_STEPS, MOST_AT_FIRST // max(1, rows * numbers)))
 
 
