@@ -116,10 +116,10 @@ class LearnedSurrogateLoss(SavedWhole):
         surrogate: one that the task has: for text "auto" or "none" (draws alone), or "embedding",
             "conditioned" or "pair", fitted to values; "target-frame", "placed-frame" or
             "embedding" for boxes; for tensors "auto", "none", "pair", "cyclic", "elements",
-            "lists", "classes", "counts", "maps", "embedding" or "conditioned" (the last two and
-            "pair" with `smoothing=0`). Or a module `S(z, y) -> (batch,)` of your own, for what the
-            task shows to "embedding"; with text it is fitted to values. None takes the task's
-            first.
+            "lists", "classes", "classes-last", "counts", "maps", "embedding" or "conditioned" (the
+            last two and "pair" with `smoothing=0`). Or a module `S(z, y) -> (batch,)` of your own,
+            for what the task shows to "embedding"; with text it is fitted to values. None takes the
+            task's first.
         draws: metric calls a sample where the gradient is measured: an even number for plain
             tensors, 2 by default; 2 or more for text, 4 by default, none where the mean is known.
             Where a surrogate is fitted to values, draws from a prediction's own distribution over

@@ -6,7 +6,7 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from .forms.classes import Classes, class_dim
+from .forms.classes import Classes
 
 # Of the waves, in radians a standard deviation of the noise.
 FREQUENCIES = (1.5, 3.0)
@@ -118,13 +118,11 @@ class Margins(nn.Module):
 
     Args:
         z: logits `(batch, *sample)`.
-        y: class indices, z's shape without the classes.
+        dim: of the classes.
     """
 
-    def __init__(self, z: Tensor, y: Tensor):
+    def __init__(self, z: Tensor, dim: int = 1):
         super().__init__()
-        dim = class_dim(z, y)
-        assert dim is not None
         self.dim = dim - z.ndim
         self.classes = z.shape[dim]
         self.shares = Shares(3, self.classes)
@@ -188,4 +186,4 @@ def waves_for(form: nn.Module, z: Tensor, y: Tensor) -> Waves | Margins | None:
         return None
     if numbers == y[0].numel():
         return Waves(z, y)
-    return Margins(z, y) if isinstance(form, Classes) else None
+    return Margins(z, form.dim) if isinstance(form, Classes) else None

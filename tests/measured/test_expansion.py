@@ -135,7 +135,7 @@ def sees(margins, figure):
 @pytest.mark.parametrize(("shape", "dim"), [((4, 6), 1), ((4, 3, 5), 1), ((4, 5, 3), 2)])
 def test_margins_have_standard_normal_noise(shape, dim):
     z, y, width = logits(shape, dim)
-    margins = Margins(z, y)
+    margins = Margins(z, dim)
     noise = torch.randn(20_000, *shape, generator=torch.Generator().manual_seed(1))
     along = margins.along(noise, y, width)
     moved = z + width * noise
@@ -160,7 +160,7 @@ def test_waves_of_margins_correlate_with_no_noise():
 
 def test_labels_that_are_none_have_waves_as_well():
     z, _, width = logits((3, 5), 1)
-    margins = Margins(z, torch.zeros(3, dtype=torch.int64))
+    margins = Margins(z)
     for none in (-100, 255):
         y = torch.tensor([1, none, 2])
         assert margins.along(width * z, y, width).isfinite().all()
@@ -169,7 +169,7 @@ def test_labels_that_are_none_have_waves_as_well():
 
 def test_logits_that_are_no_numbers_spoil_no_other_sample():
     z, y, width = logits((3, 5), 1)
-    margins = Margins(z, y)
+    margins = Margins(z)
     before = margins(z, y, width)
     z[0], z[1, y[1] - 1] = torch.nan, -torch.inf
     after = margins(z, y, width)
@@ -180,7 +180,7 @@ def test_logits_that_are_no_numbers_spoil_no_other_sample():
 def test_classes_that_are_masked_leave_the_others_their_waves():
     z, y, width = logits((3, 5), 1)
     y = torch.zeros(3, dtype=torch.int64)
-    margins = Margins(z, y)
+    margins = Margins(z)
     nn.init.ones_(margins.shares.last.weight)
     z[:, 4] = -10.0
     before = margins(z, y, width)
@@ -195,18 +195,18 @@ def test_classes_that_are_masked_leave_the_others_their_waves():
 
 def test_of_few_classes_each_may_be_of_its_own_kind():
     z, y = torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64)
-    margins = Margins(z, y)
+    margins = Margins(z)
     nn.init.ones_(margins.shares.last.weight)
     margins.shares.offsets.data[1] = 1.0
     _, one, other = margins(z, y, torch.ones_like(z)).unbind(2)
     assert not torch.isclose(one, other).any()
-    assert Margins(torch.zeros(4, 33), y).shares.offsets is None
+    assert Margins(torch.zeros(4, 33)).shares.offsets is None
 
 
 def test_how_far_the_true_class_is_from_the_lead_is_seen():
     z = torch.tensor([[0.0, 1.0, -3.0], [0.0, 1.0, 3.0]])
     y, width = torch.tensor([0, 0]), torch.ones(2, 3)
-    margins = sees(Margins(z, y), 2)
+    margins = sees(Margins(z), 2)
     shares = margins(z, y, width)[:, :, 1]
     assert (shares[:, 0] - shares[:, 1]).abs().max() > 1
 
@@ -214,7 +214,7 @@ def test_how_far_the_true_class_is_from_the_lead_is_seen():
 def test_a_class_that_leads_is_seen_by_how_far_the_next_one_is():
     z = torch.tensor([[3.0, 0.0, -1.0], [3.0, 0.0, 2.9]])
     y, width = torch.tensor([1, 1]), torch.ones(2, 3)
-    margins = sees(Margins(z, y), 1)
+    margins = sees(Margins(z), 1)
     shares = margins(z, y, width)[:, :, 0]
     assert (shares[:, 0] - shares[:, 1]).abs().max() > 1
 

@@ -40,6 +40,13 @@ def grades():
     return torch.arange(BATCH) % 5
 
 
+def assigned(last):
+    """As many tokens as classes, whose true ones have larger logits."""
+    y = torch.rand(BATCH, 5, generator=RANDOM).argsort(1)
+    z = normal(5, 5) + 2 * torch.nn.functional.one_hot(y, 5)
+    return (z if last else z.transpose(1, 2)), y
+
+
 RECOGNISED = {
     "numbers": (normal(3), normal(3), ("pair", "elements", "lists")),
     "one number": (normal(1), normal(1), ("pair",)),
@@ -50,6 +57,8 @@ RECOGNISED = {
     "tokens, classes first": (normal(5, 7), integers(5, 7), ("classes",)),
     "a map of classes": (normal(5, 8, 8), integers(5, 8, 8), ("classes",)),
     "a map with 255 for none": (normal(5, 8, 8), some_255(integers(5, 8, 8)), ("classes",)),
+    "an assignment, classes last": (*assigned(last=True), ("classes-last",)),
+    "an assignment, classes first": (*assigned(last=False), ("classes",)),
     "too many numbers": (normal(2**15 + 1), normal(2**15 + 1), ()),
     "grades of cumulative logits": (normal(4), grades(), ("pair", "cyclic")),
     "labels": (normal(100), integers(2, 100), ("counts", "elements", "lists")),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..._surrogate import conditioned, embedding_distance
-from .classes import Classes, class_dim
+from .classes import Classes, are_last, class_dims
 from .counts import Counts
 from .cyclic import Cyclic
 from .elements import Elements
@@ -56,10 +56,11 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {
     "cyclic": Cyclic,
     "embedding": partial(Numbers, embedding_distance),
     "conditioned": partial(Numbers, conditioned),
+    "classes-last": partial(Classes, last=True),
 }
 NAMES = tuple(BUILDERS)
 # Those with thresholds or ranks that are as sharp as the noise makes them.
-SHARP = ("classes", "counts", "lists")
+SHARP = ("classes", "classes-last", "counts", "lists")
 
 
 def suited(z: Tensor, y: Tensor) -> tuple[str, ...]:
@@ -71,7 +72,7 @@ def suited(z: Tensor, y: Tensor) -> tuple[str, ...]:
         return ()
     numbers = z[0].numel() + y[0].numel()
     if _are_classes(z, y):
-        return ("classes",)
+        return ("classes-last",) if are_last(z, y) else ("classes",)
     if z.shape != y.shape:
         cyclic = ("cyclic",) if y[0].numel() <= FEW_TARGETS else ()
         return ("pair", *cyclic) if numbers <= MOST_NUMBERS else ()
@@ -106,10 +107,10 @@ def build(name: str, z: Tensor, y: Tensor, width: Tensor | None = None) -> nn.Mo
 
 def _are_classes(z: Tensor, y: Tensor) -> bool:
     """Class logits and indices; one value beyond the classes, such as 255, marks what is none."""
-    dim = class_dim(z, y)
-    if y.is_floating_point() or y.dtype == torch.bool or dim is None:
+    dims = class_dims(z, y)
+    if y.is_floating_point() or y.dtype == torch.bool or not dims:
         return False
-    classes = z.shape[dim]
+    classes = z.shape[dims[0]]
     beyond = y[y >= classes].unique()
     # Of grades, cumulative logits are one fewer.
     grades = z.ndim == 2 and classes in beyond

@@ -31,13 +31,28 @@ class Classes(nn.Module):
             255, are left out.
         width: the noise's standard deviation, as large as z: q begins as sharp as that makes it.
             None is what `Smoothing` makes of logits that vary alike.
+        last: whether the classes are last, where they may be in dimension 1, too.
     """
 
     scale: Tensor
 
-    def __init__(self, z: Tensor, y: Tensor, width: Tensor | None = None, hidden: int = 32):
+    def __init__(
+        self,
+        z: Tensor,
+        y: Tensor,
+        width: Tensor | None = None,
+        last: bool = False,
+        hidden: int = 32,
+    ):
         super().__init__()
-        tokens = _tokens(z, y)
+        dims = class_dims(z, y)
+        if not dims:
+            raise ValueError(
+                "the prediction has to have the classes in a dimension beyond the target"
+            )
+        #: Of the classes.
+        self.dim = dims[-1] if last else dims[0]
+        tokens = self._tokens(z)
         classes = tokens.shape[2]
         self.register_buffer("scale", spread(tokens, width))
         self.log_sharpness = nn.Parameter(torch.tensor(math.log(PROBIT / (2**0.5 * SHARE))))
@@ -51,7 +66,7 @@ class Classes(nn.Module):
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         """Values `(batch,)`."""
-        tokens, labels = _tokens(z, y), flat(y)
+        tokens, labels = self._tokens(z), flat(y)
         counted = (labels >= 0) & (labels < tokens.shape[2])
         labels = labels.long().where(counted, 0)
         own = tokens.gather(2, labels[..., None])
@@ -71,18 +86,27 @@ class Classes(nn.Module):
         value = value + by_order @ (PACE * self.by_order)
         return (value * counted).sum(1) / counted.sum(1).clamp(min=1)
 
-
-def class_dim(z: Tensor, y: Tensor) -> int | None:
-    """The dimension that z has beyond y: 1 or, where that cannot be, the last; None for neither."""
-    for dim in (1, z.ndim - 1):
-        if z.ndim > 1 and z.shape[:dim] + z.shape[dim + 1 :] == y.shape:
-            return dim
-    return None
+    def _tokens(self, z: Tensor) -> Tensor:
+        """`(batch, tokens, classes)`."""
+        return z.movedim(self.dim, -1)[:, None].flatten(1, -2)
 
 
-def _tokens(z: Tensor, y: Tensor) -> Tensor:
-    """`(batch, tokens, classes)`."""
-    dim = class_dim(z, y)
-    if dim is None:
-        raise ValueError("the prediction has to have the classes in a dimension beyond the target")
-    return z.movedim(dim, -1)[:, None].flatten(1, -2)
+def class_dims(z: Tensor, y: Tensor) -> list[int]:
+    """The dimensions that z may have beyond y: 1 and the last, where they are not one."""
+    dims = (1, z.ndim - 1) if z.ndim > 1 else ()
+    return [dim for dim in sorted({*dims}) if z.shape[:dim] + z.shape[dim + 1 :] == y.shape]
+
+
+def are_last(z: Tensor, y: Tensor) -> bool:
+    """Whether, of as many tokens as classes, the logits' last dimension is that of the classes.
+
+    As that is where true classes have larger logits, as an assignment's pairs have.
+    """
+    dims = class_dims(z, y)
+    if len(dims) < 2:
+        return False
+    labels = y.long().clamp(0, z.shape[-1] - 1)
+    first, last = (
+        z.float().log_softmax(dim).gather(dim, labels.unsqueeze(dim)).mean() for dim in dims
+    )
+    return bool(last > first)

@@ -238,6 +238,7 @@ EDITS = [
         "_measured/forms/classes.py",
         "measured/test_forms.py",
         ("PACE = 20.0", "PACE = 1.0"),
+        ("bool(last > first)", "bool(last < first)"),
         ("/ max(1, len(classes) - 1)", ""),
         ("[wrong, far.sum(2), (far * apart).sum(2)]", "[wrong, wrong, wrong]"),
         ("spread(tokens, width)", "spread(tokens, None)"),
