@@ -18,6 +18,11 @@ from .slope import Rows, Slope
 
 # Differences of one call that are remembered.
 MOST_ROWS = 512
+# Gradient steps at the beginning.
+FIRST_STEPS = 100
+# Numbers of predictions that one gradient step may look at, and those at the beginning together: of
+# large samples it is fewer rows and steps, as a call must not take minutes.
+MOST_A_STEP, MOST_AT_FIRST = 2**17, 2**22
 # Differences after which a loaded state is held against what is measured now, and times their size
 # by which they may differ.
 FEWEST_LOADED, MOST_APART = 16, 10.0
@@ -36,6 +41,7 @@ class Experience:
     """
 
     def __init__(self, recipe: Recipe):
+        self._recipe = recipe
         self.replay = ReplayBuffer(recipe.replay.capacity, recipe.replay.bytes)
         #: Shape of the metric's values behind the batch; None before the first.
         self.outputs: torch.Size | None = None
@@ -117,16 +123,22 @@ class Experience:
                 slope.start_anew()
 
     @property
-    def numbers(self) -> int:
-        """Of a prediction that is remembered; 0 where nothing is."""
-        return self.replay.fields[0][0].numel() if self.replay.size else 0
+    def first_steps(self) -> int:
+        """Gradient steps at the beginning."""
+        return steps_within(self._recipe.batch_size, self._numbers)
 
     def sample(self, count: int, random: torch.Generator) -> Rows | None:
-        """Differences at random; None where there are none."""
+        """Differences at random, so many or as many as one may look at; None of none."""
         if not self.replay.size:
             return None
+        count = rows_within(count, self._numbers)
         z, target, noise, width, differences = self.replay.sample(count, random)
         return z, target, noise, width, differences
+
+    @property
+    def _numbers(self) -> int:
+        """Of a prediction that is remembered; 0 where nothing is."""
+        return self.replay.fields[0][0].numel() if self.replay.size else 0
 
     def _remember(self, rows: Rows, random: torch.Generator) -> None:
         fields = self.replay.fields
@@ -182,6 +194,17 @@ class Experience:
         replayed = part(state, "replay.")
         if replayed:
             self.replay.add(*(replayed[key].to(device) for key in sorted(replayed)))
+
+
+def rows_within(count: int, numbers: int) -> int:
+    """So many differences, or as many as one may look at, of predictions of so many numbers."""
+    return max(1, min(count, MOST_A_STEP // max(1, numbers)))
+
+
+def steps_within(rows: int, numbers: int) -> int:
+    """Gradient steps at the beginning, of so many differences each, of so many numbers."""
+    looked_at = rows_within(rows, numbers) * numbers
+    return max(1, min(FIRST_STEPS, MOST_AT_FIRST // max(1, looked_at)))
 
 
 def _repeated(samples: Tensor, times: int) -> Tensor:

@@ -18,7 +18,7 @@ from .draws import AntitheticPairs, as_samples, draw, half_differences
 from .expansion import Told
 from .experience import Experience
 from .score_function import measured_gradient
-from .slope import LEAST_R2, ROWS, Slope, rows_within, steps_within
+from .slope import LEAST_R2, ROWS, Slope
 from .smoothing import Smoothing
 
 
@@ -165,7 +165,7 @@ class Gaussian(Estimator[Any]):
         slope.control.age += 1
         self._make_if_wanted()
         if slope.forms and slope.calls == 0:
-            self.update(steps_within(self._rows(self.recipe.batch_size), self.experience.numbers))
+            self.update(self.experience.first_steps)
         elif slope.forms and (slope.eager or every):
             self.update(self.recipe.fit.steps)
         slope.select()
@@ -186,21 +186,16 @@ class Gaussian(Estimator[Any]):
             self._make()
 
     def _make(self) -> None:
-        rows = self.experience.sample(self._rows(4 * ROWS), self.random)
+        rows = self.experience.sample(4 * ROWS, self.random)
         assert rows is not None
         self.slope.make(rows)
 
     def update(self, steps: int) -> None:
         """Fits the surrogate by some gradient steps."""
         self._make_if_wanted()
-        count = self._rows(self.recipe.batch_size)
         for _ in range(steps):
-            self.slope.fit(self.experience.sample(count, self.random))
+            self.slope.fit(self.experience.sample(self.recipe.batch_size, self.random))
             self.updates += bool(self.slope.forms)
-
-    def _rows(self, count: int) -> int:
-        """So many differences, or as many as one may look at."""
-        return rows_within(count, self.experience.numbers)
 
     # What is told
 

@@ -1,6 +1,7 @@
 """The surrogate whose slope stands in for the metric's: fitted to differences, judged by them."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +19,6 @@ from .forms import build, suited
 ROWS, CALLS, FEWEST_ROWS = 256, 16, 64
 # Numbers of predictions whose expansions are found at once.
 MOST_NUMBERS = 2**14
-# Gradient steps at the beginning.
-FIRST_STEPS = 100
-# Numbers of predictions that one gradient step may look at, and those at the beginning together: of
-# large samples it is fewer rows and steps, as a call must not take minutes.
-MOST_A_STEP, MOST_AT_FIRST = 2**17, 2**22
 # Calls for which all forms that may serve are fitted side by side; the best of them stays.
 TRIAL = 100
 # Calls for which what there is is fitted each time, whatever `Fit.every`.
@@ -35,16 +31,6 @@ REST = 1000
 Rows = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 #: Of a sample of z and of one of y.
 Shapes = tuple[torch.Size, torch.Size]
-
-
-def rows_within(count: int, numbers: int) -> int:
-    """So many differences, or as many as one may look at, of predictions of so many numbers."""
-    return max(1, min(count, MOST_A_STEP // max(1, numbers)))
-
-
-def steps_within(rows: int, numbers: int) -> int:
-    """Gradient steps at the beginning, of so many differences each, of so many numbers."""
-    return max(1, min(FIRST_STEPS, MOST_AT_FIRST // max(1, rows * numbers)))
 
 
 class Slope:
@@ -81,6 +67,11 @@ class Slope:
         self.unsuited = False
         #: Whether none was worth its cost when they were last tried.
         self.resting = False
+
+    @property
+    def own(self) -> bool:
+        """Whether it is a module of the user's own, which may do otherwise as it learns."""
+        return isinstance(self.given, nn.Module)
 
     @property
     def eager(self) -> bool:
@@ -142,7 +133,7 @@ class Slope:
         with isolated(self.device), torch.enable_grad():
             few = z[:2].detach().requires_grad_()
             try:
-                with asked(form):
+                with asked(form) if self.own else nullcontext():
                     form(few, y[:2], torch.ones_like(few), self.scale)
             except Exception as error:
                 name = type(form.form).__name__
@@ -211,15 +202,14 @@ class Slope:
         """
         # Part by part: a net's layers are many times as large as what goes in. Of the user's own
         # net it is not known whether it looks at a whole batch, to normalise it say.
-        own = isinstance(self.given, nn.Module)
-        rows = max(1, len(z) if own else MOST_NUMBERS // max(1, z[:1].numel()))
+        rows = max(1, len(z) if self.own else MOST_NUMBERS // max(1, z[:1].numel()))
         parts = zip(z.detach().split(rows), y.split(rows), width.split(rows))
         return torch.cat([self._expand(*part) for part in parts], dim=2)
 
     def _expand(self, z: Tensor, y: Tensor, width: Tensor) -> Tensor:
         with torch.enable_grad():
             z = z.requires_grad_()
-            with asked(self.forms):
+            with asked(self.forms) if self.own else nullcontext():
                 found = [form(z, y, width, self.scale) for form in self.forms]
         return torch.stack([each.detach() for each in found])
 

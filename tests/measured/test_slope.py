@@ -9,7 +9,7 @@ from torch import nn
 from within import core_of, slope_of
 
 from learned_surrogates import LearnedSurrogateLoss, MetricError, Tensors
-from learned_surrogates._measured.slope import rows_within, steps_within
+from learned_surrogates._measured.experience import rows_within, steps_within
 
 
 @pytest.fixture
