@@ -99,7 +99,7 @@ class Core(ABC):
         measured = self.oracle.ask_now(len(finite), [hooks.decode(self.task, batch)])
         values = torch.full_like(finite, torch.nan, dtype=torch.float32)
         if measured is not None:
-            values = send(measured.over_batch, finite.device)
+            values = send(measured.over_batch(measured.mean), finite.device)
         return values.where(finite, torch.nan)
 
     # What leaves no trace

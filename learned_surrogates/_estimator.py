@@ -120,6 +120,15 @@ class Estimator(ABC, Generic[BatchType]):
     def differences(self, values: Tensor) -> Tensor:
         """How values `(draws, ...)` differ from draw to draw, zero where they do not."""
 
+    def errors(self, measured: Measurement, seen: Context) -> Tensor:
+        """The expected errors of a call's samples, `(batch,)`; NaN where they are not usable.
+
+        Args:
+            measured: what the metric said of their draws.
+            seen: as the `Draws` had it.
+        """
+        return measured.mean
+
     def finite(self, batch: BatchType) -> Tensor:
         """Which samples of a prediction are finite, `(batch,)`."""
         return batch.prediction.detach()[:, None].flatten(1).isfinite().all(1)

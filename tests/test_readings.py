@@ -12,6 +12,7 @@ from within import core_of
 
 from learned_surrogates import LearnedSurrogateLoss, Workers, text
 from learned_surrogates._evaluation.measurement import Measurement
+from learned_surrogates._metric.metric import Metric
 from learned_surrogates.text._controls import Controls
 from learned_surrogates.text._readings import ReadingDraws
 
@@ -79,6 +80,18 @@ def test_unbiased_whatever_is_made_of_the_controls(head, share):
     found = torch.stack(found)
     error = found.std(0) / len(found) ** 0.5
     assert ((found.mean(0) - exact(head, surprise, arguments)).abs() < 4 * error + 1e-6).all()
+
+
+def test_how_many_are_drawn():
+    """None where values are fitted, or the mean is known, unless nothing shall be."""
+    for surrogate, metric, count in (
+        ("auto", surprise, 4),
+        ("auto", text.edit_distance, 0),
+        ("none", text.edit_distance, 4),
+        ("embedding", surprise, 0),
+    ):
+        given = Metric(metric, False, 0.0, True, "raise")
+        assert TASKS["ctc"].for_surrogate(surrogate).draws_of(given) == count
 
 
 def test_what_is_drawn_behind_the_end_of_a_text_adds_no_noise():

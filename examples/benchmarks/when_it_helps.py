@@ -14,6 +14,8 @@ the same images, with one of these:
   surrogate-alone: without `base_loss`; surrogate-draws: with `draws=4`, also where the expected
   metric is known in closed form; surrogate-light: with that, and a quarter of the samples measured;
   surrogate-measured: with that, and nothing known of the readings (`surrogate="none"`);
+  surrogate-likeliest: the defaults, but over the most probable readings (`likeliest=True`);
+  surrogate-likeliest-25: that with a quarter of the proxy;
   surrogate-gce30, -gce70, -smoothing, -weighted: with half of that proxy in place of the usual one;
 - paper: LS-ED (embedding distance, metric of the decoded text), warmed up for 1,500 updates; ls-ed
   and feds: `text.ls_ed` and `text.feds`, as they are, for one softmax a position;
@@ -87,6 +89,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "surrogate-draws": {"draws": 4},
     "surrogate-light": {"draws": 4, "metric_budget": 0.25},
     "surrogate-measured": {"draws": 4, "surrogate": "none"},
+    "surrogate-likeliest": {},
+    "surrogate-likeliest-25": {"base_weight": 0.25},
 }
 PUBLISHED: dict[str, Callable[..., LearnedSurrogateLoss]] = {"ls-ed": text.ls_ed, "feds": text.feds}
 RISKS: dict[str, Callable[..., Tensor]] = {
@@ -231,7 +235,8 @@ class Study:
                 return blend(loss, base, output) if blend else loss + MWER_PROXY * base
 
             return risked
-        task = text.CTC(ALPHABET) if self.head == "ctc" else text.PerPosition(ALPHABET)
+        head = text.CTC if self.head == "ctc" else text.PerPosition
+        task = head(ALPHABET, likeliest="likeliest" in method)
         if method in PUBLISHED:
             words = {"words": WordImages("train", seed).words} if method == "ls-ed" else {}
             criterion = PUBLISHED[method](

@@ -61,10 +61,9 @@ class Measurement:
         usable = self.usable.view(-1, *[1] * (rows.ndim - 2))
         return rows.float().where(usable, 0.0), self.usable.float() * self.stands_for
 
-    @property
-    def over_batch(self) -> Tensor:
-        """Errors `(batch,)` float32; where they are not usable, the mean of those that are."""
-        errors = self.mean.float()
+    def over_batch(self, errors: Tensor) -> Tensor:
+        """Errors `(batch,)` as float32; where they are not usable, the mean of those that are."""
+        errors = errors.float()
         return errors.where(self.usable, errors[self.usable].mean())
 
 

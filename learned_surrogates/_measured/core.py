@@ -180,7 +180,7 @@ class MeasuredCore(Core):
     # What the metric says
 
     def _observe(self, measured: Measurement, seen: Context) -> bool:
-        usable = self.record.observe(measured)
+        usable = self.record.observe(measured, seen)
         if usable:
             self.estimator.observe(measured, seen)
         return usable
@@ -204,7 +204,8 @@ class MeasuredCore(Core):
             awaited: whether the call's own values come later.
         """
         if measured is not None and measured.usable.any():
-            values = send(measured.over_batch, finite.device)
+            errors = self.estimator.errors(measured, draws.seen)
+            values = send(measured.over_batch(errors), finite.device)
         elif draws.values is not None:
             values = draws.values
         else:

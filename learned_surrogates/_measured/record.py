@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from .._estimator import Estimator
-from .._evaluation.measurement import Measurement
+from .._evaluation.measurement import Context, Measurement
 from .._learning.history import History
 from .._metric.metric import Metric
 from .._support.warnings import warn
@@ -97,14 +97,15 @@ class Record:
         self.quality = Quality()
         self.history = History(REMEMBERED)
 
-    def observe(self, measured: Measurement) -> bool:
+    def observe(self, measured: Measurement, seen: Context) -> bool:
         """Takes what the metric said of a batch's draws; whether there is a usable sample."""
         usable = measured.usable
         self.skipped += measured.failed
         if not usable.any():
             return False
         values = measured.values[:, usable]
-        self.metric_mean = self.metric.value(values.mean()).item()
+        errors = self.estimator.errors(measured, seen)
+        self.metric_mean = self.metric.value(errors[usable].mean()).item()
         share = (self.estimator.differences(values) != 0).float().mean().item()
         known = self.signal == self.signal
         self.signal = self.signal + MOMENTUM * (share - self.signal) if known else share

@@ -57,6 +57,8 @@ class CTC(ReadingTask):
             of which `fold` makes the same for one. The metric still gets the texts as they are.
         decode: makes a text of class indices, as a tokenizer's `decode` does, where the metric is
             to get something else than the characters joined.
+        likeliest: whether the metric is asked about the most probable readings, `draws` different
+            ones of each sample, not about random ones; the loss then follows its mean over these.
 
     Raises:
         TypeError, ValueError: here for an unusable alphabet or blank; at a call, for arguments of
@@ -84,9 +86,10 @@ class CTC(ReadingTask):
         layout: Literal["aligned", "even"] = "aligned",
         fold: Callable[[str], str] | None = None,
         decode: Callable[[list[int]], str] | None = None,
+        likeliest: bool = False,
     ):
         check_choice("layout", layout, ("aligned", "even"))
-        super().__init__(Alphabet(alphabet, blank, "blank", decode), fold)
+        super().__init__(Alphabet(alphabet, blank, "blank", decode), fold, likeliest=likeliest)
         self.layout = layout
 
     def __repr__(self) -> str:

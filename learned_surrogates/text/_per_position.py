@@ -49,6 +49,8 @@ class PerPosition(ReadingTask):
             of which `fold` makes the same for one. The metric still gets the texts as they are.
         decode: makes a text of class indices, as a tokenizer's `decode` does, where the metric is
             to get something else than the characters joined.
+        likeliest: whether the metric is asked about the most probable readings, `draws` different
+            ones of each sample, not about random ones; the loss then follows its mean over these.
 
     Raises:
         TypeError, ValueError: here for an unusable alphabet or end; at a call, for arguments of a
@@ -77,8 +79,9 @@ class PerPosition(ReadingTask):
         classes_last: bool = False,
         fold: Callable[[str], str] | None = None,
         decode: Callable[[list[int]], str] | None = None,
+        likeliest: bool = False,
     ):
-        super().__init__(Alphabet(alphabet, end, "end", decode), fold)
+        super().__init__(Alphabet(alphabet, end, "end", decode), fold, likeliest=likeliest)
         check_number("ignore_index", ignore_index, -float("inf"))
         self.ignore_index = ignore_index
         self.classes_last = classes_last

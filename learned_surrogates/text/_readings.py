@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .._estimator import Draws, KnownDraws
+from .._evaluation.measurement import Context, Measurement
 from .._learning.sync import Sync
 from .._measured.regressed import Regressed
 from .._measured.score_function import centred
@@ -16,10 +17,12 @@ from .._support.precision import at_least_float32
 from ._controls import FACTORS, Controls
 from ._expected_edit_distance import ExpectedEditDistance, expected_distances
 from ._known_distance import known_distance
+from ._likeliest_draws import LikeliestDraws
 from ._reading_draws import ReadingDraws
 from ._text_task import TextBatch, TextTask
 from ._usual_metrics import AKIN, USUAL, usual_values
 
+LIKELIEST = "likeliest readings of a sample"
 # Share of the targets' characters that a model must read right for the metric to lead it.
 READS = 0.5
 
@@ -63,6 +66,9 @@ class Readings(Regressed[TextBatch]):
     def draw(self, batch: TextBatch, count: int) -> Draws:
         if not count:
             return self._known_draws(batch)
+        if self.task.likeliest:
+            # Those that a call has, whoever asks for more.
+            return LikeliestDraws(self.task, batch, min(count, self.recipe.draws))
         drawn = self.task.random_classes(batch, count, self.random)
         controls = Controls(self.task, batch) if self.learns else None
         weights, share = self.regression.weights, self.weight
@@ -87,6 +93,12 @@ class Readings(Regressed[TextBatch]):
     ) -> tuple[Any, Any, Tensor]:
         return self.task.sample_with_score(batch, random)
 
+    def errors(self, measured: Measurement, seen: Context) -> Tensor:
+        if not self.task.likeliest:
+            return measured.mean
+        (shares,) = seen
+        return (shares.cpu() * measured.by_sample).sum(0).where(measured.usable, torch.nan)
+
     def finite(self, batch: TextBatch) -> Tensor:
         # Classes may be masked with minus infinity.
         return batch.probabilities.where(batch.present[:, None], 0.0).flatten(1).isfinite().all(1)
@@ -109,6 +121,12 @@ class Readings(Regressed[TextBatch]):
         return self.task.base_weight if akin else 0.0
 
     @property
+    def verdict(self) -> str:
+        if self.task.likeliest:
+            return f"The gradient is that of the {self.recipe.draws} {LIKELIEST}"
+        return super().verdict
+
+    @property
     def silent_advice(self) -> str:
         return "its outputs may be so sure that all readings are the same"
 
@@ -119,6 +137,8 @@ class Readings(Regressed[TextBatch]):
                 "expected metric: known in closed form, followed from the first call; "
                 + self.known.way
             ]
+        if self.task.likeliest:
+            return [f"draws: the {self.recipe.draws} {LIKELIEST}, no random ones"]
         kinds = ["edit distance", "whether a text is right"]
         if self.learns and len(self.regression.ridge) > 2 * FACTORS:
             kinds.append("what each class is worth")
@@ -139,16 +159,20 @@ class ReadingTask(TextTask):
     ) -> Readings:
         # By identity: a metric may be any object, and compare as it likes.
         akin = any(metric.function is other for other in self.proxy_metrics)
-        known, learns = known_distance(self, metric), surrogate == "auto"
+        known = known_distance(self, metric)
+        learns = surrogate == "auto" and not self.likeliest
         return Readings(self, known, recipe, sync, random, learns=learns, akin=akin)
 
     def draws_of(self, metric: Metric) -> int:
         """None of a metric whose mean is known in closed form, or whose values are fitted.
 
-        With `surrogate="none"` nothing shall be known, and the metric is drawn.
+        With `surrogate="none"` nothing shall be known, and the metric is drawn; so it is where the
+        likeliest readings are asked for.
         """
-        known = known_distance(self, metric) is not None and self.surrogate != "none"
-        return self.draws if self.measured and not known else 0
+        if not self.measured:
+            return 0
+        shall_be = self.surrogate != "none" and not self.likeliest
+        return 0 if shall_be and known_distance(self, metric) is not None else self.draws
 
     def check_draws(self, count: int, metric: Metric) -> None:
         none = count == 0 and known_distance(self, metric) is not None

@@ -87,10 +87,16 @@ class TextTask(Task[TextBatch]):
     target_is_best = True
     can_sample = has_score = True
 
-    def __init__(self, alphabet: Alphabet, fold: Callable[[str], str] | None):
+    def __init__(
+        self, alphabet: Alphabet, fold: Callable[[str], str] | None, *, likeliest: bool = False
+    ):
         if fold is not None and not callable(fold):
             raise TypeError(f"fold must be a function of a character, or None; got {fold!r}")
+        if not isinstance(likeliest, bool):
+            raise TypeError(f"likeliest must be True or False; got {likeliest!r}")
         self.alphabet = alphabet
+        #: Whether the metric is asked about the most probable readings, not about random ones.
+        self.likeliest = likeliest
         #: For each class, the one that stands for it; None if each is on its own.
         self.folded = None if fold is None else torch.tensor(alphabet.folded(fold), device="cpu")
 
@@ -149,6 +155,11 @@ class TextTask(Task[TextBatch]):
         return [(list(map(decode, labels)), list(batch.texts)) for labels in readings]
 
     def for_surrogate(self, surrogate: str) -> Self:
+        if self.likeliest and surrogate not in MEASURED:
+            raise ValueError(
+                f"surrogate={surrogate!r} is fitted to the metric's values, and likeliest=True is "
+                "for a measured gradient: leave one of them out"
+            )
         task = super().for_surrogate(surrogate)
         task.measured = surrogate in MEASURED
         return task

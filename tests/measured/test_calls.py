@@ -297,7 +297,7 @@ def test_of_a_part_of_a_batch_each_has_its_own_value_and_the_others_the_mean():
         stands_for=5 / 3,
     )
     assert measured.failed == 1
-    assert measured.over_batch.tolist() == [2.5, 3.0, 2.5, 2.0, 2.5]
+    assert measured.over_batch(measured.mean).tolist() == [2.5, 3.0, 2.5, 2.0, 2.5]
 
 
 def test_a_gradient_that_is_checked_has_draws_of_its_own():

@@ -26,6 +26,7 @@ def estimator(r2=NAN, **others):
         "stats": dict,
         "describe": lambda: ["the estimator's own"],
         "differences": lambda values: values[0] - values[1],
+        "errors": lambda measured, seen: measured.mean,
     }
     return SimpleNamespace(**{**figures, **others})
 
@@ -45,13 +46,13 @@ def measured(first, second, usable=None):
 def test_figures_are_of_samples_on_which_the_metric_did_not_fail():
     record = record_of()
     one = measured([1.0, 2.0, NAN], [1.0, 3.0, 0.0], [True, True, False])
-    assert record.observe(one)
+    assert record.observe(one, ())
     assert record.metric_mean == pytest.approx(5 - 7 / 4)
     assert record.signal == 0.5
-    assert record.observe(measured([1.0, 2.0], [0.0, 0.0]))
+    assert record.observe(measured([1.0, 2.0], [0.0, 0.0]), ())
     assert record.signal == pytest.approx(0.5 + 0.05 * (1 - 0.5))
     before = record.metric_mean, record.signal
-    assert not record.observe(measured([NAN] * 4, [0.0] * 4, [False] * 4))
+    assert not record.observe(measured([NAN] * 4, [0.0] * 4, [False] * 4), ())
     assert (record.metric_mean, record.signal) == before
     assert record.skipped == 5
 

@@ -301,7 +301,7 @@ EDITS = [
         ("self.skipped += len(values) - len(known)", "pass"),
         ("if not none]", "if True]"),
         ("if math.isfinite(value)]", "if True]"),
-        ("metric.value(values.mean()).item()", "values.mean().item()"),
+        ("metric.value(errors[usable].mean()).item()", "errors[usable].mean().item()"),
         ("(values) != 0).float().mean()", "(values) == 0).float().mean()"),
         ("MOMENTUM * (share - self.signal) if known", "MOMENTUM * share if known"),
         ("unread or left < SPENT or", "unread or"),
