@@ -25,8 +25,9 @@ from within import core_of, slope_of
 from learned_surrogates import Tensors
 
 SLOPE = "learned_surrogates._measured.slope"
+FIRST_STEPS = "learned_surrogates._measured.experience.FIRST_STEPS"
 # Forms are made at call 4 of batches of four, tried until call 7, and fitted eagerly until call 11.
-SHORT = {"FIRST_STEPS": 3, "TRIAL": 4, "EAGER": 8, "REST": 3, "LEAST_R2": -9.0}
+SHORT = {"TRIAL": 4, "EAGER": 8, "REST": 3, "LEAST_R2": -9.0}
 SMALL = {"surrogate": "auto", "capacity": 16, "every": 2}
 
 
@@ -35,6 +36,7 @@ def short(monkeypatch):
     """What takes hundreds of calls or steps, in a few."""
     for name, value in SHORT.items():
         monkeypatch.setattr(f"{SLOPE}.{name}", value)
+    monkeypatch.setattr(FIRST_STEPS, 3)
     return monkeypatch
 
 
