@@ -8,8 +8,8 @@ from torch import Tensor
 from ._alignment import Labels
 from ._text_task import TextBatch, TextTask
 
-# Prefixes that are followed, for each reading that is wanted.
-BEAM = 2
+# Prefixes that are followed: for each reading that is wanted, and at least.
+BEAM, LEAST_BEAM = 2, 8
 # Keys of prefixes are equal where these are, and hardly ever elsewhere: what a key is multiplied by
 # for each character, and the first one.
 FACTOR, ROOT = 6364136223846793005, 1442695040888963407
@@ -55,7 +55,7 @@ def likeliest_readings(task: TextTask, batch: TextBatch, count: int) -> tuple[li
         `count` times what the texts read; and whether these are readings of their own, `(count,
         batch)`: where a text has fewer, the best one stands in for others.
     """
-    width, special = BEAM * count, task.alphabet.special
+    width, special = max(BEAM * count, LEAST_BEAM), task.alphabet.special
     present = batch.present.cpu()
     p = batch.probabilities.where(batch.present[:, None], 0.0)
     of_special = p[:, special].cpu().double().log()

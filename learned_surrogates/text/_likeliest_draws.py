@@ -51,7 +51,9 @@ class LikeliestDraws(Draws):
 
     def gradient(self, measured: Measurement) -> tuple[Tensor, Tensor]:
         """Nothing, and the gradient of the mean over the readings."""
-        errors, stands_for = measured.stand_in(measured.by_sample)
+        # What all errors have in common is no matter, and shares do not sum to 1 exactly.
+        differences = measured.by_sample - measured.by_sample[:1]
+        errors, stands_for = measured.stand_in(differences)
         errors, stands_for = send(errors, self.shares), send(stands_for, self.shares)
         weights = self.shares * (errors - (self.shares * errors).sum(0)) * stands_for
         gradient = torch.zeros_like(self._logits)

@@ -23,6 +23,14 @@ from ._text_task import TextBatch, TextTask
 from ._usual_metrics import AKIN, USUAL, usual_values
 
 LIKELIEST = "likeliest readings of a sample"
+LATE = (
+    "of the likeliest readings nothing is known before the metric's values are there, so that a "
+    "call must wait for these: executor=Workers(..., lag=0), or leave likeliest=True out"
+)
+FITTED = (
+    "likeliest=True is for a measured gradient, and this surrogate is fitted to the metric's "
+    "values: leave one of them out"
+)
 # Share of the targets' characters that a model must read right for the metric to lead it.
 READS = 0.5
 
@@ -128,6 +136,8 @@ class Readings(Regressed[TextBatch]):
 
     @property
     def silent_advice(self) -> str:
+        if self.task.likeliest:
+            return "it may not tell one likely reading from another"
         return "its outputs may be so sure that all readings are the same"
 
     def describe(self) -> list[str]:
@@ -161,6 +171,8 @@ class ReadingTask(TextTask):
         akin = any(metric.function is other for other in self.proxy_metrics)
         known = known_distance(self, metric)
         learns = surrogate == "auto" and not self.likeliest
+        if self.likeliest and recipe.late:
+            raise ValueError(LATE)
         return Readings(self, known, recipe, sync, random, learns=learns, akin=akin)
 
     def draws_of(self, metric: Metric) -> int:
@@ -169,15 +181,22 @@ class ReadingTask(TextTask):
         With `surrogate="none"` nothing shall be known, and the metric is drawn; so it is where the
         likeliest readings are asked for.
         """
+        self._refuse_what_is_fitted()
         if not self.measured:
             return 0
         shall_be = self.surrogate != "none" and not self.likeliest
         return 0 if shall_be and known_distance(self, metric) is not None else self.draws
 
     def check_draws(self, count: int, metric: Metric) -> None:
-        none = count == 0 and known_distance(self, metric) is not None
+        self._refuse_what_is_fitted()
+        known = known_distance(self, metric) is not None and not self.likeliest
+        none = count == 0 and known
         if self.measured and count < 2 and not none:
             raise ValueError(
                 f"draws={count}: readings are compared with each other, so that there must be 2 or "
                 f"more; or fit a surrogate to the metric's values, {self.fits_values}"
             )
+
+    def _refuse_what_is_fitted(self) -> None:
+        if self.likeliest and not self.measured:
+            raise ValueError(FITTED)

@@ -155,11 +155,6 @@ class TextTask(Task[TextBatch]):
         return [(list(map(decode, labels)), list(batch.texts)) for labels in readings]
 
     def for_surrogate(self, surrogate: str) -> Self:
-        if self.likeliest and surrogate not in MEASURED:
-            raise ValueError(
-                f"surrogate={surrogate!r} is fitted to the metric's values, and likeliest=True is "
-                "for a measured gradient: leave one of them out"
-            )
         task = super().for_surrogate(surrogate)
         task.measured = surrogate in MEASURED
         return task
